@@ -1,0 +1,161 @@
+"""When each word was said: dynamic time warping of the decoder's cross-attention (Whisper's own method).
+
+A few attention heads follow the audio; their averaged weights, seen as a cost, are aligned monotonically with the
+frames (see `alignment_heads` in a card).
+
+Letters: B rows, N heads, U tokens, M encoder frames.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+MEDIAN_WIDTH = 7
+
+
+@dataclass(frozen=True, slots=True)
+class TokenTimes:
+    """Boundaries between tokens.
+
+    Attributes:
+        start_s: `(U + 1,)` start of each token, and of the end token.
+        probability: `(U,)` what the model gave each token.
+    """
+
+    start_s: NDArray[np.float64]
+    probability: NDArray[np.float64]
+
+
+def median_filter(x: Tensor, width: int = MEDIAN_WIDTH) -> Tensor:
+    """Median over a sliding odd window of the last dimension, edges reflected; shorter inputs are left alone."""
+    if x.shape[-1] <= width // 2:
+        return x
+    half = width // 2
+    padded = F.pad(x.reshape(1, -1, x.shape[-1]), (half, half), mode="reflect").reshape(*x.shape[:-1], -1)
+    return padded.unfold(-1, width, 1).sort()[0][..., half]
+
+
+def attention_matrix(scores_NUM: Tensor, n_frames: int) -> Tensor:
+    """`(U, n_frames)` mean attention of the heads, each normalized over the tokens and smoothed in time."""
+    weights = scores_NUM[..., :n_frames].float().softmax(-1)
+    std, mean = torch.std_mean(weights, dim=-2, keepdim=True, correction=0)
+    return median_filter((weights - mean) / std).mean(0)
+
+
+def warp(cost_UM: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The cheapest monotonic path through a cost matrix from corner to corner, by anti-diagonals.
+
+    Steps are diagonal, down (next token) and right (next frame); ties prefer the diagonal only when strictly cheapest,
+    then down, then right, as the reference does.
+
+    Returns:
+        Token index and frame index of each point of the path.
+    """
+    n, m = cost_UM.shape
+    total = np.full((n + 1, m + 1), np.inf, dtype=np.float64)
+    step = np.zeros((n + 1, m + 1), dtype=np.int8)
+    total[0, 0] = 0.0
+    for d in range(2, n + m + 1):
+        i = np.arange(max(1, d - m), min(n, d - 1) + 1)
+        j = d - i
+        diagonal, down, right = total[i - 1, j - 1], total[i - 1, j], total[i, j - 1]
+        which = np.where((diagonal < down) & (diagonal < right), 0, np.where((down < diagonal) & (down < right), 1, 2))
+        total[i, j] = cost_UM[i - 1, j - 1] + np.choose(which, (diagonal, down, right))
+        step[i, j] = which
+    step[0, :], step[:, 0] = 2, 1
+    i, j = n, m
+    path: list[tuple[int, int]] = []
+    while i > 0 or j > 0:
+        path.append((i - 1, j - 1))
+        move = step[i, j]
+        i, j = i - (move != 2), j - (move != 1)
+    rows, frames = zip(*reversed(path), strict=True)
+    return np.array(rows), np.array(frames)
+
+
+def token_times(matrix_UM: Tensor, probability: Sequence[float], rate: float) -> TokenTimes:
+    """Start of each token on the window's clock, from its attention matrix over all tokens including the end token."""
+    rows, frames = warp(-matrix_UM.double().numpy())
+    first = np.concatenate([[True], np.diff(rows).astype(bool)])
+    return TokenTimes(frames[first] / rate, np.asarray(probability, dtype=np.float64))
+
+
+@dataclass(frozen=True, slots=True)
+class TimedWord:
+    """A word with its times on the window's clock, its tokens, and the mean probability of its tokens."""
+
+    text: str
+    tokens: tuple[int, ...]
+    start_s: float
+    end_s: float
+    probability: float
+
+
+_SENTENCE_END = frozenset(".。!！?？")
+PREPENDED = "\"'“¿([{-"
+APPENDED = "\"'.。,，!！?？:：”)]}、"
+
+
+def words(times: TokenTimes, split: Sequence[tuple[str, Sequence[int]]]) -> list[TimedWord]:
+    """Words from token times; `split` gives each word's text and tokens, in order, without the end token."""
+    ends = np.cumsum([len(tokens) for _, tokens in split])
+    out = []
+    for (text, tokens), end in zip(split, ends.tolist(), strict=True):
+        begin = end - len(tokens)
+        mean = float(times.probability[begin:end].mean()) if end > begin else 0.0
+        span = float(times.start_s[begin]), float(times.start_s[min(end, len(times.start_s) - 1)])
+        out.append(TimedWord(text, tuple(tokens), *span, mean))
+    return merge_punctuation(limit_durations(out))
+
+
+def limit_durations(found: Sequence[TimedWord]) -> list[TimedWord]:
+    """Shorten words that the alignment stretched over a pause at the edge of a sentence."""
+    durations = np.array([w.end_s - w.start_s for w in found])
+    durations = durations[durations > 0]
+    median = min(0.7, float(np.median(durations))) if len(durations) else 0.0
+    longest = 2 * median
+    out = list(found)
+    if not len(durations):
+        return out
+    for i in range(1, len(out)):
+        w = out[i]
+        if w.end_s - w.start_s > longest:
+            if w.text in _SENTENCE_END:
+                out[i] = _timed(w, w.start_s, w.start_s + longest)
+            elif out[i - 1].text in _SENTENCE_END:
+                out[i] = _timed(w, w.end_s - longest, w.end_s)
+    return out
+
+
+def _timed(w: TimedWord, start_s: float, end_s: float) -> TimedWord:
+    return TimedWord(w.text, w.tokens, start_s, end_s, w.probability)
+
+
+def merge_punctuation(found: Sequence[TimedWord]) -> list[TimedWord]:
+    """Join opening marks to the next word and closing marks to the one before; times stay the word's own."""
+    out = list(found)
+    for i in range(len(out) - 2, -1, -1):  # opening marks, from the right so that several in a row all move
+        mark, follower = out[i], _next_filled(out, i)
+        if follower is not None and mark.text.startswith(" ") and mark.text.strip() and mark.text.strip() in PREPENDED:
+            w = out[follower]
+            out[follower] = TimedWord(mark.text + w.text, mark.tokens + w.tokens, w.start_s, w.end_s, w.probability)
+            out[i] = _timed(TimedWord("", (), 0, 0, 0), 0, 0)
+    kept: list[TimedWord] = []
+    for w in out:
+        if not w.text and not w.tokens:
+            continue
+        if kept and not kept[-1].text.endswith(" ") and w.text and w.text in APPENDED:
+            p = kept[-1]
+            kept[-1] = TimedWord(p.text + w.text, p.tokens + w.tokens, p.start_s, p.end_s, p.probability)
+        else:
+            kept.append(w)
+    return kept
+
+
+def _next_filled(found: Sequence[TimedWord], i: int) -> int | None:
+    return next((j for j in range(i + 1, len(found)) if found[j].text), None)

@@ -1,0 +1,195 @@
+"""The verbs of mmx in Python; the command line has the same names and defaults."""
+
+import dataclasses
+import importlib
+import threading
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from mmx import hub
+from mmx.card import Card, Weights, find_card
+from mmx.checkpoint import LazyTensors, open_checkpoint
+from mmx.convert import convert
+from mmx.errors import CheckpointError, InputError, MmxWarning, ModelNotFoundError, nearest
+from mmx.model import Model
+from mmx.quantize import quantize_linears, supported
+
+DType = Literal["auto", "float32", "bfloat16", "float16", "int8"]
+DEFAULT_MODEL = "whisper-base"
+
+
+def load(
+    model: str | Path = DEFAULT_MODEL, *, device: str = "auto", dtype: DType = "auto", download: bool = True
+) -> Model:
+    """Load a model, ready to use.
+
+    Args:
+        model: a card's name (`mmx models` lists them) or the path of a checkpoint: a folder with `model.safetensors`
+            or `model.bin`, or an OpenAI `.pt` file.
+        device: auto, cpu, cuda, cuda:1, mps.
+        dtype: auto chooses float16 on a GPU, bfloat16 for the encoder on CPUs with matrix units for it, int8 linear
+            layers on other x86 CPUs.
+        download: whether a hub may be asked when nothing local has the weights.
+
+    Raises:
+        ModelNotFoundError: no source has the weights; says each one tried.
+        CheckpointError: the weights do not fit the card.
+    """
+    target = resolve_device(device)
+    plan = resolve_dtype(dtype, target)
+    path = Path(model).expanduser()
+    is_path = isinstance(model, Path) or path.exists() or len(path.parts) > 1
+    card, found = _from_path(path) if is_path else _from_card(str(model), download)
+    family = importlib.import_module(f"mmx.models.{card.family}")
+    built = _assemble(card, family, found)
+    from mmx.text import WhisperTokenizer
+
+    built.tokenizer = WhisperTokenizer.from_file(_tokenizer_file(found), n_vocab=card.config["vocab"])
+    built.card = card
+    if not card.commercial:
+        warnings.warn(f"{card.name}: weights under {card.license}, not for commercial use", MmxWarning, 2)
+    return prepare(built, target, plan)
+
+
+def _from_card(name: str, download: bool) -> tuple[Card, hub.Found]:
+    card = find_card(name)
+    return card, hub.locate(card, download)
+
+
+def _from_path(path: Path) -> tuple[Card, hub.Found]:
+    """A card for a checkpoint without one: the numbers come from the checkpoint itself."""
+    found = hub.at_path(path)
+    with hub.joined(found) as file:
+        source = open_checkpoint(file, found.format)
+        family = family_of(found.format, source)
+        module = importlib.import_module(f"mmx.models.{family}")
+        config = module.config_from(found.format, source.meta, source.shapes)
+    heads = source.meta.get("alignment_heads") or ()
+    return Card(
+        name=path.stem if path.is_file() else path.resolve().name,
+        family=family,
+        summary=f"from {path}",
+        config=config,
+        weights=(Weights(format=found.format),),
+        license="unknown",
+        commercial=True,
+        alignment_heads=tuple((int(a), int(b)) for a, b in heads),
+    ), found
+
+
+def family_of(format: str, source: LazyTensors) -> str:
+    """The family module of a checkpoint, from the name that its format records."""
+    if format == "openai":
+        name = "whisper" if "dims" in source.meta else ""
+    elif format == "ct2":
+        name = str(source.meta.get("spec", "")).removesuffix("Spec").lower()
+    else:
+        name = str(source.meta.get("model_type", ""))
+    known = sorted(p.stem for p in (Path(__file__).parent / "models").glob("*.py"))
+    if name not in known:
+        raise CheckpointError(f"expected a checkpoint of a family among {known}, got {name or 'an unnamed one'!r}")
+    return name
+
+
+def _tokenizer_file(found: hub.Found) -> Path:
+    if found.tokenizer is not None:
+        return found.tokenizer
+    try:
+        default = hub.locate(find_card(DEFAULT_MODEL), download=False).tokenizer
+    except ModelNotFoundError:
+        default = None
+    if default is None:
+        raise ModelNotFoundError(f"expected tokenizer.json beside the weights ({found.how}), got none: put it there")
+    return default
+
+
+def _assemble(card: Card, family: ModuleType, found: hub.Found) -> Model:
+    """Build on the meta device (no memory, no initialization), then put the converted tensors in their places."""
+    with torch.device("meta"):
+        model = family.build(family.Config(**card.config))
+    expected = {k: tuple(v.shape) for k, v in _unique(model).items()}
+
+    def tensors() -> Mapping[str, Tensor]:
+        with hub.joined(found) as file:
+            return dict(convert(open_checkpoint(file, found.format), family.KEYS[found.format], expected))
+
+    cache = hub.cached(card.name, found.identity, tensors)
+    source = tensors() if cache is None else open_checkpoint(cache, "mmx")
+    for key in expected:
+        owner, _, leaf = key.rpartition(".")
+        module = model.get_submodule(owner)
+        old = getattr(module, leaf)
+        new = torch.nn.Parameter(source[key], requires_grad=False)
+        for other in model.modules():  # tied weights stay tied
+            for name, value in list(other._parameters.items()):
+                if value is old:
+                    other._parameters[name] = new
+    return model.eval()
+
+
+def _unique(model: Model) -> dict[str, Tensor]:
+    """Parameters by name, each tied one once."""
+    return dict(model.named_parameters(remove_duplicate=True))
+
+
+def resolve_device(device: str) -> torch.device:
+    """`auto` is the GPU where there is one. Raises `InputError` for a device that is not here."""
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind = device.partition(":")[0]
+    here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if kind not in here:
+        raise InputError(f"expected a device among auto, cpu, cuda, mps, got {device!r}.{nearest(kind, list(here))}")
+    if not here[kind]:
+        raise InputError(f"expected device {device!r} to be usable, but this torch finds none: use --device cpu")
+    return torch.device(device)
+
+
+@dataclasses.dataclass(frozen=True)
+class Precision:
+    """What each side computes in; `int8` means int8 linear layers and float32 for the rest."""
+
+    encoder: str
+    decoder: str
+
+
+def resolve_dtype(dtype: str, device: torch.device) -> Precision:
+    """The precision of encoder and decoder. Raises `InputError` for an unknown or unusable one."""
+    if dtype not in get_args(DType):
+        raise InputError(f"expected a dtype among {', '.join(get_args(DType))}, got {dtype!r}")
+    if dtype == "int8" and (device.type != "cpu" or not supported()):
+        raise InputError(f"expected dtype int8 on an x86 CPU, got {device}: use --dtype float16 or float32")
+    if dtype != "auto":
+        return Precision(dtype, dtype)
+    if device.type != "cpu":
+        return Precision("float16", "float16")
+    if not supported():
+        return Precision("float32", "float32")
+    return Precision("bfloat16" if has_bf16_units() else "int8", "int8")
+
+
+def has_bf16_units() -> bool:
+    """Whether this CPU multiplies bfloat16 matrices in hardware (AMX or AVX512-BF16)."""
+    return bool(
+        getattr(torch.cpu, "_is_amx_tile_supported", bool)() or getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
+    )
+
+
+_preparing = threading.Lock()
+
+
+def prepare(model: Model, device: torch.device, precision: Precision) -> Model:
+    """Cast and, for int8, quantize in place."""
+    for part, dtype in ((model.encoders, precision.encoder), (model.decoder, precision.decoder)):
+        part.to(device=device, dtype=torch.float32 if dtype == "int8" else getattr(torch, dtype))
+        if dtype == "int8":
+            with _preparing:
+                quantize_linears(part)
+    model.front.to(device)
+    return model

@@ -1,0 +1,96 @@
+"""`Card`: where a model comes from, what it is good for and under which licence; one TOML file each."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mmx.errors import InputError, ModelNotFoundError, nearest
+
+CARDS = Path(__file__).parent / "models" / "cards"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """One place that publishes a model's weights.
+
+    Attributes:
+        format: key of the family's conversion tables (openai, hf, ct2, mmx).
+        packages: installed distributions whose `file` parts, joined in order, are the checkpoint.
+        repo: Hugging Face repository, with `revision` and `file`.
+        sha256: digest of the joined checkpoint file; empty when the publisher gives none.
+    """
+
+    format: str
+    packages: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    tokenizer: str = ""
+    extra: str = ""
+    repo: str = ""
+    revision: str = ""
+    sha256: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What `mmx models` shows and `load` follows.
+
+    Attributes:
+        name: what users type.
+        family: module in `models/` that builds it.
+        config: the family's `Config` numbers.
+        weights: sources in the order in which they are tried.
+        license: SPDX identifier of the weights.
+        commercial: whether the licence allows commercial use.
+        alignment_heads: (layer, head) pairs whose cross-attention follows the audio, for word times.
+        streaming: stride and look-ahead in milliseconds.
+        results: measured figures, each with the command that made it.
+    """
+
+    name: str
+    family: str
+    summary: str
+    config: Mapping[str, Any]
+    weights: tuple[Weights, ...]
+    license: str
+    commercial: bool
+    source: str = ""
+    languages: str = ""
+    tasks: tuple[str, ...] = ()
+    parameters: int = 0
+    alignment_heads: tuple[tuple[int, int], ...] = ()
+    streaming: Mapping[str, Any] = field(default_factory=dict)
+    results: tuple[Mapping[str, Any], ...] = ()
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> "Card":
+        """Read a parsed TOML table; unknown keys are an error, so that a typing slip never passes silently."""
+        unknown = raw.keys() - cls.__dataclass_fields__.keys()
+        if unknown:
+            raise InputError(f"expected card fields {sorted(cls.__dataclass_fields__)}, got also {sorted(unknown)}")
+        fields = dict(raw)
+        fields["weights"] = tuple(
+            Weights(**{k: tuple(v) if isinstance(v, list) else v for k, v in w.items()}) for w in raw["weights"]
+        )
+        fields["alignment_heads"] = tuple((int(a), int(b)) for a, b in raw.get("alignment_heads", ()))
+        fields["tasks"] = tuple(raw.get("tasks", ()))
+        fields["results"] = tuple(raw.get("results", ()))
+        return cls(**fields)
+
+
+def cards() -> dict[str, Card]:
+    """All cards that ship with mmx, by name, from small to large."""
+    found = [Card.from_dict(tomllib.loads(p.read_text("utf-8"))) for p in CARDS.glob("*.toml")]
+    return {c.name: c for c in sorted(found, key=lambda c: (c.family, c.parameters, c.name))}
+
+
+def find_card(name: str) -> Card:
+    """The card called `name`; raises `ModelNotFoundError` with the nearest name."""
+    path = CARDS / f"{name}.toml"
+    if path.parent == CARDS and path.is_file():
+        return Card.from_dict(tomllib.loads(path.read_text("utf-8")))
+    known = list(cards())
+    raise ModelNotFoundError(
+        f"expected the name of a model or a path to one, got {name!r}.{nearest(name, known)} Known: {', '.join(known)}"
+    )

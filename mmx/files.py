@@ -1,0 +1,95 @@
+"""Writing files so that a reader never sees half of one."""
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from pathlib import Path
+
+from mmx.errors import OutputError
+
+# What to do about each cause; anything else gets the general advice below.
+_REMEDIES = {
+    errno.EACCES: "choose a folder that you may write to, or change its permissions",
+    errno.EPERM: "choose a folder that you may write to, or change its permissions",
+    errno.EROFS: "the file system is read-only; choose another folder",
+    errno.ENOSPC: "the disk is full; free some space or choose a folder on another disk",
+    errno.EDQUOT: "your disk quota is used up; free some space or choose a folder on another disk",
+    errno.EISDIR: "a folder has this name; choose another name",
+    errno.ENOTDIR: "a part of the path is a file, not a folder; choose another folder",
+    errno.EEXIST: "a part of the path is a file, not a folder; choose another folder",
+    errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one",
+}
+_GENERAL_REMEDY = "check that the folder exists and that its disk is working, or choose another folder"
+
+
+def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> Path:
+    """Write a file so that it holds either its old content or all of the new one, never a part.
+
+    The content goes to a temporary file in the same folder (a rename is atomic only within one file system),
+    is flushed to the disk and then renamed over the target. Missing folders are created. A link is followed,
+    so that the file it points to is replaced and not the link. Devices and pipes cannot be renamed over; they
+    are written to directly.
+
+    Args:
+        path: The file to write. An existing file keeps its permissions.
+        content: Text, written as UTF-8 with "\\n" line ends on every system, or bytes.
+
+    Returns:
+        The path as given.
+
+    Raises:
+        OutputError: The file cannot be written; the message names the file, the cause and a remedy. The old
+            content is intact.
+    """
+    data = content.encode("utf-8") if isinstance(content, str) else content
+    try:
+        target = Path(os.path.realpath(path))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        mode = target.stat().st_mode if target.exists() else None
+        if mode is None or stat.S_ISREG(mode):
+            _replace(target, data, mode)
+        elif stat.S_ISDIR(mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(target))
+        else:
+            target.write_bytes(data)
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
+        raise _explain(path, error) from error
+    return Path(path)
+
+
+def _replace(target: Path, data: bytes, mode: int | None) -> None:
+    """Write `data` beside `target`, then rename it over `target`; the temporary file never stays behind."""
+    # Not derived from the target's name: that may already have the longest length a file system takes.
+    temporary = target.with_name(f".mmx-{secrets.token_hex(6)}.tmp")
+    try:
+        # "x" and not mkstemp: the file gets the user's usual permissions (umask), mkstemp's would be private.
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            _sync(file.fileno())
+        if mode is not None:
+            # Permissions cannot be set everywhere (FAT, some network shares); the content matters more.
+            with contextlib.suppress(OSError):
+                temporary.chmod(stat.S_IMODE(mode))
+        temporary.replace(target)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _sync(descriptor: int) -> None:
+    """Flush to the disk, except where the file system knows no such thing."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+
+
+def _explain(path: str | os.PathLike[str], error: OSError | ValueError) -> OutputError:
+    """Turn a system error into one that says what to do."""
+    remedy = _REMEDIES.get(getattr(error, "errno", None) or 0, _GENERAL_REMEDY)
+    cause = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return OutputError(f"Cannot write {str(path)!r}: {cause}. What to do: {remedy}.")

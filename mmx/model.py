@@ -1,0 +1,92 @@
+"""`Model`: the one concrete class; every task is a composition of the parts it holds."""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmx.errors import InputError
+from mmx.seq import Seq
+
+if TYPE_CHECKING:
+    from mmx.card import Card
+    from mmx.media import Source
+    from mmx.result import Transcript
+
+
+class Model(nn.Module):
+    """Encoders by modality plug into one decoder.
+
+    Attributes:
+        front: feature extractor of each modality (waveform to log-mels, frames to crops).
+        encoders: encoder of each modality.
+        adapters: what fits an encoder's output to the decoder, where they differ.
+        fuse: joins the memories of several modalities; needed only when more than one is given at once.
+        decoder: see `mmx.block.Decoder`.
+        synth: speaks what the decoder wrote.
+        tokenizer: text to tokens and back.
+        card: where the model came from.
+    """
+
+    def __init__(
+        self,
+        *,
+        front: Mapping[str, nn.Module],
+        encoders: Mapping[str, nn.Module],
+        decoder: nn.Module,
+        adapters: Mapping[str, nn.Module] | None = None,
+        fuse: nn.Module | None = None,
+        synth: nn.Module | None = None,
+    ):
+        super().__init__()
+        self.front = nn.ModuleDict(front)
+        self.encoders = nn.ModuleDict(encoders)
+        self.adapters = nn.ModuleDict(adapters or {})
+        self.fuse, self.decoder, self.synth = fuse, decoder, synth
+        self.tokenizer: Any = None
+        self.card: Card | None = None
+
+    @property
+    def name(self) -> str:
+        """The card's name."""
+        return self.card.name if self.card else type(self.decoder).__module__.rpartition(".")[2]
+
+    def memory(self, inputs: Mapping[str, Seq]) -> Seq:
+        """Encode raw inputs by modality (`{"speech": Seq (B, N)}`) to what the decoder reads, `(B, M, D)`."""
+        unknown = inputs.keys() - self.encoders.keys()
+        if unknown or not inputs:
+            raise InputError(f"expected inputs among {sorted(self.encoders)}, got {sorted(inputs)}")
+        memories = {name: self._encode(name, seq) for name, seq in inputs.items()}
+        if len(memories) == 1:
+            return next(iter(memories.values()))
+        if self.fuse is None:
+            raise InputError(f"expected one modality, got {sorted(inputs)}: this model has no part that fuses them")
+        return self.fuse(memories)
+
+    def _encode(self, name: str, seq: Seq) -> Seq:
+        for stage in (self.front, self.encoders, self.adapters):
+            if name in stage:
+                seq = stage[name](seq)
+        return seq
+
+    def forward(self, inputs: Mapping[str, Seq], tokens: Tensor) -> Tensor:
+        """Logits `(B, U, V)` of the next token after each of `tokens` `(B, U)`."""
+        return self.decoder(tokens, self.memory(inputs))
+
+    def embed(self, inputs: Mapping[str, Seq]) -> Tensor:
+        """Unit vectors `(B, D)`: the mean of the memory's valid frames."""
+        memory = self.memory(inputs)
+        return F.normalize(memory.masked.sum(1) / memory.lengths.clamp(min=1)[:, None], dim=-1)
+
+    def transcribe(self, source: "Source", **options: Any) -> "Transcript":
+        """The text of a recording; the options are those of `mmx.transcribe.Options`."""
+        from mmx.transcribe import Options, transcribe
+
+        return next(iter(transcribe(self, [source], Options(**options))))
+
+    def transcribe_many(self, sources: "list[Source]", **options: Any) -> "Iterator[Transcript]":
+        """Transcripts of several recordings, in order, decoded in batches across them."""
+        from mmx.transcribe import Options, transcribe
+
+        return transcribe(self, sources, Options(**options))

@@ -1,0 +1,365 @@
+"""The Whisper family: log-mel front end, speech encoder, text decoder (Radford et al. 2022, arXiv 2212.04356).
+
+Serves tiny to large-v3-turbo, English-only models too, from three published formats (`KEYS`).
+
+Letters: B rows, K hypotheses of a row, N samples, T mel frames, M encoder frames, U tokens, D width, F mels,
+V vocabulary, H heads, C head width.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmx.block import Attention, FeedForward, HypothesisCache, merge_heads, sinusoids, split_heads, subtree, tensor
+from mmx.convert import ZERO, Rule
+from mmx.features import mel_filterbank
+from mmx.model import Model
+from mmx.seq import Seq
+from mmx.state import State
+
+SAMPLE_RATE = 16_000
+N_FFT = 400
+HOP = 160
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The ten numbers of a Whisper model. The window is `2 * audio_ctx` mel frames of 10 ms: 30 s."""
+
+    n_mels: int
+    audio_ctx: int = 1500
+    audio_width: int
+    audio_heads: int
+    audio_layers: int
+    vocab: int
+    text_ctx: int = 448
+    text_width: int
+    text_heads: int
+    text_layers: int
+
+
+class LogMel(nn.Module):
+    """Waveform to the log-mel features that Whisper was trained on.
+
+    The clamp at 8 (that is 80 dB) below the loudest bin of the whole input makes every frame depend on all others, so
+    the look-ahead is infinite: Whisper's front end does not stream, its input is windowed instead.
+    """
+
+    stride = HOP
+    lookahead = math.inf
+
+    def __init__(self, n_mels: int):
+        super().__init__()
+        self.register_buffer("filters", mel_filterbank(SAMPLE_RATE, N_FFT, n_mels), persistent=False)
+        self.register_buffer("window", torch.hann_window(N_FFT, device="cpu"), persistent=False)
+        self.filters: Tensor
+        self.window: Tensor
+
+    def forward(self, seq: Seq, state: State | None = None) -> Seq:
+        """`(B, N)` samples at 16 kHz in [-1, 1] to `(B, N // 160, F)` at 100 Hz, about [-1, 1.5]."""
+        wav_BN = seq.masked.float()
+        spectrum = torch.stft(wav_BN, N_FFT, HOP, window=self.window, return_complex=True)
+        power_BFT = spectrum[..., :-1].abs().square()
+        log_BFT = (self.filters @ power_BFT).clamp_(min=1e-10).log10_()
+        top = log_BFT.amax(dim=(1, 2), keepdim=True)
+        mel_BFT = (torch.maximum(log_BFT, top - 8.0) + 4.0) / 4.0
+        return Seq(mel_BFT.transpose(1, 2), seq.lengths // HOP, SAMPLE_RATE / HOP, seq.final)
+
+    def init_state(self, batch: int, capacity: int = 0) -> State:
+        """Nothing is remembered."""
+        return {}
+
+
+class EncoderLayer(nn.Module):
+    """Pre-norm self-attention and feed-forward."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.attn_ln = nn.LayerNorm(width)
+        self.attn = Attention(width, heads)
+        self.mlp_ln = nn.LayerNorm(width)
+        self.mlp = FeedForward(width, 4 * width)
+
+    def forward(self, x_BMD: Tensor) -> Tensor:
+        h = self.attn_ln(x_BMD)
+        x_BMD = x_BMD + self.attn(h, *self.attn.keys_values(h))
+        return x_BMD + self.mlp(self.mlp_ln(x_BMD))
+
+
+class Encoder(nn.Module):
+    """Two convolutions, fixed sinusoidal positions, Transformer layers that see the whole window."""
+
+    stride = 2
+    lookahead = math.inf
+
+    def __init__(self, n_mels: int, ctx: int, width: int, heads: int, layers: int):
+        super().__init__()
+        self.ctx = ctx
+        self.conv1 = nn.Conv1d(n_mels, width, 3, padding=1)
+        self.conv2 = nn.Conv1d(width, width, 3, stride=2, padding=1)
+        self.register_buffer("positions", sinusoids(ctx, width), persistent=False)
+        self.positions: Tensor
+        self.layers = nn.ModuleList(EncoderLayer(width, heads) for _ in range(layers))
+        self.ln = nn.LayerNorm(width)
+
+    def forward(self, seq: Seq, state: State | None = None) -> Seq:
+        """`(B, T, F)` log-mels at 100 Hz, T <= 3000, to `(B, T // 2, D)` at 50 Hz.
+
+        Silence is part of Whisper's input: the caller pads with zero samples, and every frame is attended to.
+        """
+        if seq.x.shape[1] > 2 * self.ctx:
+            raise ValueError(f"expected at most {2 * self.ctx} mel frames, got {seq.x.shape[1]}: cut into windows")
+        x_BDT = seq.x.to(self.conv1.weight.dtype).transpose(1, 2)
+        x_BDM = F.gelu(self.conv2(F.gelu(self.conv1(x_BDT))))
+        x_BMD = x_BDM.transpose(1, 2)
+        x_BMD = x_BMD + self.positions[: x_BMD.shape[1]].to(x_BMD.dtype)
+        for layer in self.layers:
+            x_BMD = layer(x_BMD)
+        rate = None if seq.rate is None else seq.rate / self.stride
+        return Seq(self.ln(x_BMD), (seq.lengths + 1) // self.stride, rate, seq.final)
+
+    def init_state(self, batch: int, capacity: int = 0) -> State:
+        """Nothing is remembered."""
+        return {}
+
+
+class DecoderLayer(nn.Module):
+    """Pre-norm causal self-attention, cross-attention and feed-forward."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.attn_ln = nn.LayerNorm(width)
+        self.attn = Attention(width, heads)
+        self.cross_ln = nn.LayerNorm(width)
+        self.cross = Attention(width, heads)
+        self.mlp_ln = nn.LayerNorm(width)
+        self.mlp = FeedForward(width, 4 * width)
+
+
+class Decoder(nn.Module):
+    """Whisper's text decoder; the output projection is the token embedding."""
+
+    def __init__(self, vocab: int, ctx: int, width: int, heads: int, layers: int):
+        super().__init__()
+        self.ctx, self.heads = ctx, heads
+        self.token = nn.Embedding(vocab, width)
+        self.positions = nn.Parameter(torch.empty(ctx, width))
+        self.layers = nn.ModuleList(DecoderLayer(width, heads) for _ in range(layers))
+        self.ln = nn.LayerNorm(width)
+        self.head = nn.Linear(width, vocab, bias=False)
+        self.head.weight = self.token.weight
+
+    def forward(
+        self, tokens: Tensor, memory: Seq, state: State | None = None, at: Sequence[int] | None = None
+    ) -> Tensor:
+        """Logits of the next token.
+
+        Args:
+            tokens: `(B*K, U)` int64; with a state, only those that it has not seen.
+            memory: encoder output `(B, M, D)`.
+            state: from `init_state`; advanced in place.
+            at: positions of the U whose logits are wanted; all when None.
+
+        Returns:
+            `(B*K, U or len(at), V)`.
+        """
+        x_BND, k = self._hidden(tokens, memory, state)
+        x_BKUD = x_BND.unflatten(1, (k, -1)).flatten(0, 1)
+        return self.head(self.ln(x_BKUD if at is None else x_BKUD[:, list(at)]))
+
+    def _hidden(self, tokens: Tensor, memory: Seq, state: State | None) -> tuple[Tensor, int]:
+        batch, n_new = memory.x.shape[0], tokens.shape[1]
+        k = tokens.shape[0] // batch
+        state = self.init_state(batch, n_new, k) if state is None else state
+        cache = HypothesisCache(subtree(state, "self"), k)
+        pos_BU, mask = cache.begin(n_new, self.token.weight.dtype)
+        if cache.end > self.ctx:
+            raise ValueError(f"expected at most {self.ctx} tokens, got {cache.end}: shorten the prompt")
+        x_BKUD = self.token(tokens).unflatten(0, (batch, k)) + self.positions[pos_BU][:, None]
+        x_BND = x_BKUD.flatten(1, 2)  # N = K*U: the hypotheses of a row lie side by side
+        for i, layer in enumerate(self.layers):
+            assert isinstance(layer, DecoderLayer)
+            h = layer.attn_ln(x_BND)
+            x_BND = x_BND + layer.attn(h, *cache.append(i, *layer.attn.keys_values(h)), mask)
+            cross = self._cross(i, layer, memory, state)
+            x_BND = x_BND + layer.cross(layer.cross_ln(x_BND), *cross)
+            x_BND = x_BND + layer.mlp(layer.mlp_ln(x_BND))
+        return x_BND, k
+
+    @staticmethod
+    def _cross(i: int, layer: DecoderLayer, memory: Seq, state: State) -> tuple[Tensor, Tensor]:
+        """The memory's keys and values: computed once a window, shared by all its hypotheses."""
+        held = subtree(state, "memory")
+        if str(i) not in held:
+            k_BHMC, v_BHMC = layer.cross.keys_values(memory.x)
+            held[str(i)] = {"k": k_BHMC.contiguous(), "v": v_BHMC.contiguous()}
+        entry = subtree(held, str(i))
+        return tensor(entry, "k"), tensor(entry, "v")
+
+    def cross_weights(self, tokens: Tensor, memory: Seq, heads: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
+        """Cross-attention of chosen heads, for timing.
+
+        Args:
+            tokens: `(B, U)`, one hypothesis a row.
+            memory: `(B, M, D)`.
+            heads: (layer, head) pairs, N of them.
+
+        Returns:
+            Scores before the softmax `(B, N, U, M)` and logits `(B, U, V)`.
+        """
+        state = self.init_state(len(tokens), tokens.shape[1])
+        cache = HypothesisCache(subtree(state, "self"), 1)
+        pos_BU, mask = cache.begin(tokens.shape[1], self.token.weight.dtype)
+        x_BUD = self.token(tokens) + self.positions[pos_BU]
+        found: dict[tuple[int, int], Tensor] = {}
+        for i, layer in enumerate(self.layers):
+            assert isinstance(layer, DecoderLayer)
+            h = layer.attn_ln(x_BUD)
+            x_BUD = x_BUD + layer.attn(h, *cache.append(i, *layer.attn.keys_values(h)), mask)
+            h = layer.cross_ln(x_BUD)
+            k_BHMC, v_BHMC = layer.cross.keys_values(memory.x)
+            mine = [head for at, head in heads if at == i]
+            if mine:
+                scores = layer.cross.weights(h, k_BHMC, torch.tensor(mine, device=h.device))
+                found.update({(i, head): scores[:, j] for j, head in enumerate(mine)})
+            x_BUD = x_BUD + layer.cross(h, k_BHMC, v_BHMC)
+            x_BUD = x_BUD + layer.mlp(layer.mlp_ln(x_BUD))
+        return torch.stack([found[h] for h in heads], dim=1), self.head(self.ln(x_BUD))
+
+    def init_state(self, batch: int, capacity: int, hypotheses: int = 1) -> State:
+        """An empty state for `batch` windows of `hypotheses` each, with room for `capacity` tokens before it grows."""
+        like = self.positions
+        head_width = like.shape[1] // self.heads
+        own = HypothesisCache.init(batch, len(self.layers), self.heads, capacity, hypotheses, head_width, like)
+        return {"self": own, "memory": {}}
+
+
+def build(config: Config) -> Model:
+    """The model without weights; call it under `torch.device("meta")` to allocate nothing."""
+    c = config
+    return Model(
+        front={"speech": LogMel(c.n_mels)},
+        encoders={"speech": Encoder(c.n_mels, c.audio_ctx, c.audio_width, c.audio_heads, c.audio_layers)},
+        decoder=Decoder(c.vocab, c.text_ctx, c.text_width, c.text_heads, c.text_layers),
+    )
+
+
+_ENC = r"encoders.speech."
+_QKV = tuple(f"attn.{part}" for part in ("query", "key", "value"))
+
+KEYS: dict[str, list[Rule]] = {
+    "openai": [
+        Rule(r"encoder\.(conv[12])\.(weight|bias)", _ENC + r"\1.\2"),
+        Rule(r"encoder\.positional_embedding", None, "sinusoids, computed"),
+        Rule(r"encoder\.ln_post\.(weight|bias)", _ENC + r"ln.\1"),
+        Rule(r"encoder\.blocks\.(\d+)\.(attn|attn_ln|mlp|mlp_ln)\.(.+)", _ENC + r"layers.\1.\2.\3"),
+        Rule(r"decoder\.token_embedding\.weight", r"decoder.token.weight"),
+        Rule(r"decoder\.positional_embedding", r"decoder.positions"),
+        Rule(r"decoder\.ln\.(weight|bias)", r"decoder.ln.\1"),
+        Rule(r"decoder\.blocks\.(\d+)\.cross_attn(_ln)?\.(.+)", r"decoder.layers.\1.cross\2.\3"),
+        Rule(r"decoder\.blocks\.(\d+)\.(attn|attn_ln|mlp|mlp_ln)\.(.+)", r"decoder.layers.\1.\2.\3"),
+    ],
+    "hf": [
+        Rule(r"model\.encoder\.(conv[12])\.(weight|bias)", _ENC + r"\1.\2"),
+        Rule(r"model\.encoder\.embed_positions\.weight", None, "sinusoids, computed"),
+        Rule(r"model\.encoder\.layer_norm\.(weight|bias)", _ENC + r"ln.\1"),
+        Rule(r"model\.decoder\.embed_tokens\.weight", r"decoder.token.weight"),
+        Rule(r"model\.decoder\.embed_positions\.weight", r"decoder.positions"),
+        Rule(r"model\.decoder\.layer_norm\.(weight|bias)", r"decoder.ln.\1"),
+        Rule(r"proj_out\.weight", None, "tied to the token embedding"),
+        *(
+            rule
+            for side, to in (("encoder", _ENC), ("decoder", "decoder."))
+            for theirs, ours in (("self_attn", "attn"), ("encoder_attn", "cross"))
+            for rule in (
+                *(
+                    Rule(rf"model\.{side}\.layers\.(\d+)\.{theirs}\.{p}\.(weight|bias)", rf"{to}layers.\1.{ours}.{q}.\2")
+                    for p, q in (("q_proj", "query"), ("k_proj", "key"), ("v_proj", "value"), ("out_proj", "out"))
+                ),
+                Rule(rf"model\.{side}\.layers\.(\d+)\.{theirs}_layer_norm\.(.+)", rf"{to}layers.\1.{ours}_ln.\2"),
+            )
+        ),
+        *(
+            Rule(rf"model\.{side}\.layers\.(\d+)\.{theirs}\.(weight|bias)", rf"{to}layers.\1.{ours}.\2")
+            for side, to in (("encoder", _ENC), ("decoder", "decoder."))
+            for theirs, ours in (("fc1", "mlp.0"), ("fc2", "mlp.2"), ("final_layer_norm", "mlp_ln"))
+        ),
+    ],
+    "ct2": [
+        Rule(r"encoder/(conv[12])/(weight|bias)", _ENC + r"\1.\2"),
+        Rule(r"encoder/position_encodings/encodings", None, "sinusoids, computed"),
+        Rule(r"decoder/embeddings/weight", r"decoder.token.weight"),
+        Rule(r"decoder/position_encodings/encodings", r"decoder.positions"),
+        Rule(r"decoder/projection/weight", None, "tied to the token embedding"),
+        Rule(r"(encoder|decoder)/(activation|alibi|alignment_\w+|num_heads|pre_norm|scale_embeddings|"
+             r"start_from_zero_embedding|num_heads_kv|sliding_window|layernorm_embedding)", None, "a setting"),
+        *(
+            rule
+            for side, to in (("encoder", _ENC), ("decoder", "decoder."))
+            for rule in (
+                Rule(rf"{side}/layer_norm/gamma", rf"{to}ln.weight"),
+                Rule(rf"{side}/layer_norm/beta", rf"{to}ln.bias"),
+                Rule(rf"{side}/layer_(\d+)/self_attention/layer_norm/gamma", rf"{to}layers.\1.attn_ln.weight"),
+                Rule(rf"{side}/layer_(\d+)/self_attention/layer_norm/beta", rf"{to}layers.\1.attn_ln.bias"),
+                Rule(
+                    rf"{side}/layer_(\d+)/self_attention/linear_0/weight",
+                    [rf"{to}layers.\1.{p}.weight" for p in _QKV],
+                ),
+                Rule(
+                    rf"{side}/layer_(\d+)/self_attention/linear_0/bias",
+                    [rf"{to}layers.\1.attn.query.bias", ZERO, rf"{to}layers.\1.attn.value.bias"],
+                ),
+                Rule(rf"{side}/layer_(\d+)/self_attention/linear_1/(.+)", rf"{to}layers.\1.attn.out.\2"),
+                Rule(rf"{side}/layer_(\d+)/attention/layer_norm/gamma", rf"{to}layers.\1.cross_ln.weight"),
+                Rule(rf"{side}/layer_(\d+)/attention/layer_norm/beta", rf"{to}layers.\1.cross_ln.bias"),
+                Rule(rf"{side}/layer_(\d+)/attention/linear_0/(.+)", rf"{to}layers.\1.cross.query.\2"),
+                Rule(
+                    rf"{side}/layer_(\d+)/attention/linear_1/weight",
+                    [rf"{to}layers.\1.cross.key.weight", rf"{to}layers.\1.cross.value.weight"],
+                ),
+                Rule(
+                    rf"{side}/layer_(\d+)/attention/linear_1/bias", [ZERO, rf"{to}layers.\1.cross.value.bias"]
+                ),
+                Rule(rf"{side}/layer_(\d+)/attention/linear_2/(.+)", rf"{to}layers.\1.cross.out.\2"),
+                Rule(rf"{side}/layer_(\d+)/ffn/layer_norm/gamma", rf"{to}layers.\1.mlp_ln.weight"),
+                Rule(rf"{side}/layer_(\d+)/ffn/layer_norm/beta", rf"{to}layers.\1.mlp_ln.bias"),
+                Rule(rf"{side}/layer_(\d+)/ffn/linear_0/(.+)", rf"{to}layers.\1.mlp.0.\2"),
+                Rule(rf"{side}/layer_(\d+)/ffn/linear_1/(.+)", rf"{to}layers.\1.mlp.2.\2"),
+            )
+        ),
+    ],
+}
+"""Published key to ours, by format."""
+
+
+def config_from(format: str, meta: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    """The `Config` numbers of a checkpoint that comes without a card, from what its format records.
+
+    Args:
+        format: a key of `KEYS`.
+        meta: what stands beside the tensors: OpenAI's `dims`, Hugging Face's `config.json`, CTranslate2's scalars.
+        shapes: source key to shape.
+    """
+    if format == "openai":
+        d = meta["dims"]
+        names = ("n_mels", "n_audio_ctx", "n_audio_state", "n_audio_head", "n_audio_layer")
+        names += ("n_vocab", "n_text_ctx", "n_text_state", "n_text_head", "n_text_layer")
+        values = [d[n] for n in names]
+    elif format == "hf":
+        names = ("num_mel_bins", "max_source_positions", "d_model", "encoder_attention_heads", "encoder_layers")
+        names += ("vocab_size", "max_target_positions", "d_model", "decoder_attention_heads", "decoder_layers")
+        values = [meta[n] for n in names]
+    else:
+        width, n_mels, _ = shapes["encoder/conv1/weight"]
+        vocab, text_width = shapes["decoder/embeddings/weight"]
+        count = {s: len({k.split("/")[1] for k in shapes if k.startswith(f"{s}/layer_") and "/ffn/" in k})
+                 for s in ("encoder", "decoder")}  # fmt: skip
+        audio_ctx, text_ctx = (shapes[f"{s}/position_encodings/encodings"][0] for s in ("encoder", "decoder"))
+        values = [n_mels, audio_ctx, width, int(meta["encoder/num_heads"]), count["encoder"]]
+        values += [vocab, text_ctx, text_width, int(meta["decoder/num_heads"]), count["decoder"]]
+    return dict(zip(Config.__dataclass_fields__, values, strict=True))
