@@ -57,7 +57,7 @@ def warp(cost_UM: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.in
         Token index and frame index of each point of the path.
     """
     n, m = cost_UM.shape
-    total = np.full((n + 1, m + 1), np.inf, dtype=np.float64)
+    total = np.full((n + 1, m + 1), np.inf, dtype=np.float32)  # as the reference stores it
     step = np.zeros((n + 1, m + 1), dtype=np.int8)
     total[0, 0] = 0.0
     for d in range(2, n + m + 1):

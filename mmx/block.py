@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmx.seq import Seq
-from mmx.state import State
+from mmx.state import State, subtree, tensor
 
 
 @runtime_checkable
@@ -190,17 +190,3 @@ class HypothesisCache:
             rows_B1 = torch.arange(len(cache), device=cache.device)[:, None]
             cache[:, :, :, : self.k].transpose(1, 2)[rows_B1, self.pos_BU] = fresh_BHUKC.transpose(1, 2)
         return cache[:, :, : self.end].flatten(2, 3)
-
-
-def tensor(state: State, key: str) -> Tensor:
-    """The leaf `key` of a state; it must be a tensor."""
-    value = state[key]
-    assert isinstance(value, Tensor), key
-    return value
-
-
-def subtree(state: State, key: str) -> State:
-    """The branch `key` of a state; it must be a dict."""
-    value = state[key]
-    assert isinstance(value, dict), key
-    return value

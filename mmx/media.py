@@ -242,7 +242,7 @@ def _blocks(pieces: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
         joined = np.concatenate(held)
         whole = count - count % size
         for start in range(0, whole, size):
-            yield joined[start : start + size].copy()  # a view would keep its neighbours alive
+            yield joined[start : start + size]
         held, count = [joined[whole:].copy()], count - whole
     if count:
         yield np.concatenate(held)

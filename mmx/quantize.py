@@ -4,6 +4,8 @@ The matrix products run in FBGEMM (x86 with AVX2 or better), where they are abou
 quarter of the memory. Elsewhere `supported` is False and float32 is used.
 """
 
+import warnings
+
 import torch
 from torch import Tensor, nn
 
@@ -25,9 +27,10 @@ class Int8Linear(nn.Module):
         self.in_features, self.out_features = linear.in_features, linear.out_features
         weight = linear.weight.detach().float()
         scale = weight.abs().amax(dim=1).clamp(min=1e-8) / 127.0
-        quantized = torch.quantize_per_channel(
-            weight, scale.double(), torch.zeros(len(scale), dtype=torch.int64), 0, torch.qint8
-        )
+        zero = torch.zeros(len(scale), dtype=torch.int64)
+        with warnings.catch_warnings():  # deprecated past torch 2.13; our dependency is capped there
+            warnings.simplefilter("ignore", UserWarning)
+            quantized = torch.quantize_per_channel(weight, scale.double(), zero, 0, torch.qint8)
         bias = None if linear.bias is None else linear.bias.detach().float()
         self.packed = torch.ops.quantized.linear_prepack(quantized, bias)
 

@@ -450,7 +450,7 @@ def _cues(segments: Sequence[Segment]) -> list[_Cue]:
 def _at_pace(start_ms: int, end_ms: int, text: str) -> tuple[int, int, str]:
     """Bring the end (ms) nearer when nobody speaks that slowly: two words in 30 s are not five cues."""
     longest_ms = max(CUE_MS, _columns(text) * 1000 // SLOWEST_COLUMNS_PER_S)
-    return start_ms, min(end_ms, start_ms + longest_ms), text
+    return start_ms, min(end_ms, start_ms + longest_ms), text.strip()
 
 
 def _atoms(spans: Sequence[tuple[int, int, str]], unspaced: bool, timed: bool) -> list[_Atom]:

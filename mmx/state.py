@@ -32,6 +32,20 @@ def leaves(state: State, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
             yield f"{prefix}{key}", value
 
 
+def tensor(state: State, key: str) -> Tensor:
+    """The leaf `key` of a state; it must be a tensor."""
+    value = state[key]
+    assert isinstance(value, Tensor), key
+    return value
+
+
+def subtree(state: State, key: str) -> State:
+    """The branch `key` of a state; it must be a dict."""
+    value = state[key]
+    assert isinstance(value, dict), key
+    return value
+
+
 def map_leaves(state: State, fn: Callable[[Tensor], Tensor]) -> State:
     """A new tree with `fn` applied to every tensor."""
     return {k: map_leaves(v, fn) if isinstance(v, dict) else fn(v) for k, v in state.items()}

@@ -1,17 +1,18 @@
 """Languages by any of their usual names, and Whisper's tokenizer.
 
-Token ids of a Whisper model, low to high: the byte-level BPE vocabulary, then <|endoftext|>, <|startoftranscript|>,
-the languages, the tasks and other marks, then 1501 timestamps 20 ms apart. The numbers of the first two parts vary by
-model, so every id is looked up here and none is written down elsewhere.
+Token ids of a Whisper model, low to high: the byte-level BPE vocabulary, then <|endoftext|>,
+<|startoftranscript|>, the languages, the tasks and other marks, then 1501 timestamps 20 ms apart. The numbers
+of the first two parts vary by model, so every id is looked up here and none is written down elsewhere.
 """
 
 import base64
 import binascii
+import itertools
 import json
 import os
 import re
 import string
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -151,15 +152,16 @@ _ALIASES = {
 
 # Other codes: ISO 639-2 (both forms), 639-3 where it splits a language, and retired two-letter codes.
 _OTHER_CODES = """
-    en eng; zh zho chi cmn; de deu ger; es spa; ru rus; ko kor; fr fra fre; ja jpn; pt por; tr tur; pl pol; ca cat;
-    nl nld dut; ar ara arb; sv swe; it ita; id ind in; hi hin; fi fin; vi vie; he heb iw; uk ukr; el ell gre;
-    ms msa may zsm; cs ces cze; ro ron rum mo mol; da dan; hu hun; ta tam; no nor nob nb; th tha; ur urd; hr hrv;
-    bg bul; lt lit; la lat; mi mri mao; ml mal; cy cym wel; sk slk slo; te tel; fa fas per pes; lv lav lvs; bn ben;
-    sr srp; az aze azj; sl slv; kn kan; et est ekk; mk mkd mac; br bre; eu eus baq; is isl ice; hy hye arm;
-    ne nep npi; mn mon khk; bs bos; kk kaz; sq sqi alb als; sw swa swh; gl glg; mr mar; pa pan; si sin; km khm;
-    sn sna; yo yor; so som; af afr; oc oci; ka kat geo; be bel; tg tgk; sd snd; gu guj; am amh; yi yid ydd ji; lo lao;
-    uz uzb uzn; fo fao; ht hat; ps pus pbt; tk tuk; nn nno; mt mlt; sa san; lb ltz; my mya bur; bo bod tib;
-    tl tgl fil; mg mlg plt; as asm; tt tat; ln lin; ha hau; ba bak; jw jav jv; su sun
+    en eng; zh zho chi cmn; de deu ger; es spa; ru rus; ko kor; fr fra fre; ja jpn; pt por; tr tur; pl
+    pol; ca cat; nl nld dut; ar ara arb; sv swe; it ita; id ind in; hi hin; fi fin; vi vie; he heb iw; uk
+    ukr; el ell gre; ms msa may zsm; cs ces cze; ro ron rum mo mol; da dan; hu hun; ta tam; no nor nob
+    nb; th tha; ur urd; hr hrv; bg bul; lt lit; la lat; mi mri mao; ml mal; cy cym wel; sk slk slo; te
+    tel; fa fas per pes; lv lav lvs; bn ben; sr srp; az aze azj; sl slv; kn kan; et est ekk; mk mkd mac;
+    br bre; eu eus baq; is isl ice; hy hye arm; ne nep npi; mn mon khk; bs bos; kk kaz; sq sqi alb als;
+    sw swa swh; gl glg; mr mar; pa pan; si sin; km khm; sn sna; yo yor; so som; af afr; oc oci; ka kat
+    geo; be bel; tg tgk; sd snd; gu guj; am amh; yi yid ydd ji; lo lao; uz uzb uzn; fo fao; ht hat; ps
+    pus pbt; tk tuk; nn nno; mt mlt; sa san; lb ltz; my mya bur; bo bod tib; tl tgl fil; mg mlg plt; as
+    asm; tt tat; ln lin; ha hau; ba bak; jw jav jv; su sun
 """
 
 # Languages that Whisper splits into characters, as they are written without spaces.
@@ -180,8 +182,8 @@ def find_language(text: str) -> str:
     """Return Whisper's code of a language.
 
     Args:
-        text: A code ("de"), a tag ("de-AT", "zh-Hant", "pt_BR", "en_US.UTF-8"), an ISO 639-2 or 639-3 code ("deu",
-            "ger"), an English name ("German") or an alias ("Castilian"), in any case.
+        text: A code ("de"), a tag ("de-AT", "zh-Hant", "pt_BR", "en_US.UTF-8"), an ISO 639-2 or 639-3 code
+            ("deu", "ger"), an English name ("German") or an alias ("Castilian"), in any case.
 
     Raises:
         InputError: It names none of Whisper's languages; the message suggests the nearest name.
@@ -201,15 +203,15 @@ def find_language(text: str) -> str:
     )
 
 
-# --- byte-level BPE -----------------------------------------------------------------------------------------------
+# --- byte-level BPE --------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=1)
 def _alphabet() -> tuple[str, ...]:
     """Return the character that stands for each byte in a byte-level vocabulary.
 
-    Bytes that Latin-1 shows as a visible character stand for themselves; the others (space, controls) take the
-    characters from U+0100 on, so that no token holds white space.
+    Bytes that Latin-1 shows as a visible character stand for themselves; the others (space, controls) take
+    the characters from U+0100 on, so that no token holds white space.
     """
     visible = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     letters = {byte: chr(byte) for byte in visible}
@@ -222,37 +224,57 @@ def _merge(token: bytes, ranks: Mapping[bytes, int], below: int) -> list[bytes]:
     """Apply byte-pair merges of rank less than `below` to one token, lowest rank first, leftmost first."""
     parts = [token[i : i + 1] for i in range(len(token))]
     while len(parts) > 1:
-        pairs = [(ranks.get(a + b, below), i) for i, (a, b) in enumerate(zip(parts, parts[1:], strict=False))]
-        rank, i = min(pairs)
+        pairs = itertools.pairwise(parts)
+        rank, i = min((ranks.get(a + b, below), i) for i, (a, b) in enumerate(pairs))
         if rank >= below:
             break
         parts[i : i + 2] = [parts[i] + parts[i + 1]]
     return parts
 
 
-def _merges_of(tokens: Sequence[bytes]) -> list[tuple[bytes, bytes]]:
-    """Recover the merges from ranks: each token is the merge of the two parts that earlier merges leave of it."""
+def _parts_of(token: bytes, ranks: Mapping[bytes, int], rank: int) -> list[bytes]:
+    """Return the two parts whose merge a token is, or more if it is none."""
+    cuts = [
+        i
+        for i in range(1, len(token))
+        if ranks.get(token[:i], rank) < rank and ranks.get(token[i:], rank) < rank
+    ]
+    if len(cuts) == 1:  # two of three tokens; much faster than to replay the merges
+        return [token[: cuts[0]], token[cuts[0] :]]
+    return _merge(token, ranks, rank)
+
+
+def _merges_of(tokens: Sequence[bytes], known: Container[bytes] = ()) -> list[tuple[bytes, bytes]]:
+    """Recover merges from ranks: a token is the merge of the two parts that earlier merges leave of it.
+
+    Args:
+        tokens: All tokens by rank.
+        known: Tokens to leave out.
+
+    Raises:
+        CheckpointError: A token is not the merge of two others.
+    """
     ranks = {token: rank for rank, token in enumerate(tokens)}
     merges = []
     for rank, token in enumerate(tokens):
-        if len(token) < 2:
+        if len(token) < 2 or token in known:
             continue
-        parts = _merge(token, ranks, rank)
+        parts = _parts_of(token, ranks, rank)
         if len(parts) != 2:
             raise CheckpointError(
-                f"Token {rank} ({token!r}) is no merge of two earlier ones, so these ranks are no byte-pair encoding. "
-                "Download the file again."
+                f"Token {rank} ({token!r}) is no merge of two earlier ones, so this is no byte-pair "
+                "encoding. Download the file again."
             )
         merges.append((parts[0], parts[1]))
     return merges
 
 
-def _build_bpe(tokens: Sequence[bytes], merges: Iterable[tuple[str, str]]) -> "Tokenizer":
+def _build_bpe(tokens: Sequence[bytes], merges: Iterable[tuple[bytes, bytes]]) -> "Tokenizer":
     """Return an encoder of plain text: it knows no special tokens, so no text can turn into one."""
     from tokenizers import Tokenizer, models, pre_tokenizers
 
     vocab = {_spell(token): i for i, token in enumerate(tokens)}
-    bpe = Tokenizer(models.BPE(vocab=vocab, merges=list(merges)))
+    bpe = Tokenizer(models.BPE(vocab=vocab, merges=[(_spell(a), _spell(b)) for a, b in merges]))
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     return bpe
 
@@ -262,17 +284,32 @@ def _spell(token: bytes) -> str:
     return "".join(map(_alphabet().__getitem__, token))
 
 
-# --- reading tokenizer files --------------------------------------------------------------------------------------
+# --- reading tokenizer files -----------------------------------------------------------------------------
 
 
 def _damaged(path: Path, found: str) -> CheckpointError:
     return CheckpointError(
-        f"{path} is not a Whisper tokenizer: {found}. Expected a Hugging Face tokenizer.json or one of OpenAI's "
-        ".tiktoken files; download it again."
+        f"{path} is not a Whisper tokenizer: {found}. Expected a Hugging Face tokenizer.json or one of "
+        "OpenAI's .tiktoken files; download it again."
     )
 
 
-def _read_json(path: Path, text: str) -> "tuple[list[bytes], list[tuple[str, str]], dict[str, int]]":
+def _bytes_in(spelled: str, byte_of: Mapping[str, int]) -> bytes:
+    return bytes([byte_of[letter] for letter in spelled])
+
+
+def _complete(tokens: Sequence[bytes], listed: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Add the merges that a `tokenizer.json` lacks, each in the place that its token has in the vocabulary.
+
+    The file of the default model lacks the very first merge (space and "t"): used as it is, " to" becomes two
+    tokens, where the model was trained on one.
+    """
+    ranks = {token: rank for rank, token in enumerate(tokens)}
+    missing = _merges_of(tokens, known={a + b for a, b in listed})
+    return sorted([*listed, *missing], key=lambda pair: ranks[pair[0] + pair[1]]) if missing else list(listed)
+
+
+def _read_json(path: Path, text: str) -> tuple[list[bytes], list[tuple[bytes, bytes]], dict[str, int]]:
     """Read a Hugging Face `tokenizer.json`: its tokens by id, its merges and its special tokens."""
     byte_of = {letter: byte for byte, letter in enumerate(_alphabet())}
     try:
@@ -282,10 +319,11 @@ def _read_json(path: Path, text: str) -> "tuple[list[bytes], list[tuple[str, str
         # The vocabulary may repeat special tokens; what counts as text ends at <|endoftext|>.
         end = specials["<|endoftext|>"]
         spelled = {i: token for token, i in model["vocab"].items() if i < end}
-        tokens = [bytes(byte_of[letter] for letter in spelled[i]) for i in range(end)]
+        tokens = [_bytes_in(spelled[i], byte_of) for i in range(end)]
         # Older files have merges as "a b", newer ones as pairs.
         pairs = [m.split(" ") if isinstance(m, str) else m for m in model["merges"]]
-        merges = [(str(a), str(b)) for a, b in pairs]
+        listed = [(_bytes_in(a, byte_of), _bytes_in(b, byte_of)) for a, b in pairs]
+        merges = _complete(tokens, listed)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(path, f"{type(error).__name__} {error}") from error
     return tokens, merges, specials
@@ -318,7 +356,7 @@ def _openai_specials(n_text: int, n_vocab: int | None) -> dict[str, int]:
     n_languages = 99 if n_vocab is None else n_vocab - n_text - 2 - len(_MARKS) - TIMESTAMPS
     if n_languages not in (99, 100):
         raise CheckpointError(
-            f"A model of {n_vocab} tokens does not go with this file of {n_text}: it would leave {n_languages} "
+            f"A model of {n_vocab} tokens does not go with this file of {n_text}: that leaves {n_languages} "
             "languages, and Whisper has 99 or 100. Use multilingual.tiktoken for a multilingual model and "
             "gpt2.tiktoken for an English-only one."
         )
@@ -326,7 +364,7 @@ def _openai_specials(n_text: int, n_vocab: int | None) -> dict[str, int]:
     return {f"<|{name}|>": n_text + i for i, name in enumerate(names)}
 
 
-# --- the tokenizer ------------------------------------------------------------------------------------------------
+# --- the tokenizer ---------------------------------------------------------------------------------------
 
 
 class WhisperTokenizer:
@@ -336,14 +374,15 @@ class WhisperTokenizer:
         n_vocab: Number of ids, 51864 (English-only), 51865 or 51866 (with Cantonese).
         multilingual: False for an English-only model, whose prompt names neither language nor task.
         language_ids: The id of each language, in order, by its code.
-        eot, sot, transcribe, translate, no_timestamps, no_speech, sot_prev, sot_lm: Ids of the special tokens.
+        eot, sot, transcribe, translate, no_timestamps, no_speech, sot_prev, sot_lm: Ids of the special
+            tokens.
         timestamp_begin: Id of the timestamp 0.00 s.
     """
 
     def __init__(
         self,
         tokens: Sequence[bytes],
-        merges: Iterable[tuple[str, str]],
+        merges: Iterable[tuple[bytes, bytes]],
         specials: Mapping[str, int],
         n_vocab: int | None = None,
     ) -> None:
@@ -351,7 +390,7 @@ class WhisperTokenizer:
 
         Args:
             tokens: The bytes of each token of text, by id.
-            merges: Byte-pair merges in order, in the letters of a byte-level vocabulary.
+            merges: Byte-pair merges, the first to be applied first.
             specials: Ids of the special tokens by name ("<|en|>"); timestamps may be left out.
             n_vocab: Number of ids of the model, when it has more than the tokenizer (padding).
 
@@ -380,7 +419,7 @@ class WhisperTokenizer:
         self.n_vocab = own if n_vocab is None else n_vocab
         if self.n_vocab < own:
             raise CheckpointError(
-                f"The tokenizer has {own} tokens, the model {n_vocab}. Use the tokenizer that came with the model."
+                f"The tokenizer has {own} tokens, the model {n_vocab}. Use the tokenizer that came with it."
             )
         self.multilingual = len(tokens) > 50256  # GPT-2's vocabulary; the multilingual one has a token more
         self.language_ids = {c: specials[f"<|{c}|>"] for c in LANGUAGES if f"<|{c}|>" in specials}
@@ -394,8 +433,8 @@ class WhisperTokenizer:
 
         Args:
             path: The file; its content decides what it is, not its name.
-            n_vocab: Number of ids of the model. A `.tiktoken` file does not say whether its model has 99 languages
-                or 100 (large-v3): pass 51866 for the latter.
+            n_vocab: Number of ids of the model. A `.tiktoken` file does not say whether its model has 99
+                languages or 100 (large-v3): pass 51866 for the latter.
 
         Raises:
             InputError: There is no such file, or it cannot be read.
@@ -414,11 +453,10 @@ class WhisperTokenizer:
             return cls(*_read_json(path, text), n_vocab)
         tokens = _read_ranks(path, text)
         specials = _openai_specials(len(tokens), n_vocab)
-        merges = [(_spell(a), _spell(b)) for a, b in _merges_of(tokens)]
-        return cls(tokens, merges, specials, n_vocab)
+        return cls(tokens, _merges_of(tokens), specials, n_vocab)
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text; no special tokens are added, and "<|en|>" in it is text like any other."""
+        """Return the ids of a text, without special tokens; "<|en|>" in it is text like any other."""
         # Lone surrogates have no bytes: they become U+FFFD, and pairs of them their character.
         whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         return self._bpe.encode(whole, add_special_tokens=False).ids
@@ -486,7 +524,7 @@ class WhisperTokenizer:
         return [self.sot, self.language_ids[code], tasks[task], *end]
 
     def timestamp(self, i: int) -> float:
-        """Return the time of a timestamp token, 0.0 to 30.0 s in steps of 0.02 s, from the start of its window.
+        """Return the time of a timestamp token in its window, 0.0 to 30.0 s in steps of 0.02 s.
 
         Raises:
             InputError: The id is not a timestamp.
@@ -500,17 +538,18 @@ class WhisperTokenizer:
     def non_speech_tokens(self) -> tuple[int, ...]:
         """Return the ids, sorted, that write what nobody said: speaker tags, notes and other symbols.
 
-        Suppressing them is OpenAI's default. Punctuation of sentences is not among them; hyphens and apostrophes
-        are only where they would begin a word.
+        Suppressing them is OpenAI's default. Punctuation of sentences is not among them; hyphens and
+        apostrophes are only where they would begin a word.
         """
         return self._non_speech
 
     @cached_property
     def _non_speech(self) -> tuple[int, ...]:
         single = set('"#()*+/:;<=>@[\\]^_`{|}~「」『』')
-        runs = set("<< >> <<< >>> -- --- -( -[ (' (\" (( )) ((( ))) [[ ]] {{ }} ♪♪ ♪♪♪".split())
-        # Notes and accidentals may take several tokens. Their first one, two bytes of U+2640..U+267F, starts only
-        # pictograms, so that it can be suppressed as well.
+        runs = {"<<", ">>", "<<<", ">>>", "--", "---", "-(", "-[", "('", '("', "((", "))", "(((", ")))"}
+        runs |= {"[[", "]]", "{{", "}}", "♪♪", "♪♪♪"}
+        # Notes and accidentals may take several tokens. Their first one, two bytes of U+2640..U+267F, starts
+        # only pictograms, so that it can be suppressed as well.
         notes = set("♩♪♫♬♭♮♯")
         found = {self.encode(" -")[0], self.encode(" '")[0]}
         for symbol in single | runs | notes:
@@ -526,8 +565,8 @@ class WhisperTokenizer:
     def split_words(self, ids: Iterable[int], language: str) -> list[tuple[str, list[int]]]:
         """Group ids into words, as openai-whisper does for its word times.
 
-        A word begins at a space, a punctuation mark or a special token; in languages written without spaces, each
-        group of whole characters is a word. No UTF-8 character is ever divided.
+        A word begins at a space, a punctuation mark or a special token; in languages written without spaces,
+        each group of whole characters is a word. No UTF-8 character is ever divided.
 
         Args:
             ids: Token ids; special tokens are kept, written as their names.
@@ -541,7 +580,7 @@ class WhisperTokenizer:
             return list(characters)
         words: list[tuple[str, list[int]]] = []
         for text, group in characters:
-            # The second test holds for runs of marks and, as intended, for other white space ("" is in any string).
+            # The second test also holds, as it should, for other white space: "" is in any string.
             begins = text.startswith(" ") or text.strip() in string.punctuation or group[0] >= self.eot
             if begins or not words:
                 words.append((text, group))
@@ -566,16 +605,15 @@ class WhisperTokenizer:
 
 
 def _character_ends(data: bytes) -> set[int]:
-    """Return the byte offsets at which a character, or a stretch that decodes to one U+FFFD, ends; 0 included."""
+    """Return the byte offsets where a character, or a stretch that decodes to one U+FFFD, ends; and 0."""
     ends = {0}
     position = 0
     for char in data.decode("utf-8", "replace"):
         size = len(char.encode())
         if char == "\ufffd" and data[position : position + 3] != b"\xef\xbf\xbd":
             # Broken UTF-8: the longest beginning that still counts as one broken character.
-            size = max(
-                n for n in (1, 2, 3) if data[position : position + n].decode("utf-8", "replace") == char
-            )
+            rest = data[position : position + 3]
+            size = max(n for n in range(1, len(rest) + 1) if rest[:n].decode("utf-8", "replace") == char)
         position += size
         ends.add(position)
     return ends

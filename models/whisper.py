@@ -15,12 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmx.block import Attention, FeedForward, HypothesisCache, merge_heads, sinusoids, split_heads, subtree, tensor
+from mmx.block import Attention, FeedForward, HypothesisCache, sinusoids
 from mmx.convert import ZERO, Rule
 from mmx.features import mel_filterbank
 from mmx.model import Model
 from mmx.seq import Seq
-from mmx.state import State
+from mmx.state import State, subtree, tensor
 
 SAMPLE_RATE = 16_000
 N_FFT = 400
@@ -201,20 +201,31 @@ class Decoder(nn.Module):
         entry = subtree(held, str(i))
         return tensor(entry, "k"), tensor(entry, "v")
 
-    def cross_weights(self, tokens: Tensor, memory: Seq, heads: Sequence[tuple[int, int]]) -> tuple[Tensor, Tensor]:
-        """Cross-attention of chosen heads, for timing.
+    def cross_weights(
+        self,
+        tokens: Tensor,
+        memory: Seq,
+        heads: Sequence[tuple[int, int]],
+        shared: State | None = None,
+        below: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Cross-attention of chosen heads over given text, for timing.
 
         Args:
             tokens: `(B, U)`, one hypothesis a row.
             memory: `(B, M, D)`.
             heads: (layer, head) pairs, N of them.
+            shared: `state["memory"]` of an earlier call with the same memory, to save its cost.
+            below: take probabilities among the tokens below this one (the text tokens); among all when None.
 
         Returns:
-            Scores before the softmax `(B, N, U, M)` and logits `(B, U, V)`.
+            Scores before the softmax `(B, N, U, M)`, and `(B, U - 1)`: the probability of each next token.
         """
         state = self.init_state(len(tokens), tokens.shape[1])
+        if shared is not None:
+            state["memory"] = shared
         cache = HypothesisCache(subtree(state, "self"), 1)
-        pos_BU, mask = cache.begin(tokens.shape[1], self.token.weight.dtype)
+        pos_BU, mask = cache.begin(tokens.shape[1], self.positions.dtype)
         x_BUD = self.token(tokens) + self.positions[pos_BU]
         found: dict[tuple[int, int], Tensor] = {}
         for i, layer in enumerate(self.layers):
@@ -222,14 +233,18 @@ class Decoder(nn.Module):
             h = layer.attn_ln(x_BUD)
             x_BUD = x_BUD + layer.attn(h, *cache.append(i, *layer.attn.keys_values(h)), mask)
             h = layer.cross_ln(x_BUD)
-            k_BHMC, v_BHMC = layer.cross.keys_values(memory.x)
+            k_BHMC, v_BHMC = self._cross(i, layer, memory, state)
             mine = [head for at, head in heads if at == i]
             if mine:
                 scores = layer.cross.weights(h, k_BHMC, torch.tensor(mine, device=h.device))
                 found.update({(i, head): scores[:, j] for j, head in enumerate(mine)})
             x_BUD = x_BUD + layer.cross(h, k_BHMC, v_BHMC)
             x_BUD = x_BUD + layer.mlp(layer.mlp_ln(x_BUD))
-        return torch.stack([found[h] for h in heads], dim=1), self.head(self.ln(x_BUD))
+        rows = []
+        for hidden_UD, row in zip(self.ln(x_BUD), tokens, strict=True):  # one row's logits at a time: they are large
+            probs_UV = self.head(hidden_UD[:-1])[:, :below].float().softmax(-1)
+            rows.append(probs_UV.gather(1, row[1:, None].clamp(max=probs_UV.shape[1] - 1))[:, 0])
+        return torch.stack([found[h] for h in heads], dim=1), torch.stack(rows)
 
     def init_state(self, batch: int, capacity: int, hypotheses: int = 1) -> State:
         """An empty state for `batch` windows of `hypotheses` each, with room for `capacity` tokens before it grows."""
@@ -237,6 +252,42 @@ class Decoder(nn.Module):
         head_width = like.shape[1] // self.heads
         own = HypothesisCache.init(batch, len(self.layers), self.heads, capacity, hypotheses, head_width, like)
         return {"self": own, "memory": {}}
+
+
+class TimestampRules:
+    """What Whisper's time tokens may do (section 2.4 of the paper and its reference decoder), as a search filter.
+
+    Time tokens come in pairs except before the end, never go back, open the output at most `max_initial_s` into the
+    window, and are written whenever their probability together exceeds that of the best text token.
+    """
+
+    def __init__(self, eot: int, no_timestamps: int, timestamp_begin: int, max_initial_s: float = 1.0):
+        self.eot, self.no_timestamps, self.begin = eot, no_timestamps, timestamp_begin
+        self.max_initial = round(max_initial_s / 0.02)
+
+    def __call__(self, logits: Tensor, written: Tensor) -> None:
+        logits[:, self.no_timestamps] = -math.inf
+        n = written.shape[1]
+        if n == 0:
+            logits[:, : self.begin] = -math.inf
+            logits[:, self.begin + self.max_initial + 1 :] = -math.inf
+            return
+        is_time = written >= self.begin
+        last = is_time[:, -1]
+        pair = last & (is_time[:, -2] if n > 1 else torch.ones_like(last))
+        logits[:, self.begin :].masked_fill_(pair[:, None], -math.inf)
+        logits[:, : self.eot].masked_fill_((last & ~pair)[:, None], -math.inf)
+        latest = torch.where(is_time, written, self.begin - 1).amax(1)
+        floor = latest + (~(last & ~pair)).long()  # a segment may be empty only as its own end
+        times = torch.arange(self.begin, logits.shape[1], device=logits.device)
+        seen = is_time.any(1)
+        logits[:, self.begin :].masked_fill_((times < floor[:, None]) & seen[:, None], -math.inf)
+        self._prefer_time(logits)
+
+    def _prefer_time(self, logits: Tensor) -> None:
+        time = logits[:, self.begin :].logsumexp(1)
+        text = logits[:, : self.begin].amax(1)
+        logits[:, : self.begin].masked_fill_((time > text)[:, None], -math.inf)
 
 
 def build(config: Config) -> Model:

@@ -66,10 +66,10 @@ def frame_by_frame(reference, wav: Tensor) -> Tensor:
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("scale", [1.0, 0.01])
+@pytest.mark.parametrize("scale", [1.0, 0.1])
 def test_parity_with_the_package(vad, reference, speech, scale):
     wav = scale * torch.cat(
-        [noise(9_000, 0), speech, torch.zeros(5_000), noise(300_001, 1, 0.3), clip("hi/ginti.wav")]
+        [noise(9_000, 0), speech, torch.zeros(5_000), noise(120_001, 1, 0.3), clip("hi/ginti.wav")]
     )
     ours, theirs = probabilities(vad, wav), frame_by_frame(reference, wav)
     assert len(wav) % 512 != 0  # the last frame is partial

@@ -1,0 +1,234 @@
+"""`mmx transcribe` over files, folders and globs: find them, decode, write, report, go on after errors."""
+
+import glob
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmx.errors import InputError, MmxError
+
+if TYPE_CHECKING:
+    from mmx.result import Transcript
+    from mmx.transcribe import Progress
+
+MEDIA = frozenset(
+    ".wav .flac .mp3 .m4a .aac .ogg .oga .opus .webm .mp4 .mkv .mov .avi .m4v .ts .wma .aiff .aif .amr .3gp .flv .mpg "
+    ".mpeg .wmv .m4b .caf .au".split()
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One run of the command line."""
+
+    files: tuple[str, ...]
+    formats: tuple[str, ...] = ("txt",)
+    output_dir: Path | None = None
+    skip_existing: bool = False
+    model: str = "whisper-base"
+    device: str = "auto"
+    dtype: str = "auto"
+    threads: int = 0
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Input:
+    """A recording and the stem of its outputs, relative to the output folder."""
+
+    source: str
+    stem: Path
+
+
+def expand(patterns: Sequence[str]) -> list[Input]:
+    """Files in order, folders and globs opened up. Two recordings never share a stem.
+
+    Raises `InputError` for a folder or a glob without media; a missing file is left for the reader to report.
+    """
+    found: list[Input] = []
+    for pattern in patterns:
+        path = Path(pattern).expanduser()
+        if pattern == "-":
+            found.append(Input("-", Path("stdin")))
+        elif path.is_dir():
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in MEDIA and p.is_file())
+            if not inside:
+                raise InputError(f"expected media files in the folder {pattern}, got none (looked for {_kinds()})")
+            found += [Input(str(p), p.relative_to(path)) for p in inside]
+        elif path.exists() or not glob.has_magic(pattern):
+            found.append(Input(str(path), Path(path.name)))
+        else:
+            hits = sorted(p for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
+            if not hits:
+                raise InputError(f"expected files that match {pattern!r}, got none")
+            root = Path(os.path.commonpath([str(Path(h).parent) for h in hits]))
+            found += [Input(h, Path(h).relative_to(root)) for h in hits]
+    unique = list({i.source: i for i in found}.values())
+    plain = [i.stem.with_suffix("") for i in unique]
+    return [
+        Input(i.source, s if plain.count(s) == 1 and s.name else i.stem) for i, s in zip(unique, plain, strict=True)
+    ]
+
+
+def _kinds() -> str:
+    return ", ".join(sorted(MEDIA)[:6]) + ", ..."
+
+
+def run(job: Job) -> int:
+    """Transcribe all inputs of the job; returns the exit code: 0 when every one succeeded."""
+    inputs = expand(job.files)
+    todo = [i for i in inputs if not (job.skip_existing and _done(i, job))]
+    if len(todo) < len(inputs):
+        _say(f"{len(inputs) - len(todo)} of {len(inputs)} are done already")
+    if not todo:
+        return 0
+    if job.output_dir is not None:
+        writable(job.output_dir)
+    report = Report(len(inputs) - len(todo))
+    try:
+        for item, transcript in _transcripts(job, todo, report):
+            _emit(job, item, transcript, len(inputs) > 1)
+            report.finished += 1
+    except KeyboardInterrupt:
+        report.close()
+        again = " Add --skip-existing to go on from there." if job.output_dir else ""
+        _say(f"interrupted: {report.finished} of {len(todo)} were finished and kept.{again}")
+        return 130
+    report.close()
+    for name, error in report.failed:
+        _say(f"failed: {name}: {error}")
+    if report.failed and len(inputs) > 1:
+        _say(f"{report.finished} of {len(todo)} succeeded, {len(report.failed)} failed")
+    return 1 if report.failed else 0
+
+
+def _transcripts(job: Job, todo: Sequence[Input], report: "Report") -> Iterator[tuple[Input, "Transcript"]]:
+    import torch
+
+    from mmx.api import load
+    from mmx.transcribe import Options, check, transcribe
+
+    options = Options(**job.options)
+    if job.threads:
+        torch.set_num_threads(job.threads)
+    model = load(job.model, device=job.device, dtype=job.dtype)  # type: ignore[arg-type]
+    check(model, options)
+    report.open()
+    failed: set[int] = set()
+
+    def on_error(name: str, error: MmxError) -> None:
+        index = report.reading - 1
+        failed.add(index)
+        report.failed.append((todo[index].source, error))
+
+    def sources() -> Iterator[str]:
+        for item in todo:
+            report.reading += 1
+            yield item.source
+
+    results = transcribe(model, sources(), options, report.progress, on_error)
+    for transcript in results:
+        while report.given in failed:
+            report.given += 1
+        item = todo[report.given]
+        report.given += 1
+        yield item, transcript
+
+
+def _done(item: Input, job: Job) -> bool:
+    folder = job.output_dir or Path()
+    return job.output_dir is not None and all((folder / f"{item.stem}.{f}").exists() for f in job.formats)
+
+
+def _emit(job: Job, item: Input, transcript: "Transcript", several: bool) -> None:
+    if job.output_dir is not None:
+        paths = transcript.write(job.output_dir / item.stem.parent, job.formats, item.stem.name)
+        _say(f"{item.source} -> {', '.join(str(p) for p in paths)}")
+    else:
+        if several:
+            _say(f"{item.source}:")
+        text = getattr(transcript, f"to_{job.formats[0]}")()
+        sys.stdout.write(text if text.endswith("\n") or not text else text + "\n")
+        sys.stdout.flush()
+    for note in transcript.notes:
+        if note.action in ("dropped", "warning"):
+            _say(f"  note: {note.start_s:.1f}-{note.end_s:.1f} s {note.action}: {note.reason}")
+
+
+def writable(folder: Path) -> None:
+    """Make the folder and try it before hours are spent. Raises `OutputError`."""
+    from mmx.files import atomic_write
+
+    probe = folder / f".mmx-{os.getpid()}.tmp"
+    atomic_write(probe, "")
+    probe.unlink(missing_ok=True)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+class Report:
+    """What happened so far, and the progress bar: media read, real-time factor, time left."""
+
+    def __init__(self, done_before: int) -> None:
+        self.finished, self.reading, self.given = 0, 0, 0
+        self.failed: list[tuple[str, MmxError]] = []
+        self.before_s = 0.0
+        self.now_s = 0.0
+        self.bar: Any = None
+        self.started = time.monotonic()
+
+    def open(self) -> None:
+        """Show the bar when a person is looking."""
+        self.started = time.monotonic()
+        if not sys.stderr.isatty():
+            return
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[clock]}"),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self.task = self.bar.add_task("", total=None, clock="")
+        self.bar.start()
+
+    def progress(self, p: "Progress") -> None:
+        """Called as media is decoded."""
+        if p.finished:
+            self.before_s += p.done_s
+            return
+        self.now_s = p.done_s
+        if self.bar:
+            spent = time.monotonic() - self.started
+            speed = (self.before_s + self.now_s) / spent if spent > 0 else 0.0
+            self.bar.update(
+                self.task,
+                description=p.name[-40:],
+                completed=p.done_s,
+                total=p.total_s,
+                clock=f"{_clock(p.done_s)} of {_clock(p.total_s)}, {speed:.1f}x real time",
+            )
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self.bar:
+            self.bar.stop()
+            self.bar = None
+
+
+def _clock(seconds: float | None) -> str:
+    if seconds is None:
+        return "?"
+    minutes, s = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{s:02}" if hours else f"{minutes}:{s:02}"

@@ -1,0 +1,229 @@
+"""The command line: each verb is a thin shell over the Python API, with the same names and defaults.
+
+Nothing heavy is imported before a verb needs it, so that `mmx --help` answers at once.
+"""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mmx._version import __version__
+from mmx.errors import InputError, MmxError, nearest
+
+app = typer.Typer(
+    help="Turn what people say into text, in their language or another: from a file, a folder, or live.",
+    epilog="Start with: mmx transcribe talk.mp4    Trouble? mmx doctor",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+bench = typer.Typer(help="Measure mmx against its peers, side by side in one run.", no_args_is_help=True)
+app.add_typer(bench, name="bench")
+
+Files = Annotated[list[str], typer.Argument(metavar="FILES", help="Files, folders, globs, or - for standard input.")]
+ModelName = Annotated[str, typer.Option(help="A model's name (see `mmx models`) or the path of a checkpoint.")]
+Language = Annotated[str | None, typer.Option(help="Language spoken: de, deu, de-AT or German. Detected if not given.")]
+WordTimes = Annotated[bool, typer.Option("--word-timestamps", help="Give every word its times.")]
+Format = Annotated[str, typer.Option(help="txt, srt, vtt, tsv, json or all; several with commas.")]
+OutputDir = Annotated[Path | None, typer.Option(help="Write files here; without it the text goes to standard output.")]
+BeamSize = Annotated[int, typer.Option(min=1, help="Hypotheses the search keeps; 1 is greedy and fastest.")]
+Temperature = Annotated[str, typer.Option(help="Tried in turn while the text looks like a failure.")]
+Prompt = Annotated[str | None, typer.Option(help="Text the speech might continue: style, spelling, names.")]
+Hotwords = Annotated[str | None, typer.Option(help="Words that are likely to occur.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Windows of 30 s decoded together, across files.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
+DType = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, int8.")]
+Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to torch.")]
+SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Leave out files whose output is there already.")]
+NoVad = Annotated[bool, typer.Option("--vad/--no-vad", help="Skip what is not speech.")]
+
+TEMPERATURES = "0,0.2,0.4,0.6,0.8,1"
+
+
+def _version(value: bool) -> None:
+    if value:
+        print(f"mmx {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and stop.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(epilog="mmx transcribe talk.mp4   |   mmx transcribe talks/ --output-dir out --output-format srt,json")
+def transcribe(
+    files: Files,
+    model: ModelName = "whisper-base",
+    language: Language = None,
+    task: Annotated[str, typer.Option(help="transcribe, or translate (to English).")] = "transcribe",
+    word_timestamps: WordTimes = False,
+    output_format: Format = "txt",
+    output_dir: OutputDir = None,
+    beam_size: BeamSize = 5,
+    temperature: Temperature = TEMPERATURES,
+    initial_prompt: Prompt = None,
+    hotwords: Hotwords = None,
+    batch_size: BatchSize = 8,
+    vad: NoVad = True,
+    device: Device = "auto",
+    dtype: DType = "auto",
+    threads: Threads = 0,
+    skip_existing: SkipExisting = False,
+) -> None:
+    """Write down what is said in recordings."""
+    from mmx.batch import Job, run
+
+    options = {
+        "language": language,
+        "task": task,
+        "word_timestamps": word_timestamps,
+        "beam_size": beam_size,
+        "temperature": _temperatures(temperature),
+        "initial_prompt": initial_prompt,
+        "hotwords": hotwords,
+        "batch_size": batch_size,
+        "vad": vad,
+    }
+    job = Job(
+        files=tuple(files),
+        formats=_formats(output_format, output_dir),
+        output_dir=output_dir,
+        skip_existing=skip_existing,
+        model=model,
+        device=device,
+        dtype=dtype,
+        threads=threads,
+        options=options,
+    )
+    raise typer.Exit(run(job))
+
+
+@app.command(epilog="mmx translate rede.mp3 --to en   |   mmx translate talks/ --to en --output-dir out")
+def translate(
+    files: Files,
+    to: Annotated[str, typer.Option(help="Language to translate into.")],
+    model: ModelName = "whisper-base",
+    language: Language = None,
+    word_timestamps: WordTimes = False,
+    output_format: Format = "txt",
+    output_dir: OutputDir = None,
+    beam_size: BeamSize = 5,
+    temperature: Temperature = TEMPERATURES,
+    initial_prompt: Prompt = None,
+    hotwords: Hotwords = None,
+    batch_size: BatchSize = 8,
+    vad: NoVad = True,
+    device: Device = "auto",
+    dtype: DType = "auto",
+    threads: Threads = 0,
+    skip_existing: SkipExisting = False,
+) -> None:
+    """Write what is said in another language."""
+    from mmx.text import LANGUAGES, find_language
+
+    if (target := find_language(to)) != "en":
+        raise InputError(
+            f"expected --to en, got {LANGUAGES[target]}: {model} translates to English only"
+        )
+    transcribe(
+        files, model, language, "translate", word_timestamps, output_format, output_dir, beam_size, temperature,
+        initial_prompt, hotwords, batch_size, vad, device, dtype, threads, skip_existing,
+    )  # fmt: skip
+
+
+@app.command()
+def models() -> None:
+    """List the models: size, languages, licence, and whether the weights are here."""
+    from mmx.doctor import show_models
+
+    show_models()
+
+
+@app.command()
+def doctor() -> None:
+    """Check this installation: what is there, what is missing, and one real decode."""
+    from mmx.doctor import examine
+
+    raise typer.Exit(examine())
+
+
+@bench.command("asr", epilog="mmx bench asr talk.wav --reference talk.txt")
+def bench_asr(
+    files: Annotated[list[Path] | None, typer.Argument(help="Recordings; the shipped sample if none.")] = None,
+    reference: Annotated[Path | None, typer.Option(help="Their text, one line a file, for the word error rate.")] = None,
+    beam_size: BeamSize = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; the best of each engine counts.")] = 3,
+    threads: Threads = 0,
+    repeat: Annotated[int, typer.Option(min=1, help="Join the recordings this many times.")] = 1,
+    output: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+) -> None:
+    """Speed, word error rate, memory and cold start of mmx, openai-whisper, faster-whisper and transformers."""
+    from mmx.bench import asr
+
+    asr(files or [], reference, beam_size=beam_size, rounds=rounds, threads=threads, repeat=repeat, output=output)
+
+
+def _temperatures(text: str) -> tuple[float, ...]:
+    try:
+        values = tuple(float(t) for t in text.split(","))
+    except ValueError:
+        raise InputError(f"expected numbers such as 0 or 0,0.4,0.8 for --temperature, got {text!r}") from None
+    if any(v < 0 for v in values):
+        raise InputError(f"expected temperatures of 0 or more, got {text!r}")
+    return values
+
+
+def _formats(text: str, output_dir: Path | None) -> tuple[str, ...]:
+    known = ("txt", "srt", "vtt", "tsv", "json")
+    names = tuple(dict.fromkeys(n.strip().lower() for n in text.split(",") if n.strip()))
+    if "all" in names:
+        names = known
+    for name in names:
+        if name not in known:
+            raise InputError(f"expected formats among {', '.join(known)}, all, got {name!r}.{nearest(name, known)}")
+    if len(names) != 1 and output_dir is None:
+        raise InputError(f"expected --output-dir with {len(names)} formats: only one fits on standard output")
+    return names
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point: errors become one line on standard error and an exit code."""
+    try:
+        result: Any = app(args=list(argv) if argv is not None else None, standalone_mode=False)
+        return int(result or 0)
+    except MmxError as e:
+        print(f"mmx: {e}", file=sys.stderr)
+        return e.exit_code
+    except KeyboardInterrupt:
+        print("mmx: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of our output went away, as `| head` does
+        return 0
+    except Exception as e:
+        return _usage_error(e)
+
+
+def _usage_error(e: Exception) -> int:
+    """Errors of the option parser (an unknown option, a missing value) are the user's; others are ours."""
+    show = getattr(e, "show", None)
+    code = getattr(e, "exit_code", None)
+    if code is None:
+        raise e
+    if show is not None:
+        show()
+    return int(code)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,537 @@
+"""Long recordings to text: windows of speech from many files, decoded in batches, put back on each file's clock.
+
+The order of work: media -> voice activity -> windows (`segment.py`) -> encoder -> search with fallback -> segments ->
+word times -> `Transcript`. What is skipped, retried or dropped on the way is a `Note` with its reason.
+"""
+
+import math
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mmx import align
+from mmx.errors import InputError, MmxError
+from mmx.generate import Filter, Hypothesis, SearchOptions, Suppress, SuppressFirst, search
+from mmx.media import AudioReader, Source, open_audio
+from mmx.model import Model
+from mmx.result import Note, Segment, Transcript, Word
+from mmx.segment import Gap, SegmentOptions, Window, cut, split
+from mmx.seq import Seq
+from mmx.state import State, subtree
+from mmx.text import find_language
+
+if TYPE_CHECKING:
+    from mmx.models.silero_vad import SileroVad
+
+RATE = 16_000
+Task = Literal["transcribe", "translate"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a transcription is asked for; the command line has the same names and defaults.
+
+    Attributes:
+        language: of the speech: a code, tag or English name; detected when None.
+        task: transcribe in the language spoken, or translate to English.
+        word_timestamps: also give every word its times.
+        beam_size: hypotheses kept by the search; 1 is greedy and fastest.
+        temperature: tried in turn while the text looks like a failure (see the thresholds).
+        best_of: samples drawn at a temperature above 0.
+        initial_prompt: text the speech is likely to continue: style, spelling, names. Every window sees it.
+        hotwords: words likely to occur.
+        batch_size: windows decoded together, across files.
+        vad: skip what is not speech.
+        compression_ratio_threshold: text that compresses better than this is a repetition loop.
+        logprob_threshold: a mean log-probability below this is a failure.
+        no_speech_threshold: above this, a failed window is silence and its text is dropped.
+        max_tokens: longest text of one window.
+    """
+
+    language: str | None = None
+    task: Task = "transcribe"
+    word_timestamps: bool = False
+    beam_size: int = 5
+    temperature: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+    best_of: int = 5
+    patience: float = 1.0
+    length_penalty: float | None = None
+    initial_prompt: str | None = None
+    hotwords: str | None = None
+    batch_size: int = 8
+    vad: bool = True
+    compression_ratio_threshold: float = 2.4
+    logprob_threshold: float = -1.0
+    no_speech_threshold: float = 0.6
+    max_tokens: int = 224
+
+    def __post_init__(self) -> None:
+        if isinstance(self.temperature, int | float):
+            object.__setattr__(self, "temperature", (float(self.temperature),))
+        if not self.temperature:
+            raise InputError("expected at least one temperature, got none")
+        for name in ("beam_size", "best_of", "batch_size", "max_tokens"):
+            if getattr(self, name) < 1:
+                raise InputError(f"expected {name} to be 1 or more, got {getattr(self, name)}")
+        if self.task not in ("transcribe", "translate"):
+            raise InputError(f"expected task transcribe or translate, got {self.task!r}")
+        if self.language is not None:
+            object.__setattr__(self, "language", find_language(self.language))
+
+
+@dataclass
+class Progress:
+    """How far a run is: seconds of media read in the current file, and its length where known."""
+
+    name: str
+    done_s: float
+    total_s: float | None
+    finished: bool = False
+
+
+@dataclass
+class _File:
+    """One recording on its way to a transcript."""
+
+    name: str
+    language: str | None
+    language_probability: float = 0.0
+    duration_s: float = 0.0
+    segments: list[Segment] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+    waiting: int = 0
+    read: bool = False
+    error: MmxError | None = None
+
+
+@dataclass
+class _Job:
+    """A window to decode; `retry` counts how often its audio was tried before."""
+
+    file: _File
+    window: Window
+    retry: int = 0
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """One decoding of a window, with what judges it."""
+
+    hypothesis: Hypothesis
+    text: str
+    temperature: float
+    compression_ratio: float
+    no_speech_prob: float
+
+
+def transcribe(
+    model: Model,
+    sources: Iterable[Source],
+    options: Options = Options(),
+    on_progress: Callable[[Progress], None] | None = None,
+    on_error: Callable[[str, MmxError], None] | None = None,
+) -> Iterator[Transcript]:
+    """Transcripts of the sources, in order, each as soon as it is complete.
+
+    Args:
+        model: a speech model.
+        sources: paths, "-", file objects, bytes or arrays at 16 kHz.
+        options: see `Options`.
+        on_progress: called as media is read.
+        on_error: called for a source that cannot be read, after which the others go on; without it the error is
+            raised.
+    """
+    return _Run(model, options, on_progress, on_error).run(sources)
+
+
+class _Run:
+    def __init__(
+        self,
+        model: Model,
+        options: Options,
+        on_progress: Callable[[Progress], None] | None,
+        on_error: Callable[[str, MmxError], None] | None,
+    ):
+        check(model, options)
+        self.model, self.options = model, options
+        self.on_progress, self.on_error = on_progress, on_error
+        self.window_decoder = WindowDecoder(model, options)
+        self.queue: list[_Job] = []
+
+    def run(self, sources: Iterable[Source]) -> Iterator[Transcript]:
+        waiting: list[_File] = []
+        for source in sources:
+            file = _File(str(source) if isinstance(source, str) else "audio", self.options.language)
+            waiting.append(file)
+            try:
+                for item in self._read(source, file):
+                    self._take(file, item)
+                    while len(self.queue) >= self.options.batch_size:
+                        self._decode()
+            except MmxError as e:
+                file.error = e
+                self.queue = [j for j in self.queue if j.file is not file]
+                if self.on_error is None:
+                    raise
+                self.on_error(file.name, e)
+            file.read = True
+            yield from self._complete(waiting)
+        while self.queue:
+            self._decode()
+        yield from self._complete(waiting)
+
+    def _read(self, source: Source, file: _File) -> Iterator[Window | Gap]:
+        with open_audio(source) as reader:
+            file.name = reader.name
+            yield from split(self._metered(reader, file), vad() if self.options.vad else None, SEGMENTS)
+            file.notes += [Note(file.duration_s, file.duration_s, "warning", w) for w in reader.warnings]
+
+    def _metered(self, reader: AudioReader, file: _File) -> Iterator[np.ndarray]:
+        for block in reader:
+            file.duration_s += len(block) / RATE
+            if self.on_progress:
+                self.on_progress(Progress(file.name, file.duration_s, reader.duration_s))
+            yield block
+
+    def _take(self, file: _File, item: Window | Gap) -> None:
+        if isinstance(item, Gap):
+            file.notes.append(Note(item.start_s, item.end_s, "skipped", item.reason))
+        else:
+            file.waiting += 1
+            self.queue.append(_Job(file, item))
+
+    def _complete(self, waiting: list[_File]) -> Iterator[Transcript]:
+        """Files whose windows are all decoded, from the front, so that the order of the sources is kept."""
+        while waiting and waiting[0].read and not (waiting[0].waiting and not waiting[0].error):
+            file = waiting.pop(0)
+            if file.error is None:
+                yield self._transcript(file)
+
+    def _transcript(self, file: _File) -> Transcript:
+        if self.on_progress:
+            self.on_progress(Progress(file.name, file.duration_s, file.duration_s, finished=True))
+        return Transcript(
+            source=file.name,
+            segments=tuple(sorted(file.segments, key=lambda s: (s.start_s, s.end_s))),
+            language=file.language or "",
+            language_probability=file.language_probability,
+            duration_s=file.duration_s,
+            task=self.options.task,
+            model=self.model.name,
+            notes=tuple(sorted(file.notes, key=lambda n: (n.start_s, n.end_s))),
+        )
+
+    def _decode(self) -> None:
+        jobs, self.queue = self.queue[: self.options.batch_size], self.queue[self.options.batch_size :]
+        again: list[_Job] = []
+        for job, (segments, notes, missed) in zip(jobs, self.window_decoder(jobs), strict=True):
+            job.file.segments += segments
+            job.file.notes += notes
+            job.file.waiting -= 1
+            for part in missed:
+                job.file.waiting += 1
+                again.append(_Job(job.file, part, job.retry + 1))
+        self.queue = again + self.queue
+
+
+SEGMENTS = SegmentOptions()
+
+
+def vad() -> "SileroVad":
+    """The voice activity model; small enough to build for each run."""
+    from mmx.models.silero_vad import load
+
+    return load()
+
+
+def check(model: Model, options: Options) -> None:
+    """Raise `InputError` for what this model cannot do."""
+    tokenizer, card = model.tokenizer, model.card
+    if tokenizer is None:
+        raise InputError("expected a model with a tokenizer, got one without: load it with mmx.load")
+    if options.task == "translate" and (not tokenizer.multilingual or (card and card.tasks and "translate" not in card.tasks)):
+        raise InputError(f"expected a model that was trained to translate, got {model.name}: use whisper-base or larger")
+    if options.language and options.language not in tokenizer.language_ids and tokenizer.multilingual:
+        raise InputError(f"expected a language that {model.name} has, got {options.language!r}")
+    if options.language not in (None, "en") and not tokenizer.multilingual:
+        raise InputError(f"expected English for {model.name}, got {options.language!r}: use a model without .en")
+
+
+class WindowDecoder:
+    """Decodes a batch of windows: encoder, language, search with fallback, segments and words."""
+
+    MAX_RETRY = 2
+    MISSED_S = 2.5  # silences up to 2 s stay inside a window, so a longer stretch without text has lost speech
+
+    def __init__(self, model: Model, options: Options):
+        self.model, self.options = model, options
+        self.tok = model.tokenizer
+        self.device = next(model.decoder.parameters()).device
+        self.dtype = next(model.decoder.parameters()).dtype
+        self.filters = self._filters()
+        self.prompt = self._prompt()
+
+    def _filters(self) -> list[Filter]:
+        from mmx.models.whisper import TimestampRules
+
+        tok = self.tok
+        never = [*tok.non_speech_tokens(), tok.transcribe, tok.translate, tok.sot, tok.sot_prev, tok.sot_lm]
+        return [
+            SuppressFirst(tok.blank_tokens()),
+            Suppress([*never, tok.no_speech]),
+            TimestampRules(tok.eot, tok.no_timestamps, tok.timestamp_begin),
+        ]
+
+    def _prompt(self) -> list[int]:
+        parts = [p.strip() for p in (self.options.hotwords, self.options.initial_prompt) if p and p.strip()]
+        tokens = [t for p in parts for t in self.tok.encode(" " + p)]
+        room = self.model.decoder.ctx // 2 - 1
+        return [self.tok.sot_prev, *tokens[-room:]] if tokens else []
+
+    @torch.inference_mode()
+    def __call__(self, jobs: Sequence[_Job]) -> list[tuple[list[Segment], list[Note], list[Window]]]:
+        """Segments and notes of each job on its file's clock, and the stretches that must be decoded again."""
+        memory = self._encode([j.window.samples for j in jobs])
+        shared = self._languages(jobs, memory)
+        attempts, notes = self._search(jobs, memory, shared)
+        spoken = [self._segments(a) if a else [] for a in attempts]
+        timed = self._words(jobs, spoken, memory, shared) if self.options.word_timestamps else [[] for _ in jobs]
+        out = []
+        for job, attempt, pieces, words, said in zip(jobs, attempts, spoken, timed, notes, strict=True):
+            segments = [self._on_clock(job, attempt, p, w) for p, w in zip(pieces, words or [()] * len(pieces), strict=True)] if attempt else []
+            missed = self._missed(job, pieces) if attempt else []
+            said += [
+                Note(m.start_s, m.end_s, "retried", "speech without text in the first pass") for m in missed
+            ]
+            out.append((segments, said, missed))
+        return out
+
+    def _encode(self, waves: Sequence[np.ndarray]) -> Seq:
+        """`(B, M, D)`; one window at a time, which keeps the activations in the CPU's cache."""
+        encoder = self.model.encoders["speech"]
+        n_samples = encoder.ctx * encoder.stride * 160
+        rows = []
+        for wave in waves:
+            padded = torch.zeros(1, n_samples)
+            padded[0, : len(wave)] = torch.from_numpy(wave[:n_samples])
+            seq = Seq(padded.to(self.device), torch.tensor([n_samples], device=self.device), RATE)
+            rows.append(self.model.memory({"speech": seq}))
+        x = torch.cat([r.x for r in rows]).to(self.dtype)
+        return Seq(x, torch.cat([r.lengths for r in rows]), rows[0].rate)
+
+    def _languages(self, jobs: Sequence[_Job], memory: Seq) -> State:
+        """Fix the language of files that have none yet; returns the decoder's keys and values of the memory."""
+        state = self.model.decoder.init_state(len(jobs), 1)
+        logits = self.model.decoder(torch.full((len(jobs), 1), self.tok.sot, device=self.device), memory, state)
+        codes = list(self.tok.language_ids) if self.tok.multilingual else ["en"]
+        ids = [self.tok.language_ids[c] for c in codes] if self.tok.multilingual else [0]
+        probs = logits[:, 0, ids].float().softmax(-1).cpu()
+        for file in {id(j.file): j.file for j in jobs if not j.file.language}.values():
+            mine = torch.stack([p for p, j in zip(probs, jobs, strict=True) if j.file is file]).mean(0)
+            file.language, file.language_probability = codes[int(mine.argmax())], float(mine.max())
+        for job in jobs:
+            if self.options.language:
+                job.file.language_probability = 1.0
+        return subtree(state, "memory")
+
+    def _prefix(self, job: _Job) -> list[int]:
+        return [*self.prompt, *self.tok.prompt(job.file.language, self.options.task, timestamps=True)]
+
+    def _search(
+        self, jobs: Sequence[_Job], memory: Seq, shared: State
+    ) -> tuple[list[_Attempt | None], list[list[Note]]]:
+        """The best acceptable attempt of each window, None where there was no speech; failures are tried hotter."""
+        from mmx.state import select
+
+        best: list[_Attempt | None] = [None] * len(jobs)
+        notes: list[list[Note]] = [[] for _ in jobs]
+        todo = list(range(len(jobs)))
+        for i, temperature in enumerate(self.options.temperature):
+            if not todo:
+                break
+            index = torch.tensor(todo, device=self.device)
+            part = (memory, shared) if len(todo) == len(jobs) else (memory.rows(index), select(shared, index))
+            found = self._attempts([jobs[r] for r in todo], *part, temperature)
+            failed = []
+            for row, attempt in zip(todo, found, strict=True):
+                reason = self._failure(attempt)
+                best[row] = self._better(best[row], attempt)
+                if reason is None:
+                    best[row] = attempt
+                    continue
+                window = jobs[row].window
+                if self._silent(attempt):
+                    best[row] = None
+                    why = f"no speech (p={attempt.no_speech_prob:.2f}, log-probability {attempt.hypothesis.avg_log_prob:.2f})"
+                    notes[row].append(Note(window.start_s, window.end_s, "dropped", why))
+                    continue
+                last = i + 1 == len(self.options.temperature)
+                why = f"{reason} at temperature {temperature:g}" + ("; kept the best attempt" if last else "")
+                notes[row].append(Note(window.start_s, window.end_s, "warning" if last else "retried", why))
+                failed.append(row)
+            todo = failed
+        for row in todo:  # still failing at every temperature
+            attempt = best[row]
+            if attempt and attempt.compression_ratio > self.options.compression_ratio_threshold:
+                best[row] = None
+                window = jobs[row].window
+                notes[row].append(Note(window.start_s, window.end_s, "dropped", "repetition loop at every temperature"))
+        return best, notes
+
+    def _attempts(self, jobs: Sequence[_Job], memory: Seq, shared: State, temperature: float) -> list[_Attempt]:
+        o = self.options
+        prefix = torch.tensor([self._prefix(j) for j in jobs], device=self.device)
+        room = self.model.decoder.ctx - prefix.shape[1] - 1
+        how = SearchOptions(
+            beam_size=o.beam_size,
+            best_of=o.best_of,
+            patience=o.patience,
+            length_penalty=o.length_penalty,
+            temperature=temperature,
+            max_tokens=min(o.max_tokens, room),
+        )
+        sot = len(self.prompt)
+        result = search(
+            self.model.decoder, memory, prefix, self.tok.eot, how, self.filters, shared=shared, at=(sot, -1)
+        )
+        silence = result.prefix_logits[:, 0].float().softmax(-1)[:, self.tok.no_speech].tolist()
+        out = []
+        for hypotheses, p in zip(result.rows, silence, strict=True):
+            text = self.tok.decode([t for t in hypotheses[0].tokens if t < self.tok.eot]).strip()
+            out.append(_Attempt(hypotheses[0], text, temperature, compression_ratio(text), p))
+        return out
+
+    def _failure(self, a: _Attempt) -> str | None:
+        if a.compression_ratio > self.options.compression_ratio_threshold:
+            return f"repetition (compression ratio {a.compression_ratio:.1f})"
+        if a.hypothesis.avg_log_prob < self.options.logprob_threshold:
+            return f"low confidence (log-probability {a.hypothesis.avg_log_prob:.2f})"
+        return None
+
+    def _silent(self, a: _Attempt) -> bool:
+        o = self.options
+        return a.no_speech_prob > o.no_speech_threshold and a.hypothesis.avg_log_prob < o.logprob_threshold
+
+    def _better(self, a: _Attempt | None, b: _Attempt) -> _Attempt:
+        def badness(x: _Attempt) -> tuple[bool, float]:
+            return x.compression_ratio > self.options.compression_ratio_threshold, -x.hypothesis.avg_log_prob
+
+        return b if a is None or badness(b) < badness(a) else a
+
+    def _segments(self, attempt: _Attempt) -> list["_Piece"]:
+        """Cut the tokens at the time tokens; times in seconds on the window's clock, None where none was written."""
+        out: list[_Piece] = []
+        start: float | None = None
+        text: list[int] = []
+        for token in attempt.hypothesis.tokens:
+            if token < self.tok.eot:
+                text.append(token)
+            elif token >= self.tok.timestamp_begin:
+                t = self.tok.timestamp(token)
+                if text:
+                    out.append(_Piece(start, t, tuple(text)))
+                    text = []
+                start = t
+        if text:
+            out.append(_Piece(start, None, tuple(text)))
+        return [p for p in out if self.tok.decode(list(p.tokens)).strip()]
+
+    def _on_clock(self, job: _Job, a: _Attempt, piece: "_Piece", words: Sequence[align.TimedWord]) -> Segment:
+        window = job.window
+        start_s = window.file_time(min(piece.start_s or 0.0, window.duration_s), "start")
+        end = window.duration_s if piece.end_s is None else min(piece.end_s, window.duration_s)
+        end_s = max(window.file_time(end, "end"), start_s)
+        timed = tuple(
+            Word(w.text, s := window.file_time(w.start_s, "start"), max(s, window.file_time(w.end_s, "end")), w.probability)
+            for w in words
+        )
+        if timed:  # words know better than time tokens where a segment begins and ends
+            start_s, end_s = timed[0].start_s, max(w.end_s for w in timed)
+        return Segment(
+            start_s=start_s,
+            end_s=end_s,
+            text=self.tok.decode(list(piece.tokens)),
+            language="en" if self.options.task == "translate" else job.file.language or "",
+            tokens=piece.tokens,
+            avg_logprob=a.hypothesis.avg_log_prob,
+            no_speech_prob=a.no_speech_prob,
+            compression_ratio=a.compression_ratio,
+            temperature=a.temperature,
+            words=timed,
+        )
+
+    def _missed(self, job: _Job, pieces: Sequence["_Piece"]) -> list[Window]:
+        """Stretches of the window without text that are too long to be a pause."""
+        if job.retry >= self.MAX_RETRY:
+            return []
+        at, holes = 0.0, []
+        for p in pieces:
+            if (p.start_s or 0.0) - at > self.MISSED_S:
+                holes.append((at, p.start_s or 0.0))
+            at = max(at, job.window.duration_s if p.end_s is None else p.end_s)
+        if job.window.duration_s - at > self.MISSED_S:
+            holes.append((at, job.window.duration_s))
+        whole = len(holes) == 1 and holes[0] == (0.0, job.window.duration_s)
+        return [] if whole else [cut(job.window, a, b) for a, b in holes]
+
+    def _words(
+        self, jobs: Sequence[_Job], spoken: Sequence[Sequence["_Piece"]], memory: Seq, shared: State
+    ) -> list[list[list[align.TimedWord]]]:
+        """Timed words of each piece of each window, from one teacher-forced pass over the batch."""
+        heads = self.model.card.alignment_heads if self.model.card else ()
+        if not heads:
+            layers = len(self.model.decoder.layers)
+            heads = tuple((i, h) for i in range(layers // 2, layers) for h in range(self.model.decoder.heads))
+        texts = [[t for p in pieces for t in p.tokens] for pieces in spoken]
+        head = [[*self.tok.prompt(j.file.language, self.options.task, timestamps=False)] for j in jobs]
+        rows = [torch.tensor([*h, *t, self.tok.eot]) for h, t in zip(head, texts, strict=True)]
+        tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.tok.eot)
+        scores, probs = self.model.decoder.cross_weights(tokens.to(self.device), memory, heads, shared, self.tok.eot)
+        out: list[list[list[align.TimedWord]]] = []
+        for row, (job, text) in enumerate(zip(jobs, texts, strict=True)):
+            n0 = len(head[row]) - 1
+            n = n0 + len(text) + 2
+            frames = max(1, math.ceil(job.window.duration_s * (memory.rate or 50)))
+            if not text:
+                out.append([[] for _ in spoken[row]])
+                continue
+            matrix = align.attention_matrix(scores[row, :, :n].cpu(), frames)[n0:-1]
+            p = probs[row, n0 : n0 + len(text)].cpu()
+            times = align.token_times(matrix, p.tolist(), memory.rate or 50)
+            words = align.words(times, self.tok.split_words(text, self._written_language(job)))
+            out.append(_by_piece(words, [len(piece.tokens) for piece in spoken[row]]))
+        return out
+
+    def _written_language(self, job: _Job) -> str:
+        return "en" if self.options.task == "translate" else job.file.language or "en"
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Text tokens between two time tokens, seconds on the window's clock."""
+
+    start_s: float | None
+    end_s: float | None
+    tokens: tuple[int, ...]
+
+
+def _by_piece(words: Sequence[align.TimedWord], lengths: Sequence[int]) -> list[list[align.TimedWord]]:
+    """Deal the words out to pieces of so many tokens each; a word that straddles two belongs to the first."""
+    out: list[list[align.TimedWord]] = [[] for _ in lengths]
+    ends = np.cumsum(lengths)
+    at = 0
+    for w in words:
+        out[min(int(np.searchsorted(ends, at, side="right")), len(lengths) - 1)].append(w)
+        at += len(w.tokens)
+    return out
+
+
+def compression_ratio(text: str) -> float:
+    """Bytes of UTF-8 over bytes after zlib: a text that repeats itself scores high."""
+    raw = text.encode()
+    return len(raw) / len(zlib.compress(raw)) if raw else 0.0
