@@ -592,8 +592,11 @@ def test_encrypted_unknown_and_garbage_codecs(tmp_path: Path):
     ],
 )
 def test_cut_file_gives_what_is_there_and_says_so(codec: str, container: str, words: str):
-    data = encoded(codec, container)
-    cut = data[: data.index(b"moov") if container == "mp4" else round(0.6 * len(data))]
+    more: dict[str, Any] = (
+        {"video": "libvpx"} if container == "webm" else {}
+    )  # the film could be the longer one
+    data = encoded(codec, container, **more)
+    cut = data[: round(0.6 * len(data))]
     with open_audio(cut) as reader:
         samples = np.concatenate(list(reader))
     assert onsets_s(samples)[0] == pytest.approx(1.0, abs=0.004)

@@ -183,8 +183,8 @@ def test_without_punctuation_the_cue_ends_at_the_pause():
 
 
 def test_lines_break_after_a_comma():
-    assert texts(make(said("When the rain stops on Saturday, we will go out and play"))) == [
-        "When the rain stops on Saturday,\nwe will go out and play"
+    assert texts(make(said("When the rain stops, all of the children will go out to play"))) == [
+        "When the rain stops,\nall of the children will go out to play"
     ]
 
 
@@ -266,6 +266,12 @@ def test_text_cannot_break_the_file():
     rows = list(csv.reader(io.StringIO(transcript.to_tsv()), delimiter="\t", quoting=csv.QUOTE_NONE))
     assert [len(row) for row in rows] == [3, 3, 3]
     assert len(transcript.to_txt().splitlines()) == 2
+
+
+def test_lone_surrogates_can_be_written(tmp_path):
+    transcript = make(Segment(0, 1, "a\ud83db \ud83d\ude00", "en", words=(Word(" a\udc00", 0, 1, 1),)))
+    contents = [path.read_text(encoding="utf-8") for path in transcript.write(tmp_path, FORMATS)]
+    assert contents[0] == "a\ufffdb 😀\n" and "\na\ufffd\n" in contents[1] and "a\ufffdb 😀" in contents[4]
 
 
 def test_vtt_escape_reads_back():

@@ -293,7 +293,7 @@ def test_blocks_are_read_lazily_and_may_be_reused_by_their_producer():
     read: list[int] = []
     stream = split(blocks(), FakeVad(np.full(6_250, 0.9)))
     first = next(stream)
-    # The window, the next span (only its end tells that it does not fit), and what the detector hears at once.
+    # The window, the next span (its end tells that it does not fit), and what the detector hears at once.
     assert isinstance(first, Window) and len(read) * 0.5 <= 30 + 30 + 5
     check([first, *stream], ramp(400 * 8_000), SegmentOptions())
 
