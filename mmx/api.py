@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -30,11 +30,11 @@ def load(
     """Load a model, ready to use.
 
     Args:
-        model: a card's name (`mmx models` lists them) or the path of a checkpoint: a folder with `model.safetensors`
-            or `model.bin`, or an OpenAI `.pt` file.
+        model: a card's name (`mmx models` lists them) or the path of a checkpoint: a folder with
+            `model.safetensors` or `model.bin`, or an OpenAI `.pt` file.
         device: auto, cpu, cuda, cuda:1, mps.
-        dtype: auto chooses float16 on a GPU, bfloat16 for the encoder on CPUs with matrix units for it, int8 linear
-            layers on other x86 CPUs.
+        dtype: auto chooses float16 on a GPU, bfloat16 for the encoder on CPUs with matrix units for it, int8
+            linear layers on other x86 CPUs.
         download: whether a hub may be asked when nothing local has the weights.
 
     Raises:
@@ -69,7 +69,12 @@ def _from_path(path: Path) -> tuple[Card, hub.Found]:
         source = open_checkpoint(file, found.format)
         family = family_of(found.format, source)
         module = importlib.import_module(f"mmx.models.{family}")
-        config = module.config_from(found.format, source.meta, source.shapes)
+        try:
+            config = module.config_from(found.format, source.meta, source.shapes)
+        except KeyError as e:
+            raise CheckpointError(
+                f"expected {e} beside the weights in {path}, got none: take all of the checkpoint's files"
+            ) from e
     heads = source.meta.get("alignment_heads") or ()
     return Card(
         name=path.stem if path.is_file() else path.resolve().name,
@@ -93,7 +98,9 @@ def family_of(format: str, source: LazyTensors) -> str:
         name = str(source.meta.get("model_type", ""))
     known = sorted(p.stem for p in (Path(__file__).parent / "models").glob("*.py"))
     if name not in known:
-        raise CheckpointError(f"expected a checkpoint of a family among {known}, got {name or 'an unnamed one'!r}")
+        raise CheckpointError(
+            f"expected a checkpoint of a family among {known}, got {name or 'an unnamed one'!r}"
+        )
     return name
 
 
@@ -105,12 +112,14 @@ def _tokenizer_file(found: hub.Found) -> Path:
     except ModelNotFoundError:
         default = None
     if default is None:
-        raise ModelNotFoundError(f"expected tokenizer.json beside the weights ({found.how}), got none: put it there")
+        raise ModelNotFoundError(
+            f"expected tokenizer.json beside the weights ({found.how}), got none: put it there"
+        )
     return default
 
 
 def _assemble(card: Card, family: ModuleType, found: hub.Found) -> Model:
-    """Build on the meta device (no memory, no initialization), then put the converted tensors in their places."""
+    """Build on the meta device (no memory, no initialization), then put the tensors in their places."""
     with torch.device("meta"):
         model = family.build(family.Config(**card.config))
     expected = {k: tuple(v.shape) for k, v in _unique(model).items()}
@@ -145,9 +154,13 @@ def resolve_device(device: str) -> torch.device:
     kind = device.partition(":")[0]
     here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if kind not in here:
-        raise InputError(f"expected a device among auto, cpu, cuda, mps, got {device!r}.{nearest(kind, list(here))}")
+        raise InputError(
+            f"expected a device among auto, cpu, cuda, mps, got {device!r}.{nearest(kind, list(here))}"
+        )
     if not here[kind]:
-        raise InputError(f"expected device {device!r} to be usable, but this torch finds none: use --device cpu")
+        raise InputError(
+            f"expected device {device!r} to be usable, but this torch finds none: use --device cpu"
+        )
     return torch.device(device)
 
 
@@ -177,7 +190,8 @@ def resolve_dtype(dtype: str, device: torch.device) -> Precision:
 def has_bf16_units() -> bool:
     """Whether this CPU multiplies bfloat16 matrices in hardware (AMX or AVX512-BF16)."""
     return bool(
-        getattr(torch.cpu, "_is_amx_tile_supported", bool)() or getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
+        getattr(torch.cpu, "_is_amx_tile_supported", bool)()
+        or getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
     )
 
 

@@ -2,23 +2,29 @@
 
 import glob
 import os
+import re
+import signal
 import sys
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmx.errors import InputError, MmxError
+from mmx.errors import InputError, MmxError, OutputError
 
 if TYPE_CHECKING:
     from mmx.result import Transcript
     from mmx.transcribe import Progress
 
-MEDIA = frozenset(
-    ".wav .flac .mp3 .m4a .aac .ogg .oga .opus .webm .mp4 .mkv .mov .avi .m4v .ts .wma .aiff .aif .amr .3gp .flv .mpg "
-    ".mpeg .wmv .m4b .caf .au".split()
-)
+_MEDIA = """
+.wav .flac .mp3 .m4a .aac .ogg .oga .opus .webm .mp4 .mkv .mov .avi .m4v .ts .wma .aiff .aif .amr .3gp .flv
+.mpg .mpeg .wmv .m4b .caf .au
+"""
+MEDIA = frozenset(_MEDIA.split())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,26 +58,77 @@ def expand(patterns: Sequence[str]) -> list[Input]:
     found: list[Input] = []
     for pattern in patterns:
         path = Path(pattern).expanduser()
+        if not pattern:
+            raise InputError("expected a file, a folder, a glob or -, got an empty name")
         if pattern == "-":
             found.append(Input("-", Path("stdin")))
+        elif _ADDRESS.match(pattern):  # as it is, for the reader to say what to do: a path would lose a slash
+            found.append(Input(pattern, Path(Path(pattern).name)))
         elif path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in MEDIA and p.is_file())
             if not inside:
-                raise InputError(f"expected media files in the folder {pattern}, got none (looked for {_kinds()})")
+                raise InputError(
+                    f"expected media files in the folder {pattern}, got none (looked for {_kinds()})"
+                )
             found += [Input(str(p), p.relative_to(path)) for p in inside]
         elif path.exists() or not glob.has_magic(pattern):
             found.append(Input(str(path), Path(path.name)))
         else:
-            hits = sorted(p for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
+            hits = sorted(p for p in glob.glob(str(path), recursive=True) if Path(p).is_file())  # noqa: PTH207 (absolute ones too)
             if not hits:
                 raise InputError(f"expected files that match {pattern!r}, got none")
             root = Path(os.path.commonpath([str(Path(h).parent) for h in hits]))
             found += [Input(h, Path(h).relative_to(root)) for h in hits]
-    unique = list({i.source: i for i in found}.values())
-    plain = [i.stem.with_suffix("") for i in unique]
-    return [
-        Input(i.source, s if plain.count(s) == 1 and s.name else i.stem) for i, s in zip(unique, plain, strict=True)
-    ]
+    first: dict[str, Input] = {}
+    for item in found:
+        first.setdefault(item.source if item.source == "-" else str(_absolute(item.source)), item)
+    return _apart(list(first.values()))
+
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+
+
+def _apart(inputs: Sequence[Input]) -> list[Input]:
+    """Give each recording a stem of its own, the shortest of: a, a.wav, folder/a, folder/a.wav, else a-2."""
+    root = _common_folder([i.source for i in inputs if i.source != "-"])
+    names = [_names(i, root) for i in inputs]
+    uses = Counter(_key(n) for row in names for n in set(row))
+    taken: set[str] = set()
+    out: list[Input] = []
+    for item, row in zip(inputs, names, strict=True):
+        best = next((n for n in row if uses[_key(n)] == 1), row[-1])
+        stem, count = best, 1
+        while _key(stem) in taken:
+            count += 1
+            stem = best.with_name(f"{best.name}-{count}")
+        taken.add(_key(stem))
+        out.append(Input(item.source, stem))
+    return out
+
+
+def _names(item: Input, root: Path | None) -> list[Path]:
+    """The stems that a recording may have, the best first."""
+    whole = [item.stem]
+    if item.source != "-" and root is not None:
+        whole.append(_absolute(item.source).relative_to(root))
+    return [n for w in whole for n in (w.with_suffix(""), w)]
+
+
+def _common_folder(sources: Sequence[str]) -> Path | None:
+    try:
+        return Path(os.path.commonpath([_absolute(s).parent for s in sources]))
+    except ValueError:  # no sources, or several drives
+        return None
+
+
+def _absolute(source: str) -> Path:
+    """Without `..`, and with links as they are."""
+    return Path(os.path.abspath(source))  # noqa: PTH100
+
+
+def _key(stem: Path) -> str:
+    """The same for two names that are one file where case does not count."""
+    return str(stem).casefold()
 
 
 def _kinds() -> str:
@@ -88,19 +145,29 @@ def run(job: Job) -> int:
         return 0
     if job.output_dir is not None:
         writable(job.output_dir)
-    report = Report(len(inputs) - len(todo))
+    report = Report()
     try:
-        for item, transcript in _transcripts(job, todo, report):
-            _emit(job, item, transcript, len(inputs) > 1)
-            report.finished += 1
+        with report.interruptible():
+            for item, transcript in _transcripts(job, todo, report):
+                report.check()
+                with report.paused():
+                    _emit(job, item, transcript, len(inputs) > 1)
+                report.finished += 1
+    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+        _drop_output()
+        return 0
     except KeyboardInterrupt:
         report.close()
-        again = " Add --skip-existing to go on from there." if job.output_dir else ""
-        _say(f"interrupted: {report.finished} of {len(todo)} were finished and kept.{again}")
+        _say(f"interrupted: {report.kept(job, len(todo))}")
         return 130
-    report.close()
+    except OutputError as e:
+        report.close()
+        _say(f"{e}\n{report.kept(job, len(todo))}")
+        return e.exit_code
+    finally:
+        report.close()
     for name, error in report.failed:
-        _say(f"failed: {name}: {error}")
+        _say(f"failed: {error}" if str(error).startswith(name) else f"failed: {name}: {error}")
     if report.failed and len(inputs) > 1:
         _say(f"{report.finished} of {len(todo)} succeeded, {len(report.failed)} failed")
     return 1 if report.failed else 0
@@ -159,6 +226,14 @@ def _emit(job: Job, item: Input, transcript: "Transcript", several: bool) -> Non
             _say(f"  note: {note.start_s:.1f}-{note.end_s:.1f} s {note.action}: {note.reason}")
 
 
+def _drop_output() -> None:
+    """Point standard output at nothing: what is still buffered must not fail again when Python ends."""
+    with suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+
+
 def writable(folder: Path) -> None:
     """Make the folder and try it before hours are spent. Raises `OutputError`."""
     from mmx.files import atomic_write
@@ -175,13 +250,45 @@ def _say(text: str) -> None:
 class Report:
     """What happened so far, and the progress bar: media read, real-time factor, time left."""
 
-    def __init__(self, done_before: int) -> None:
+    def __init__(self) -> None:
         self.finished, self.reading, self.given = 0, 0, 0
         self.failed: list[tuple[str, MmxError]] = []
         self.before_s = 0.0
         self.now_s = 0.0
         self.bar: Any = None
         self.started = time.monotonic()
+        self.interrupted = False
+
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Ctrl-C counts wherever it falls.
+
+        While FFmpeg reads through a Python file, PyAV swallows KeyboardInterrupt, and the sound being read
+        becomes silence. So the signal is also kept here, for `check` to find.
+        """
+        usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+        if not usual or threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def handler(number: int, frame: Any) -> None:
+            self.interrupted = True
+            raise KeyboardInterrupt
+
+        hooks = sys.unraisablehook, sys.excepthook  # Cython tells both of what it swallows
+        sys.unraisablehook = lambda u: None if u.exc_type is KeyboardInterrupt else hooks[0](u)
+        sys.excepthook = lambda kind, *rest: None if kind is KeyboardInterrupt else hooks[1](kind, *rest)
+        signal.signal(signal.SIGINT, handler)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            sys.unraisablehook, sys.excepthook = hooks
+
+    def check(self) -> None:
+        """Raise the interrupt that was swallowed, before a text that lacks something is kept."""
+        if self.interrupted:
+            raise KeyboardInterrupt
 
     def open(self) -> None:
         """Show the bar when a person is looking."""
@@ -198,12 +305,29 @@ class Report:
             TimeRemainingColumn(),
             console=Console(stderr=True),
             transient=True,
+            redirect_stdout=False,  # rich would send the text to the terminal even where it goes to a file
+            redirect_stderr=False,
         )
         self.task = self.bar.add_task("", total=None, clock="")
         self.bar.start()
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Take the bar away while something else is printed."""
+        if self.bar:
+            self.bar.stop()
+        yield
+        if self.bar:
+            self.bar.start()
+
+    def kept(self, job: Job, total: int) -> str:
+        """What is safe after a run that did not come to its end, and how to go on."""
+        again = " Add --skip-existing to go on from there." if job.output_dir else ""
+        return f"{self.finished} of {total} were finished and kept.{again}"
+
     def progress(self, p: "Progress") -> None:
         """Called as media is decoded."""
+        self.check()
         if p.finished:
             self.before_s += p.done_s
             return

@@ -109,7 +109,11 @@ def _transformers(setup: Setup) -> Transcriber:
         if inputs["input_features"].shape[-1] < 3000:
             inputs = processor(audio, sampling_rate=16_000, return_tensors="pt", return_attention_mask=True)
         ids = model.generate(
-            **inputs, language=setup.language, task="transcribe", num_beams=setup.beam_size, return_timestamps=True
+            **inputs,
+            language=setup.language,
+            task="transcribe",
+            num_beams=setup.beam_size,
+            return_timestamps=True,
         )
         return processor.batch_decode(ids, skip_special_tokens=True)[0]
 
@@ -208,7 +212,15 @@ def _export_hf(folder: Path) -> None:
     )  # fmt: skip
     model = WhisperForConditionalGeneration(config)
     model.load_state_dict(_filled(model.state_dict(), "hf"))
-    never = [*tok.non_speech_tokens(), tok.transcribe, tok.translate, tok.sot, tok.sot_prev, tok.sot_lm, tok.no_speech]
+    never = [
+        *tok.non_speech_tokens(),
+        tok.transcribe,
+        tok.translate,
+        tok.sot,
+        tok.sot_prev,
+        tok.sot_lm,
+        tok.no_speech,
+    ]
     model.generation_config = GenerationConfig(
         alignment_heads=[list(h) for h in find_card("whisper-base").alignment_heads], is_multilingual=True,
         lang_to_id={f"<|{c}|>": i for c, i in tok.language_ids.items()},
@@ -270,7 +282,9 @@ class _Engine:
         line = self.process.stdout.readline()
         if not line:
             self.process.wait()
-            self.figures.error = (self.process.stderr.read().strip().splitlines() or ["died without a word"])[-1]
+            self.figures.error = (self.process.stderr.read().strip().splitlines() or ["died without a word"])[
+                -1
+            ]
             return None
         return json.loads(line)
 

@@ -6,7 +6,7 @@ width, V vocabulary.
 
 import math
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -29,8 +29,11 @@ class Block(Protocol):
             input.
     """
 
-    stride: int | None
-    lookahead: float
+    @property
+    def stride(self) -> int | None: ...
+
+    @property
+    def lookahead(self) -> float: ...
 
     def forward(self, seq: Seq, state: State | None = None) -> Seq: ...
 
@@ -41,14 +44,20 @@ class Block(Protocol):
 class Decoder(Protocol):
     """Anything that scores the next token given the tokens so far and a memory.
 
-    `tokens` is `(B*K, U)` where `memory` has B rows: rows `b*K .. b*K+K-1` are the K hypotheses of row b and share its
-    memory. With a state, only the new tokens are given and the state is advanced in place.
+    `tokens` is `(R, U)`: R hypotheses over a memory of B rows. `owner` names the memory row of each, ascending; a row
+    may have any number of them, none included. Without `owner` they are shared out evenly. Hypotheses of a row share
+    its memory. With a state, only the new tokens are given and the state is advanced in place.
     """
 
     def forward(
-        self, tokens: Tensor, memory: Seq, state: State | None = None, at: Sequence[int] | None = None
+        self,
+        tokens: Tensor,
+        memory: Seq,
+        state: State | None = None,
+        at: Sequence[int] | None = None,
+        owner: Sequence[int] | None = None,
     ) -> Tensor:
-        """Logits `(B*K, U, V)`, or `(B*K, len(at), V)` for the positions `at` of the U only."""
+        """Logits `(R, U, V)`, or `(R, len(at), V)` for the positions `at` of the U only."""
         ...
 
     def init_state(self, batch: int, capacity: int, hypotheses: int = 1) -> State: ...
@@ -95,13 +104,15 @@ class Attention(nn.Module):
         """Keys and values of `x`, each `(B, H, T, C)`."""
         return split_heads(self.key(x_BTD), self.heads), split_heads(self.value(x_BTD), self.heads)
 
-    def forward(
-        self, x_BTD: Tensor, k_BHMC: Tensor, v_BHMC: Tensor, mask: Tensor | None = None, causal: bool = False
-    ) -> Tensor:
-        """Attend from `x` to given keys and values; `mask` is additive or bool, broadcastable to `(B, H, T, M)`."""
+    def forward(self, x_BTD: Tensor, k_BHMC: Tensor, v_BHMC: Tensor) -> Tensor:
+        """Attend from `x` to all of the given keys and values."""
         q_BHTC = split_heads(self.query(x_BTD), self.heads)
-        o_BHTC = F.scaled_dot_product_attention(q_BHTC, k_BHMC, v_BHMC, attn_mask=mask, is_causal=causal)
-        return self.out(merge_heads(o_BHTC))
+        return self.out(merge_heads(F.scaled_dot_product_attention(q_BHTC, k_BHMC, v_BHMC)))
+
+    def grouped(self, x_RUD: Tensor, keys: "Keys", groups: "Groups") -> Tensor:
+        """Attend from hypotheses to the keys and values of the row that owns each; see `Groups`."""
+        q_RHUC = split_heads(self.query(x_RUD), self.heads)
+        return self.out(merge_heads(groups.attend(q_RHUC, keys)))
 
     def weights(self, x_BTD: Tensor, k_BHMC: Tensor, heads: Tensor) -> Tensor:
         """Attention scores before the softmax of the chosen `heads` `(N,)`: `(B, N, T, M)`, float32."""
@@ -116,8 +127,70 @@ class FeedForward(nn.Sequential):
         super().__init__(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
 
 
+class Keys(NamedTuple):
+    """What a group of hypotheses attends to.
+
+    Attributes:
+        k: `(B, H, M, C)`.
+        v: `(B, H, M, C)`.
+        lengths: valid entries of each row, or None when all M are.
+        mask: additive `(B, K*U, M)`, hypothesis-major, or None.
+    """
+
+    k: Tensor
+    v: Tensor
+    lengths: Sequence[int] | None = None
+    mask: Tensor | None = None
+
+
+class Groups:
+    """Which of B rows owns each of R hypotheses.
+
+    Where all rows have equally many and all keys are valid, attention is one call; else one call for each row, which
+    costs nothing for rows that have finished and reads only the keys that are valid.
+    """
+
+    def __init__(self, owner: Sequence[int] | None, hypotheses: int, rows: int):
+        if owner is None:
+            if hypotheses % rows:
+                raise ValueError(
+                    f"expected a multiple of {rows} hypotheses, got {hypotheses}: name their owners"
+                )
+            owner = [r for r in range(rows) for _ in range(hypotheses // rows)]
+        counts = [0] * rows
+        slots = []
+        for r in owner:
+            slots.append(counts[r])
+            counts[r] += 1
+        self.owner, self.slots, self.counts = list(owner), slots, counts
+        self.width = max(counts, default=0)
+        self.even = all(c == self.width for c in counts)
+
+    def attend(self, q_RHUC: Tensor, keys: Keys) -> Tensor:
+        """`(R, H, U, C)` queries to `(R, H, U, C)` outputs."""
+        n_new = q_RHUC.shape[2]
+        if self.even and keys.lengths is None:
+            q = q_RHUC.unflatten(0, (-1, self.width)).transpose(1, 2).flatten(2, 3)
+            mask = None if keys.mask is None else keys.mask[:, None]
+            o = F.scaled_dot_product_attention(q, keys.k, keys.v, attn_mask=mask)
+            return o.unflatten(2, (self.width, n_new)).transpose(1, 2).flatten(0, 1)
+        out, at = [], 0
+        for row, count in enumerate(self.counts):
+            if count == 0:
+                continue
+            end = keys.k.shape[2] if keys.lengths is None else keys.lengths[row]
+            q = q_RHUC[at : at + count].transpose(0, 1).flatten(1, 2)[None]  # 1, H, K*U, C
+            mask = None if keys.mask is None else keys.mask[row, : count * n_new, :end]
+            o = F.scaled_dot_product_attention(
+                q, keys.k[row : row + 1, :, :end], keys.v[row : row + 1, :, :end], attn_mask=mask
+            )
+            out.append(o[0].unflatten(1, (count, n_new)).transpose(0, 1))
+            at += count
+        return torch.cat(out)
+
+
 class HypothesisCache:
-    """A view on the part of a `State` that holds the self-attention keys and values of K hypotheses in B rows.
+    """A view on the part of a `State` that holds the self-attention keys and values of up to K hypotheses in B rows.
 
     Layout `(B, H, capacity, K, C)`: what the K hypotheses wrote at one position lies together, so all entries up to a
     position are one contiguous stretch per head and a step attends to them without a copy. `ancestors` `(B, K,
@@ -125,9 +198,8 @@ class HypothesisCache:
     entries of its rivals are masked. Thus a beam search moves no keys and values, ever. A full cache doubles.
     """
 
-    def __init__(self, state: State, hypotheses: int):
-        self.state = state
-        self.k = hypotheses
+    def __init__(self, state: State, groups: Groups):
+        self.state, self.groups = state, groups
 
     @staticmethod
     def init(
@@ -138,33 +210,41 @@ class HypothesisCache:
         return {
             "ancestors": torch.zeros(batch, hypotheses, capacity, dtype=torch.int64, device=like.device),
             "length": torch.zeros(batch, dtype=torch.int64, device=like.device),
-            "layers": {str(i): {"k": like.new_zeros(shape), "v": like.new_zeros(shape)} for i in range(layers)},
+            "layers": {
+                str(i): {"k": like.new_zeros(shape), "v": like.new_zeros(shape)} for i in range(layers)
+            },
         }
 
-    def begin(self, n_new: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Reserve `n_new` positions in every row.
+    def begin(self, n_new: int, dtype: torch.dtype) -> Tensor:
+        """Reserve `n_new` positions in every row and prepare the attention mask, in `dtype`.
 
         Returns:
-            The new positions `(B, U)` and an additive mask `(B, 1, K*U, end*slots)` of `dtype` for the attention.
+            The new positions of each hypothesis, `(R, U)`.
         """
-        length = tensor(self.state, "length")
-        device = length.device
-        pos_BU = length[:, None] + torch.arange(n_new, device=device)
-        self.first, self.end = int(length.min()), int(length.max()) + n_new
-        self.aligned = self.end - self.first == n_new  # all rows stand at the same position
+        length_B = tensor(self.state, "length")
+        device = length_B.device
+        pos_BU = length_B[:, None] + torch.arange(n_new, device=device)
+        self.end = int(length_B.max()) + n_new
         self._grow(self.end)
         slots_BKT = tensor(self.state, "ancestors")
-        own_K = torch.arange(self.k, device=device)
-        rows_B = torch.arange(len(length), device=device)
-        slots_BKT[rows_B[:, None, None], own_K[None, :, None], pos_BU[:, None, :]] = own_K[None, :, None]
-        self.pos_BU = pos_BU
-        self.state["length"] = length + n_new
-        slot = torch.arange(slots_BKT.shape[1], device=device)
-        mine_BKTS = slots_BKT[:, : self.k, : self.end, None] == slot
-        past_BUT = torch.arange(self.end, device=device) <= pos_BU[..., None]
+        self.owner_R1 = torch.tensor(self.groups.owner, device=device)[:, None]
+        self.slot_R1 = torch.tensor(self.groups.slots, device=device)[:, None]
+        self.pos_RU = pos_BU[self.owner_R1[:, 0]]
+        slots_BKT[self.owner_R1, self.slot_R1, self.pos_RU] = self.slot_R1
+        self.state["length"] = length_B + n_new
+        self.mask = self._mask(slots_BKT, pos_BU, dtype)
+        return self.pos_RU
+
+    def _mask(self, slots_BKT: Tensor, pos_BU: Tensor, dtype: torch.dtype) -> Tensor | None:
+        if slots_BKT.shape[1] == 1 and pos_BU.shape[1] == 1 and bool((pos_BU == pos_BU[0]).all()):
+            return None  # one hypothesis, one token, all rows at the same position: everything is visible
+        slot = torch.arange(slots_BKT.shape[1], device=slots_BKT.device)
+        mine_BKTS = slots_BKT[:, : self.groups.width, : self.end, None] == slot
+        past_BUT = torch.arange(self.end, device=slots_BKT.device) <= pos_BU[..., None]
         visible = (mine_BKTS[:, :, None] & past_BUT[:, None, :, :, None]).flatten(3).flatten(1, 2)
-        mask = torch.zeros(visible.shape, dtype=dtype, device=device).masked_fill_(~visible, -math.inf)
-        return pos_BU, mask[:, None]
+        return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(
+            ~visible, -math.inf
+        )
 
     def _grow(self, end: int) -> None:
         capacity = tensor(self.state, "ancestors").shape[2]
@@ -177,16 +257,10 @@ class HypothesisCache:
             for name in ("k", "v"):
                 entry[name] = F.pad(tensor(entry, name), (0, 0, 0, 0, 0, extra))
 
-    def append(self, layer: int, k_BHNC: Tensor, v_BHNC: Tensor) -> tuple[Tensor, Tensor]:
-        """Write the new entries (N = K*U, hypothesis-major) and return all keys and values, `(B, H, end*slots, C)`."""
+    def append(self, layer: int, k_RHUC: Tensor, v_RHUC: Tensor) -> Keys:
+        """Write the new entries and return all keys and values up to now."""
         entry = subtree(subtree(self.state, "layers"), str(layer))
-        return self._write(tensor(entry, "k"), k_BHNC), self._write(tensor(entry, "v"), v_BHNC)
-
-    def _write(self, cache: Tensor, new_BHNC: Tensor) -> Tensor:
-        fresh_BHUKC = new_BHNC.unflatten(2, (self.k, -1)).transpose(2, 3)
-        if self.aligned:
-            cache[:, :, self.first : self.end, : self.k] = fresh_BHUKC
-        else:
-            rows_B1 = torch.arange(len(cache), device=cache.device)[:, None]
-            cache[:, :, :, : self.k].transpose(1, 2)[rows_B1, self.pos_BU] = fresh_BHUKC.transpose(1, 2)
-        return cache[:, :, : self.end].flatten(2, 3)
+        for name, new in (("k", k_RHUC), ("v", v_RHUC)):
+            tensor(entry, name)[self.owner_R1, :, self.pos_RU, self.slot_R1] = new.transpose(1, 2)
+        k, v = (tensor(entry, name)[:, :, : self.end].flatten(2, 3) for name in ("k", "v"))
+        return Keys(k, v, mask=self.mask)

@@ -2,7 +2,8 @@
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
+from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Any
 
@@ -65,18 +66,31 @@ class Card:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> "Card":
-        """Read a parsed TOML table; unknown keys are an error, so that a typing slip never passes silently."""
-        unknown = raw.keys() - cls.__dataclass_fields__.keys()
-        if unknown:
-            raise InputError(f"expected card fields {sorted(cls.__dataclass_fields__)}, got also {sorted(unknown)}")
+        """Read a parsed TOML table; unknown keys are an error: a typing slip never passes silently."""
+        _check_fields(cls, raw, "card")
         fields = dict(raw)
-        fields["weights"] = tuple(
-            Weights(**{k: tuple(v) if isinstance(v, list) else v for k, v in w.items()}) for w in raw["weights"]
-        )
+        fields["weights"] = tuple(_weights(w, raw["name"]) for w in raw["weights"])
         fields["alignment_heads"] = tuple((int(a), int(b)) for a, b in raw.get("alignment_heads", ()))
         fields["tasks"] = tuple(raw.get("tasks", ()))
         fields["results"] = tuple(raw.get("results", ()))
         return cls(**fields)
+
+
+def _weights(raw: Mapping[str, Any], name: str) -> Weights:
+    _check_fields(Weights, raw, f"weights of the card {name!r}")
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in raw.items()}
+    return Weights(**fields)
+
+
+def _check_fields(kind: type, raw: Mapping[str, Any], what: str) -> None:
+    known = {f.name: f for f in fields_of(kind)}
+    unknown = sorted(raw.keys() - known.keys())
+    needed = {n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING}
+    missing = sorted(needed - raw.keys())
+    if unknown or missing:
+        raise InputError(
+            f"expected {what} with fields {sorted(known)}, got unknown {unknown} and missing {missing}"
+        )
 
 
 def cards() -> dict[str, Card]:
@@ -92,5 +106,6 @@ def find_card(name: str) -> Card:
         return Card.from_dict(tomllib.loads(path.read_text("utf-8")))
     known = list(cards())
     raise ModelNotFoundError(
-        f"expected the name of a model or a path to one, got {name!r}.{nearest(name, known)} Known: {', '.join(known)}"
+        f"expected the name of a model or a path to one, got {name!r}.{nearest(name, known)} "
+        f"Known: {', '.join(known)}"
     )

@@ -4,6 +4,7 @@ Nothing here executes code from a file: pickles are read with torch's weights-on
 """
 
 import json
+import math
 import struct
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -20,7 +21,10 @@ class LazyTensors(Mapping[str, Tensor]):
     """Key to tensor, each read when asked for; `shapes` and `meta` need no reading."""
 
     def __init__(
-        self, shapes: dict[str, tuple[int, ...]], read: Callable[[str], Tensor], meta: dict[str, Any] | None = None
+        self,
+        shapes: dict[str, tuple[int, ...]],
+        read: Callable[[str], Tensor],
+        meta: dict[str, Any] | None = None,
     ):
         self.shapes, self.meta, self._read = shapes, meta or {}, read
 
@@ -40,7 +44,7 @@ def open_checkpoint(path: Path, format: str) -> LazyTensors:
     """Open `path` (a file, or a folder for sharded files) in `format`: openai, hf, mmx or ct2.
 
     Raises:
-        CheckpointError: the file is damaged, truncated, of another format, or a pickle that is more than tensors.
+        CheckpointError: the file is damaged, truncated, of another format, or a pickle of more than tensors.
     """
     readers = {"openai": _open_pickle, "hf": _open_safetensors, "mmx": _open_safetensors, "ct2": _open_ct2}
     if format not in readers:
@@ -89,38 +93,58 @@ def _open_safetensors(path: Path) -> LazyTensors:
     else:
         files = ["model.safetensors" if path.is_dir() else path.name]
         where = None
+    missing = [f for f in files if not (folder / f).is_file()]
+    if missing:
+        raise CheckpointError(
+            f"expected {', '.join(missing)} in {folder}, got no such file: download the checkpoint again"
+        )
     handles = {f: safe_open(str(folder / f), framework="pt") for f in files}
     home = where or dict.fromkeys(handles[files[0]].keys(), files[0])
     shapes = {k: tuple(handles[f].get_slice(k).get_shape()) for k, f in home.items()}
-    config = folder / "config.json"
-    meta = json.loads(config.read_text()) if config.exists() else {}
+    meta = _json(folder / "config.json")
+    heads = _json(folder / "generation_config.json").get("alignment_heads")
+    if heads:
+        meta["alignment_heads"] = heads
     return LazyTensors(shapes, lambda k: handles[home[k]].get_tensor(k), meta)
 
 
-_CT2_DTYPES = {0: "<f4", 1: "<i1", 2: "<i2", 3: "<i4", 4: "<f2", 5: "bf16"}
+def _json(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+
+
+_CT2_DTYPES = {0: ("<f4", 4), 1: ("<i1", 1), 2: ("<i2", 2), 3: ("<i4", 4), 4: ("<f2", 2), 5: ("bf16", 2)}
+"""Number in the file to NumPy's name and bytes."""
 
 
 def _open_ct2(path: Path) -> LazyTensors:
-    """CTranslate2's flat binary, version 6: header, then (name, rank, dims, dtype id, bytes, data), then aliases."""
+    """CTranslate2's flat binary, version 6: header, (name, rank, dims, dtype id, bytes, data)s, aliases."""
     path = path / "model.bin" if path.is_dir() else path
     data = np.memmap(path, dtype=np.uint8, mode="r")
     at = 0
 
-    def take(fmt: str) -> tuple[int, ...]:
+    def skip(n_bytes: int) -> int:
         nonlocal at
-        out = struct.unpack_from("<" + fmt, data, at)
-        at += struct.calcsize("<" + fmt)
-        return out
+        if at + n_bytes > len(data):
+            raise CheckpointError(
+                f"expected {at + n_bytes} bytes or more in {path}, got {len(data)}: truncated"
+            )
+        at += n_bytes
+        return at - n_bytes
+
+    def take(fmt: str) -> tuple[int, ...]:
+        start = skip(struct.calcsize("<" + fmt))
+        return struct.unpack("<" + fmt, data[start:at].tobytes())
 
     def text() -> str:
-        nonlocal at
         (n,) = take("H")
-        at += n
-        return bytes(data[at - n : at - 1]).decode()  # the last byte is a zero
+        start = skip(n)
+        return data[start : at - 1].tobytes().decode()  # the last byte is a zero
 
     (version,) = take("I")
     if version != 6:
-        raise CheckpointError(f"expected CTranslate2 binary version 6 at {path}, got {version}: convert it again")
+        raise CheckpointError(
+            f"expected CTranslate2 binary version 6 at {path}, got {version}: convert it again"
+        )
     spec = text()
     take("I")  # revision
     entries: dict[str, tuple[tuple[int, ...], int, int, int]] = {}
@@ -130,24 +154,34 @@ def _open_ct2(path: Path) -> LazyTensors:
         (rank,) = take("B")
         dims = take("I" * rank)
         dtype, n_bytes = take("BI")
-        if at + n_bytes > len(data):
-            raise CheckpointError(f"expected {at + n_bytes} bytes or more in {path}, got {len(data)}: truncated")
-        entries[name] = (dims, dtype, at, n_bytes)
-        at += n_bytes
+        if dtype not in _CT2_DTYPES or n_bytes != math.prod(dims) * _CT2_DTYPES[dtype][1]:
+            raise CheckpointError(
+                f"expected data that fits its shape in {path}, "
+                f"got {n_bytes} bytes of type {dtype} for {name!r} {dims}: damaged"
+            )
+        entries[name] = (dims, dtype, skip(n_bytes), n_bytes)
+    # Of equal variables only the first is stored; the others are names for it.
+    (n_aliases,) = take("I")
+    stored = {text(): text() for _ in range(n_aliases)}
+    entries |= {alias: entries[name] for alias, name in stored.items()}
 
     def raw(name: str) -> Tensor:
         dims, dtype, start, n_bytes = entries[name]
-        blob = data[start : start + n_bytes]
-        if _CT2_DTYPES[dtype] == "bf16":
-            return torch.from_numpy(np.array(blob)).view(torch.bfloat16).reshape(dims)
-        return torch.from_numpy(np.array(blob).view(_CT2_DTYPES[dtype])).reshape(dims)
+        blob, kind = np.array(data[start : start + n_bytes]), _CT2_DTYPES[dtype][0]
+        if kind == "bf16":
+            return torch.from_numpy(blob).view(torch.bfloat16).reshape(dims)
+        return torch.from_numpy(blob.view(kind)).reshape(dims)
 
     def read(name: str) -> Tensor:
         value = raw(name)
-        scale = f"{name}_scale"
-        return value if scale not in entries else (value.float().T / raw(scale).float()).T  # int8, one scale a row
+        scale = f"{stored.get(name, name)}_scale"
+        if scale not in entries:
+            return value
+        return value.float() / raw(scale).float().reshape(
+            -1, *[1] * (value.dim() - 1)
+        )  # int8, one scale a row
 
-    meta: dict[str, Any] = {"spec": spec}
+    meta: dict[str, Any] = {"spec": spec, **_json(path.with_name("config.json"))}
     meta |= {n: raw(n).item() for n, (dims, *_) in entries.items() if dims == ()}
     named = {n: dims for n, (dims, *_) in entries.items() if not n.endswith("_scale")}
     return LazyTensors(named, read, meta)

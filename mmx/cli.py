@@ -3,6 +3,8 @@
 Nothing heavy is imported before a verb needs it, so that `mmx --help` answers at once.
 """
 
+import io
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,15 +24,23 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-bench = typer.Typer(help="Measure mmx against its peers, side by side in one run.", no_args_is_help=True)
+bench = typer.Typer(help="Measure mmx beside its peers, in one run.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
 
-Files = Annotated[list[str], typer.Argument(metavar="FILES", help="Files, folders, globs, or - for standard input.")]
-ModelName = Annotated[str, typer.Option(help="A model's name (see `mmx models`) or the path of a checkpoint.")]
-Language = Annotated[str | None, typer.Option(help="Language spoken: de, deu, de-AT or German. Detected if not given.")]
+Files = Annotated[
+    list[str], typer.Argument(metavar="FILES", help="Files, folders, globs, or - for standard input.")
+]
+ModelName = Annotated[
+    str, typer.Option(help="A model's name (see `mmx models`) or the path of a checkpoint.")
+]
+Language = Annotated[
+    str | None, typer.Option(help="Language spoken: de, deu, de-AT or German. Detected if not given.")
+]
 WordTimes = Annotated[bool, typer.Option("--word-timestamps", help="Give every word its times.")]
 Format = Annotated[str, typer.Option(help="txt, srt, vtt, tsv, json or all; several with commas.")]
-OutputDir = Annotated[Path | None, typer.Option(help="Write files here; without it the text goes to standard output.")]
+OutputDir = Annotated[
+    Path | None, typer.Option(help="Write files here; without it the text goes to standard output.")
+]
 BeamSize = Annotated[int, typer.Option(min=1, help="Hypotheses the search keeps; 1 is greedy and fastest.")]
 Temperature = Annotated[str, typer.Option(help="Tried in turn while the text looks like a failure.")]
 Prompt = Annotated[str | None, typer.Option(help="Text the speech might continue: style, spelling, names.")]
@@ -39,7 +49,9 @@ BatchSize = Annotated[int, typer.Option(min=1, help="Windows of 30 s decoded tog
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 DType = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, int8.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to torch.")]
-SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Leave out files whose output is there already.")]
+SkipExisting = Annotated[
+    bool, typer.Option("--skip-existing", help="Leave out files whose output is there already.")
+]
 NoVad = Annotated[bool, typer.Option("--vad/--no-vad", help="Skip what is not speech.")]
 
 TEMPERATURES = "0,0.2,0.4,0.6,0.8,1"
@@ -60,7 +72,9 @@ def _main(
     pass
 
 
-@app.command(epilog="mmx transcribe talk.mp4   |   mmx transcribe talks/ --output-dir out --output-format srt,json")
+@app.command(
+    epilog="mmx transcribe talk.mp4   |   mmx transcribe talks/ --output-dir out --output-format srt,json"
+)
 def transcribe(
     files: Files,
     model: ModelName = "whisper-base",
@@ -132,18 +146,16 @@ def translate(
     from mmx.text import LANGUAGES, find_language
 
     if (target := find_language(to)) != "en":
-        raise InputError(
-            f"expected --to en, got {LANGUAGES[target]}: {model} translates to English only"
-        )
+        raise InputError(f"expected --to en, got {LANGUAGES[target]}: {model} translates to English only")
     transcribe(
-        files, model, language, "translate", word_timestamps, output_format, output_dir, beam_size, temperature,
-        initial_prompt, hotwords, batch_size, vad, device, dtype, threads, skip_existing,
+        files, model, language, "translate", word_timestamps, output_format, output_dir, beam_size,
+        temperature, initial_prompt, hotwords, batch_size, vad, device, dtype, threads, skip_existing,
     )  # fmt: skip
 
 
 @app.command()
 def models() -> None:
-    """List the models: size, languages, licence, and whether the weights are here."""
+    """List the models, their licences and what is here."""
     from mmx.doctor import show_models
 
     show_models()
@@ -151,7 +163,7 @@ def models() -> None:
 
 @app.command()
 def doctor() -> None:
-    """Check this installation: what is there, what is missing, and one real decode."""
+    """Check this installation, with one real decode."""
     from mmx.doctor import examine
 
     raise typer.Exit(examine())
@@ -159,18 +171,32 @@ def doctor() -> None:
 
 @bench.command("asr", epilog="mmx bench asr talk.wav --reference talk.txt")
 def bench_asr(
-    files: Annotated[list[Path] | None, typer.Argument(help="Recordings; the shipped sample if none.")] = None,
-    reference: Annotated[Path | None, typer.Option(help="Their text, one line a file, for the word error rate.")] = None,
+    files: Annotated[
+        list[Path] | None, typer.Argument(help="Recordings; the shipped sample if none.")
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="Their text, one line a file, for the word error rate.")
+    ] = None,
     beam_size: BeamSize = 5,
-    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; the best of each engine counts.")] = 3,
+    rounds: Annotated[
+        int, typer.Option(min=1, help="Interleaved rounds; the best of each engine counts.")
+    ] = 3,
     threads: Threads = 0,
     repeat: Annotated[int, typer.Option(min=1, help="Join the recordings this many times.")] = 1,
     output: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
 ) -> None:
-    """Speed, word error rate, memory and cold start of mmx, openai-whisper, faster-whisper and transformers."""
+    """Speed, errors, memory and cold start of mmx, openai-whisper, faster-whisper and transformers."""
     from mmx.bench import asr
 
-    asr(files or [], reference, beam_size=beam_size, rounds=rounds, threads=threads, repeat=repeat, output=output)
+    asr(
+        files or [],
+        reference,
+        beam_size=beam_size,
+        rounds=rounds,
+        threads=threads,
+        repeat=repeat,
+        output=output,
+    )
 
 
 def _temperatures(text: str) -> tuple[float, ...]:
@@ -178,8 +204,8 @@ def _temperatures(text: str) -> tuple[float, ...]:
         values = tuple(float(t) for t in text.split(","))
     except ValueError:
         raise InputError(f"expected numbers such as 0 or 0,0.4,0.8 for --temperature, got {text!r}") from None
-    if any(v < 0 for v in values):
-        raise InputError(f"expected temperatures of 0 or more, got {text!r}")
+    if not all(math.isfinite(v) and v >= 0 for v in values):
+        raise InputError(f"expected temperatures of 0 or more for --temperature, got {text!r}")
     return values
 
 
@@ -190,14 +216,19 @@ def _formats(text: str, output_dir: Path | None) -> tuple[str, ...]:
         names = known
     for name in names:
         if name not in known:
-            raise InputError(f"expected formats among {', '.join(known)}, all, got {name!r}.{nearest(name, known)}")
-    if len(names) != 1 and output_dir is None:
+            raise InputError(
+                f"expected formats among {', '.join(known)}, all, got {name!r}.{nearest(name, known)}"
+            )
+    if not names:
+        raise InputError(f"expected formats among {', '.join(known)}, all, got {text!r}")
+    if len(names) > 1 and output_dir is None:
         raise InputError(f"expected --output-dir with {len(names)} formats: only one fits on standard output")
     return names
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point: errors become one line on standard error and an exit code."""
+    _speak_utf8()
     try:
         result: Any = app(args=list(argv) if argv is not None else None, standalone_mode=False)
         return int(result or 0)
@@ -207,11 +238,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("mmx: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        sys.stderr.close()  # the reader of our output went away, as `| head` does
-        return 0
     except Exception as e:
         return _usage_error(e)
+
+
+def _speak_utf8() -> None:
+    """Any language can be printed, even where the system's own encoding has no letters for it."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.encoding.lower().replace("-", "") != "utf8":
+        sys.stdout.reconfigure(encoding="utf-8")
 
 
 def _usage_error(e: Exception) -> int:

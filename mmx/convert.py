@@ -4,6 +4,7 @@ A family lists its rules per format (`KEYS` in `models/<family>.py`); this file 
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -81,11 +82,13 @@ def convert(
     produced = [t for targets in todo.values() if targets for t in targets if t != ZERO]
     missing = sorted(expected.keys() - set(produced))
     extra = sorted(set(produced) - expected.keys())
-    if missing or extra:
+    twice = sorted(k for k, n in Counter(produced).items() if n > 1)
+    if missing or extra or twice:
         raise CheckpointError(
             "expected the checkpoint to hold exactly the model's tensors; "
             + _listing("missing", missing)
             + _listing("extra", extra)
+            + _listing("given twice", twice)
             + "Do the card's config numbers belong to this checkpoint?"
         )
     wrong: list[str] = []
@@ -93,17 +96,24 @@ def convert(
         if targets is None:
             continue
         tensor = source[key]
+        if len(targets) > 1 and (not tensor.dim() or len(tensor) % len(targets)):
+            wrong.append(f"{key} expected {len(targets)} equal parts, got {tuple(tensor.shape)}")
+            continue
         parts = tensor.chunk(len(targets)) if len(targets) > 1 else (tensor,)
         for target, part in zip(targets, parts, strict=True):
             if target == ZERO:
                 if part.count_nonzero():
-                    raise CheckpointError(f"expected zeros in the unused part of {key!r}, got others: not this family")
+                    raise CheckpointError(
+                        f"expected zeros in the unused part of {key!r}, got others: not this family"
+                    )
             elif tuple(part.shape) != expected[target]:
                 wrong.append(f"{target} expected {expected[target]}, got {tuple(part.shape)}")
             elif not wrong:
                 yield target, part
     if wrong:
-        raise CheckpointError(_listing("misshapen tensors", wrong) + "Do the config numbers belong to this checkpoint?")
+        raise CheckpointError(
+            _listing("misshapen tensors", wrong) + "Do the config numbers belong to this checkpoint?"
+        )
 
 
 def _listing(title: str, items: Sequence[str], limit: int = 12) -> str:

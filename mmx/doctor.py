@@ -1,11 +1,12 @@
 """`mmx doctor` and `mmx models`: what is installed, what is missing, what to do about it."""
 
+import difflib
 import importlib.metadata
 import os
 import platform
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,14 +41,26 @@ class Check:
 def examine() -> int:
     """Print the report; returns 0 when everything that the default model needs works."""
     print(f"mmx {__version__}, Python {platform.python_version()}, {platform.system()} {platform.machine()}")
-    checks = [_python(), *(_core(p) for p in _requirements()), *_device(), *(_extra(n) for n in EXTRAS), _weights()]
-    checks += [_guarded("decode", _decode)]
-    for c in checks:
-        mark = {True: "ok", False: "FAIL", None: "-"}[c.ok]
-        print(f"{mark:>5}  {c.name:<24} {c.found}" + (f"\n       {'':<24} remedy: {c.remedy}" if c.remedy else ""))
+    needed = _show("Needed", [_python(), *(_core(p) for p in _requirements())])
+    _show("Optional", [_extra(name) for name in EXTRAS])
+    machine = _show("This machine", _device())
+    model = _show("Default model", [_weights(), _guarded("one real decode", _decode)])
+    checks = [*needed, *machine, *model]
     bad = [c.name for c in checks if c.ok is False]
     print(f"\n{len(bad)} problem(s): {', '.join(bad)}" if bad else "\nReady. Try: mmx transcribe FILE")
     return 1 if bad else 0
+
+
+def _show(title: str, checks: Sequence[Check]) -> Sequence[Check]:
+    """Print one group of the report as soon as it is known."""
+    print(f"\n{title}")
+    for c in checks:
+        mark = {True: "ok", False: "FAIL", None: "-"}[c.ok]
+        print(f"  {mark:>4}  {c.name:<16} {c.found}")
+        if c.remedy:
+            print(f"        {'':<16} remedy: {c.remedy}")
+    sys.stdout.flush()
+    return checks
 
 
 def _python() -> Check:
@@ -63,16 +76,18 @@ def _requirements() -> list[str]:
 def _core(requirement: str) -> Check:
     name = requirement.split("[")[0].split(">")[0].split("<")[0].split("=")[0].strip()
     version = _version_of(name)
-    return Check(name, version is not None, version or "missing", "" if version else f"pip install '{requirement}'")
+    return Check(
+        name, version is not None, version or "missing", "" if version else f"pip install '{requirement}'"
+    )
 
 
 def _extra(extra: str) -> Check:
     packages, purpose = EXTRAS[extra]
     versions = {p: _version_of(p) for p in packages}
     if all(versions.values()):
-        return Check(f"extra {extra}", True, ", ".join(f"{p} {v}" for p, v in versions.items()))
+        return Check(extra, True, ", ".join(f"{p} {v}" for p, v in versions.items()))
     missing = ", ".join(p for p, v in versions.items() if not v)
-    return Check(f"extra {extra}", None, f"optional, not installed: {missing} ({purpose}; pip install 'mmx[{extra}]')")
+    return Check(extra, None, f"{purpose}: pip install 'mmx[{extra}]' (missing: {missing})")
 
 
 def _version_of(package: str) -> str | None:
@@ -95,8 +110,10 @@ def _device() -> list[Check]:
     cache = cache_dir()
     probe = cache if cache.exists() else next((p for p in cache.parents if p.exists()), cache)
     usable = os.access(probe, os.W_OK)
+    threads = torch.get_num_threads()
+    use = f"{threads} thread{'s' * (threads != 1)} on {os.cpu_count()} cores"
     return [
-        Check("device", True, f"{device} ({what}{units}), {torch.get_num_threads()} threads of {os.cpu_count()} cores"),
+        Check("device", True, f"{device} ({what}{units}), {use}"),
         Check("precision", True, f"encoder {plan.encoder}, decoder {plan.decoder} (--dtype auto)"),
         Check("cache", usable, str(cache), "" if usable else "set MMX_CACHE to a folder that can be written"),
     ]
@@ -116,9 +133,9 @@ def _weights() -> Check:
     from mmx.hub import locate
 
     def look() -> Check:
-        return Check("default weights", True, locate(find_card("whisper-base"), download=False).how)
+        return Check("weights", True, locate(find_card("whisper-base"), download=False).how)
 
-    return _guarded("default weights", look)
+    return _guarded("weights", look)
 
 
 def _decode() -> Check:
@@ -130,29 +147,33 @@ def _decode() -> Check:
     result = model.transcribe(SAMPLE, language="en")
     done = time.perf_counter()
     words = "".join(c for c in result.text.lower().replace("-", " ") if c.isalpha() or c == " ")
-    found = f"{result.text!r} (load {ready - begin:.1f} s, {result.duration_s:.1f} s of speech in {done - ready:.1f} s)"
-    ok = words.split() == SAMPLE_TEXT.split()
+    spent = f"load {ready - begin:.1f} s, {result.duration_s:.1f} s of speech in {done - ready:.1f} s"
+    found = f"{result.text!r} ({spent})"
+    # Not equality: another precision or processor may cost a syllable, which is no fault of the installation.
+    ok = difflib.SequenceMatcher(None, words, SAMPLE_TEXT).ratio() > 0.9
     return Check("one real decode", ok, found, "" if ok else f"expected {SAMPLE_TEXT!r}: try --dtype float32")
 
 
 def show_models() -> None:
     """Print the table of cards."""
-    from rich import box
     from rich.console import Console
     from rich.table import Table
 
     from mmx.card import cards
     from mmx.hub import locate
 
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for title in ("name", "parameters", "languages", "tasks", "licence", "weights"):
-        table.add_column(title, no_wrap=True)
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for title in ("name", "size", "languages", "tasks", "licence", "weights"):
+        table.add_column(title, no_wrap=title in ("name", "weights"))
     for card in cards().values():
         try:
-            here = locate(card, download=False).how
+            here = "installed" if locate(card, download=False).how.startswith("package") else "downloaded"
         except MmxError:
-            here = "download on first use"
+            here = "on first use"
         licence = card.license if card.commercial else f"{card.license} (non-commercial)"
         size = f"{card.parameters / 1e6:,.0f} M"
-        table.add_row(card.name, size, card.languages, ", ".join(card.tasks), licence, here)
+        languages = card.languages.removesuffix(" languages")
+        table.add_row(card.name, size, languages, ", ".join(card.tasks), licence, here)
     Console(width=None if sys.stdout.isatty() else 160).print(table)
+    print("\nsize: millions of parameters. on first use: the weights are downloaded from the hub, and kept.")
+    print("Use one: mmx transcribe FILE --model NAME, or the path of a checkpoint as NAME.")

@@ -19,7 +19,9 @@ def mel_to_hz(mel: float) -> float:
 def mel_filterbank(rate_hz: int, n_fft: int, n_mels: int) -> Tensor:
     """Triangular filters of equal area, `(n_mels, n_fft // 2 + 1)` float32, from 0 Hz to half the rate."""
     top = hz_to_mel(rate_hz / 2)
-    edges = torch.tensor([mel_to_hz(top * i / (n_mels + 1)) for i in range(n_mels + 2)], dtype=torch.float64, device="cpu")
+    edges = torch.tensor(
+        [mel_to_hz(top * i / (n_mels + 1)) for i in range(n_mels + 2)], dtype=torch.float64, device="cpu"
+    )
     bins = torch.arange(n_fft // 2 + 1, dtype=torch.float64, device="cpu") * rate_hz / n_fft
     width = edges.diff()
     rising = (bins[None] - edges[:-2, None]) / width[:-1, None]

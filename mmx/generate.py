@@ -15,7 +15,7 @@ from torch import Tensor
 
 from mmx.block import Decoder
 from mmx.seq import Seq
-from mmx.state import State, reorder, select
+from mmx.state import State, reorder
 
 
 class Filter(Protocol):
@@ -144,149 +144,109 @@ def search(
     logits_BAV = decoder.forward(prefix, memory, state, at=at)
     if options.no_repeat_ngram:
         filters = [*filters, NoRepeatNGram(options.no_repeat_ngram)]
-    run = _Run(len(prefix), k, eot, options, filters, prefix.device)
-    run.first(logits_BAV[:, -1])
-    while run.active and run.n_written < options.max_tokens:
-        keep = run.compact()
-        if keep is not None:
-            state, memory = select(state, keep), memory.rows(keep)
-        state = reorder(state, run.parents_BK)
-        logits_RV = decoder.forward(run.last_BK.flatten()[:, None], memory, state)[:, 0]
-        run.step(logits_RV)
-    return SearchResult(run.finish(), logits_BAV)
+    rows = [_Row(k, eot, options) for _ in range(len(prefix))]
+    owner, logits_RV = list(range(len(prefix))), logits_BAV[:, -1]
+    for n in range(options.max_tokens):
+        _advance(rows, owner, logits_RV.float(), filters, k)
+        owner = [b for b, row in enumerate(rows) for _ in row.live]
+        if not owner or n + 1 == options.max_tokens:
+            break
+        parents = [row.parents + [0] * (k - len(row.parents)) for row in rows]
+        state = reorder(state, torch.tensor(parents, device=prefix.device))
+        last = torch.tensor([[h.tokens[-1]] for row in rows for h in row.live], device=prefix.device)
+        logits_RV = decoder.forward(last, memory, state, owner=owner)[:, 0]
+    return SearchResult([row.result() for row in rows], logits_BAV)
 
 
-class _Run:
-    """The bookkeeping of one search: what each hypothesis wrote, its score, and what is finished."""
+def _advance(
+    rows: "list[_Row]", owner: Sequence[int], logits_RV: Tensor, filters: Sequence[Filter], k: int
+) -> None:
+    """Extend the live hypotheses of every row by one token."""
+    live = [h for row in rows for h in row.live]
+    written = torch.tensor([h.tokens for h in live], dtype=torch.int64, device=logits_RV.device).view(
+        len(live), -1
+    )
+    for f in filters:
+        f(logits_RV, written)
+    counts = [owner.count(b) for b in range(len(rows))]
+    parts = logits_RV.split(counts)
+    norm = logits_RV.logsumexp(-1).split(counts)
+    top = logits_RV.topk(k + 1, dim=-1)
+    best = zip(top.values.split(counts), top.indices.split(counts), norm, strict=True)
+    for row, logits, (values, tokens, lse) in zip(rows, parts, best, strict=True):
+        if not row.live:
+            continue
+        if row.options.temperature:
+            row.sample(logits, lse)
+        else:
+            row.extend((values - lse[:, None]).tolist(), tokens.tolist())
 
-    def __init__(
-        self, batch: int, k: int, eot: int, options: SearchOptions, filters: Sequence[Filter], device: torch.device
-    ):
-        self.k, self.eot, self.options, self.filters, self.device = k, eot, options, filters, device
+
+class _Row:
+    """The hypotheses of one row: those that go on (`live`, the i-th grown from slot `parents[i]`) and the finished."""
+
+    def __init__(self, k: int, eot: int, options: SearchOptions):
+        self.k, self.eot, self.options = k, eot, options
         self.enough = max(1, round(k * options.patience))
-        self.done: list[list[Hypothesis]] = [[] for _ in range(batch)]
-        self.ids = list(range(batch))  # window of each row still in the tensors
-        self.over = [False] * batch  # by window
-        self.scores_BK = torch.zeros(batch, k, device=device)
-        self.written_BKU = torch.zeros(batch, k, 0, dtype=torch.int64, device=device)
-        self.parents_BK = torch.zeros(batch, k, dtype=torch.int64, device=device)
-        self.rngs = [torch.Generator(device).manual_seed(options.seed) for _ in range(batch)]
+        self.live: list[Hypothesis] = [Hypothesis((), 0.0, False)]
+        self.parents: list[int] = [0]
+        self.finished: list[Hypothesis] = []
+        self.rng: torch.Generator | None = None
 
-    @property
-    def active(self) -> bool:
-        return not all(self.over)
+    def extend(self, gains: list[list[float]], tokens: list[list[int]]) -> None:
+        """Beam step: from each live hypothesis' best tokens keep the K best overall.
 
-    @property
-    def n_written(self) -> int:
-        return self.written_BKU.shape[2]
-
-    @property
-    def last_BK(self) -> Tensor:
-        return self.written_BKU[:, :, -1]
-
-    def compact(self) -> Tensor | None:
-        """Rows to keep when enough are finished that copying the others pays; None to leave all."""
-        keep = [i for i, w in enumerate(self.ids) if not self.over[w]]
-        if len(keep) > 0.75 * len(self.ids):
-            return None
-        index = torch.tensor(keep, device=self.device)
-        self.ids = [self.ids[i] for i in keep]
-        self.scores_BK, self.written_BKU = self.scores_BK[index], self.written_BKU[index]
-        self.parents_BK = self.parents_BK[index]
-        return index
-
-    def first(self, logits_BV: Tensor) -> None:
-        """Open K hypotheses from the prefix's one distribution."""
-        logits = logits_BV.float().clone()
-        written = self.written_BKU[:, 0]
-        for f in self.filters:
-            f(logits, written)
-        if self.options.temperature:
-            wide = logits[:, None].expand(-1, self.k, -1).flatten(0, 1)
-            self._sample(wide, torch.zeros_like(self.scores_BK))
-        else:
-            self._beam(logits[:, None], self.scores_BK[:, :1])
-
-    def step(self, logits_RV: Tensor) -> None:
-        """Extend every hypothesis by one token."""
-        logits = logits_RV.float()
-        written = self.written_BKU.flatten(0, 1)
-        for f in self.filters:
-            f(logits, written)
-        if self.options.temperature:
-            self._sample(logits, self.scores_BK)
-        else:
-            self._beam(logits.unflatten(0, (-1, self.k)), self.scores_BK)
-
-    def _beam(self, logits_BKV: Tensor, scores_BK: Tensor) -> None:
-        top, token = logits_BKV.topk(self.k + 1, dim=-1)
-        score_BKC = scores_BK[..., None] + top - logits_BKV.logsumexp(-1, keepdim=True)
-        flat, order = score_BKC.flatten(1).sort(dim=1, descending=True, stable=True)
-        parent = order // (self.k + 1)
-        token_BN = token.flatten(1).gather(1, order)
-        n = flat.shape[1]
-        rows = zip(self.ids, flat.tolist(), parent.tolist(), token_BN.tolist(), strict=True)
-        chosen = [self._choose(w, s, p, t, n) for w, s, p, t in rows]
-        self._advance(*(torch.tensor(part, device=self.device) for part in zip(*chosen, strict=True)))
-
-    def _choose(
-        self, window: int, scores: list[float], parents: list[int], tokens: list[int], n: int
-    ) -> tuple[list[int], list[int], list[float]]:
-        """The K best candidates that go on; those that ended before K were found are finished."""
-        live: list[int] = []
-        for i in range(n):
-            if scores[i] == -torch.inf or len(live) == self.k:
+        A candidate that ends is finished if it ranks before the K-th that goes on.
+        """
+        candidates = sorted(
+            (
+                (h.log_prob + gain, slot, token)
+                for slot, h in enumerate(self.live)
+                for gain, token in zip(gains[slot], tokens[slot], strict=True)
+                if gain > -torch.inf
+            ),
+            key=lambda c: -c[0],
+        )
+        grown: list[Hypothesis] = []
+        parents: list[int] = []
+        for score, slot, token in candidates:
+            if len(grown) == self.k:
                 break
-            if tokens[i] != self.eot:
-                live.append(i)
-            elif not self.over[window] and len(self.done[window]) < self.enough:
-                row = self.ids.index(window)
-                text = tuple(self.written_BKU[row, parents[i]].tolist())
-                self.done[window].append(Hypothesis(text, scores[i], True))
-        if len(self.done[window]) >= self.enough or not live:
-            self.over[window] = True
-        live += [live[-1] if live else 0] * (self.k - len(live))
-        seen = set()
-        rank = [-torch.inf if i in seen or seen.add(i) else scores[i] for i in live]
-        return [parents[i] for i in live], [tokens[i] for i in live], rank
+            before = self.live[slot].tokens
+            if token != self.eot:
+                grown.append(Hypothesis((*before, token), score, False))
+                parents.append(slot)
+            elif len(self.finished) < self.enough:
+                self.finished.append(Hypothesis(before, score, True))
+        done = len(self.finished) >= self.enough
+        self.live, self.parents = ([], []) if done else (grown, parents)
 
-    def _sample(self, logits_RV: Tensor, scores_BK: Tensor) -> None:
-        log_probs = logits_RV.log_softmax(-1)
-        probs = (logits_RV / self.options.temperature).softmax(-1).unflatten(0, (-1, self.k))
-        drawn = [torch.multinomial(p, 1, generator=self.rngs[w])[:, 0] for p, w in zip(probs, self.ids, strict=True)]
-        token_BK = torch.stack(drawn)
-        gain_BK = log_probs.gather(1, token_BK.flatten()[:, None]).view_as(token_BK)
-        written = self.written_BKU
-        ended = (written == self.eot).any(-1) if self.n_written else torch.zeros_like(token_BK, dtype=torch.bool)
-        token_BK = torch.where(ended, self.eot, token_BK)
-        score = scores_BK + torch.where(ended, 0.0, gain_BK)
-        parent = torch.arange(self.k, device=self.device).expand_as(token_BK)
-        self._advance(parent, token_BK, score)
-        for row, window in enumerate(self.ids):
-            if bool((token_BK[row] == self.eot).all()):
-                self.over[window] = True
-                self.done[window] = self._cut(row)
+    def sample(self, logits_KV: Tensor, lse_K: Tensor) -> None:
+        """Draw one token for each of the `best_of` sequences that have not ended."""
+        if self.rng is None:
+            self.rng = torch.Generator(logits_KV.device).manual_seed(self.options.seed)
+            self.live = self.live * self.k
+            logits_KV, lse_K = logits_KV.expand(self.k, -1), lse_K.expand(self.k)
+            slots = [0] * self.k
+        else:
+            slots = list(range(len(self.live)))
+        probs = (logits_KV / self.options.temperature).softmax(-1)
+        drawn = torch.multinomial(probs, 1, generator=self.rng)
+        gains = (logits_KV.gather(1, drawn)[:, 0] - lse_K).tolist()
+        grown, parents = [], []
+        for slot, h, token, gain in zip(slots, self.live, drawn[:, 0].tolist(), gains, strict=True):
+            if token == self.eot:
+                self.finished.append(Hypothesis(h.tokens, h.log_prob + gain, True))
+            else:
+                grown.append(Hypothesis((*h.tokens, token), h.log_prob + gain, False))
+                parents.append(slot)
+        self.live, self.parents = grown, parents
 
-    def _advance(self, parents: Tensor, tokens: Tensor, scores: Tensor) -> None:
-        self.parents_BK, self.scores_BK = parents, scores
-        rows = torch.arange(len(parents), device=self.device)[:, None]
-        self.written_BKU = torch.cat([self.written_BKU[rows, parents], tokens[..., None]], dim=2)
-
-    def _cut(self, row: int) -> list[Hypothesis]:
-        """The row's hypotheses as they stand."""
-        out = []
-        for tokens, score in zip(self.written_BKU[row].tolist(), self.scores_BK[row].tolist(), strict=True):
-            end = tokens.index(self.eot) if self.eot in tokens else len(tokens)
-            if score > -torch.inf:
-                out.append(Hypothesis(tuple(tokens[:end]), score, end < len(tokens)))
-        return out
-
-    def finish(self) -> list[list[Hypothesis]]:
+    def result(self) -> list[Hypothesis]:
         """All hypotheses, best first; a row that ran out of room gives what it has."""
-        for row, window in enumerate(self.ids):
-            if not self.over[window]:
-                self.done[window] += self._cut(row)[: max(self.enough, 1)]
-        return [sorted(found, key=self._rank, reverse=True) for found in self.done]
+        return sorted(
+            [*self.finished, *self.live][: max(self.enough, len(self.finished))], key=self._rank, reverse=True
+        )
 
     def _rank(self, h: Hypothesis) -> float:
         length = max(len(h.tokens), 1)

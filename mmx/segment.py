@@ -284,7 +284,7 @@ def _listen(
 class _Gain:
     """Brings quiet audio to the level at which a detector is reliable.
 
-    Of clips scaled to -40 dB, Silero finds two thirds of the speech, and in some none. The level is that of the
+    Of clips scaled to -40 dB, Silero finds two thirds of the speech, in some none. The level is that of the
     loudest frame of the chunk, or of those before, which are forgotten by 6 dB per chunk: pauses of a loud
     speaker are not blown up, and a quiet speaker after a loud one is heard in time.
     """

@@ -254,19 +254,27 @@ def check(model: Model, options: Options) -> None:
     tokenizer, card = model.tokenizer, model.card
     if tokenizer is None:
         raise InputError("expected a model with a tokenizer, got one without: load it with mmx.load")
-    if options.task == "translate" and (not tokenizer.multilingual or (card and card.tasks and "translate" not in card.tasks)):
-        raise InputError(f"expected a model that was trained to translate, got {model.name}: use whisper-base or larger")
+    if options.task == "translate" and (
+        not tokenizer.multilingual or (card and card.tasks and "translate" not in card.tasks)
+    ):
+        raise InputError(
+            f"expected a model that was trained to translate, got {model.name}: use whisper-base or larger"
+        )
     if options.language and options.language not in tokenizer.language_ids and tokenizer.multilingual:
         raise InputError(f"expected a language that {model.name} has, got {options.language!r}")
     if options.language not in (None, "en") and not tokenizer.multilingual:
-        raise InputError(f"expected English for {model.name}, got {options.language!r}: use a model without .en")
+        raise InputError(
+            f"expected English for {model.name}, got {options.language!r}: use a model without .en"
+        )
 
 
 class WindowDecoder:
     """Decodes a batch of windows: encoder, language, search with fallback, segments and words."""
 
     MAX_RETRY = 2
-    MISSED_S = 2.5  # silences up to 2 s stay inside a window, so a longer stretch without text has lost speech
+    MISSED_S = (
+        2.5  # silences up to 2 s stay inside a window, so a longer stretch without text has lost speech
+    )
 
     def __init__(self, model: Model, options: Options):
         self.model, self.options = model, options
@@ -300,10 +308,19 @@ class WindowDecoder:
         shared = self._languages(jobs, memory)
         attempts, notes = self._search(jobs, memory, shared)
         spoken = [self._segments(a) if a else [] for a in attempts]
-        timed = self._words(jobs, spoken, memory, shared) if self.options.word_timestamps else [[] for _ in jobs]
+        timed = (
+            self._words(jobs, spoken, memory, shared) if self.options.word_timestamps else [[] for _ in jobs]
+        )
         out = []
         for job, attempt, pieces, words, said in zip(jobs, attempts, spoken, timed, notes, strict=True):
-            segments = [self._on_clock(job, attempt, p, w) for p, w in zip(pieces, words or [()] * len(pieces), strict=True)] if attempt else []
+            segments = (
+                [
+                    self._on_clock(job, attempt, p, w)
+                    for p, w in zip(pieces, words or [()] * len(pieces), strict=True)
+                ]
+                if attempt
+                else []
+            )
             missed = self._missed(job, pieces) if attempt else []
             said += [
                 Note(m.start_s, m.end_s, "retried", "speech without text in the first pass") for m in missed
@@ -312,22 +329,25 @@ class WindowDecoder:
         return out
 
     def _encode(self, waves: Sequence[np.ndarray]) -> Seq:
-        """`(B, M, D)`; one window at a time, which keeps the activations in the CPU's cache."""
+        """`(B, M, D)`. Each window is padded with silence to the 30 s that Whisper was trained on, and encoded alone,
+        which keeps the activations in the CPU's cache."""
         encoder = self.model.encoders["speech"]
-        n_samples = encoder.ctx * encoder.stride * 160
+        n = encoder.ctx * encoder.stride * self.model.front["speech"].stride
         rows = []
         for wave in waves:
-            padded = torch.zeros(1, n_samples)
-            padded[0, : len(wave)] = torch.from_numpy(wave[:n_samples])
-            seq = Seq(padded.to(self.device), torch.tensor([n_samples], device=self.device), RATE)
+            padded = torch.zeros(1, n)
+            padded[0, : len(wave)] = torch.from_numpy(wave[:n])
+            seq = Seq(padded.to(self.device), torch.tensor([n], device=self.device), RATE)
             rows.append(self.model.memory({"speech": seq}))
-        x = torch.cat([r.x for r in rows]).to(self.dtype)
-        return Seq(x, torch.cat([r.lengths for r in rows]), rows[0].rate)
+        x_BMD = torch.cat([r.x for r in rows]).to(self.dtype)
+        return Seq(x_BMD, torch.cat([r.lengths for r in rows]), rows[0].rate)
 
     def _languages(self, jobs: Sequence[_Job], memory: Seq) -> State:
         """Fix the language of files that have none yet; returns the decoder's keys and values of the memory."""
         state = self.model.decoder.init_state(len(jobs), 1)
-        logits = self.model.decoder(torch.full((len(jobs), 1), self.tok.sot, device=self.device), memory, state)
+        logits = self.model.decoder(
+            torch.full((len(jobs), 1), self.tok.sot, device=self.device), memory, state
+        )
         codes = list(self.tok.language_ids) if self.tok.multilingual else ["en"]
         ids = [self.tok.language_ids[c] for c in codes] if self.tok.multilingual else [0]
         probs = logits[:, 0, ids].float().softmax(-1).cpu()
@@ -380,10 +400,14 @@ class WindowDecoder:
             if attempt and attempt.compression_ratio > self.options.compression_ratio_threshold:
                 best[row] = None
                 window = jobs[row].window
-                notes[row].append(Note(window.start_s, window.end_s, "dropped", "repetition loop at every temperature"))
+                notes[row].append(
+                    Note(window.start_s, window.end_s, "dropped", "repetition loop at every temperature")
+                )
         return best, notes
 
-    def _attempts(self, jobs: Sequence[_Job], memory: Seq, shared: State, temperature: float) -> list[_Attempt]:
+    def _attempts(
+        self, jobs: Sequence[_Job], memory: Seq, shared: State, temperature: float
+    ) -> list[_Attempt]:
         o = self.options
         prefix = torch.tensor([self._prefix(j) for j in jobs], device=self.device)
         room = self.model.decoder.ctx - prefix.shape[1] - 1
@@ -447,7 +471,12 @@ class WindowDecoder:
         end = window.duration_s if piece.end_s is None else min(piece.end_s, window.duration_s)
         end_s = max(window.file_time(end, "end"), start_s)
         timed = tuple(
-            Word(w.text, s := window.file_time(w.start_s, "start"), max(s, window.file_time(w.end_s, "end")), w.probability)
+            Word(
+                w.text,
+                s := window.file_time(w.start_s, "start"),
+                max(s, window.file_time(w.end_s, "end")),
+                w.probability,
+            )
             for w in words
         )
         if timed:  # words know better than time tokens where a segment begins and ends
@@ -491,7 +520,9 @@ class WindowDecoder:
         head = [[*self.tok.prompt(j.file.language, self.options.task, timestamps=False)] for j in jobs]
         rows = [torch.tensor([*h, *t, self.tok.eot]) for h, t in zip(head, texts, strict=True)]
         tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.tok.eot)
-        scores, probs = self.model.decoder.cross_weights(tokens.to(self.device), memory, heads, shared, self.tok.eot)
+        scores, probs = self.model.decoder.cross_weights(
+            tokens.to(self.device), memory, heads, shared, self.tok.eot
+        )
         out: list[list[list[align.TimedWord]]] = []
         for row, (job, text) in enumerate(zip(jobs, texts, strict=True)):
             n0 = len(head[row]) - 1

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmx.block import Attention, FeedForward, HypothesisCache, sinusoids
+from mmx.block import Attention, FeedForward, Groups, HypothesisCache, Keys, sinusoids
 from mmx.convert import ZERO, Rule
 from mmx.features import mel_filterbank
 from mmx.model import Model
@@ -113,8 +113,10 @@ class Encoder(nn.Module):
         Silence is part of Whisper's input: the caller pads with zero samples, and every frame is attended to.
         """
         if seq.x.shape[1] > 2 * self.ctx:
-            raise ValueError(f"expected at most {2 * self.ctx} mel frames, got {seq.x.shape[1]}: cut into windows")
-        x_BDT = seq.x.to(self.conv1.weight.dtype).transpose(1, 2)
+            raise ValueError(
+                f"expected at most {2 * self.ctx} mel frames, got {seq.x.shape[1]}: cut into windows"
+            )
+        x_BDT = seq.masked.to(self.conv1.weight.dtype).transpose(1, 2)
         x_BDM = F.gelu(self.conv2(F.gelu(self.conv1(x_BDT))))
         x_BMD = x_BDM.transpose(1, 2)
         x_BMD = x_BMD + self.positions[: x_BMD.shape[1]].to(x_BMD.dtype)
@@ -155,51 +157,53 @@ class Decoder(nn.Module):
         self.head.weight = self.token.weight
 
     def forward(
-        self, tokens: Tensor, memory: Seq, state: State | None = None, at: Sequence[int] | None = None
+        self,
+        tokens: Tensor,
+        memory: Seq,
+        state: State | None = None,
+        at: Sequence[int] | None = None,
+        owner: Sequence[int] | None = None,
     ) -> Tensor:
         """Logits of the next token.
 
         Args:
-            tokens: `(B*K, U)` int64; with a state, only those that it has not seen.
+            tokens: `(R, U)` int64; with a state, only those that it has not seen.
             memory: encoder output `(B, M, D)`.
             state: from `init_state`; advanced in place.
             at: positions of the U whose logits are wanted; all when None.
+            owner: memory row of each hypothesis, ascending; shared out evenly when None.
 
         Returns:
-            `(B*K, U or len(at), V)`.
+            `(R, U or len(at), V)`.
         """
-        x_BND, k = self._hidden(tokens, memory, state)
-        x_BKUD = x_BND.unflatten(1, (k, -1)).flatten(0, 1)
-        return self.head(self.ln(x_BKUD if at is None else x_BKUD[:, list(at)]))
-
-    def _hidden(self, tokens: Tensor, memory: Seq, state: State | None) -> tuple[Tensor, int]:
-        batch, n_new = memory.x.shape[0], tokens.shape[1]
-        k = tokens.shape[0] // batch
-        state = self.init_state(batch, n_new, k) if state is None else state
-        cache = HypothesisCache(subtree(state, "self"), k)
-        pos_BU, mask = cache.begin(n_new, self.token.weight.dtype)
+        groups = Groups(owner, len(tokens), len(memory.x))
+        state = self.init_state(len(memory.x), tokens.shape[1], groups.width) if state is None else state
+        cache = HypothesisCache(subtree(state, "self"), groups)
+        pos_RU = cache.begin(tokens.shape[1], self.positions.dtype)
         if cache.end > self.ctx:
             raise ValueError(f"expected at most {self.ctx} tokens, got {cache.end}: shorten the prompt")
-        x_BKUD = self.token(tokens).unflatten(0, (batch, k)) + self.positions[pos_BU][:, None]
-        x_BND = x_BKUD.flatten(1, 2)  # N = K*U: the hypotheses of a row lie side by side
+        x_RUD = self.token(tokens) + self.positions[pos_RU]
         for i, layer in enumerate(self.layers):
             assert isinstance(layer, DecoderLayer)
-            h = layer.attn_ln(x_BND)
-            x_BND = x_BND + layer.attn(h, *cache.append(i, *layer.attn.keys_values(h)), mask)
-            cross = self._cross(i, layer, memory, state)
-            x_BND = x_BND + layer.cross(layer.cross_ln(x_BND), *cross)
-            x_BND = x_BND + layer.mlp(layer.mlp_ln(x_BND))
-        return x_BND, k
+            h = layer.attn_ln(x_RUD)
+            x_RUD = x_RUD + layer.attn.grouped(h, cache.append(i, *layer.attn.keys_values(h)), groups)
+            x_RUD = x_RUD + layer.cross.grouped(
+                layer.cross_ln(x_RUD), self._cross(i, layer, memory, state), groups
+            )
+            x_RUD = x_RUD + layer.mlp(layer.mlp_ln(x_RUD))
+        return self.head(self.ln(x_RUD if at is None else x_RUD[:, list(at)]))
 
     @staticmethod
-    def _cross(i: int, layer: DecoderLayer, memory: Seq, state: State) -> tuple[Tensor, Tensor]:
+    def _cross(i: int, layer: DecoderLayer, memory: Seq, state: State) -> Keys:
         """The memory's keys and values: computed once a window, shared by all its hypotheses."""
         held = subtree(state, "memory")
         if str(i) not in held:
             k_BHMC, v_BHMC = layer.cross.keys_values(memory.x)
             held[str(i)] = {"k": k_BHMC.contiguous(), "v": v_BHMC.contiguous()}
         entry = subtree(held, str(i))
-        return tensor(entry, "k"), tensor(entry, "v")
+        lengths = memory.lengths.tolist()
+        whole = all(n == memory.x.shape[1] for n in lengths)
+        return Keys(tensor(entry, "k"), tensor(entry, "v"), None if whole else lengths)
 
     def cross_weights(
         self,
@@ -224,24 +228,26 @@ class Decoder(nn.Module):
         state = self.init_state(len(tokens), tokens.shape[1])
         if shared is not None:
             state["memory"] = shared
-        cache = HypothesisCache(subtree(state, "self"), 1)
-        pos_BU, mask = cache.begin(tokens.shape[1], self.positions.dtype)
-        x_BUD = self.token(tokens) + self.positions[pos_BU]
+        groups = Groups(None, len(tokens), len(memory.x))
+        cache = HypothesisCache(subtree(state, "self"), groups)
+        x_BUD = self.token(tokens) + self.positions[cache.begin(tokens.shape[1], self.positions.dtype)]
         found: dict[tuple[int, int], Tensor] = {}
         for i, layer in enumerate(self.layers):
             assert isinstance(layer, DecoderLayer)
             h = layer.attn_ln(x_BUD)
-            x_BUD = x_BUD + layer.attn(h, *cache.append(i, *layer.attn.keys_values(h)), mask)
+            x_BUD = x_BUD + layer.attn.grouped(h, cache.append(i, *layer.attn.keys_values(h)), groups)
             h = layer.cross_ln(x_BUD)
-            k_BHMC, v_BHMC = self._cross(i, layer, memory, state)
+            keys = self._cross(i, layer, memory, state)
             mine = [head for at, head in heads if at == i]
             if mine:
-                scores = layer.cross.weights(h, k_BHMC, torch.tensor(mine, device=h.device))
+                scores = layer.cross.weights(h, keys.k, torch.tensor(mine, device=h.device))
                 found.update({(i, head): scores[:, j] for j, head in enumerate(mine)})
-            x_BUD = x_BUD + layer.cross(h, k_BHMC, v_BHMC)
+            x_BUD = x_BUD + layer.cross.grouped(h, keys, groups)
             x_BUD = x_BUD + layer.mlp(layer.mlp_ln(x_BUD))
         rows = []
-        for hidden_UD, row in zip(self.ln(x_BUD), tokens, strict=True):  # one row's logits at a time: they are large
+        for hidden_UD, row in zip(
+            self.ln(x_BUD), tokens, strict=True
+        ):  # one row's logits at a time: they are large
             probs_UV = self.head(hidden_UD[:-1])[:, :below].float().softmax(-1)
             rows.append(probs_UV.gather(1, row[1:, None].clamp(max=probs_UV.shape[1] - 1))[:, 0])
         return torch.stack([found[h] for h in heads], dim=1), torch.stack(rows)
@@ -250,7 +256,9 @@ class Decoder(nn.Module):
         """An empty state for `batch` windows of `hypotheses` each, with room for `capacity` tokens before it grows."""
         like = self.positions
         head_width = like.shape[1] // self.heads
-        own = HypothesisCache.init(batch, len(self.layers), self.heads, capacity, hypotheses, head_width, like)
+        own = HypothesisCache.init(
+            batch, len(self.layers), self.heads, capacity, hypotheses, head_width, like
+        )
         return {"self": own, "memory": {}}
 
 
@@ -329,10 +337,21 @@ KEYS: dict[str, list[Rule]] = {
             for theirs, ours in (("self_attn", "attn"), ("encoder_attn", "cross"))
             for rule in (
                 *(
-                    Rule(rf"model\.{side}\.layers\.(\d+)\.{theirs}\.{p}\.(weight|bias)", rf"{to}layers.\1.{ours}.{q}.\2")
-                    for p, q in (("q_proj", "query"), ("k_proj", "key"), ("v_proj", "value"), ("out_proj", "out"))
+                    Rule(
+                        rf"model\.{side}\.layers\.(\d+)\.{theirs}\.{p}\.(weight|bias)",
+                        rf"{to}layers.\1.{ours}.{q}.\2",
+                    )
+                    for p, q in (
+                        ("q_proj", "query"),
+                        ("k_proj", "key"),
+                        ("v_proj", "value"),
+                        ("out_proj", "out"),
+                    )
                 ),
-                Rule(rf"model\.{side}\.layers\.(\d+)\.{theirs}_layer_norm\.(.+)", rf"{to}layers.\1.{ours}_ln.\2"),
+                Rule(
+                    rf"model\.{side}\.layers\.(\d+)\.{theirs}_layer_norm\.(.+)",
+                    rf"{to}layers.\1.{ours}_ln.\2",
+                ),
             )
         ),
         *(
@@ -347,15 +366,21 @@ KEYS: dict[str, list[Rule]] = {
         Rule(r"decoder/embeddings/weight", r"decoder.token.weight"),
         Rule(r"decoder/position_encodings/encodings", r"decoder.positions"),
         Rule(r"decoder/projection/weight", None, "tied to the token embedding"),
-        Rule(r"(encoder|decoder)/(activation|alibi|alignment_\w+|num_heads|pre_norm|scale_embeddings|"
-             r"start_from_zero_embedding|num_heads_kv|sliding_window|layernorm_embedding)", None, "a setting"),
+        Rule(
+            r"(encoder|decoder)/(activation|alibi|alignment_\w+|num_heads|pre_norm|scale_embeddings|"
+            r"start_from_zero_embedding|num_heads_kv|sliding_window|layernorm_embedding)",
+            None,
+            "a setting",
+        ),
         *(
             rule
             for side, to in (("encoder", _ENC), ("decoder", "decoder."))
             for rule in (
                 Rule(rf"{side}/layer_norm/gamma", rf"{to}ln.weight"),
                 Rule(rf"{side}/layer_norm/beta", rf"{to}ln.bias"),
-                Rule(rf"{side}/layer_(\d+)/self_attention/layer_norm/gamma", rf"{to}layers.\1.attn_ln.weight"),
+                Rule(
+                    rf"{side}/layer_(\d+)/self_attention/layer_norm/gamma", rf"{to}layers.\1.attn_ln.weight"
+                ),
                 Rule(rf"{side}/layer_(\d+)/self_attention/layer_norm/beta", rf"{to}layers.\1.attn_ln.bias"),
                 Rule(
                     rf"{side}/layer_(\d+)/self_attention/linear_0/weight",
@@ -388,7 +413,9 @@ KEYS: dict[str, list[Rule]] = {
 """Published key to ours, by format."""
 
 
-def config_from(format: str, meta: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+def config_from(
+    format: str, meta: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
+) -> dict[str, int]:
     """The `Config` numbers of a checkpoint that comes without a card, from what its format records.
 
     Args:
@@ -402,8 +429,20 @@ def config_from(format: str, meta: Mapping[str, Any], shapes: Mapping[str, tuple
         names += ("n_vocab", "n_text_ctx", "n_text_state", "n_text_head", "n_text_layer")
         values = [d[n] for n in names]
     elif format == "hf":
-        names = ("num_mel_bins", "max_source_positions", "d_model", "encoder_attention_heads", "encoder_layers")
-        names += ("vocab_size", "max_target_positions", "d_model", "decoder_attention_heads", "decoder_layers")
+        names = (
+            "num_mel_bins",
+            "max_source_positions",
+            "d_model",
+            "encoder_attention_heads",
+            "encoder_layers",
+        )
+        names += (
+            "vocab_size",
+            "max_target_positions",
+            "d_model",
+            "decoder_attention_heads",
+            "decoder_layers",
+        )
         values = [meta[n] for n in names]
     else:
         width, n_mels, _ = shapes["encoder/conv1/weight"]

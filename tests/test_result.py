@@ -243,6 +243,20 @@ def test_pieces_of_a_word_stay_together():
     assert "ddddddddd-known" in found
 
 
+@pytest.mark.parametrize(("unit", "language", "first"), [("あ」", "ja", "あ"), ("เก", "th", "เ")])
+@pytest.mark.parametrize("n", range(11, 60, 2))
+def test_no_line_begins_inside_what_belongs_together(unit, language, first, n):
+    lines = "\n".join(texts(make(Segment(0, 20, unit * n, language)))).split("\n")
+    assert "".join(lines) == unit * n and {line[0] for line in lines} == {first}
+
+
+@pytest.mark.parametrize("n", range(5, 30, 2))
+def test_no_line_begins_inside_a_word_of_several_pieces(n):
+    pieces = tuple(Word(t, i, i + 0.1, 1) for i in range(n) for t in (" well", "-", "known"))
+    found = "\n".join(texts(make(Segment(0, n, "", "en", words=pieces))))
+    assert found.split() == ["well-known"] * n
+
+
 def test_without_words_a_long_segment_is_shared_out_by_characters():
     text = "The quick brown fox jumps over the lazy dog near the river bank today. " * 2
     found = cues(make(Segment(10, 22, text, "en")))

@@ -191,6 +191,13 @@ def test_packing_is_greedy_across_any_pause():
     assert windows[0].file_time(4.6 + 0.3) == pytest.approx(windows[0].pieces[1].file_s + 0.3)
 
 
+def test_a_silence_is_not_cut_out_to_make_room():
+    """1.8 s of silence stays as it is or parts two windows; slivers beside a pad go to the window."""
+    first, gap, second = windows_of(frames((0.32, 0), (13.7, 1), (1.8, 0), (14.1, 1)))
+    assert isinstance(first, Window) and isinstance(gap, Gap) and isinstance(second, Window)
+    assert first.start_s == 0.0 and gap.end_s - gap.start_s == pytest.approx(1.8 - 0.6, abs=0.04)
+
+
 def test_a_window_is_never_one_sample_too_long():
     for frames_of_speech in range(880, 960):
         windows_of(np.concatenate([np.zeros(100), np.ones(frames_of_speech), np.zeros(100)]))

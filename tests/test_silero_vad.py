@@ -113,8 +113,8 @@ def test_rows_of_a_batch_are_independent(vad, speech):
 
 
 def test_sessions_at_different_positions_share_a_batch(vad, speech):
-    """Two streams at samples 100 and 20 000 are stacked, swapped, forked and heard to their ends."""
-    wavs, heard = [speech[:30_000], speech[10_000:37_777]], [100, 20_000]
+    """Two streams at samples 500 and 20 000 are stacked, swapped, forked and heard to their ends."""
+    wavs, heard = [speech[:30_000], speech[10_000:37_777]], [500, 20_000]
     states, outs = [vad.init_state(1), vad.init_state(1)], [[], []]
     for wav, n, state, out in zip(wavs, heard, states, outs, strict=True):
         out.append(vad(Seq(wav[None, :n], torch.tensor([n]), RATE_HZ, final=False), state).x[0])

@@ -1,0 +1,140 @@
+"""A long recording with pauses: nothing is lost, the order holds, times are true, memory stays flat.
+
+The recording repeats the five LibriVox sentences of `demos/dashwood.flac` in random order with random pauses. Ten
+minutes by default; `MMX_LONG_MINUTES=60` for the full hour.
+"""
+
+import difflib
+import os
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+import mmx
+from mmx.bench import normalize
+from mmx.transcribe import Options, transcribe
+
+RATE = 16_000
+MINUTES = float(os.environ.get("MMX_LONG_MINUTES", "10"))
+LENGTHS = (
+    113_600,
+    47_840,
+    84_800,
+    96_800,
+    52_640,
+)  # samples of each sentence; half a second of silence follows each
+pytestmark = pytest.mark.slow
+
+
+def sentences() -> list[np.ndarray]:
+    """The five sentences, alone."""
+    wave, rate = soundfile.read(Path(__file__).parents[1] / "demos" / "dashwood.flac", dtype="float32")
+    assert rate == RATE
+    out, at = [], 0
+    for n in LENGTHS:
+        out.append(wave[at : at + n])
+        at += n + RATE // 2
+    assert at == len(wave)
+    return out
+
+
+def words_of(transcript: mmx.Transcript) -> list[tuple[str, float, float]]:
+    """Comparable words with their times; a word that normalizes to several keeps its times for each."""
+    return [(part, w.start_s, w.end_s) for w in transcript.words for part in normalize(w.text).split()]
+
+
+def resident_mb() -> float:
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        pytest.skip("reading the memory in use needs /proc: run this test on Linux")
+    return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def write_recording(path: Path, clips: list[np.ndarray], rng: random.Random) -> list[tuple[int, float]]:
+    """A FLAC file of `MINUTES`; returns which sentence starts when (seconds)."""
+    plan: list[tuple[int, float]] = []
+    noise = np.random.default_rng(1)
+    at = 0
+    with soundfile.SoundFile(path, "w", RATE, 1, "PCM_16") as f:
+        while at < MINUTES * 60 * RATE:
+            pause = int(rng.choice([0.3, 0.6, 1.0, 2.5, 6.0, 12.0]) * RATE)
+            f.write((noise.standard_normal(pause) * 1e-4).astype(np.float32))
+            which = rng.randrange(len(clips))
+            plan.append((which, (at + pause) / RATE))
+            f.write(clips[which])
+            at += pause + len(clips[which])
+    return plan
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[mmx.Transcript, list, list, list[float]]]:
+    model = mmx.load()
+    clips = sentences()
+    alone = [words_of(model.transcribe(c, language="en", word_timestamps=True)) for c in clips]
+    path = tmp_path_factory.mktemp("long") / "long.flac"
+    plan = write_recording(path, clips, random.Random(7))
+    memory: list[float] = []
+    options = Options(language="en", word_timestamps=True)
+    result = next(
+        iter(transcribe(model, [str(path)], options, on_progress=lambda p: memory.append(resident_mb())))
+    )
+    yield result, plan, alone, memory
+
+
+def test_every_sentence_is_there_in_order(run) -> None:
+    result, plan, alone, _ = run
+    expected = [w for which, _ in plan for w, *_ in alone[which]]
+    got = [w for w, *_ in words_of(result)]
+    matcher = difflib.SequenceMatcher(a=expected, b=got, autojunk=False)
+    hit = np.zeros(len(expected), dtype=bool)
+    for block in matcher.get_matching_blocks():
+        hit[block.a : block.a + block.size] = True
+    at = 0
+    lost = []
+    for which, start_s in plan:
+        n = len(alone[which])
+        if hit[at : at + n].mean() < 0.7:
+            lost.append((which, start_s))
+        at += n
+    assert not lost
+    assert hit.mean() > 0.97
+    assert len(got) < 1.03 * len(expected)  # and nothing was invented
+
+
+def test_word_times_are_on_the_true_clock(run) -> None:
+    result, plan, alone, _ = run
+    expected = [(w, start_s + s, start_s + e) for which, start_s in plan for w, s, e in alone[which]]
+    got = words_of(result)
+    matcher = difflib.SequenceMatcher(a=[w for w, *_ in expected], b=[w for w, *_ in got], autojunk=False)
+    errors = [
+        max(
+            abs(expected[block.a + i][1] - got[block.b + i][1]),
+            abs(expected[block.a + i][2] - got[block.b + i][2]),
+        )
+        for block in matcher.get_matching_blocks()
+        for i in range(block.size)
+    ]
+    late = sorted(errors)
+    print(
+        f"word time errors: median {np.median(late):.3f} s, 99 % {np.quantile(late, 0.99):.3f} s, max {late[-1]:.3f} s"
+    )
+    assert np.quantile(late, 0.99) <= 0.3
+
+
+def test_memory_is_flat(run) -> None:
+    *_, memory = run
+    third = len(memory) // 3
+    assert max(memory[-third:]) < max(memory[third : 2 * third]) + 40
+
+
+def test_the_clock_ends_where_the_file_ends(run) -> None:
+    result, plan, *_ = run
+    starts = [s.start_s for s in result.segments]
+    assert starts == sorted(starts)
+    assert result.duration_s >= MINUTES * 60
+    assert result.segments[-1].end_s <= result.duration_s
+    assert abs(result.segments[-1].start_s - plan[-1][1]) < 8
