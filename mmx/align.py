@@ -64,9 +64,7 @@ def warp(cost_UM: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.in
         i = np.arange(max(1, d - m), min(n, d - 1) + 1)
         j = d - i
         diagonal, down, right = total[i - 1, j - 1], total[i - 1, j], total[i, j - 1]
-        which = np.where(
-            (diagonal < down) & (diagonal < right), 0, np.where((down < diagonal) & (down < right), 1, 2)
-        )
+        which = np.where((diagonal < down) & (diagonal < right), 0, np.where((down < diagonal) & (down < right), 1, 2))
         total[i, j] = cost_UM[i - 1, j - 1] + np.choose(which, (diagonal, down, right))
         step[i, j] = which
     step[0, :], step[:, 0] = 2, 1
@@ -143,16 +141,9 @@ def merge_punctuation(found: Sequence[TimedWord]) -> list[TimedWord]:
     out = list(found)
     for i in range(len(out) - 2, -1, -1):  # opening marks, from the right so that several in a row all move
         mark, follower = out[i], _next_filled(out, i)
-        if (
-            follower is not None
-            and mark.text.startswith(" ")
-            and mark.text.strip()
-            and mark.text.strip() in PREPENDED
-        ):
+        if follower is not None and mark.text.startswith(" ") and mark.text.strip() and mark.text.strip() in PREPENDED:
             w = out[follower]
-            out[follower] = TimedWord(
-                mark.text + w.text, mark.tokens + w.tokens, w.start_s, w.end_s, w.probability
-            )
+            out[follower] = TimedWord(mark.text + w.text, mark.tokens + w.tokens, w.start_s, w.end_s, w.probability)
             out[i] = _timed(TimedWord("", (), 0, 0, 0), 0, 0)
     kept: list[TimedWord] = []
     for w in out:

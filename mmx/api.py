@@ -98,9 +98,7 @@ def family_of(format: str, source: LazyTensors) -> str:
         name = str(source.meta.get("model_type", ""))
     known = sorted(p.stem for p in (Path(__file__).parent / "models").glob("*.py"))
     if name not in known:
-        raise CheckpointError(
-            f"expected a checkpoint of a family among {known}, got {name or 'an unnamed one'!r}"
-        )
+        raise CheckpointError(f"expected a checkpoint of a family among {known}, got {name or 'an unnamed one'!r}")
     return name
 
 
@@ -112,9 +110,7 @@ def _tokenizer_file(found: hub.Found) -> Path:
     except ModelNotFoundError:
         default = None
     if default is None:
-        raise ModelNotFoundError(
-            f"expected tokenizer.json beside the weights ({found.how}), got none: put it there"
-        )
+        raise ModelNotFoundError(f"expected tokenizer.json beside the weights ({found.how}), got none: put it there")
     return default
 
 
@@ -154,13 +150,9 @@ def resolve_device(device: str) -> torch.device:
     kind = device.partition(":")[0]
     here = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if kind not in here:
-        raise InputError(
-            f"expected a device among auto, cpu, cuda, mps, got {device!r}.{nearest(kind, list(here))}"
-        )
+        raise InputError(f"expected a device among auto, cpu, cuda, mps, got {device!r}.{nearest(kind, list(here))}")
     if not here[kind]:
-        raise InputError(
-            f"expected device {device!r} to be usable, but this torch finds none: use --device cpu"
-        )
+        raise InputError(f"expected device {device!r} to be usable, but this torch finds none: use --device cpu")
     return torch.device(device)
 
 
@@ -190,8 +182,7 @@ def resolve_dtype(dtype: str, device: torch.device) -> Precision:
 def has_bf16_units() -> bool:
     """Whether this CPU multiplies bfloat16 matrices in hardware (AMX or AVX512-BF16)."""
     return bool(
-        getattr(torch.cpu, "_is_amx_tile_supported", bool)()
-        or getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
+        getattr(torch.cpu, "_is_amx_tile_supported", bool)() or getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
     )
 
 

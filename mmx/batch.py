@@ -67,9 +67,7 @@ def expand(patterns: Sequence[str]) -> list[Input]:
         elif path.is_dir():
             inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in MEDIA and p.is_file())
             if not inside:
-                raise InputError(
-                    f"expected media files in the folder {pattern}, got none (looked for {_kinds()})"
-                )
+                raise InputError(f"expected media files in the folder {pattern}, got none (looked for {_kinds()})")
             found += [Input(str(p), p.relative_to(path)) for p in inside]
         elif path.exists() or not glob.has_magic(pattern):
             found.append(Input(str(path), Path(path.name)))

@@ -80,9 +80,7 @@ def _openai(setup: Setup) -> Transcriber:
 def _faster(setup: Setup, batched: bool = False) -> Transcriber:
     from faster_whisper import BatchedInferencePipeline, WhisperModel  # pyright: ignore[reportMissingImports]
 
-    model = WhisperModel(
-        str(Path(setup.folder) / "ct2"), device="cpu", compute_type="int8", cpu_threads=setup.threads
-    )
+    model = WhisperModel(str(Path(setup.folder) / "ct2"), device="cpu", compute_type="int8", cpu_threads=setup.threads)
     audio = np.load(setup.audio)
     options: dict[str, Any] = {"language": setup.language, "beam_size": setup.beam_size}
     engine = model
@@ -282,9 +280,7 @@ class _Engine:
         line = self.process.stdout.readline()
         if not line:
             self.process.wait()
-            self.figures.error = (self.process.stderr.read().strip().splitlines() or ["died without a word"])[
-                -1
-            ]
+            self.figures.error = (self.process.stderr.read().strip().splitlines() or ["died without a word"])[-1]
             return None
         return json.loads(line)
 

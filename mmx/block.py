@@ -153,9 +153,7 @@ class Groups:
     def __init__(self, owner: Sequence[int] | None, hypotheses: int, rows: int):
         if owner is None:
             if hypotheses % rows:
-                raise ValueError(
-                    f"expected a multiple of {rows} hypotheses, got {hypotheses}: name their owners"
-                )
+                raise ValueError(f"expected a multiple of {rows} hypotheses, got {hypotheses}: name their owners")
             owner = [r for r in range(rows) for _ in range(hypotheses // rows)]
         counts = [0] * rows
         slots = []
@@ -210,9 +208,7 @@ class HypothesisCache:
         return {
             "ancestors": torch.zeros(batch, hypotheses, capacity, dtype=torch.int64, device=like.device),
             "length": torch.zeros(batch, dtype=torch.int64, device=like.device),
-            "layers": {
-                str(i): {"k": like.new_zeros(shape), "v": like.new_zeros(shape)} for i in range(layers)
-            },
+            "layers": {str(i): {"k": like.new_zeros(shape), "v": like.new_zeros(shape)} for i in range(layers)},
         }
 
     def begin(self, n_new: int, dtype: torch.dtype) -> Tensor:
@@ -242,9 +238,7 @@ class HypothesisCache:
         mine_BKTS = slots_BKT[:, : self.groups.width, : self.end, None] == slot
         past_BUT = torch.arange(self.end, device=slots_BKT.device) <= pos_BU[..., None]
         visible = (mine_BKTS[:, :, None] & past_BUT[:, None, :, :, None]).flatten(3).flatten(1, 2)
-        return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(
-            ~visible, -math.inf
-        )
+        return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, -math.inf)
 
     def _grow(self, end: int) -> None:
         capacity = tensor(self.state, "ancestors").shape[2]

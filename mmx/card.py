@@ -88,9 +88,7 @@ def _check_fields(kind: type, raw: Mapping[str, Any], what: str) -> None:
     needed = {n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING}
     missing = sorted(needed - raw.keys())
     if unknown or missing:
-        raise InputError(
-            f"expected {what} with fields {sorted(known)}, got unknown {unknown} and missing {missing}"
-        )
+        raise InputError(f"expected {what} with fields {sorted(known)}, got unknown {unknown} and missing {missing}")
 
 
 def cards() -> dict[str, Card]:
@@ -106,6 +104,5 @@ def find_card(name: str) -> Card:
         return Card.from_dict(tomllib.loads(path.read_text("utf-8")))
     known = list(cards())
     raise ModelNotFoundError(
-        f"expected the name of a model or a path to one, got {name!r}.{nearest(name, known)} "
-        f"Known: {', '.join(known)}"
+        f"expected the name of a model or a path to one, got {name!r}.{nearest(name, known)} Known: {', '.join(known)}"
     )

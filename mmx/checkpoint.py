@@ -125,9 +125,7 @@ def _open_ct2(path: Path) -> LazyTensors:
     def skip(n_bytes: int) -> int:
         nonlocal at
         if at + n_bytes > len(data):
-            raise CheckpointError(
-                f"expected {at + n_bytes} bytes or more in {path}, got {len(data)}: truncated"
-            )
+            raise CheckpointError(f"expected {at + n_bytes} bytes or more in {path}, got {len(data)}: truncated")
         at += n_bytes
         return at - n_bytes
 
@@ -142,9 +140,7 @@ def _open_ct2(path: Path) -> LazyTensors:
 
     (version,) = take("I")
     if version != 6:
-        raise CheckpointError(
-            f"expected CTranslate2 binary version 6 at {path}, got {version}: convert it again"
-        )
+        raise CheckpointError(f"expected CTranslate2 binary version 6 at {path}, got {version}: convert it again")
     spec = text()
     take("I")  # revision
     entries: dict[str, tuple[tuple[int, ...], int, int, int]] = {}
@@ -177,9 +173,7 @@ def _open_ct2(path: Path) -> LazyTensors:
         scale = f"{stored.get(name, name)}_scale"
         if scale not in entries:
             return value
-        return value.float() / raw(scale).float().reshape(
-            -1, *[1] * (value.dim() - 1)
-        )  # int8, one scale a row
+        return value.float() / raw(scale).float().reshape(-1, *[1] * (value.dim() - 1))  # int8, one scale a row
 
     meta: dict[str, Any] = {"spec": spec, **_json(path.with_name("config.json"))}
     meta |= {n: raw(n).item() for n, (dims, *_) in entries.items() if dims == ()}

@@ -27,20 +27,12 @@ app = typer.Typer(
 bench = typer.Typer(help="Measure mmx beside its peers, in one run.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
 
-Files = Annotated[
-    list[str], typer.Argument(metavar="FILES", help="Files, folders, globs, or - for standard input.")
-]
-ModelName = Annotated[
-    str, typer.Option(help="A model's name (see `mmx models`) or the path of a checkpoint.")
-]
-Language = Annotated[
-    str | None, typer.Option(help="Language spoken: de, deu, de-AT or German. Detected if not given.")
-]
+Files = Annotated[list[str], typer.Argument(metavar="FILES", help="Files, folders, globs, or - for standard input.")]
+ModelName = Annotated[str, typer.Option(help="A model's name (see `mmx models`) or the path of a checkpoint.")]
+Language = Annotated[str | None, typer.Option(help="Language spoken: de, deu, de-AT or German. Detected if not given.")]
 WordTimes = Annotated[bool, typer.Option("--word-timestamps", help="Give every word its times.")]
 Format = Annotated[str, typer.Option(help="txt, srt, vtt, tsv, json or all; several with commas.")]
-OutputDir = Annotated[
-    Path | None, typer.Option(help="Write files here; without it the text goes to standard output.")
-]
+OutputDir = Annotated[Path | None, typer.Option(help="Write files here; without it the text goes to standard output.")]
 BeamSize = Annotated[int, typer.Option(min=1, help="Hypotheses the search keeps; 1 is greedy and fastest.")]
 Temperature = Annotated[str, typer.Option(help="Tried in turn while the text looks like a failure.")]
 Prompt = Annotated[str | None, typer.Option(help="Text the speech might continue: style, spelling, names.")]
@@ -49,9 +41,7 @@ BatchSize = Annotated[int, typer.Option(min=1, help="Windows of 30 s decoded tog
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 DType = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, int8.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to torch.")]
-SkipExisting = Annotated[
-    bool, typer.Option("--skip-existing", help="Leave out files whose output is there already.")
-]
+SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Leave out files whose output is there already.")]
 NoVad = Annotated[bool, typer.Option("--vad/--no-vad", help="Skip what is not speech.")]
 
 TEMPERATURES = "0,0.2,0.4,0.6,0.8,1"
@@ -72,9 +62,7 @@ def _main(
     pass
 
 
-@app.command(
-    epilog="mmx transcribe talk.mp4   |   mmx transcribe talks/ --output-dir out --output-format srt,json"
-)
+@app.command(epilog="mmx transcribe talk.mp4   |   mmx transcribe talks/ --output-dir out --output-format srt,json")
 def transcribe(
     files: Files,
     model: ModelName = "whisper-base",
@@ -171,16 +159,12 @@ def doctor() -> None:
 
 @bench.command("asr", epilog="mmx bench asr talk.wav --reference talk.txt")
 def bench_asr(
-    files: Annotated[
-        list[Path] | None, typer.Argument(help="Recordings; the shipped sample if none.")
-    ] = None,
+    files: Annotated[list[Path] | None, typer.Argument(help="Recordings; the shipped sample if none.")] = None,
     reference: Annotated[
         Path | None, typer.Option(help="Their text, one line a file, for the word error rate.")
     ] = None,
     beam_size: BeamSize = 5,
-    rounds: Annotated[
-        int, typer.Option(min=1, help="Interleaved rounds; the best of each engine counts.")
-    ] = 3,
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; the best of each engine counts.")] = 3,
     threads: Threads = 0,
     repeat: Annotated[int, typer.Option(min=1, help="Join the recordings this many times.")] = 1,
     output: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
@@ -216,9 +200,7 @@ def _formats(text: str, output_dir: Path | None) -> tuple[str, ...]:
         names = known
     for name in names:
         if name not in known:
-            raise InputError(
-                f"expected formats among {', '.join(known)}, all, got {name!r}.{nearest(name, known)}"
-            )
+            raise InputError(f"expected formats among {', '.join(known)}, all, got {name!r}.{nearest(name, known)}")
     if not names:
         raise InputError(f"expected formats among {', '.join(known)}, all, got {text!r}")
     if len(names) > 1 and output_dir is None:

@@ -103,17 +103,13 @@ def convert(
         for target, part in zip(targets, parts, strict=True):
             if target == ZERO:
                 if part.count_nonzero():
-                    raise CheckpointError(
-                        f"expected zeros in the unused part of {key!r}, got others: not this family"
-                    )
+                    raise CheckpointError(f"expected zeros in the unused part of {key!r}, got others: not this family")
             elif tuple(part.shape) != expected[target]:
                 wrong.append(f"{target} expected {expected[target]}, got {tuple(part.shape)}")
             elif not wrong:
                 yield target, part
     if wrong:
-        raise CheckpointError(
-            _listing("misshapen tensors", wrong) + "Do the config numbers belong to this checkpoint?"
-        )
+        raise CheckpointError(_listing("misshapen tensors", wrong) + "Do the config numbers belong to this checkpoint?")
 
 
 def _listing(title: str, items: Sequence[str], limit: int = 12) -> str:

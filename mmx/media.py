@@ -104,9 +104,7 @@ class AudioReader:
             MediaError: when nothing at all can be decoded. A file that breaks later ends with a warning.
         """
         if self._closed:
-            raise InputError(
-                f"{self.name}: this reader is closed; call open_audio() again to read it once more."
-            )
+            raise InputError(f"{self.name}: this reader is closed; call open_audio() again to read it once more.")
         return self._blocks
 
     def _release(self) -> None:
@@ -271,9 +269,7 @@ def _open_array(samples: np.ndarray, *, rate: int, source_rate: int, block_s: fl
             "scale is unknown. Convert it, for example with .astype('int16') or .astype('float32')."
         )
     if samples.ndim not in (1, 2) or samples.size == 0:
-        raise InputError(
-            f"expected samples of shape (n,), (n, channels) or (channels, n), got {samples.shape}."
-        )
+        raise InputError(f"expected samples of shape (n,), (n, channels) or (channels, n), got {samples.shape}.")
     if samples.ndim == 2 and samples.shape[0] < samples.shape[1]:
         samples = samples.T
     bad, peak = 0, 0.0
@@ -288,9 +284,7 @@ def _open_array(samples: np.ndarray, *, rate: int, source_rate: int, block_s: fl
         )
     warnings = []
     if peak > 100:
-        warnings.append(
-            f"float samples reach {peak:g}, expected about -1 to 1: divide by full scale (32768?)"
-        )
+        warnings.append(f"float samples reach {peak:g}, expected about -1 to 1: divide by full scale (32768?)")
 
     def pieces() -> Iterator[Piece]:
         for piece in _slices(samples, source_rate):
@@ -298,9 +292,7 @@ def _open_array(samples: np.ndarray, *, rate: int, source_rate: int, block_s: fl
             yield (mono if mono.ndim == 1 else mono.mean(axis=1)), source_rate
 
     duration_s = len(samples) / source_rate
-    return AudioReader(
-        "array", pieces(), rate=rate, block_s=block_s, duration_s=duration_s, warnings=warnings
-    )
+    return AudioReader("array", pieces(), rate=rate, block_s=block_s, duration_s=duration_s, warnings=warnings)
 
 
 def _slices(samples: np.ndarray, size: int) -> Iterator[np.ndarray]:
@@ -330,13 +322,9 @@ class _File:
     def read(self, count: int) -> bytes:
         data = self._file.read(count)
         if not isinstance(data, bytes | bytearray):
-            raise InputError(
-                f"{self._label}: read() gave {type(data).__name__}, expected bytes; open it with 'rb'."
-            )
+            raise InputError(f"{self._label}: read() gave {type(data).__name__}, expected bytes; open it with 'rb'.")
         if len(data) > count:  # PyAV would copy past the end of its buffer
-            raise InputError(
-                f"{self._label}: read({count}) gave {len(data)} bytes, expected at most {count}."
-            )
+            raise InputError(f"{self._label}: read({count}) gave {len(data)} bytes, expected at most {count}.")
         return bytes(data)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
@@ -362,9 +350,7 @@ def _open_file(source: object) -> tuple[BinaryIO, str, str, bool]:
         return file, path, Path(path).name, ours
     if not hasattr(source, "read"):
         kind = type(source).__name__
-        raise InputError(
-            f"expected a path, '-', an open binary file, bytes, an array or a tensor, got {kind}."
-        )
+        raise InputError(f"expected a path, '-', an open binary file, bytes, an array or a tensor, got {kind}.")
     file = cast(BinaryIO, source)
     if isinstance(file, io.TextIOBase):
         raise InputError("expected a binary file, got one opened in text mode: open it with 'rb'.")
@@ -422,17 +408,11 @@ def _open_path(path: str) -> BinaryIO:
             ) from error
         raise MediaError(_missing(path)) from error
     except IsADirectoryError as error:
-        raise MediaError(
-            f"{path}: expected a file, got a folder. Give the files in it, one by one."
-        ) from error
+        raise MediaError(f"{path}: expected a file, got a folder. Give the files in it, one by one.") from error
     except PermissionError as error:
         if Path(path).is_dir():  # what Windows says of a folder
-            raise MediaError(
-                f"{path}: expected a file, got a folder. Give the files in it, one by one."
-            ) from error
-        raise MediaError(
-            f"{path}: no permission to read it. Change its mode (chmod u+r) or owner."
-        ) from error
+            raise MediaError(f"{path}: expected a file, got a folder. Give the files in it, one by one.") from error
+        raise MediaError(f"{path}: no permission to read it. Change its mode (chmod u+r) or owner.") from error
     except (OSError, ValueError) as error:  # a name too long, a NUL in it, a dead network drive
         raise MediaError(f"{path!r}: cannot be opened: {error}.") from error
 
@@ -473,9 +453,7 @@ def _open_container(media: _File, label: str) -> tuple[InputContainer, AudioStre
     except (av.FFmpegError, ValueError) as error:
         raise MediaError(f"{label}: {_unreadable(media)} ({_reason(error)})") from error
     except OSError as error:
-        raise MediaError(
-            f"{label}: cannot be read ({error}): check the disk or the network drive."
-        ) from error
+        raise MediaError(f"{label}: cannot be read ({error}): check the disk or the network drive.") from error
     try:
         if container.format.name == "tty":  # FFmpeg draws any .txt as a film of a terminal
             raise MediaError(f"{label}: {_unreadable(media)}")
@@ -617,9 +595,7 @@ class _Clock:
 
 def _origin_s(container: InputContainer) -> Fraction:
     """Timestamp of time 0, seconds. A slightly negative start is a codec's warm-up and stays outside."""
-    starts = [
-        s.start_time * s.time_base for s in _timed(container) if s.start_time is not None and s.time_base
-    ]
+    starts = [s.start_time * s.time_base for s in _timed(container) if s.start_time is not None and s.time_base]
     start_s = min(starts, default=Fraction(0))
     return Fraction(start_s) if start_s > 0 or start_s < -GAP_S else Fraction(0)
 
@@ -677,9 +653,7 @@ class _Damage:
         return said
 
 
-def _frames(
-    container: InputContainer, stream: AudioStream, damage: _Damage, clock: _Clock
-) -> Iterator[AudioFrame]:
+def _frames(container: InputContainer, stream: AudioStream, damage: _Damage, clock: _Clock) -> Iterator[AudioFrame]:
     """Decoded frames; a packet that fails is skipped, a container that fails ends them. Both are noted."""
     import av
 

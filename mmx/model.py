@@ -61,9 +61,7 @@ class Model(nn.Module):
         if len(memories) == 1:
             return next(iter(memories.values()))
         if self.fuse is None:
-            raise InputError(
-                f"expected one modality, got {sorted(inputs)}: this model has no part that fuses them"
-            )
+            raise InputError(f"expected one modality, got {sorted(inputs)}: this model has no part that fuses them")
         return self.fuse(memories)
 
     def _encode(self, name: str, seq: Seq) -> Seq:

@@ -117,10 +117,7 @@ class Transcript:
             "duration": _number(self.duration_s),
             "text": _encodable(self.text),
             "segments": [_segment_to_dict(i, segment) for i, segment in enumerate(self.segments)],
-            "notes": [
-                {**_span(note), "action": note.action, "reason": _encodable(note.reason)}
-                for note in self.notes
-            ],
+            "notes": [{**_span(note), "action": note.action, "reason": _encodable(note.reason)} for note in self.notes],
         }
 
     @classmethod
@@ -223,9 +220,7 @@ def check_format(name: str) -> str:
     """
     plain = name.strip().lower().removeprefix(".")
     if plain not in FORMATS:
-        raise InputError(
-            f"Unknown format {name!r}.{nearest(plain, FORMATS)} Expected some of {', '.join(FORMATS)}."
-        )
+        raise InputError(f"Unknown format {name!r}.{nearest(plain, FORMATS)} Expected some of {', '.join(FORMATS)}.")
     return plain
 
 
@@ -303,9 +298,7 @@ def _segment_from_dict(data: dict[str, Any], language: str) -> Segment:
 def _note_from_dict(data: dict[str, Any]) -> Note:
     action = data["action"]
     if action not in get_args(Action):
-        raise ValueError(
-            f"unknown action {action!r} of a note, expected one of {', '.join(get_args(Action))}"
-        )
+        raise ValueError(f"unknown action {action!r} of a note, expected one of {', '.join(get_args(Action))}")
     return Note(_float(data, "start"), _float(data, "end"), cast(Action, action), str(data["reason"]))
 
 
@@ -333,10 +326,10 @@ _UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue", "km", "bo"})
 # White space and control characters, but not the spaces whose point is that no line breaks there.
 _BREAKING_SPACE = re.compile("(?:(?![\u00a0\u2007\u202f])[\\s\x00-\x1f\x7f-\x9f])+")
 
-_SENTENCE_ENDS = ".?!…。？！؟۔।॥"  # noqa: RUF001
-_CLAUSE_ENDS = ",;:—–،؛、，；："  # noqa: RUF001
-_CLOSERS = "\"'”’»)]}）］」』】〉》"  # noqa: RUF001
-_OPENERS = "([{（［「『【〈《“‘«¿¡"  # noqa: RUF001
+_SENTENCE_ENDS = ".?!…。？！؟۔।॥"
+_CLAUSE_ENDS = ",;:—–،؛、，；："
+_CLOSERS = "\"'”’»)]}）］」』】〉》"
+_OPENERS = "([{（［「『【〈《“‘«¿¡"
 # Thai and Lao vowels that are written before the consonant they belong to.
 _LEADING_VOWELS = "เแโใไເແໂໃໄ"
 
@@ -389,8 +382,7 @@ def _may_break(before: str, after: str, unspaced: bool) -> bool:
     if after in _CLOSERS + _SENTENCE_ENDS + _CLAUSE_ENDS:
         return False
     return unspaced or any(
-        _columns_of(char) == 2 and not unicodedata.name(char, "").startswith("HANGUL")
-        for char in (before, after)
+        _columns_of(char) == 2 and not unicodedata.name(char, "").startswith("HANGUL") for char in (before, after)
     )
 
 

@@ -105,6 +105,22 @@ class Window:
                 return _within(piece, window_s)
         return _within(self.pieces[-1], window_s)
 
+    def file_span(self, start_s: float, end_s: float, slack_s: float) -> tuple[float, float]:
+        """The file's clock at both edges of something said in the window.
+
+        Recognisers place edges loosely, and at a joint that would stretch a word over the silence that was cut out.
+        So a piece that holds less than `slack_s` of the span does not count, if another one holds more.
+
+        Args:
+            start_s: seconds since the start of the window.
+            end_s: the same, not before `start_s`.
+            slack_s: infinity keeps only the piece that holds most of the span, which is right for a word.
+        """
+        held = [min(end_s, p.window_s + p.duration_s) - max(start_s, p.window_s) for p in self.pieces]
+        most = max(held)
+        kept = [p for p, h in zip(self.pieces, held, strict=True) if h == most or h > min(slack_s, most)]
+        return _within(kept[0], start_s), max(_within(kept[0], start_s), _within(kept[-1], end_s))
+
 
 @dataclass(frozen=True, slots=True)
 class Gap:
@@ -537,6 +553,18 @@ def _samples(seconds: float) -> int:
     return int(seconds * SAMPLE_RATE_HZ + 1e-6)
 
 
+def halves(window: Window) -> tuple[Window, Window]:
+    """The window cut in two where it hurts least: at a joint near the middle, else at its quietest point there."""
+    low, high = window.duration_s / 4, window.duration_s * 3 / 4
+    joints = [p.window_s for p in window.pieces[1:] if low <= p.window_s <= high]
+    if joints:
+        at_s = min(joints, key=lambda t: abs(t - window.duration_s / 2))
+    else:
+        first = _samples(low)
+        at_s = (first + _quietest(window.samples[first : _samples(high)])) / SAMPLE_RATE_HZ
+    return cut(window, 0.0, at_s), cut(window, at_s, window.duration_s)
+
+
 def cut(window: Window, start_s: float, end_s: float) -> Window:
     """The part of a window between two times on the window's clock, as a window that knows its place in the file."""
     a = max(0, round(start_s * SAMPLE_RATE_HZ))
@@ -547,9 +575,7 @@ def cut(window: Window, start_s: float, end_s: float) -> Window:
         last = min(b, round((p.window_s + p.duration_s) * SAMPLE_RATE_HZ))
         if last > first:
             shift = first / SAMPLE_RATE_HZ - p.window_s
-            pieces.append(
-                Piece((first - a) / SAMPLE_RATE_HZ, p.file_s + shift, (last - first) / SAMPLE_RATE_HZ)
-            )
+            pieces.append(Piece((first - a) / SAMPLE_RATE_HZ, p.file_s + shift, (last - first) / SAMPLE_RATE_HZ))
     if not pieces:
         raise ValueError(f"expected a stretch of audio inside the window, got {start_s:.2f} to {end_s:.2f} s")
     return Window(window.samples[a:b], tuple(pieces), window.index)

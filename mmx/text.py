@@ -234,11 +234,7 @@ def _merge(token: bytes, ranks: Mapping[bytes, int], below: int) -> list[bytes]:
 
 def _parts_of(token: bytes, ranks: Mapping[bytes, int], rank: int) -> list[bytes]:
     """Return the two parts whose merge a token is, or more if it is none."""
-    cuts = [
-        i
-        for i in range(1, len(token))
-        if ranks.get(token[:i], rank) < rank and ranks.get(token[i:], rank) < rank
-    ]
+    cuts = [i for i in range(1, len(token)) if ranks.get(token[:i], rank) < rank and ranks.get(token[i:], rank) < rank]
     if len(cuts) == 1:  # two of three tokens; much faster than to replay the merges
         return [token[: cuts[0]], token[cuts[0] :]]
     return _merge(token, ranks, rank)
@@ -402,9 +398,7 @@ class WhisperTokenizer:
             for name in names:
                 if f"<|{name}|>" in specials:
                     return specials[f"<|{name}|>"]
-            raise CheckpointError(
-                f"The tokenizer lacks <|{names[0]}|>. Use the tokenizer of a Whisper model."
-            )
+            raise CheckpointError(f"The tokenizer lacks <|{names[0]}|>. Use the tokenizer of a Whisper model.")
 
         self.eot = find("endoftext")
         self.sot = find("startoftranscript")
@@ -444,9 +438,7 @@ class WhisperTokenizer:
         try:
             text = path.read_text(encoding="utf-8")
         except OSError as error:
-            raise InputError(
-                f"Cannot read the tokenizer {path}: {error.strerror}. Check the path."
-            ) from error
+            raise InputError(f"Cannot read the tokenizer {path}: {error.strerror}. Check the path.") from error
         except UnicodeDecodeError as error:
             raise _damaged(path, "it is not text") from error
         if text.lstrip().startswith("{"):
@@ -501,9 +493,7 @@ class WhisperTokenizer:
         """
         tasks = {"transcribe": self.transcribe, "translate": self.translate}
         if task not in tasks:
-            raise InputError(
-                f"Unknown task {task!r}.{nearest(task, list(tasks))} Expected one of {', '.join(tasks)}."
-            )
+            raise InputError(f"Unknown task {task!r}.{nearest(task, list(tasks))} Expected one of {', '.join(tasks)}.")
         code = None if language is None else find_language(language)
         end = [] if timestamps else [self.no_timestamps]
         if not self.multilingual:
@@ -514,13 +504,9 @@ class WhisperTokenizer:
                 )
             return [self.sot, *end]
         if code is None:
-            raise InputError(
-                "A multilingual model needs a language; give one such as 'de', or detect it first."
-            )
+            raise InputError("A multilingual model needs a language; give one such as 'de', or detect it first.")
         if code not in self.language_ids:
-            raise InputError(
-                f"This model does not know {LANGUAGES[code]}. Use a newer one, such as large-v3."
-            )
+            raise InputError(f"This model does not know {LANGUAGES[code]}. Use a newer one, such as large-v3.")
         return [self.sot, self.language_ids[code], tasks[task], *end]
 
     def timestamp(self, i: int) -> float:

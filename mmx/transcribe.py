@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from mmx import align
 from mmx.errors import InputError, MmxError
@@ -20,9 +19,9 @@ from mmx.generate import Filter, Hypothesis, SearchOptions, Suppress, SuppressFi
 from mmx.media import AudioReader, Source, open_audio
 from mmx.model import Model
 from mmx.result import Note, Segment, Transcript, Word
-from mmx.segment import Gap, SegmentOptions, Window, cut, split
+from mmx.segment import Gap, SegmentOptions, Window, cut, halves, split
 from mmx.seq import Seq
-from mmx.state import State, subtree
+from mmx.state import State, select, subtree
 from mmx.text import find_language
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ class Options:
 
 @dataclass
 class Progress:
-    """How far a run is: seconds of media read in the current file, and its length where known."""
+    """How far a run is: seconds of a file that are decoded, and its length where known."""
 
     name: str
     done_s: float
@@ -102,6 +101,7 @@ class _File:
     language: str | None
     language_probability: float = 0.0
     duration_s: float = 0.0
+    total_s: float | None = None
     segments: list[Segment] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
     waiting: int = 0
@@ -116,6 +116,18 @@ class _Job:
     file: _File
     window: Window
     retry: int = 0
+
+
+@dataclass
+class _Outcome:
+    """What became of a window: its text, what is to be told, and stretches to decode again."""
+
+    attempt: "_Attempt | None" = None
+    notes: list[Note] = field(default_factory=list)
+    again: list[Window] = field(default_factory=list)
+
+    def note(self, window: Window, action: Literal["retried", "dropped", "warning"], reason: str) -> None:
+        self.notes.append(Note(window.start_s, window.end_s, action, reason))
 
 
 @dataclass(frozen=True)
@@ -168,35 +180,46 @@ class _Run:
         for source in sources:
             file = _File(str(source) if isinstance(source, str) else "audio", self.options.language)
             waiting.append(file)
-            try:
-                for item in self._read(source, file):
-                    self._take(file, item)
-                    while len(self.queue) >= self.options.batch_size:
-                        self._decode()
-            except MmxError as e:
-                file.error = e
-                self.queue = [j for j in self.queue if j.file is not file]
-                if self.on_error is None:
-                    raise
-                self.on_error(file.name, e)
+            items = self._read(source, file)
+            while (item := self._next(items, file)) is not None:
+                self._take(file, item)
+                while len(self.queue) >= self.options.batch_size:
+                    self._decode()
             file.read = True
             yield from self._complete(waiting)
         while self.queue:
             self._decode()
         yield from self._complete(waiting)
 
+    def _next(self, items: Iterator[Window | Gap], file: _File) -> Window | Gap | None:
+        """The next stretch of the file, None at its end or when it cannot be read on."""
+        try:
+            return next(items, None)
+        except MmxError as e:
+            file.error = e
+            self.queue = [j for j in self.queue if j.file is not file]
+            if self.on_error is None:
+                raise
+            self.on_error(file.name, e)
+            return None
+
     def _read(self, source: Source, file: _File) -> Iterator[Window | Gap]:
         with open_audio(source) as reader:
-            file.name = reader.name
+            file.name, file.total_s = reader.name, reader.duration_s
             yield from split(self._metered(reader, file), vad() if self.options.vad else None, SEGMENTS)
             file.notes += [Note(file.duration_s, file.duration_s, "warning", w) for w in reader.warnings]
 
     def _metered(self, reader: AudioReader, file: _File) -> Iterator[np.ndarray]:
         for block in reader:
             file.duration_s += len(block) / RATE
-            if self.on_progress:
-                self.on_progress(Progress(file.name, file.duration_s, reader.duration_s))
+            self._tell(file)
             yield block
+
+    def _tell(self, file: _File) -> None:
+        """Report how far the file is decoded, which may be behind what is read."""
+        if self.on_progress:
+            queued = (j.window.start_s for j in self.queue if j.file is file)
+            self.on_progress(Progress(file.name, min(queued, default=file.duration_s), file.total_s))
 
     def _take(self, file: _File, item: Window | Gap) -> None:
         if isinstance(item, Gap):
@@ -237,6 +260,8 @@ class _Run:
                 job.file.waiting += 1
                 again.append(_Job(job.file, part, job.retry + 1))
         self.queue = again + self.queue
+        for file in {id(j.file): j.file for j in jobs}.values():
+            self._tell(file)
 
 
 SEGMENTS = SegmentOptions()
@@ -263,18 +288,15 @@ def check(model: Model, options: Options) -> None:
     if options.language and options.language not in tokenizer.language_ids and tokenizer.multilingual:
         raise InputError(f"expected a language that {model.name} has, got {options.language!r}")
     if options.language not in (None, "en") and not tokenizer.multilingual:
-        raise InputError(
-            f"expected English for {model.name}, got {options.language!r}: use a model without .en"
-        )
+        raise InputError(f"expected English for {model.name}, got {options.language!r}: use a model without .en")
 
 
 class WindowDecoder:
     """Decodes a batch of windows: encoder, language, search with fallback, segments and words."""
 
     MAX_RETRY = 2
-    MISSED_S = (
-        2.5  # silences up to 2 s stay inside a window, so a longer stretch without text has lost speech
-    )
+    SPLIT_S = 8.0  # windows longer than this are split when their text repeats itself
+    MISSED_S = 2.5  # silences up to 2 s stay inside a window, so a longer stretch without text has lost speech
 
     def __init__(self, model: Model, options: Options):
         self.model, self.options = model, options
@@ -306,26 +328,20 @@ class WindowDecoder:
         """Segments and notes of each job on its file's clock, and the stretches that must be decoded again."""
         memory = self._encode([j.window.samples for j in jobs])
         shared = self._languages(jobs, memory)
-        attempts, notes = self._search(jobs, memory, shared)
-        spoken = [self._segments(a) if a else [] for a in attempts]
-        timed = (
-            self._words(jobs, spoken, memory, shared) if self.options.word_timestamps else [[] for _ in jobs]
-        )
+        outcomes = self._search(jobs, memory, shared)
+        spoken = [self._pieces(o.attempt) if o.attempt else [] for o in outcomes]
+        timed: list[list[Sequence[align.TimedWord]]] = [[()] * len(pieces) for pieces in spoken]
+        if self.options.word_timestamps:
+            timed = self._words(jobs, spoken, memory, shared)
         out = []
-        for job, attempt, pieces, words, said in zip(jobs, attempts, spoken, timed, notes, strict=True):
-            segments = (
-                [
-                    self._on_clock(job, attempt, p, w)
-                    for p, w in zip(pieces, words or [()] * len(pieces), strict=True)
-                ]
-                if attempt
-                else []
-            )
-            missed = self._missed(job, pieces) if attempt else []
-            said += [
-                Note(m.start_s, m.end_s, "retried", "speech without text in the first pass") for m in missed
-            ]
-            out.append((segments, said, missed))
+        for job, o, pieces, words in zip(jobs, outcomes, spoken, timed, strict=True):
+            segments: list[Segment] = []
+            if o.attempt:
+                segments = [self._on_clock(job, o.attempt, p, w) for p, w in zip(pieces, words, strict=True)]
+                missed = self._missed(job, pieces)
+                o.again += missed
+                o.notes += [Note(m.start_s, m.end_s, "retried", "speech without text") for m in missed]
+            out.append((segments, o.notes, o.again))
         return out
 
     def _encode(self, waves: Sequence[np.ndarray]) -> Seq:
@@ -345,9 +361,7 @@ class WindowDecoder:
     def _languages(self, jobs: Sequence[_Job], memory: Seq) -> State:
         """Fix the language of files that have none yet; returns the decoder's keys and values of the memory."""
         state = self.model.decoder.init_state(len(jobs), 1)
-        logits = self.model.decoder(
-            torch.full((len(jobs), 1), self.tok.sot, device=self.device), memory, state
-        )
+        logits = self.model.decoder(torch.full((len(jobs), 1), self.tok.sot, device=self.device), memory, state)
         codes = list(self.tok.language_ids) if self.tok.multilingual else ["en"]
         ids = [self.tok.language_ids[c] for c in codes] if self.tok.multilingual else [0]
         probs = logits[:, 0, ids].float().softmax(-1).cpu()
@@ -362,67 +376,74 @@ class WindowDecoder:
     def _prefix(self, job: _Job) -> list[int]:
         return [*self.prompt, *self.tok.prompt(job.file.language, self.options.task, timestamps=True)]
 
-    def _search(
-        self, jobs: Sequence[_Job], memory: Seq, shared: State
-    ) -> tuple[list[_Attempt | None], list[list[Note]]]:
-        """The best acceptable attempt of each window, None where there was no speech; failures are tried hotter."""
-        from mmx.state import select
-
-        best: list[_Attempt | None] = [None] * len(jobs)
-        notes: list[list[Note]] = [[] for _ in jobs]
+    def _search(self, jobs: Sequence[_Job], memory: Seq, shared: State) -> "list[_Outcome]":
+        """The best acceptable attempt of each window; failures are tried again at higher temperatures."""
+        outcomes = [_Outcome() for _ in jobs]
         todo = list(range(len(jobs)))
-        for i, temperature in enumerate(self.options.temperature):
+        for temperature in self.options.temperature:
+            found = self._attempts(jobs, todo, memory, shared, temperature)
+            todo = [r for r, a in zip(todo, found, strict=True) if not self._settled(jobs[r], a, outcomes[r])]
             if not todo:
-                break
-            index = torch.tensor(todo, device=self.device)
-            part = (memory, shared) if len(todo) == len(jobs) else (memory.rows(index), select(shared, index))
-            found = self._attempts([jobs[r] for r in todo], *part, temperature)
-            failed = []
-            for row, attempt in zip(todo, found, strict=True):
-                reason = self._failure(attempt)
-                best[row] = self._better(best[row], attempt)
-                if reason is None:
-                    best[row] = attempt
-                    continue
-                window = jobs[row].window
-                if self._silent(attempt):
-                    best[row] = None
-                    why = f"no speech (p={attempt.no_speech_prob:.2f}, log-probability {attempt.hypothesis.avg_log_prob:.2f})"
-                    notes[row].append(Note(window.start_s, window.end_s, "dropped", why))
-                    continue
-                last = i + 1 == len(self.options.temperature)
-                why = f"{reason} at temperature {temperature:g}" + ("; kept the best attempt" if last else "")
-                notes[row].append(Note(window.start_s, window.end_s, "warning" if last else "retried", why))
-                failed.append(row)
-            todo = failed
-        for row in todo:  # still failing at every temperature
-            attempt = best[row]
-            if attempt and attempt.compression_ratio > self.options.compression_ratio_threshold:
-                best[row] = None
-                window = jobs[row].window
-                notes[row].append(
-                    Note(window.start_s, window.end_s, "dropped", "repetition loop at every temperature")
-                )
-        return best, notes
+                return outcomes
+        looping = [r for r in todo if self._repeats(outcomes[r].attempt)]
+        found = self._attempts(jobs, looping, memory, shared, 0.0, no_repeat_ngram=4)
+        for row, attempt in zip(looping, found, strict=True):
+            outcomes[row].attempt = attempt
+        for row in todo:
+            how = "repetitions were forbidden" if row in looping else "the best attempt was kept"
+            outcomes[row].note(jobs[row].window, "warning", f"failed at every temperature; {how}")
+        return outcomes
+
+    def _settled(self, job: _Job, attempt: _Attempt, outcome: "_Outcome") -> bool:
+        """Whether an attempt ends the search for its window."""
+        window, score = job.window, attempt.hypothesis.avg_log_prob
+        reason = self._failure(attempt)
+        if reason is None:
+            outcome.attempt = attempt
+            return True
+        if self._silent(attempt):
+            outcome.attempt = None
+            why = f"no speech (p={attempt.no_speech_prob:.2f}, log-probability {score:.2f})"
+            outcome.note(window, "dropped", why)
+            return True
+        # People do repeat themselves. In a shorter window a true repetition shows up as what it is, and a loop of the
+        # model's own making has less to feed on, so this comes before heat, which only garbles what was really said.
+        if self._repeats(attempt) and window.duration_s > self.SPLIT_S and job.retry < self.MAX_RETRY:
+            outcome.attempt, outcome.again = None, list(halves(window))
+            outcome.note(window, "retried", f"{reason}: decoded again in two halves")
+            return True
+        outcome.attempt = self._better(outcome.attempt, attempt)
+        outcome.note(window, "retried", f"{reason} at temperature {attempt.temperature:g}")
+        return False
 
     def _attempts(
-        self, jobs: Sequence[_Job], memory: Seq, shared: State, temperature: float
+        self,
+        jobs: Sequence[_Job],
+        rows: Sequence[int],
+        memory: Seq,
+        shared: State,
+        temperature: float,
+        no_repeat_ngram: int = 0,
     ) -> list[_Attempt]:
+        """Decode some rows of the batch."""
+        if not rows:
+            return []
+        if len(rows) < len(jobs):
+            index = torch.tensor(rows, device=self.device)
+            memory, shared = memory.rows(index), select(shared, index)
         o = self.options
-        prefix = torch.tensor([self._prefix(j) for j in jobs], device=self.device)
-        room = self.model.decoder.ctx - prefix.shape[1] - 1
+        prefix = torch.tensor([self._prefix(jobs[r]) for r in rows], device=self.device)
         how = SearchOptions(
             beam_size=o.beam_size,
             best_of=o.best_of,
             patience=o.patience,
             length_penalty=o.length_penalty,
             temperature=temperature,
-            max_tokens=min(o.max_tokens, room),
+            max_tokens=min(o.max_tokens, self.model.decoder.ctx - prefix.shape[1] - 1),
+            no_repeat_ngram=no_repeat_ngram,
         )
-        sot = len(self.prompt)
-        result = search(
-            self.model.decoder, memory, prefix, self.tok.eot, how, self.filters, shared=shared, at=(sot, -1)
-        )
+        at = (len(self.prompt), -1)
+        result = search(self.model.decoder, memory, prefix, self.tok.eot, how, self.filters, shared, at)
         silence = result.prefix_logits[:, 0].float().softmax(-1)[:, self.tok.no_speech].tolist()
         out = []
         for hypotheses, p in zip(result.rows, silence, strict=True):
@@ -430,8 +451,11 @@ class WindowDecoder:
             out.append(_Attempt(hypotheses[0], text, temperature, compression_ratio(text), p))
         return out
 
+    def _repeats(self, a: _Attempt | None) -> bool:
+        return a is not None and a.compression_ratio > self.options.compression_ratio_threshold
+
     def _failure(self, a: _Attempt) -> str | None:
-        if a.compression_ratio > self.options.compression_ratio_threshold:
+        if self._repeats(a):
             return f"repetition (compression ratio {a.compression_ratio:.1f})"
         if a.hypothesis.avg_log_prob < self.options.logprob_threshold:
             return f"low confidence (log-probability {a.hypothesis.avg_log_prob:.2f})"
@@ -443,11 +467,11 @@ class WindowDecoder:
 
     def _better(self, a: _Attempt | None, b: _Attempt) -> _Attempt:
         def badness(x: _Attempt) -> tuple[bool, float]:
-            return x.compression_ratio > self.options.compression_ratio_threshold, -x.hypothesis.avg_log_prob
+            return self._repeats(x), -x.hypothesis.avg_log_prob
 
         return b if a is None or badness(b) < badness(a) else a
 
-    def _segments(self, attempt: _Attempt) -> list["_Piece"]:
+    def _pieces(self, attempt: _Attempt) -> list["_Piece"]:
         """Cut the tokens at the time tokens; times in seconds on the window's clock, None where none was written."""
         out: list[_Piece] = []
         start: float | None = None
@@ -467,20 +491,11 @@ class WindowDecoder:
 
     def _on_clock(self, job: _Job, a: _Attempt, piece: "_Piece", words: Sequence[align.TimedWord]) -> Segment:
         window = job.window
-        start_s = window.file_time(min(piece.start_s or 0.0, window.duration_s), "start")
-        end = window.duration_s if piece.end_s is None else min(piece.end_s, window.duration_s)
-        end_s = max(window.file_time(end, "end"), start_s)
-        timed = tuple(
-            Word(
-                w.text,
-                s := window.file_time(w.start_s, "start"),
-                max(s, window.file_time(w.end_s, "end")),
-                w.probability,
-            )
-            for w in words
-        )
+        begin, end = piece.start_s or 0.0, window.duration_s if piece.end_s is None else piece.end_s
+        start_s, end_s = window.file_span(min(begin, window.duration_s), min(max(begin, end), window.duration_s), 0.5)
+        timed = tuple(Word(w.text, *window.file_span(w.start_s, w.end_s, math.inf), w.probability) for w in words)
         if timed:  # words know better than time tokens where a segment begins and ends
-            start_s, end_s = timed[0].start_s, max(w.end_s for w in timed)
+            start_s, end_s = min(w.start_s for w in timed), max(w.end_s for w in timed)
         return Segment(
             start_s=start_s,
             end_s=end_s,
@@ -510,7 +525,7 @@ class WindowDecoder:
 
     def _words(
         self, jobs: Sequence[_Job], spoken: Sequence[Sequence["_Piece"]], memory: Seq, shared: State
-    ) -> list[list[list[align.TimedWord]]]:
+    ) -> list[list[Sequence[align.TimedWord]]]:
         """Timed words of each piece of each window, from one teacher-forced pass over the batch."""
         heads = self.model.card.alignment_heads if self.model.card else ()
         if not heads:
@@ -520,10 +535,8 @@ class WindowDecoder:
         head = [[*self.tok.prompt(j.file.language, self.options.task, timestamps=False)] for j in jobs]
         rows = [torch.tensor([*h, *t, self.tok.eot]) for h, t in zip(head, texts, strict=True)]
         tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.tok.eot)
-        scores, probs = self.model.decoder.cross_weights(
-            tokens.to(self.device), memory, heads, shared, self.tok.eot
-        )
-        out: list[list[list[align.TimedWord]]] = []
+        scores, probs = self.model.decoder.cross_weights(tokens.to(self.device), memory, heads, shared, self.tok.eot)
+        out: list[list[Sequence[align.TimedWord]]] = []
         for row, (job, text) in enumerate(zip(jobs, texts, strict=True)):
             n0 = len(head[row]) - 1
             n = n0 + len(text) + 2
@@ -551,7 +564,7 @@ class _Piece:
     tokens: tuple[int, ...]
 
 
-def _by_piece(words: Sequence[align.TimedWord], lengths: Sequence[int]) -> list[list[align.TimedWord]]:
+def _by_piece(words: Sequence[align.TimedWord], lengths: Sequence[int]) -> list[Sequence[align.TimedWord]]:
     """Deal the words out to pieces of so many tokens each; a word that straddles two belongs to the first."""
     out: list[list[align.TimedWord]] = [[] for _ in lengths]
     ends = np.cumsum(lengths)

@@ -159,9 +159,7 @@ class SileroVad(nn.Module):
             return out_BTC, (h[0], c[0])
         # Not reached when no row has a frame: the chunk loop runs only as far as the longest row.
         rows = frames_B.nonzero().squeeze(1)
-        packed = pack_padded_sequence(
-            x_BTC[rows], frames_B[rows].cpu(), batch_first=True, enforce_sorted=False
-        )
+        packed = pack_padded_sequence(x_BTC[rows], frames_B[rows].cpu(), batch_first=True, enforce_sorted=False)
         packed, (h_rows, c_rows) = self.lstm(packed, (h[rows][None], c[rows][None]))
         out_rows, _ = pad_packed_sequence(packed, batch_first=True, total_length=x_BTC.shape[1])
         out_BTC = torch.zeros_like(x_BTC).index_copy(0, rows, out_rows)
@@ -180,17 +178,13 @@ def load(path: str | Path | None = None) -> SileroVad:
     """
     path = weights_path() if path is None else Path(path)
     if not path.is_file():
-        raise ModelNotFoundError(
-            f"expected the Silero VAD weights in {path}, found no such file: {_REINSTALL}"
-        )
+        raise ModelNotFoundError(f"expected the Silero VAD weights in {path}, found no such file: {_REINSTALL}")
     with torch.device("meta"):
         model = SileroVad()
     try:
         model.load_state_dict(convert(_read(path)), strict=True, assign=True)
     except (zipfile.BadZipFile, pickle.UnpicklingError, KeyError, RuntimeError, TypeError, ValueError) as e:
-        raise CheckpointError(
-            f"expected the Silero VAD weights in {path}, got: {e}. Remedy: {_REINSTALL}"
-        ) from e
+        raise CheckpointError(f"expected the Silero VAD weights in {path}, got: {e}. Remedy: {_REINSTALL}") from e
     return model.eval().requires_grad_(False)
 
 
@@ -215,9 +209,7 @@ def convert(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for key, tensor in tensors.items():
         found = [(m, new) for rule, new in RULES if (m := re.fullmatch(rule, key))]
         if len(found) != 1:
-            raise CheckpointError(
-                f"expected each key to match one rule, got {key!r} with {len(found)}: {_REINSTALL}"
-            )
+            raise CheckpointError(f"expected each key to match one rule, got {key!r} with {len(found)}: {_REINSTALL}")
         match, new = found[0]
         if new is None:
             continue

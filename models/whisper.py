@@ -113,9 +113,7 @@ class Encoder(nn.Module):
         Silence is part of Whisper's input: the caller pads with zero samples, and every frame is attended to.
         """
         if seq.x.shape[1] > 2 * self.ctx:
-            raise ValueError(
-                f"expected at most {2 * self.ctx} mel frames, got {seq.x.shape[1]}: cut into windows"
-            )
+            raise ValueError(f"expected at most {2 * self.ctx} mel frames, got {seq.x.shape[1]}: cut into windows")
         x_BDT = seq.masked.to(self.conv1.weight.dtype).transpose(1, 2)
         x_BDM = F.gelu(self.conv2(F.gelu(self.conv1(x_BDT))))
         x_BMD = x_BDM.transpose(1, 2)
@@ -187,9 +185,7 @@ class Decoder(nn.Module):
             assert isinstance(layer, DecoderLayer)
             h = layer.attn_ln(x_RUD)
             x_RUD = x_RUD + layer.attn.grouped(h, cache.append(i, *layer.attn.keys_values(h)), groups)
-            x_RUD = x_RUD + layer.cross.grouped(
-                layer.cross_ln(x_RUD), self._cross(i, layer, memory, state), groups
-            )
+            x_RUD = x_RUD + layer.cross.grouped(layer.cross_ln(x_RUD), self._cross(i, layer, memory, state), groups)
             x_RUD = x_RUD + layer.mlp(layer.mlp_ln(x_RUD))
         return self.head(self.ln(x_RUD if at is None else x_RUD[:, list(at)]))
 
@@ -245,9 +241,7 @@ class Decoder(nn.Module):
             x_BUD = x_BUD + layer.cross.grouped(h, keys, groups)
             x_BUD = x_BUD + layer.mlp(layer.mlp_ln(x_BUD))
         rows = []
-        for hidden_UD, row in zip(
-            self.ln(x_BUD), tokens, strict=True
-        ):  # one row's logits at a time: they are large
+        for hidden_UD, row in zip(self.ln(x_BUD), tokens, strict=True):  # one row's logits at a time: they are large
             probs_UV = self.head(hidden_UD[:-1])[:, :below].float().softmax(-1)
             rows.append(probs_UV.gather(1, row[1:, None].clamp(max=probs_UV.shape[1] - 1))[:, 0])
         return torch.stack([found[h] for h in heads], dim=1), torch.stack(rows)
@@ -256,9 +250,7 @@ class Decoder(nn.Module):
         """An empty state for `batch` windows of `hypotheses` each, with room for `capacity` tokens before it grows."""
         like = self.positions
         head_width = like.shape[1] // self.heads
-        own = HypothesisCache.init(
-            batch, len(self.layers), self.heads, capacity, hypotheses, head_width, like
-        )
+        own = HypothesisCache.init(batch, len(self.layers), self.heads, capacity, hypotheses, head_width, like)
         return {"self": own, "memory": {}}
 
 
@@ -378,9 +370,7 @@ KEYS: dict[str, list[Rule]] = {
             for rule in (
                 Rule(rf"{side}/layer_norm/gamma", rf"{to}ln.weight"),
                 Rule(rf"{side}/layer_norm/beta", rf"{to}ln.bias"),
-                Rule(
-                    rf"{side}/layer_(\d+)/self_attention/layer_norm/gamma", rf"{to}layers.\1.attn_ln.weight"
-                ),
+                Rule(rf"{side}/layer_(\d+)/self_attention/layer_norm/gamma", rf"{to}layers.\1.attn_ln.weight"),
                 Rule(rf"{side}/layer_(\d+)/self_attention/layer_norm/beta", rf"{to}layers.\1.attn_ln.bias"),
                 Rule(
                     rf"{side}/layer_(\d+)/self_attention/linear_0/weight",
@@ -398,9 +388,7 @@ KEYS: dict[str, list[Rule]] = {
                     rf"{side}/layer_(\d+)/attention/linear_1/weight",
                     [rf"{to}layers.\1.cross.key.weight", rf"{to}layers.\1.cross.value.weight"],
                 ),
-                Rule(
-                    rf"{side}/layer_(\d+)/attention/linear_1/bias", [ZERO, rf"{to}layers.\1.cross.value.bias"]
-                ),
+                Rule(rf"{side}/layer_(\d+)/attention/linear_1/bias", [ZERO, rf"{to}layers.\1.cross.value.bias"]),
                 Rule(rf"{side}/layer_(\d+)/attention/linear_2/(.+)", rf"{to}layers.\1.cross.out.\2"),
                 Rule(rf"{side}/layer_(\d+)/ffn/layer_norm/gamma", rf"{to}layers.\1.mlp_ln.weight"),
                 Rule(rf"{side}/layer_(\d+)/ffn/layer_norm/beta", rf"{to}layers.\1.mlp_ln.bias"),
@@ -413,9 +401,7 @@ KEYS: dict[str, list[Rule]] = {
 """Published key to ours, by format."""
 
 
-def config_from(
-    format: str, meta: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
-) -> dict[str, int]:
+def config_from(format: str, meta: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
     """The `Config` numbers of a checkpoint that comes without a card, from what its format records.
 
     Args:

@@ -397,9 +397,7 @@ class _Law:
         if not holds:
             raise ContractError(check, message)
 
-    def same(
-        self, check: str, got: Sequence[Tensor], what: str, wanted: Sequence[Tensor] | None = None
-    ) -> None:
+    def same(self, check: str, got: Sequence[Tensor], what: str, wanted: Sequence[Tensor] | None = None) -> None:
         wanted = self.expected if wanted is None else wanted
         for row, (a, b) in enumerate(zip(got, wanted, strict=True)):
             shapes = f"{what}: row {row} has shape {tuple(a.shape)}, offline {tuple(b.shape)}"

@@ -108,9 +108,7 @@ def film(path: Path, sound: np.ndarray | None, seconds: float = 3.0) -> Path:
         picture.width, picture.height, picture.pix_fmt = 64, 48, "yuv420p"
         voice: Any = out.add_stream("aac", rate=RATE, layout="mono") if sound is not None else None
         for i in range(int(seconds * 10)):
-            frame: Any = av.VideoFrame.from_ndarray(
-                np.full((48, 64, 3), i * 8 % 256, np.uint8), format="rgb24"
-            )
+            frame: Any = av.VideoFrame.from_ndarray(np.full((48, 64, 3), i * 8 % 256, np.uint8), format="rgb24")
             frame.pts, frame.time_base = i, Fraction(1, 10)
             out.mux(picture.encode(frame))
         out.mux(picture.encode())
@@ -194,9 +192,7 @@ def test_brackets_in_a_real_name_are_no_glob(tmp_path: Path):
 @pytest.mark.parametrize(
     ("pattern", "words"), [("*.wav", "match"), ("", "empty name"), (".", "media files in the folder")]
 )
-def test_nothing_to_read_is_an_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str, words: str
-):
+def test_nothing_to_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str, words: str):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=words):
         expand([pattern])
@@ -315,9 +311,7 @@ def test_options_reach_the_decoder(mmx_cli: Cli, monkeypatch: pytest.MonkeyPatch
     ]  # fmt: skip
 
 
-def test_text_goes_to_its_file_while_the_bar_is_on_the_terminal(
-    mmx_cli: Cli, monkeypatch: pytest.MonkeyPatch
-):
+def test_text_goes_to_its_file_while_the_bar_is_on_the_terminal(mmx_cli: Cli, monkeypatch: pytest.MonkeyPatch):
     """As in `mmx transcribe talk.mp4 > talk.txt` in a terminal: the bar must not draw the text to itself."""
 
     class Terminal(io.StringIO):
@@ -462,9 +456,7 @@ def test_full_disk(mmx_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert is_sample((out / "a.txt").read_text("utf-8"))
 
 
-def test_a_full_disk_is_noticed_before_the_work(
-    mmx_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_full_disk_is_noticed_before_the_work(mmx_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     def full(fd: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -485,15 +477,11 @@ def test_output_folder_below_a_file(mmx_cli: Cli, tmp_path: Path):
 
 
 def test_missing_file_suggests_the_nearest(mmx_cli: Cli):
-    mmx_cli("transcribe", TALK.with_name("dashwod.flac")).refuses(
-        "no such file", "Did you mean 'dashwood.flac'?"
-    )
+    mmx_cli("transcribe", TALK.with_name("dashwod.flac")).refuses("no such file", "Did you mean 'dashwood.flac'?")
 
 
 def test_an_address_is_not_opened(mmx_cli: Cli):
-    mmx_cli("transcribe", "https://example.org/watch?v=1").refuses(
-        "https://example.org/watch?v=1", "Download it first"
-    )
+    mmx_cli("transcribe", "https://example.org/watch?v=1").refuses("https://example.org/watch?v=1", "Download it first")
 
 
 def test_text_under_a_wrong_name(mmx_cli: Cli, tmp_path: Path):
@@ -535,9 +523,7 @@ def test_nothing_is_invented_where_nobody_speaks(mmx_cli: Cli, tmp_path: Path, l
     assert ran.code == 0
     data = json.loads(ran.out)
     assert data["text"] == "" and data["segments"] == []
-    assert sum(n["end"] - n["start"] for n in data["notes"] if n["action"] == "skipped") == pytest.approx(
-        40, abs=0.1
-    )
+    assert sum(n["end"] - n["start"] for n in data["notes"] if n["action"] == "skipped") == pytest.approx(40, abs=0.1)
     assert all(n["reason"] for n in data["notes"])
 
 
@@ -578,9 +564,7 @@ def test_translation_into_what_the_model_cannot(mmx_cli: Cli):
 
 
 def test_unknown_model_suggests_the_nearest(mmx_cli: Cli):
-    mmx_cli("transcribe", SAMPLE, "--model", "whisper-bse").refuses(
-        "'whisper-bse'", "Did you mean 'whisper-base'?"
-    )
+    mmx_cli("transcribe", SAMPLE, "--model", "whisper-bse").refuses("'whisper-bse'", "Did you mean 'whisper-base'?")
 
 
 def test_weights_that_are_nowhere(mmx_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -704,10 +688,7 @@ def test_the_language_is_detected_and_written(heard: dict[str, dict[str, Any]], 
     assert cer(letters(pangram["text"]), letters(reference)) < PANGRAM[code], pangram["text"]
     if code in ("ja", "zh"):
         hello = heard[f"{code}/{HELLO[code]}"]
-        assert (
-            cer(letters(hello["text"]), letters((root / code / f"{HELLO[code]}.txt").read_text("utf-8")))
-            < 0.2
-        )
+        assert cer(letters(hello["text"]), letters((root / code / f"{HELLO[code]}.txt").read_text("utf-8"))) < 0.2
     kana = re.search("[\u3041-\u30ff]", pangram["text"])
     assert bool(kana) == (code == "ja")
 
@@ -725,9 +706,7 @@ def test_translation_is_english(mmx_cli: Cli, code: str):
     assert ran.out.isascii() and all(w in plain(ran.out).split() for w in words), ran.out
 
 
-def test_an_interrupt_that_ffmpeg_swallows_still_counts(
-    mmx_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_an_interrupt_that_ffmpeg_swallows_still_counts(mmx_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """PyAV drops a KeyboardInterrupt that is raised while it reads, and gives silence instead."""
     from mmx import media
 

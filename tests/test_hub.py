@@ -35,9 +35,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def hub_is(
-    monkeypatch: pytest.MonkeyPatch, cached: Path | None = None, online: Path | None = None
-) -> list[str]:
+def hub_is(monkeypatch: pytest.MonkeyPatch, cached: Path | None = None, online: Path | None = None) -> list[str]:
     """Replace huggingface_hub by folders; returns the log of what was asked of it."""
     log: list[str] = []
 
@@ -77,9 +75,7 @@ PACKAGED = Weights(
     extra="fake",
     sha256=DIGEST,
 )
-HUBBED = Weights(
-    format="hf", repo="somebody/something", files=("model.safetensors",), tokenizer="tokenizer.json"
-)
+HUBBED = Weights(format="hf", repo="somebody/something", files=("model.safetensors",), tokenizer="tokenizer.json")
 
 
 def card(*weights: Weights) -> Card:
@@ -112,9 +108,7 @@ def folder(tmp_path: Path) -> Path:
 # -------------------- order
 
 
-def test_an_installed_package_comes_first(
-    packages: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_installed_package_comes_first(packages: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = hub_is(monkeypatch, cached=folder, online=folder)
     found = hub.locate(card(HUBBED, PACKAGED))
     assert found.how == "package fake-weights-one, fake-weights-two"
@@ -166,9 +160,7 @@ def test_no_download_means_no_question(folder: Path, monkeypatch: pytest.MonkeyP
 def test_a_path_beats_a_card_of_the_same_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "whisper-base").mkdir()
-    with pytest.raises(
-        ModelNotFoundError, match=r"model\.safetensors.* in the folder whisper-base, got \[\]"
-    ):
+    with pytest.raises(ModelNotFoundError, match=r"model\.safetensors.* in the folder whisper-base, got \[\]"):
         api.load("whisper-base")
 
 
@@ -182,9 +174,7 @@ def test_when_nothing_works_the_error_names_each_source_and_the_remedy(site: Pat
     message = str(caught.value)
     assert "expected weights for fake" in message
     assert "package fake-weights-two: not installed" in message
-    assert (
-        "hub somebody/something: cannot be downloaded (ConnectionError: Name or service not known)" in message
-    )
+    assert "hub somebody/something: cannot be downloaded (ConnectionError: Name or service not known)" in message
     assert "pip install 'mmx[fake]'" in message
     assert "connect to the network" in message
     assert "give the path of a downloaded checkpoint" in message
@@ -461,9 +451,7 @@ def assert_loads(path: Path, model: nn.Module) -> None:
     assert not loaded.training
 
 
-def test_a_checkpoint_loads_through_the_cache_and_heals(
-    checkpoint: tuple[Path, nn.Module], cache: Path
-) -> None:
+def test_a_checkpoint_loads_through_the_cache_and_heals(checkpoint: tuple[Path, nn.Module], cache: Path) -> None:
     assert_loads(*checkpoint)
     (folder,) = (cache / "models").iterdir()
     assert_loads(*checkpoint)

@@ -162,9 +162,7 @@ FILES = [
 
 
 @pytest.mark.parametrize(("name", "codec", "rate", "video"), FILES, ids=[f[0] for f in FILES])
-def test_file_has_its_length_moments_and_pitch(
-    tmp_path: Path, name: str, codec: str, rate: int, video: str | None
-):
+def test_file_has_its_length_moments_and_pitch(tmp_path: Path, name: str, codec: str, rate: int, video: str | None):
     path = tmp_path / name
     write(path, codec, sound(rate)[None], rate, video=video)
     with open_audio(path) as reader:
@@ -181,9 +179,7 @@ def test_mpeg_ts_starts_at_zero_though_its_clock_does_not(tmp_path: Path):
     head, path2 = read_audio(path), tmp_path / "only.ts"
     assert onsets_s(head)[0] == pytest.approx(5.0 + CLICKS_S[0], abs=0.1)  # the film began at 0
     write(path2, "aac", sound(48_000)[None], 48_000, start_s=5.0)
-    assert onsets_s(read_audio(path2))[0] == pytest.approx(
-        CLICKS_S[0], abs=0.03
-    )  # AAC's warm-up is not declared
+    assert onsets_s(read_audio(path2))[0] == pytest.approx(CLICKS_S[0], abs=0.03)  # AAC's warm-up is not declared
 
 
 def test_stereo_8_khz_is_the_mean_of_both(tmp_path: Path):
@@ -206,9 +202,7 @@ def test_six_channels_at_44100_are_averaged(tmp_path: Path, codec: str):
     np.testing.assert_allclose(samples, expected[: len(samples)], atol=2e-4)
 
 
-@pytest.mark.parametrize(
-    ("source_hz", "rate"), [(44_100, 16_000), (48_000, 22_050), (8_000, 48_000), (16_000, 16_000)]
-)
+@pytest.mark.parametrize(("source_hz", "rate"), [(44_100, 16_000), (48_000, 22_050), (8_000, 48_000), (16_000, 16_000)])
 def test_length_at_any_rate(source_hz: int, rate: int):
     count = 3 * source_hz + 17
     samples = read_audio(wav(np.zeros(count, np.float32), source_hz), rate=rate)
@@ -250,9 +244,7 @@ def test_lost_packets_are_silence(tmp_path: Path, name: str, codec: str):
     path = tmp_path / name
     write(path, codec, sound(48_000)[None], 48_000, lost_s=(1.7, 2.2))
     samples = read_audio(path)
-    assert onsets_s(samples) == pytest.approx(
-        list(CLICKS_S), abs=0.03
-    )  # mp4 rounds the hole to whole packets
+    assert onsets_s(samples) == pytest.approx(list(CLICKS_S), abs=0.03)  # mp4 rounds the hole to whole packets
     assert np.abs(samples[round(1.8 * 16_000) : round(2.15 * 16_000)]).max() < 1e-3
     assert len(samples) / 16_000 == pytest.approx(LENGTH_S, abs=0.06)
 
@@ -395,9 +387,7 @@ STREAMS = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("codec", "container", "more"), STREAMS, ids=[f"{s[1]}{i}" for i, s in enumerate(STREAMS)]
-)
+@pytest.mark.parametrize(("codec", "container", "more"), STREAMS, ids=[f"{s[1]}{i}" for i, s in enumerate(STREAMS)])
 def test_stdin_from_a_pipe(monkeypatch: pytest.MonkeyPatch, codec: str, container: str, more: dict):
     data = encoded(codec, container, **more)
     pipe = types.SimpleNamespace(buffer=Pipe(data), isatty=lambda: False)
@@ -420,10 +410,7 @@ def test_stdin_of_a_real_process():
 
 def test_import_is_light():
     code = "import mmx.media, sys; print({'av', 'soxr', 'torch', 'soundfile'} & set(sys.modules))"
-    assert (
-        subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.strip()
-        == b"set()"
-    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.strip() == b"set()"
 
 
 def test_open_files_are_read_from_where_they_stand_and_left_open(tmp_path: Path):
@@ -592,9 +579,7 @@ def test_encrypted_unknown_and_garbage_codecs(tmp_path: Path):
     ],
 )
 def test_cut_file_gives_what_is_there_and_says_so(codec: str, container: str, words: str):
-    more: dict[str, Any] = (
-        {"video": "libvpx"} if container == "webm" else {}
-    )  # the film could be the longer one
+    more: dict[str, Any] = {"video": "libvpx"} if container == "webm" else {}  # the film could be the longer one
     data = encoded(codec, container, **more)
     cut = data[: round(0.6 * len(data))]
     with open_audio(cut) as reader:

@@ -98,9 +98,7 @@ def test_half_weights_are_taken() -> None:
 def network() -> nn.Module:
     torch.manual_seed(0)
     inner = nn.ModuleDict({"a": nn.Linear(8, 8), "norm": nn.LayerNorm(8)})
-    return nn.Sequential(
-        nn.Linear(8, 8), nn.GELU(), nn.ModuleList([nn.Conv1d(8, 8, 1), inner]), nn.Embedding(3, 8)
-    )
+    return nn.Sequential(nn.Linear(8, 8), nn.GELU(), nn.ModuleList([nn.Conv1d(8, 8, 1), inner]), nn.Embedding(3, 8))
 
 
 def test_every_linear_below_is_replaced_and_nothing_else() -> None:

@@ -53,11 +53,7 @@ def commands(block: Block) -> list[str]:
 
 def is_setup(command: str) -> bool:
     words = shlex.split(command)
-    return (
-        words[:3] == ["python3", "-m", "venv"]
-        or "pip" in Path(words[0]).name
-        or words[0].endswith("bin/pytest")
-    )
+    return words[:3] == ["python3", "-m", "venv"] or "pip" in Path(words[0]).name or words[0].endswith("bin/pytest")
 
 
 def name(block: Block) -> str:
@@ -161,9 +157,7 @@ def test_ci_runs_the_readmes_test_command():
     """`.ci/run` takes the first line that ends so; it must be the second block, and the only one."""
     ending = re.search(r"grep -m 1 '([^']+)' README.md", (ROOT / ".ci" / "run").read_text("utf-8"))
     assert ending
-    hits = [
-        line for line in (ROOT / "README.md").read_text("utf-8").splitlines() if re.search(ending[1], line)
-    ]
+    hits = [line for line in (ROOT / "README.md").read_text("utf-8").splitlines() if re.search(ending[1], line)]
     assert hits == [[b for b in BLOCKS if b.page == "README.md"][1].code.strip()]
 
 
@@ -253,9 +247,7 @@ def test_formats_are_those_of_the_writers():
 # ---------------------------------------------------------------------------------------------- a quick start
 
 
-@pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["transcribe", "--help"], ["bench", "asr", "--help"]]
-)
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["transcribe", "--help"], ["bench", "asr", "--help"]])
 def test_help_imports_nothing_heavy(arguments: list[str]):
     code = (
         "import sys; from mmx.cli import main; rc = main(sys.argv[1:]);"
@@ -263,9 +255,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]):
         "print(heavy & set(sys.modules), file=sys.stderr);"
         "sys.exit(rc)"
     )
-    ran = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
-    )
+    ran = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stderr.strip()) == (0, "set()")
     assert ran.stdout
 

@@ -61,8 +61,7 @@ def test_txt_exactly():
 
 def test_srt_exactly():
     assert SMALL.to_srt() == (
-        "1\n00:00:00,000 --> 00:00:01,500\nHello, wörld.\n\n"
-        "2\n00:00:02,000 --> 00:00:03,250\nFish & <chips>\n\n"
+        "1\n00:00:00,000 --> 00:00:01,500\nHello, wörld.\n\n2\n00:00:02,000 --> 00:00:03,250\nFish & <chips>\n\n"
     )
 
 
@@ -133,9 +132,7 @@ def test_reads_the_json_of_openai_whisper():
         "segments": [{"id": 0, "seek": 0, "start": 0, "end": 2, "text": " Hi."}],
     }
     transcript = Transcript.from_dict(theirs)
-    assert (
-        transcript.text == "Hi." and transcript.duration_s == 2.0 and transcript.segments[0].language == "en"
-    )
+    assert transcript.text == "Hi." and transcript.duration_s == 2.0 and transcript.segments[0].language == "en"
 
 
 @pytest.mark.parametrize(

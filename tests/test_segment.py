@@ -322,9 +322,7 @@ def clips() -> list[np.ndarray]:
     if spec is None or not spec.submodule_search_locations:
         pytest.skip("needs the package pytest-audioeval: pip install 'mmx[test]'")
     out = []
-    for path in sorted(
-        (Path(next(iter(spec.submodule_search_locations))) / "samples" / "audio").glob("*/*.wav")
-    ):
+    for path in sorted((Path(next(iter(spec.submodule_search_locations))) / "samples" / "audio").glob("*/*.wav")):
         wav, rate_hz = soundfile.read(path, dtype="float32")
         wav = soxr.resample(wav, rate_hz, HZ)
         out.append((0.5 / np.abs(wav).max() * wav).astype(np.float32))

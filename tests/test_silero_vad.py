@@ -68,9 +68,7 @@ def frame_by_frame(reference, wav: Tensor) -> Tensor:
 @pytest.mark.parity
 @pytest.mark.parametrize("scale", [1.0, 0.1])
 def test_parity_with_the_package(vad, reference, speech, scale):
-    wav = scale * torch.cat(
-        [noise(9_000, 0), speech, torch.zeros(5_000), noise(120_001, 1, 0.3), clip("hi/ginti.wav")]
-    )
+    wav = scale * torch.cat([noise(9_000, 0), speech, torch.zeros(5_000), noise(120_001, 1, 0.3), clip("hi/ginti.wav")])
     ours, theirs = probabilities(vad, wav), frame_by_frame(reference, wav)
     assert len(wav) % 512 != 0  # the last frame is partial
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
@@ -154,9 +152,7 @@ def test_loading_leaves_the_process_alone():
         "print(torch.get_num_threads(), 'silero_vad' in sys.modules)"
     )
     root = Path(__file__).parent.parent
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=root
-    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=root)
     assert done.stdout.split() == ["2", "False"], done.stderr
 
 

@@ -22,7 +22,7 @@ TEXTS = [
     "Hello, world! It's 10:30 -- isn't it?",
     " to the time that this takes; I can't tell",
     "Grüße aus Köln, naïve café, Żółć",
-    "你好，世界。今天天气很好",  # noqa: RUF001
+    "你好，世界。今天天气很好",
     "これは日本語です。カタカナもひらがなも",
     "안녕하세요 여러분",
     "👨‍👩‍👧 😀🎉",
@@ -228,9 +228,7 @@ def random_texts(n: int) -> list[str]:
     ]
     chars = [chr(c) for a, b in spans for c in range(a, b)] + list("\n\t\r\u2028\u00a0\u200d") + [" "] * 100
     words = [" to", " the", " title", " twelve", " I'll", "ing", " café", "  ", "\n"]
-    return [
-        "".join(rng.choice(rng.choice([chars, words])) for _ in range(rng.randint(1, 30))) for _ in range(n)
-    ]
+    return ["".join(rng.choice(rng.choice([chars, words])) for _ in range(rng.randint(1, 30))) for _ in range(n)]
 
 
 @pytest.mark.parametrize("kind", ["tokenizer", "large", "english"])

@@ -181,9 +181,7 @@ SWAPS = {
     [(kind, swap) for kind, swaps in SWAPS.items() for swap in swaps],
     ids=lambda v: v if isinstance(v, str) else v[0],
 )
-def test_a_swapped_weight_is_noticed(
-    kind: str, swap: tuple[str, str], tmp_path: Path, tokenizer_file: Path
-) -> None:
+def test_a_swapped_weight_is_noticed(kind: str, swap: tuple[str, str], tmp_path: Path, tokenizer_file: Path) -> None:
     save, forward = KINDS[kind]
     pairs = outputs(save, forward, tmp_path, tokenizer_file, swap)
     assert not all(torch.allclose(got, wanted, rtol=1e-5, atol=1e-5) for wanted, got in pairs)
@@ -314,8 +312,7 @@ def real(tokenizer_file: Path) -> Real:
 
 
 DASHWOOD = (
-    "And Mr. John Dashwood had then leisure to consider how much there might be prudently in his power "
-    "to do for them."
+    "And Mr. John Dashwood had then leisure to consider how much there might be prudently in his power to do for them."
 )
 CLIPS = {
     "sample": (ROOT / "mmx/assets/sample.flac", None, "He was not an ill-disposed young man."),
