@@ -250,15 +250,15 @@ def _worker(engine: str, setup: Setup) -> None:
 
 
 def peak_mb() -> float:
-    """Peak resident memory of this process in MB."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        import psutil  # pyright: ignore[reportMissingModuleSource]
+    """Peak resident memory of this process in MB, without what its parent used before it."""
+    status = Path("/proc/self/status")
+    if status.exists():  # `getrusage` would report the parent's peak, which survives the fork
+        line = next(ln for ln in status.read_text().splitlines() if ln.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024 / 1e6
+    import psutil  # pyright: ignore[reportMissingModuleSource]
 
-        return psutil.Process().memory_info().peak_wset / 1e6
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+    memory = psutil.Process().memory_info()
+    return getattr(memory, "peak_wset", memory.rss) / 1e6
 
 
 class _Engine:

@@ -15,16 +15,11 @@ def supported() -> bool:
     return torch.backends.quantized.engine in ("x86", "fbgemm")
 
 
-OUTLIERS = 16
-"""One row in so many is quantized with the largest ones, apart from the rest."""
-
-
 class Int8Linear(nn.Module):
     """A drop-in for a trained `nn.Linear` at inference; its weight cannot be trained or saved.
 
     The weight is symmetric int8 per output row. Activations are quantized per call to 7 bits, which keeps the 16-bit
-    sums of AVX2's multiply-add from saturating. A few rows of a Transformer's activations are ten times larger than
-    the others and would coarsen them all, so in large inputs the largest rows are multiplied apart.
+    sums of AVX2's multiply-add from saturating.
     """
 
     def __init__(self, linear: nn.Linear):
@@ -40,24 +35,19 @@ class Int8Linear(nn.Module):
         self.packed = torch.ops.quantized.linear_prepack(quantized, bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = x.reshape(-1, self.in_features)
-        if len(rows) < 4 * OUTLIERS:
-            if x.dim() == 3 and x.shape[1] > 1:  # a prompt, whose first position is the large one
-                return torch.cat([self(position) for position in x.split(1, dim=1)], dim=1)
-            return torch.ops.quantized.linear_dynamic(x, self.packed, True)
-        low, high = torch.aminmax(rows, dim=1)
-        large = torch.maximum(high, -low).topk(len(rows) // OUTLIERS).indices
-        rest = rows.index_fill(0, large, 0.0)
-        out = torch.ops.quantized.linear_dynamic(rest, self.packed, True)
-        out[large] = torch.ops.quantized.linear_dynamic(rows[large], self.packed, True)
-        return out.view(*x.shape[:-1], self.out_features)
+        return torch.ops.quantized.linear_dynamic(x, self.packed, True)
 
 
 def quantize_linears(module: nn.Module) -> nn.Module:
-    """Replace every `nn.Linear` below `module`, in place, and return it."""
+    """Replace the `nn.Linear` layers below `module`, in place, and return it.
+
+    Layers that narrow stay as they are: they follow an activation function, whose output has rows ten times larger than
+    the others, and one scale for all would coarsen the rest (in Whisper's encoder these layers alone caused three
+    quarters of the squared error).
+    """
     for name, child in module.named_children():
-        if isinstance(child, nn.Linear):
-            setattr(module, name, Int8Linear(child))
-        else:
+        if not isinstance(child, nn.Linear):
             quantize_linears(child)
+        elif child.in_features <= child.out_features:
+            setattr(module, name, Int8Linear(child))
     return module

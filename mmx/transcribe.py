@@ -345,8 +345,8 @@ class WindowDecoder:
         return out
 
     def _encode(self, waves: Sequence[np.ndarray]) -> Seq:
-        """`(B, M, D)`. Each window is padded with silence to the 30 s that Whisper was trained on, and encoded alone,
-        which keeps the activations in the CPU's cache."""
+        """`(B, M, D)`. Each window is padded with silence to the 30 s that Whisper was trained on: given less, it drops
+        last sentences. Each is encoded alone, which keeps the activations in the CPU's cache."""
         encoder = self.model.encoders["speech"]
         n = encoder.ctx * encoder.stride * self.model.front["speech"].stride
         rows = []
