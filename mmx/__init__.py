@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from mmx.transcribe import Options
 
 __all__ = [
-    "Card", "MmxError", "Model", "Note", "Options", "Segment", "Seq", "Transcript", "Word", "__version__", "cards", "load",
+    "Card", "MmxError", "Model", "Note", "Options", "Segment", "Seq", "Transcript", "Word", "__version__", "cards",
+    "load",
 ]  # fmt: skip
 
 _HOME = {

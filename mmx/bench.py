@@ -3,6 +3,8 @@
 Every engine lives in a process of its own, so that its peak memory and cold start are its own; the rounds go around
 the engines, so that a noisy machine treats them alike, and the best round of each counts.
 """
+# The peers are optional and mostly untyped:
+# pyright: reportMissingImports=false, reportMissingModuleSource=false, reportAttributeAccessIssue=false
 
 import importlib.util
 import json
@@ -61,24 +63,24 @@ def _mmx(setup: Setup, dtype: str = "auto") -> Transcriber:
     import mmx
 
     torch.set_num_threads(setup.threads)
-    model = mmx.load("whisper-base", dtype=dtype, device="cpu")  # type: ignore[arg-type]
+    model = mmx.load("whisper-base", dtype=dtype, device="cpu")  # pyright: ignore[reportArgumentType]
     audio = np.load(setup.audio)
     return lambda: model.transcribe(audio, language=setup.language, beam_size=setup.beam_size).text
 
 
 def _openai(setup: Setup) -> Transcriber:
     import torch
-    import whisper  # pyright: ignore[reportMissingImports]
+    import whisper
 
     torch.set_num_threads(setup.threads)
     model = whisper.load_model(str(Path(setup.folder) / "base.pt"), device="cpu")
     audio = np.load(setup.audio)
     options = {"language": setup.language, "beam_size": setup.beam_size, "fp16": False}
-    return lambda: model.transcribe(audio, **options)["text"]
+    return lambda: str(model.transcribe(audio, **options)["text"])
 
 
 def _faster(setup: Setup, batched: bool = False) -> Transcriber:
-    from faster_whisper import BatchedInferencePipeline, WhisperModel  # pyright: ignore[reportMissingImports]
+    from faster_whisper import BatchedInferencePipeline, WhisperModel
 
     model = WhisperModel(str(Path(setup.folder) / "ct2"), device="cpu", compute_type="int8", cpu_threads=setup.threads)
     audio = np.load(setup.audio)
@@ -91,7 +93,7 @@ def _faster(setup: Setup, batched: bool = False) -> Transcriber:
 
 def _transformers(setup: Setup) -> Transcriber:
     import torch
-    from transformers import WhisperForConditionalGeneration, WhisperProcessor  # pyright: ignore
+    from transformers import WhisperForConditionalGeneration, WhisperProcessor
 
     torch.set_num_threads(setup.threads)
     folder = str(Path(setup.folder) / "hf")
@@ -181,7 +183,7 @@ def _filled(state: dict[str, Any], format: str) -> dict[str, Any]:
 
 def _export_openai(path: Path) -> None:
     import torch
-    from whisper.model import ModelDimensions, Whisper  # pyright: ignore[reportMissingImports]
+    from whisper.model import ModelDimensions, Whisper
 
     dims = ModelDimensions(80, 1500, 512, 8, 6, 51865, 448, 512, 8, 6)
     model = Whisper(dims)
@@ -189,7 +191,7 @@ def _export_openai(path: Path) -> None:
 
 
 def _export_hf(folder: Path) -> None:
-    from transformers import (  # pyright: ignore[reportMissingImports]
+    from transformers import (
         GenerationConfig,
         WhisperConfig,
         WhisperFeatureExtractor,
@@ -255,7 +257,7 @@ def peak_mb() -> float:
     if status.exists():  # `getrusage` would report the parent's peak, which survives the fork
         line = next(ln for ln in status.read_text().splitlines() if ln.startswith("VmHWM"))
         return int(line.split()[1]) * 1024 / 1e6
-    import psutil  # pyright: ignore[reportMissingModuleSource]
+    import psutil
 
     memory = psutil.Process().memory_info()
     return getattr(memory, "peak_wset", memory.rss) / 1e6
@@ -311,14 +313,14 @@ def matmul_gflops(threads: int) -> float:
     best = float("inf")
     for _ in range(20):
         begin = time.perf_counter()
-        a @ b
+        _ = a @ b
         best = min(best, time.perf_counter() - begin)
     return 2 * 1500 * 512 * 2048 / best / 1e9
 
 
 def word_error_rate(reference: str, text: str) -> float:
     """After Whisper's English normalization where openai-whisper is installed, else lower case without punctuation."""
-    import jiwer  # pyright: ignore[reportMissingImports]
+    import jiwer
 
     return jiwer.wer(normalize(reference), normalize(text))
 
@@ -326,7 +328,7 @@ def word_error_rate(reference: str, text: str) -> float:
 def normalize(text: str) -> str:
     """Comparable spelling of English text."""
     try:
-        from whisper.normalizers import EnglishTextNormalizer  # pyright: ignore[reportMissingImports]
+        from whisper.normalizers import EnglishTextNormalizer
     except ImportError:
         kept = (c if c.isalnum() or c in " '" else " " for c in text.lower())
         return " ".join("".join(kept).split())

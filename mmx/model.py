@@ -29,6 +29,8 @@ class Model(nn.Module):
         card: where the model came from.
     """
 
+    decoder: Any  # a `Decoder` that is also an nn.Module; families add what their verbs need (`ctx`, `cross_weights`)
+
     def __init__(
         self,
         *,
@@ -51,6 +53,10 @@ class Model(nn.Module):
     def name(self) -> str:
         """The card's name."""
         return self.card.name if self.card else type(self.decoder).__module__.rpartition(".")[2]
+
+    def stages(self, modality: str) -> tuple[Any, Any]:
+        """The front end and the encoder of a modality, with whatever attributes their family gives them."""
+        return self.front[modality], self.encoders[modality]
 
     def memory(self, inputs: Mapping[str, Seq]) -> Seq:
         """Encode raw inputs by modality (`{"speech": Seq (B, N)}`) to what the decoder reads, `(B, M, D)`."""

@@ -347,8 +347,8 @@ class WindowDecoder:
     def _encode(self, waves: Sequence[np.ndarray]) -> Seq:
         """`(B, M, D)`. Each window is padded with silence to the 30 s that Whisper was trained on: given less, it drops
         last sentences. Each is encoded alone, which keeps the activations in the CPU's cache."""
-        encoder = self.model.encoders["speech"]
-        n = encoder.ctx * encoder.stride * self.model.front["speech"].stride
+        front, encoder = self.model.stages("speech")
+        n = encoder.ctx * encoder.stride * front.stride
         rows = []
         for wave in waves:
             padded = torch.zeros(1, n)
@@ -572,7 +572,7 @@ def _by_piece(words: Sequence[align.TimedWord], lengths: Sequence[int]) -> list[
     for w in words:
         out[min(int(np.searchsorted(ends, at, side="right")), len(lengths) - 1)].append(w)
         at += len(w.tokens)
-    return out
+    return list(out)
 
 
 def compression_ratio(text: str) -> float:
