@@ -33,8 +33,8 @@ def load(
         model: a card's name (`mmx models` lists them) or the path of a checkpoint: a folder with
             `model.safetensors` or `model.bin`, or an OpenAI `.pt` file.
         device: auto, cpu, cuda, cuda:1, mps.
-        dtype: auto chooses float16 on a GPU, bfloat16 for the encoder on CPUs with matrix units for it, int8
-            linear layers on other x86 CPUs.
+        dtype: auto chooses float16 on a GPU; on a CPU int8 linear layers for the decoder and, for the encoder,
+            bfloat16 where the CPU has matrix units for it, else float32.
         download: whether a hub may be asked when nothing local has the weights.
 
     Raises:
@@ -176,7 +176,7 @@ def resolve_dtype(dtype: str, device: torch.device) -> Precision:
         return Precision("float16", "float16")
     if not supported():
         return Precision("float32", "float32")
-    return Precision("bfloat16" if has_bf16_units() else "int8", "int8")
+    return Precision("bfloat16" if has_bf16_units() else "float32", "int8")
 
 
 def has_bf16_units() -> bool:

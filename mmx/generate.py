@@ -167,7 +167,7 @@ def _advance(rows: "list[_Row]", owner: Sequence[int], logits_RV: Tensor, filter
     counts = [owner.count(b) for b in range(len(rows))]
     parts = logits_RV.split(counts)
     norm = logits_RV.logsumexp(-1).split(counts)
-    top = logits_RV.topk(k + 1, dim=-1)
+    top = logits_RV.topk(min(k + 1, logits_RV.shape[-1]), dim=-1)
     best = zip(top.values.split(counts), top.indices.split(counts), norm, strict=True)
     for row, logits, (values, tokens, lse) in zip(rows, parts, best, strict=True):
         if not row.live:

@@ -117,8 +117,8 @@ class Window:
             slack_s: infinity keeps only the piece that holds most of the span, which is right for a word.
         """
         held = [min(end_s, p.window_s + p.duration_s) - max(start_s, p.window_s) for p in self.pieces]
-        most = max(held)
-        kept = [p for p, h in zip(self.pieces, held, strict=True) if h == most or h > min(slack_s, most)]
+        most = held.index(max(held))
+        kept = [p for i, p in enumerate(self.pieces) if i == most or held[i] > slack_s]
         return _within(kept[0], start_s), max(_within(kept[0], start_s), _within(kept[-1], end_s))
 
 

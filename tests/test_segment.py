@@ -12,7 +12,7 @@ import torch
 
 from mmx.errors import InputError
 from mmx.models import silero_vad
-from mmx.segment import Gap, Piece, SegmentOptions, Window, split
+from mmx.segment import Gap, Piece, SegmentOptions, Window, cut, halves, split
 from mmx.seq import Seq
 from mmx.state import State
 
@@ -369,3 +369,43 @@ def test_samples_that_are_not_finite_do_not_deafen_the_detector(vad, clips):
     broken = x.copy()
     broken[100:103] = np.nan, np.inf, -np.inf
     same(list(split([x], vad)), list(split([broken], vad)))
+
+
+def joined() -> Window:
+    """Ten seconds from 10 to 15 s and from 40 to 45 s of a file; the quietest stretch is around 6.5 s."""
+    samples = np.random.default_rng(5).standard_normal(160_000).astype(np.float32)
+    samples[102_000:106_000] *= 0.01
+    return Window(samples, (Piece(0.0, 10.0, 5.0), Piece(5.0, 40.0, 5.0)), 3)
+
+
+@pytest.mark.parametrize(
+    ("start_s", "end_s", "slack_s", "expected"),
+    [
+        (1.0, 2.0, 0.5, (11.0, 12.0)),
+        (4.0, 5.2, 0.5, (14.0, 15.0)),  # an end set a little late does not reach over the cut
+        (4.8, 7.0, 0.5, (40.0, 42.0)),  # nor does a start set a little early
+        (4.0, 7.0, 0.5, (14.0, 42.0)),  # a segment may span it
+        (4.0, 7.0, float("inf"), (40.0, 42.0)),  # a word may not
+        (5.0, 5.0, float("inf"), (15.0, 15.0)),
+    ],
+)
+def test_a_span_is_not_stretched_over_a_cut(start_s: float, end_s: float, slack_s: float, expected: tuple):
+    assert joined().file_span(start_s, end_s, slack_s) == pytest.approx(expected)
+
+
+def test_a_cut_out_part_knows_its_place():
+    part = cut(joined(), 4.0, 6.0)
+    assert np.array_equal(part.samples, joined().samples[64_000:96_000])
+    assert [(p.window_s, p.file_s, p.duration_s) for p in part.pieces] == [(0.0, 14.0, 1.0), (1.0, 40.0, 1.0)]
+    with pytest.raises(ValueError, match="inside"):
+        cut(joined(), 11.0, 12.0)
+
+
+def test_halves_part_at_a_joint_else_where_it_is_quiet():
+    first, second = halves(joined())
+    assert (first.end_s, second.start_s) == (15.0, 40.0)
+    assert np.array_equal(np.concatenate([first.samples, second.samples]), joined().samples)
+    single = Window(joined().samples, (Piece(0.0, 10.0, 10.0),), 0)
+    first, second = halves(single)
+    assert first.duration_s == pytest.approx(6.5, abs=0.2)
+    assert np.array_equal(np.concatenate([first.samples, second.samples]), single.samples)

@@ -1,0 +1,148 @@
+"""Guards of the long-form decoder, on the default model: nothing lost, nothing invented, threads agree."""
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+import mmx
+from mmx.bench import word_error_rate
+from mmx.errors import InputError
+from mmx.generate import Hypothesis
+from mmx.segment import Piece, Window
+from mmx.transcribe import Options, WindowDecoder, _Attempt, _File, _Job, _Outcome, _Piece, check, transcribe
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "demos" / "dashwood.txt").read_text("utf-8")
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def model() -> mmx.Model:
+    return mmx.load()
+
+
+@pytest.fixture(scope="module")
+def wave() -> np.ndarray:
+    return soundfile.read(ROOT / "demos" / "dashwood.flac", dtype="float32")[0]
+
+
+def attempt(text: str = "", ratio: float = 1.0, score: float = -0.1, silence: float = 0.0) -> _Attempt:
+    return _Attempt(Hypothesis((), score, True), text, 0.0, ratio, silence)
+
+
+def job(seconds: float = 20.0, retry: int = 0) -> _Job:
+    samples = np.random.default_rng(0).standard_normal(int(seconds * 16_000)).astype(np.float32)
+    return _Job(_File("x", "en"), Window(samples, (Piece(0.0, 100.0, seconds),), 0), retry)
+
+
+def test_word_error_rate_of_the_shipped_recording(model: mmx.Model, wave: np.ndarray):
+    """The one error of whisper-base here is a slip of the reader, "a more a amiable"."""
+    assert word_error_rate(TEXT, model.transcribe(wave).text) <= 0.02
+
+
+def test_threads_on_one_model_agree_with_one_after_the_other(model: mmx.Model, wave: np.ndarray):
+    parts = [wave[:113_600], wave[121_600:169_440], wave[-60_640:]]
+    alone = [model.transcribe(p, language="en", beam_size=2) for p in parts]
+    found: list[mmx.Transcript | None] = [None] * 6
+    threads = [
+        threading.Thread(
+            target=lambda i=i: found.__setitem__(i, model.transcribe(parts[i % 3], language="en", beam_size=2))
+        )
+        for i in range(6)
+    ]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    for i, transcript in enumerate(found):
+        assert transcript is not None and transcript.segments == alone[i % 3].segments
+
+
+@pytest.fixture
+def decoder(model: mmx.Model) -> WindowDecoder:
+    return WindowDecoder(model, Options(language="en"))
+
+
+def test_a_text_that_repeats_is_decoded_again_in_halves_before_it_is_heated(decoder: WindowDecoder):
+    outcome, window = _Outcome(), job(20.0).window
+    assert decoder._settled(job(20.0), attempt("la " * 50, ratio=3.0), outcome)
+    first, second = outcome.again
+    assert np.array_equal(np.concatenate([first.samples, second.samples]), window.samples)
+    assert (first.start_s, second.end_s) == (window.start_s, window.end_s)
+    assert outcome.attempt is None and [n.action for n in outcome.notes] == ["retried"]
+
+
+@pytest.mark.parametrize("which", [job(5.0), job(20.0, retry=WindowDecoder.MAX_RETRY)], ids=["short", "tried"])
+def test_what_cannot_be_halved_is_heated_and_never_dropped(decoder: WindowDecoder, which: _Job):
+    outcome, loop = _Outcome(), attempt("la " * 50, ratio=3.0)
+    assert not decoder._settled(which, loop, outcome)
+    assert outcome.attempt is loop and not outcome.again
+
+
+def test_silence_is_dropped_with_its_reason(decoder: WindowDecoder):
+    outcome = _Outcome()
+    assert decoder._settled(job(), attempt("Thank you.", score=-2.0, silence=0.9), outcome)
+    assert outcome.attempt is None
+    assert [(n.action, n.start_s, n.end_s) for n in outcome.notes] == [("dropped", 100.0, 120.0)]
+    assert "no speech" in outcome.notes[0].reason
+
+
+def test_doubtful_speech_is_kept_and_tried_again(decoder: WindowDecoder):
+    outcome, weak, weaker = _Outcome(), attempt("a", score=-1.5), attempt("b", score=-3.0)
+    assert not decoder._settled(job(), weak, outcome)
+    assert not decoder._settled(job(), weaker, outcome)
+    assert outcome.attempt is weak and len(outcome.notes) == 2
+
+
+def test_a_stretch_without_text_is_decoded_again(decoder: WindowDecoder):
+    pieces = [_Piece(0.0, 5.0, (1,)), _Piece(5.5, 9.0, (1,)), _Piece(13.0, 16.0, (1,))]
+    found = [(round(w.start_s, 3), round(w.end_s, 3)) for w in decoder._missed(job(), pieces)]
+    assert found == [(109.0, 113.0), (116.0, 120.0)]
+    assert decoder._missed(job(retry=WindowDecoder.MAX_RETRY), pieces) == []
+    assert decoder._missed(job(), [_Piece(0.0, 19.0, (1,))]) == []
+
+
+def test_noise_gives_no_text(model: mmx.Model):
+    noise = np.random.default_rng(3).standard_normal(16_000 * 8).astype(np.float32) * 0.1
+    result = model.transcribe(noise)
+    assert result.text == ""
+    assert [(n.action, n.reason) for n in result.notes] == [("skipped", "no speech")]
+
+
+def test_prompts_steer_the_spelling(model: mmx.Model, wave: np.ndarray):
+    plain = model.transcribe(wave[:113_600], language="en").text
+    steered = model.transcribe(wave[:113_600], language="en", initial_prompt="Mister Jon Dashwoode said").text
+    assert "Mr. John Dashwood" in plain
+    assert steered != plain and "Dashwoode" in steered
+
+
+def test_files_keep_their_order_and_their_errors(model: mmx.Model, wave: np.ndarray, tmp_path: Path):
+    good = tmp_path / "good.wav"
+    soundfile.write(good, wave[-60_640:], 16_000)
+    bad = tmp_path / "bad.wav"
+    bad.write_text("no sound")
+    errors: list[str] = []
+    done = list(
+        transcribe(model, [str(bad), str(good), str(bad), str(good)], Options(language="en", beam_size=1),
+                   on_error=lambda name, e: errors.append(str(e)))
+    )  # fmt: skip
+    assert [Path(t.source).name for t in done] == ["good.wav", "good.wav"]
+    assert done[0].text == done[1].text != ""
+    assert len(errors) == 2 and all("bad.wav" in e for e in errors)
+
+
+@pytest.mark.parametrize("bad", [{"task": "sing"}, {"beam_size": 0}, {"language": "germn"}, {"temperature": ()}])
+def test_bad_options(bad: dict):
+    with pytest.raises(InputError, match="expected"):
+        Options(**bad)
+
+
+def test_a_model_that_cannot_translate_says_so(model: mmx.Model, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(model.tokenizer, "multilingual", False)
+    with pytest.raises(InputError, match="translate"):
+        check(model, Options(task="translate"))
+    with pytest.raises(InputError, match="English"):
+        check(model, Options(language="de"))
