@@ -694,7 +694,8 @@ def test_the_language_is_detected_and_written(heard: dict[str, dict[str, Any]], 
 
 
 COMMON = """
-the a and with of to if you is be by but not good hello world more please about over on this
+the a and with of to if you is be by but not good hello world more please about over on this that for us it in at are
+was were have has my your his her our from they what there here
 """
 ENGLISH = frozenset(COMMON.split())
 
