@@ -136,7 +136,7 @@ def test_files_keep_their_order_and_their_errors(model: mmx.Model, wave: np.ndar
 
 @pytest.mark.parametrize("bad", [{"task": "sing"}, {"beam_size": 0}, {"language": "germn"}, {"temperature": ()}])
 def test_bad_options(bad: dict):
-    with pytest.raises(InputError, match="(?i)expected"):
+    with pytest.raises(InputError, match=r"(?i)expected"):
         Options(**bad)
 
 
