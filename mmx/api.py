@@ -186,7 +186,7 @@ def has_bf16_units() -> bool:
     )
 
 
-_preparing = threading.Lock()
+_preparing = threading.Lock()  # quantizing silences a warning, which Python does for the whole process at once
 
 
 def prepare(model: Model, device: torch.device, precision: Precision) -> Model:

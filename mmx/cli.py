@@ -42,7 +42,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 DType = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, int8.")]
 Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to torch.")]
 SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Leave out files whose output is there already.")]
-NoVad = Annotated[bool, typer.Option("--vad/--no-vad", help="Skip what is not speech.")]
+Vad = Annotated[bool, typer.Option("--vad/--no-vad", help="Skip what is not speech.")]
 
 TEMPERATURES = "0,0.2,0.4,0.6,0.8,1"
 
@@ -76,7 +76,7 @@ def transcribe(
     initial_prompt: Prompt = None,
     hotwords: Hotwords = None,
     batch_size: BatchSize = 8,
-    vad: NoVad = True,
+    vad: Vad = True,
     device: Device = "auto",
     dtype: DType = "auto",
     threads: Threads = 0,
@@ -124,7 +124,7 @@ def translate(
     initial_prompt: Prompt = None,
     hotwords: Hotwords = None,
     batch_size: BatchSize = 8,
-    vad: NoVad = True,
+    vad: Vad = True,
     device: Device = "auto",
     dtype: DType = "auto",
     threads: Threads = 0,
