@@ -5,7 +5,7 @@ width, V vocabulary.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -84,19 +84,21 @@ def merge_heads(x_BHTC: Tensor) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Multi-head attention whose keys have no bias, as in Whisper.
+    """Multi-head attention.
 
     Args:
         width: D, divided evenly among `heads`.
+        heads: H.
+        key_bias: whether keys have a bias, which softmax cancels out; Whisper has none.
     """
 
-    def __init__(self, width: int, heads: int):
+    def __init__(self, width: int, heads: int, key_bias: bool = False):
         super().__init__()
         if width % heads:
             raise ValueError(f"expected a width divisible by {heads} heads, got {width}")
         self.heads = heads
         self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width, bias=False)
+        self.key = nn.Linear(width, width, bias=key_bias)
         self.value = nn.Linear(width, width)
         self.out = nn.Linear(width, width)
 
@@ -104,10 +106,10 @@ class Attention(nn.Module):
         """Keys and values of `x`, each `(B, H, T, C)`."""
         return split_heads(self.key(x_BTD), self.heads), split_heads(self.value(x_BTD), self.heads)
 
-    def forward(self, x_BTD: Tensor, k_BHMC: Tensor, v_BHMC: Tensor) -> Tensor:
-        """Attend from `x` to all of the given keys and values."""
+    def forward(self, x_BTD: Tensor, k_BHMC: Tensor, v_BHMC: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Attend from `x` to the keys and values: to all, or to those that `mask` `(B, 1, T or 1, M)` says."""
         q_BHTC = split_heads(self.query(x_BTD), self.heads)
-        return self.out(merge_heads(F.scaled_dot_product_attention(q_BHTC, k_BHMC, v_BHMC)))
+        return self.out(merge_heads(F.scaled_dot_product_attention(q_BHTC, k_BHMC, v_BHMC, attn_mask=mask)))
 
     def grouped(self, x_RUD: Tensor, keys: "Keys", groups: "Groups") -> Tensor:
         """Attend from hypotheses to the keys and values of the row that owns each; see `Groups`."""
@@ -121,10 +123,49 @@ class Attention(nn.Module):
 
 
 class FeedForward(nn.Sequential):
-    """Linear, GELU, Linear."""
+    """Linear, activation, Linear."""
 
-    def __init__(self, width: int, hidden: int):
-        super().__init__(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+    def __init__(self, width: int, hidden: int, activation: Callable[[], nn.Module] = nn.GELU):
+        super().__init__(nn.Linear(width, hidden), activation(), nn.Linear(hidden, width))
+
+
+class EncoderLayer(nn.Module):
+    """Pre-norm self-attention and feed-forward.
+
+    Args:
+        width: D.
+        heads: H.
+        hidden: width inside the feed-forward.
+        activation: of the feed-forward.
+        key_bias: see `Attention`.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        hidden: int,
+        activation: Callable[[], nn.Module] = nn.GELU,
+        key_bias: bool = False,
+    ):
+        super().__init__()
+        self.attn_ln = nn.LayerNorm(width)
+        self.attn = Attention(width, heads, key_bias)
+        self.mlp_ln = nn.LayerNorm(width)
+        self.mlp = FeedForward(width, hidden, activation)
+
+    def forward(self, x_BTD: Tensor, mask: Tensor | None = None) -> Tensor:
+        """`mask` `(B, 1, T or 1, T)` bool says who sees whom; everyone everyone when None."""
+        h = self.attn_ln(x_BTD)
+        x_BTD = x_BTD + self.attn(h, *self.attn.keys_values(h), mask)
+        return x_BTD + self.mlp(self.mlp_ln(x_BTD))
+
+
+def padding_mask(seq: Seq) -> Tensor | None:
+    """Which frames may be attended to, `(B, 1, 1, T)` bool; None when all rows are full, which is faster."""
+    if bool((seq.lengths == seq.x.shape[1]).all()):
+        return None
+    return seq.mask[:, None, None]
 
 
 class Keys(NamedTuple):

@@ -23,7 +23,7 @@ from torch import Tensor
 from mmx.card import Card, Weights
 from mmx.errors import CheckpointError, MmxWarning, ModelNotFoundError
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
 HUB_TIMEOUT_S = 10
 STALE_S = 24 * 3600
 """Age past which a temporary folder of the cache belongs to a process that was killed."""

@@ -7,7 +7,7 @@ V vocabulary, H heads, C head width.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmx.block import Attention, FeedForward, Groups, HypothesisCache, Keys, sinusoids
+from mmx.block import EncoderLayer, sinusoids
 from mmx.convert import ZERO, Rule
+from mmx.decoder import DecoderLayer, LearnedPositions, TextDecoder
 from mmx.features import mel_filterbank
 from mmx.model import Model
 from mmx.seq import Seq
-from mmx.state import State, subtree, tensor
+from mmx.state import State
 
 SAMPLE_RATE = 16_000
 N_FFT = 400
@@ -75,22 +76,6 @@ class LogMel(nn.Module):
         return {}
 
 
-class EncoderLayer(nn.Module):
-    """Pre-norm self-attention and feed-forward."""
-
-    def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.attn_ln = nn.LayerNorm(width)
-        self.attn = Attention(width, heads)
-        self.mlp_ln = nn.LayerNorm(width)
-        self.mlp = FeedForward(width, 4 * width)
-
-    def forward(self, x_BMD: Tensor) -> Tensor:
-        h = self.attn_ln(x_BMD)
-        x_BMD = x_BMD + self.attn(h, *self.attn.keys_values(h))
-        return x_BMD + self.mlp(self.mlp_ln(x_BMD))
-
-
 class Encoder(nn.Module):
     """Two convolutions, fixed sinusoidal positions, Transformer layers that see the whole window."""
 
@@ -104,7 +89,7 @@ class Encoder(nn.Module):
         self.conv2 = nn.Conv1d(width, width, 3, stride=2, padding=1)
         self.register_buffer("positions", sinusoids(ctx, width), persistent=False)
         self.positions: Tensor
-        self.layers = nn.ModuleList(EncoderLayer(width, heads) for _ in range(layers))
+        self.layers = nn.ModuleList(EncoderLayer(width, heads, 4 * width) for _ in range(layers))
         self.ln = nn.LayerNorm(width)
 
     def forward(self, seq: Seq, state: State | None = None) -> Seq:
@@ -126,132 +111,6 @@ class Encoder(nn.Module):
     def init_state(self, batch: int, capacity: int = 0) -> State:
         """Nothing is remembered."""
         return {}
-
-
-class DecoderLayer(nn.Module):
-    """Pre-norm causal self-attention, cross-attention and feed-forward."""
-
-    def __init__(self, width: int, heads: int):
-        super().__init__()
-        self.attn_ln = nn.LayerNorm(width)
-        self.attn = Attention(width, heads)
-        self.cross_ln = nn.LayerNorm(width)
-        self.cross = Attention(width, heads)
-        self.mlp_ln = nn.LayerNorm(width)
-        self.mlp = FeedForward(width, 4 * width)
-
-
-class Decoder(nn.Module):
-    """Whisper's text decoder; the output projection is the token embedding."""
-
-    def __init__(self, vocab: int, ctx: int, width: int, heads: int, layers: int):
-        super().__init__()
-        self.ctx, self.heads = ctx, heads
-        self.token = nn.Embedding(vocab, width)
-        self.positions = nn.Parameter(torch.empty(ctx, width))
-        self.layers = nn.ModuleList(DecoderLayer(width, heads) for _ in range(layers))
-        self.ln = nn.LayerNorm(width)
-        self.head = nn.Linear(width, vocab, bias=False)
-        self.head.weight = self.token.weight
-
-    def forward(
-        self,
-        tokens: Tensor,
-        memory: Seq,
-        state: State | None = None,
-        at: Sequence[int] | None = None,
-        owner: Sequence[int] | None = None,
-    ) -> Tensor:
-        """Logits of the next token.
-
-        Args:
-            tokens: `(R, U)` int64; with a state, only those that it has not seen.
-            memory: encoder output `(B, M, D)`.
-            state: from `init_state`; advanced in place.
-            at: positions of the U whose logits are wanted; all when None.
-            owner: memory row of each hypothesis, ascending; shared out evenly when None.
-
-        Returns:
-            `(R, U or len(at), V)`.
-        """
-        groups = Groups(owner, len(tokens), len(memory.x))
-        state = self.init_state(len(memory.x), tokens.shape[1], groups.width) if state is None else state
-        cache = HypothesisCache(subtree(state, "self"), groups)
-        pos_RU = cache.begin(tokens.shape[1], self.positions.dtype)
-        if cache.end > self.ctx:
-            raise ValueError(f"expected at most {self.ctx} tokens, got {cache.end}: shorten the prompt")
-        x_RUD = self.token(tokens) + self.positions[pos_RU]
-        for i, layer in enumerate(self.layers):
-            assert isinstance(layer, DecoderLayer)
-            h = layer.attn_ln(x_RUD)
-            x_RUD = x_RUD + layer.attn.grouped(h, cache.append(i, *layer.attn.keys_values(h)), groups)
-            x_RUD = x_RUD + layer.cross.grouped(layer.cross_ln(x_RUD), self._cross(i, layer, memory, state), groups)
-            x_RUD = x_RUD + layer.mlp(layer.mlp_ln(x_RUD))
-        return self.head(self.ln(x_RUD if at is None else x_RUD[:, list(at)]))
-
-    @staticmethod
-    def _cross(i: int, layer: DecoderLayer, memory: Seq, state: State) -> Keys:
-        """The memory's keys and values: computed once a window, shared by all its hypotheses."""
-        held = subtree(state, "memory")
-        if str(i) not in held:
-            k_BHMC, v_BHMC = layer.cross.keys_values(memory.x)
-            held[str(i)] = {"k": k_BHMC.contiguous(), "v": v_BHMC.contiguous()}
-        entry = subtree(held, str(i))
-        lengths = memory.lengths.tolist()
-        whole = all(n == memory.x.shape[1] for n in lengths)
-        return Keys(tensor(entry, "k"), tensor(entry, "v"), None if whole else lengths)
-
-    def cross_weights(
-        self,
-        tokens: Tensor,
-        memory: Seq,
-        heads: Sequence[tuple[int, int]],
-        shared: State | None = None,
-        below: int | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Cross-attention of chosen heads over given text, for timing.
-
-        Args:
-            tokens: `(B, U)`, one hypothesis a row.
-            memory: `(B, M, D)`.
-            heads: (layer, head) pairs, N of them.
-            shared: `state["memory"]` of an earlier call with the same memory, to save its cost.
-            below: take probabilities among the tokens below this one (the text tokens); among all when None.
-
-        Returns:
-            Scores before the softmax `(B, N, U, M)`, and `(B, U - 1)`: the probability of each next token.
-        """
-        state = self.init_state(len(tokens), tokens.shape[1])
-        if shared is not None:
-            state["memory"] = shared
-        groups = Groups(None, len(tokens), len(memory.x))
-        cache = HypothesisCache(subtree(state, "self"), groups)
-        x_BUD = self.token(tokens) + self.positions[cache.begin(tokens.shape[1], self.positions.dtype)]
-        found: dict[tuple[int, int], Tensor] = {}
-        for i, layer in enumerate(self.layers):
-            assert isinstance(layer, DecoderLayer)
-            h = layer.attn_ln(x_BUD)
-            x_BUD = x_BUD + layer.attn.grouped(h, cache.append(i, *layer.attn.keys_values(h)), groups)
-            h = layer.cross_ln(x_BUD)
-            keys = self._cross(i, layer, memory, state)
-            mine = [head for at, head in heads if at == i]
-            if mine:
-                scores = layer.cross.weights(h, keys.k, torch.tensor(mine, device=h.device))
-                found.update({(i, head): scores[:, j] for j, head in enumerate(mine)})
-            x_BUD = x_BUD + layer.cross.grouped(h, keys, groups)
-            x_BUD = x_BUD + layer.mlp(layer.mlp_ln(x_BUD))
-        rows = []
-        for hidden_UD, row in zip(self.ln(x_BUD), tokens, strict=True):  # one row's logits at a time: they are large
-            probs_UV = self.head(hidden_UD[:-1])[:, :below].float().softmax(-1)
-            rows.append(probs_UV.gather(1, row[1:, None].clamp(max=probs_UV.shape[1] - 1))[:, 0])
-        return torch.stack([found[h] for h in heads], dim=1), torch.stack(rows)
-
-    def init_state(self, batch: int, capacity: int, hypotheses: int = 1) -> State:
-        """An empty state for `batch` windows of `hypotheses` each, with room for `capacity` tokens before it grows."""
-        like = self.positions
-        head_width = like.shape[1] // self.heads
-        own = HypothesisCache.init(batch, len(self.layers), self.heads, capacity, hypotheses, head_width, like)
-        return {"self": own, "memory": {}}
 
 
 class TimestampRules:
@@ -296,7 +155,11 @@ def build(config: Config) -> Model:
     return Model(
         front={"speech": LogMel(c.n_mels)},
         encoders={"speech": Encoder(c.n_mels, c.audio_ctx, c.audio_width, c.audio_heads, c.audio_layers)},
-        decoder=Decoder(c.vocab, c.text_ctx, c.text_width, c.text_heads, c.text_layers),
+        decoder=TextDecoder(
+            c.vocab,
+            [DecoderLayer(c.text_width, c.text_heads, 4 * c.text_width) for _ in range(c.text_layers)],
+            LearnedPositions(c.text_ctx, c.text_width),
+        ),
     )
 
 
@@ -310,7 +173,7 @@ KEYS: dict[str, list[Rule]] = {
         Rule(r"encoder\.ln_post\.(weight|bias)", _ENC + r"ln.\1"),
         Rule(r"encoder\.blocks\.(\d+)\.(attn|attn_ln|mlp|mlp_ln)\.(.+)", _ENC + r"layers.\1.\2.\3"),
         Rule(r"decoder\.token_embedding\.weight", r"decoder.token.weight"),
-        Rule(r"decoder\.positional_embedding", r"decoder.positions"),
+        Rule(r"decoder\.positional_embedding", r"decoder.positions.weight"),
         Rule(r"decoder\.ln\.(weight|bias)", r"decoder.ln.\1"),
         Rule(r"decoder\.blocks\.(\d+)\.cross_attn(_ln)?\.(.+)", r"decoder.layers.\1.cross\2.\3"),
         Rule(r"decoder\.blocks\.(\d+)\.(attn|attn_ln|mlp|mlp_ln)\.(.+)", r"decoder.layers.\1.\2.\3"),
@@ -320,7 +183,7 @@ KEYS: dict[str, list[Rule]] = {
         Rule(r"model\.encoder\.embed_positions\.weight", None, "sinusoids, computed"),
         Rule(r"model\.encoder\.layer_norm\.(weight|bias)", _ENC + r"ln.\1"),
         Rule(r"model\.decoder\.embed_tokens\.weight", r"decoder.token.weight"),
-        Rule(r"model\.decoder\.embed_positions\.weight", r"decoder.positions"),
+        Rule(r"model\.decoder\.embed_positions\.weight", r"decoder.positions.weight"),
         Rule(r"model\.decoder\.layer_norm\.(weight|bias)", r"decoder.ln.\1"),
         Rule(r"proj_out\.weight", None, "tied to the token embedding"),
         *(
@@ -356,7 +219,7 @@ KEYS: dict[str, list[Rule]] = {
         Rule(r"encoder/(conv[12])/(weight|bias)", _ENC + r"\1.\2"),
         Rule(r"encoder/position_encodings/encodings", None, "sinusoids, computed"),
         Rule(r"decoder/embeddings/weight", r"decoder.token.weight"),
-        Rule(r"decoder/position_encodings/encodings", r"decoder.positions"),
+        Rule(r"decoder/position_encodings/encodings", r"decoder.positions.weight"),
         Rule(r"decoder/projection/weight", None, "tied to the token embedding"),
         Rule(
             r"(encoder|decoder)/(activation|alibi|alignment_\w+|num_heads|pre_norm|scale_embeddings|"

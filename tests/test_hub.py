@@ -411,7 +411,7 @@ def openai_name(ours: str) -> str:
         ("encoders.speech.layers.", "encoder.blocks."), ("encoders.speech.ln.", "encoder.ln_post."),
         ("encoders.speech.", "encoder."), ("decoder.layers.", "decoder.blocks."), (".cross.", ".cross_attn."),
         (".cross_ln.", ".cross_attn_ln."), ("decoder.token.", "decoder.token_embedding."),
-        ("decoder.positions", "decoder.positional_embedding"),
+        ("decoder.positions.weight", "decoder.positional_embedding"),
     ):  # fmt: skip
         ours = ours.replace(a, b)
     return ours

@@ -1,0 +1,209 @@
+"""`TextDecoder`: the Transformer decoder that every text-writing family uses (Vaswani et al. 2017, pre-norm).
+
+Letters: B rows, R hypotheses over them, U tokens, M memory frames, D width, V vocabulary, H heads, C head width, N
+chosen heads.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from mmx.block import Attention, FeedForward, Groups, HypothesisCache, Keys, sinusoids
+from mmx.seq import Seq
+from mmx.state import State, subtree, tensor
+
+
+class LearnedPositions(nn.Module):
+    """One trained vector for each position.
+
+    Args:
+        ctx: positions.
+        width: D.
+        offset: rows of the table before the first position, which are never read (mBART keeps two).
+    """
+
+    def __init__(self, ctx: int, width: int, offset: int = 0):
+        super().__init__()
+        self.ctx, self.offset = ctx, offset
+        self.weight = nn.Parameter(torch.empty(ctx + offset, width))
+        nn.init.normal_(self.weight, std=0.02)
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """Any shape of int64 to that shape and `D`."""
+        return self.weight[positions + self.offset]
+
+
+class SinusoidalPositions(nn.Module):
+    """Fixed waves; see `mmx.block.sinusoids` for the arguments."""
+
+    def __init__(self, ctx: int, width: int, offset: int = 0):
+        super().__init__()
+        self.ctx, self.offset = ctx, offset
+        self.register_buffer("table", sinusoids(ctx + offset, width), persistent=False)
+        self.table: Tensor
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """Any shape of int64 to that shape and `D`."""
+        return self.table[positions + self.offset]
+
+
+class DecoderLayer(nn.Module):
+    """Pre-norm causal self-attention, cross-attention and feed-forward; arguments as in `mmx.block.EncoderLayer`."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        hidden: int,
+        activation: Callable[[], nn.Module] = nn.GELU,
+        key_bias: bool = False,
+    ):
+        super().__init__()
+        self.attn_ln = nn.LayerNorm(width)
+        self.attn = Attention(width, heads, key_bias)
+        self.cross_ln = nn.LayerNorm(width)
+        self.cross = Attention(width, heads, key_bias)
+        self.mlp_ln = nn.LayerNorm(width)
+        self.mlp = FeedForward(width, hidden, activation)
+
+
+class TextDecoder(nn.Module):
+    """Writes tokens over any memory; the output projection is the token embedding.
+
+    Args:
+        vocab: V.
+        layers: `DecoderLayer`s.
+        positions: maps positions to vectors and says how many there are (`ctx`).
+        scale: of the token embeddings.
+        embed_ln: whether the sum of token and position is normalized, as mBART does.
+    """
+
+    def __init__(
+        self,
+        vocab: int,
+        layers: Sequence[DecoderLayer],
+        positions: LearnedPositions | SinusoidalPositions,
+        scale: float = 1.0,
+        embed_ln: bool = False,
+    ):
+        super().__init__()
+        width, self.heads = layers[0].attn.query.in_features, layers[0].attn.heads
+        self.ctx, self.scale = positions.ctx, scale
+        self.token = nn.Embedding(vocab, width)
+        self.positions = positions
+        self.embed_ln = nn.LayerNorm(width) if embed_ln else nn.Identity()
+        self.layers = nn.ModuleList(layers)
+        self.ln = nn.LayerNorm(width)
+        self.head = nn.Linear(width, vocab, bias=False)
+        self.head.weight = self.token.weight
+
+    def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """`(R, U)` tokens and their positions to `(R, U, D)`."""
+        return self.embed_ln(self.token(tokens) * self.scale + self.positions(positions))
+
+    def forward(
+        self,
+        tokens: Tensor,
+        memory: Seq,
+        state: State | None = None,
+        at: Sequence[int] | None = None,
+        owner: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Logits of the next token.
+
+        Args:
+            tokens: `(R, U)` int64; with a state, only those that it has not seen.
+            memory: encoder output `(B, M, D)`.
+            state: from `init_state`; advanced in place.
+            at: positions of the U whose logits are wanted; all when None.
+            owner: memory row of each hypothesis, ascending; shared out evenly when None.
+
+        Returns:
+            `(R, U or len(at), V)`.
+        """
+        x_RUD = self.hidden(tokens, memory, state, owner)
+        return self.head(x_RUD if at is None else x_RUD[:, list(at)])
+
+    def hidden(
+        self, tokens: Tensor, memory: Seq, state: State | None = None, owner: Sequence[int] | None = None
+    ) -> Tensor:
+        """What the output projection reads, `(R, U, D)`; arguments as in `forward`."""
+        groups = Groups(owner, len(tokens), len(memory.x))
+        state = self.init_state(len(memory.x), tokens.shape[1], groups.width) if state is None else state
+        cache = HypothesisCache(subtree(state, "self"), groups)
+        pos_RU = cache.begin(tokens.shape[1], self.token.weight.dtype)
+        if cache.end > self.ctx:
+            raise ValueError(f"expected at most {self.ctx} tokens, got {cache.end}: shorten the prompt")
+        x_RUD = self.embed(tokens, pos_RU)
+        for i, layer in enumerate(self.layers):
+            assert isinstance(layer, DecoderLayer)
+            h = layer.attn_ln(x_RUD)
+            x_RUD = x_RUD + layer.attn.grouped(h, cache.append(i, *layer.attn.keys_values(h)), groups)
+            x_RUD = x_RUD + layer.cross.grouped(layer.cross_ln(x_RUD), self._cross(i, layer, memory, state), groups)
+            x_RUD = x_RUD + layer.mlp(layer.mlp_ln(x_RUD))
+        return self.ln(x_RUD)
+
+    @staticmethod
+    def _cross(i: int, layer: DecoderLayer, memory: Seq, state: State) -> Keys:
+        """The memory's keys and values: computed once a window, shared by all its hypotheses."""
+        held = subtree(state, "memory")
+        if str(i) not in held:
+            k_BHMC, v_BHMC = layer.cross.keys_values(memory.x)
+            held[str(i)] = {"k": k_BHMC.contiguous(), "v": v_BHMC.contiguous()}
+        entry = subtree(held, str(i))
+        lengths = memory.lengths.tolist()
+        whole = all(n == memory.x.shape[1] for n in lengths)
+        return Keys(tensor(entry, "k"), tensor(entry, "v"), None if whole else lengths)
+
+    def cross_weights(
+        self,
+        tokens: Tensor,
+        memory: Seq,
+        heads: Sequence[tuple[int, int]],
+        shared: State | None = None,
+        below: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Cross-attention of chosen heads over given text, for timing.
+
+        Args:
+            tokens: `(B, U)`, one hypothesis a row.
+            memory: `(B, M, D)`.
+            heads: (layer, head) pairs, N of them.
+            shared: `state["memory"]` of an earlier call with the same memory, to save its cost.
+            below: take probabilities among the tokens below this one (the text tokens); among all when None.
+
+        Returns:
+            Scores before the softmax `(B, N, U, M)`, and `(B, U - 1)`: the probability of each next token.
+        """
+        state = self.init_state(len(tokens), tokens.shape[1])
+        if shared is not None:
+            state["memory"] = shared
+        groups = Groups(None, len(tokens), len(memory.x))
+        cache = HypothesisCache(subtree(state, "self"), groups)
+        x_BUD = self.embed(tokens, cache.begin(tokens.shape[1], self.token.weight.dtype))
+        found: dict[tuple[int, int], Tensor] = {}
+        for i, layer in enumerate(self.layers):
+            assert isinstance(layer, DecoderLayer)
+            h = layer.attn_ln(x_BUD)
+            x_BUD = x_BUD + layer.attn.grouped(h, cache.append(i, *layer.attn.keys_values(h)), groups)
+            h = layer.cross_ln(x_BUD)
+            keys = self._cross(i, layer, memory, state)
+            mine = [head for at, head in heads if at == i]
+            if mine:
+                scores = layer.cross.weights(h, keys.k, torch.tensor(mine, device=h.device))
+                found.update({(i, head): scores[:, j] for j, head in enumerate(mine)})
+            x_BUD = x_BUD + layer.cross.grouped(h, keys, groups)
+            x_BUD = x_BUD + layer.mlp(layer.mlp_ln(x_BUD))
+        rows = []
+        for hidden_UD, row in zip(self.ln(x_BUD), tokens, strict=True):  # one row's logits at a time: they are large
+            probs_UV = self.head(hidden_UD[:-1])[:, :below].float().softmax(-1)
+            rows.append(probs_UV.gather(1, row[1:, None].clamp(max=probs_UV.shape[1] - 1))[:, 0])
+        return torch.stack([found[h] for h in heads], dim=1), torch.stack(rows)
+
+    def init_state(self, batch: int, capacity: int, hypotheses: int = 1) -> State:
+        """An empty state for `batch` windows of `hypotheses` each, with room for `capacity` tokens before it grows."""
+        like = self.token.weight
+        head_width = like.shape[1] // self.heads
+        own = HypothesisCache.init(batch, len(self.layers), self.heads, capacity, hypotheses, head_width, like)
+        return {"self": own, "memory": {}}
