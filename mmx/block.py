@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -228,6 +229,18 @@ class Groups:
         return torch.cat(out)
 
 
+def untouched_zeros(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Zeros with the dtype and device of `like`, as one allocation.
+
+    On a CPU the operating system hands out its zeroed pages only as they are written (NumPy asks for them so, torch
+    fills them), and takes one large block back whole, where many middling ones fragment the heap.
+    """
+    if like.device.type != "cpu":
+        return like.new_zeros(shape)
+    raw = torch.from_numpy(np.zeros(math.prod(shape) * like.element_size(), np.uint8))
+    return raw.view(like.dtype).view(*shape)
+
+
 class HypothesisCache:
     """A view on the part of a `State` that holds the self-attention keys and values of up to K hypotheses in B rows.
 
@@ -244,12 +257,13 @@ class HypothesisCache:
     def init(
         batch: int, layers: int, heads: int, capacity: int, hypotheses: int, head_width: int, like: Tensor
     ) -> State:
-        """An empty cache; `like` gives dtype and device."""
+        """An empty cache; `like` gives dtype and device. Room that is never reached costs no memory on a CPU."""
         shape = (batch, heads, capacity, hypotheses, head_width)
+        room = untouched_zeros((layers, 2, *shape), like)
         return {
             "ancestors": torch.zeros(batch, hypotheses, capacity, dtype=torch.int64, device=like.device),
             "length": torch.zeros(batch, dtype=torch.int64, device=like.device),
-            "layers": {str(i): {"k": like.new_zeros(shape), "v": like.new_zeros(shape)} for i in range(layers)},
+            "layers": {str(i): {"k": room[i, 0], "v": room[i, 1]} for i in range(layers)},
         }
 
     def begin(self, n_new: int, dtype: torch.dtype) -> Tensor:

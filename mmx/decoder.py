@@ -140,21 +140,32 @@ class TextDecoder(nn.Module):
             assert isinstance(layer, DecoderLayer)
             h = layer.attn_ln(x_RUD)
             x_RUD = x_RUD + layer.attn.grouped(h, cache.append(i, *layer.attn.keys_values(h)), groups)
-            x_RUD = x_RUD + layer.cross.grouped(layer.cross_ln(x_RUD), self._cross(i, layer, memory, state), groups)
+            x_RUD = x_RUD + layer.cross.grouped(layer.cross_ln(x_RUD), self._cross(i, memory, state), groups)
             x_RUD = x_RUD + layer.mlp(layer.mlp_ln(x_RUD))
         return self.ln(x_RUD)
 
-    @staticmethod
-    def _cross(i: int, layer: DecoderLayer, memory: Seq, state: State) -> Keys:
-        """The memory's keys and values: computed once a window, shared by all its hypotheses."""
+    def _cross(self, i: int, memory: Seq, state: State) -> Keys:
+        """Layer `i`'s keys and values of the memory: computed once, shared by all hypotheses of a row."""
         held = subtree(state, "memory")
-        if str(i) not in held:
-            k_BHMC, v_BHMC = layer.cross.keys_values(memory.x)
-            held[str(i)] = {"k": k_BHMC.contiguous(), "v": v_BHMC.contiguous()}
+        if not held:
+            held.update(self._keys_values(memory.x))
         entry = subtree(held, str(i))
         lengths = memory.lengths.tolist()
         whole = all(n == memory.x.shape[1] for n in lengths)
         return Keys(tensor(entry, "k"), tensor(entry, "v"), None if whole else lengths)
+
+    def _keys_values(self, x_BMD: Tensor) -> State:
+        """Every layer's keys and values. Together they are the largest thing a search holds: one block, so that its
+        memory goes back whole."""
+        pairs = (layer.cross.keys_values(x_BMD) for layer in self.layers)  # type: ignore[union-attr]
+        if torch.is_grad_enabled():
+            return {str(i): {"k": k, "v": v} for i, (k, v) in enumerate(pairs)}
+        b, m, width = x_BMD.shape
+        room = x_BMD.new_empty(len(self.layers), 2, b, self.heads, m, width // self.heads)
+        out: State = {}
+        for i, (k_BHMC, v_BHMC) in enumerate(pairs):
+            out[str(i)] = {"k": room[i, 0].copy_(k_BHMC), "v": room[i, 1].copy_(v_BHMC)}
+        return out
 
     def cross_weights(
         self,
@@ -188,7 +199,7 @@ class TextDecoder(nn.Module):
             h = layer.attn_ln(x_BUD)
             x_BUD = x_BUD + layer.attn.grouped(h, cache.append(i, *layer.attn.keys_values(h)), groups)
             h = layer.cross_ln(x_BUD)
-            keys = self._cross(i, layer, memory, state)
+            keys = self._cross(i, memory, state)
             mine = [head for at, head in heads if at == i]
             if mine:
                 scores = layer.cross.weights(h, keys.k, torch.tensor(mine, device=h.device))

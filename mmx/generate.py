@@ -138,7 +138,7 @@ def search(
     if prefix.shape[1] == 0:
         raise ValueError("expected at least one prefix token to start from, got none")
     k = options.best_of if options.temperature else options.beam_size
-    state = decoder.init_state(len(prefix), prefix.shape[1] + min(options.max_tokens, 96), k)
+    state = decoder.init_state(len(prefix), prefix.shape[1] + options.max_tokens, k)
     if shared is not None:
         state["memory"] = shared
     logits_BAV = decoder.forward(prefix, memory, state, at=at)

@@ -61,11 +61,14 @@ class Window:
         samples: `(N,)` float32 at 16 kHz, never longer than the longest window allowed.
         pieces: at least one, in time order, which together fill `samples`.
         index: 0, 1, 2 ... in time order.
+        speech: where the detector heard speech, seconds from and to on the window's clock, in time order; None when
+            nobody listened.
     """
 
     samples: np.ndarray
     pieces: tuple[Piece, ...]
     index: int
+    speech: tuple[tuple[float, float], ...] | None = None
 
     @property
     def start_s(self) -> float:
@@ -86,6 +89,27 @@ class Window:
     def speech_s(self) -> float:
         """Seconds of the file that the window holds: speech, and the short silences within and around it."""
         return sum(p.duration_s for p in self.pieces)
+
+    def spoken_s(self, start_s: float, end_s: float) -> float:
+        """Seconds of speech between two times of the window; all of it counts where nobody listened."""
+        heard = ((0.0, self.duration_s),) if self.speech is None else self.speech
+        return sum(max(0.0, min(end_s, b) - max(start_s, a)) for a, b in heard)
+
+    def within_speech(self, start_s: float, end_s: float, slack_s: float) -> tuple[float, float]:
+        """A span of the window's clock without the silence at its ends.
+
+        Args:
+            start_s: seconds since the start of the window.
+            end_s: the same.
+            slack_s: silence that may stay on each side of speech, for detectors are late at soft sounds.
+
+        Returns:
+            The part that lies in the stretch of speech which holds most of the span; the span itself where it holds
+            none.
+        """
+        held = [(min(end_s, b) - max(start_s, a), a, b) for a, b in self.speech or ()]
+        most, a, b = max(held, default=(0.0, 0.0, 0.0))
+        return (max(start_s, a - slack_s), min(end_s, b + slack_s)) if most > 0 else (start_s, end_s)
 
     def file_time(self, window_s: float, side: Literal["start", "end"] = "start") -> float:
         """The file's clock at a time of this window.
@@ -421,6 +445,7 @@ class _Packer:
         self.index = 0
         self.edge = 0
         self.stretches: list[tuple[int, int]] = []
+        self.speech: list[tuple[int, int]] = []
         self.parts: list[np.ndarray] = []
         self.filled = 0
         self.first: int | None = None
@@ -452,6 +477,7 @@ class _Packer:
         if self.first is not None:
             if not full:
                 self.last = span.end
+                self.speech.append((span.start, span.end))
                 return
             if span.start - self.last <= 2 * self.pad + MIN_GAP:
                 self._settle((self.last + span.start) // 2)
@@ -464,6 +490,7 @@ class _Packer:
         if full or self.filled + needed - first > self.limit:
             self._emit()
         self.first, self.last = first, span.end
+        self.speech.append((span.start, span.end))
 
     def finish(self, total: int) -> None:
         """The file ends at sample `total`."""
@@ -496,10 +523,10 @@ class _Packer:
 
     def _emit(self) -> None:
         if self.stretches:
-            self.ready.append(_window(self.index, self.stretches, self.parts))
+            self.ready.append(_window(self.index, self.stretches, self.parts, self.speech))
             self.ready.extend(self.inside)
             self.index += 1
-            self.stretches, self.parts, self.inside, self.filled = [], [], [], 0
+            self.stretches, self.speech, self.parts, self.inside, self.filled = [], [], [], [], 0
 
 
 class _Audio:
@@ -532,12 +559,20 @@ class _Audio:
         return out
 
 
-def _window(index: int, stretches: list[tuple[int, int]], parts: list[np.ndarray]) -> Window:
-    pieces, at = [], 0
+def _window(
+    index: int,
+    stretches: list[tuple[int, int]],
+    parts: list[np.ndarray],
+    speech: list[tuple[int, int]] | None = None,
+) -> Window:
+    pieces, heard, at = [], [], 0
     for start, end in stretches:
         pieces.append(Piece(at / SAMPLE_RATE_HZ, start / SAMPLE_RATE_HZ, (end - start) / SAMPLE_RATE_HZ))
+        inside = ((max(a, start), min(b, end)) for a, b in speech or ())
+        heard += [((a - start + at) / SAMPLE_RATE_HZ, (b - start + at) / SAMPLE_RATE_HZ) for a, b in inside if a < b]
         at += end - start
-    return Window(parts[0] if len(parts) == 1 else np.concatenate(parts), tuple(pieces), index)
+    samples = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return Window(samples, tuple(pieces), index, None if speech is None else tuple(heard))
 
 
 def _gap(start: int, end: int, reason: str) -> Gap:
@@ -578,4 +613,9 @@ def cut(window: Window, start_s: float, end_s: float) -> Window:
             pieces.append(Piece((first - a) / SAMPLE_RATE_HZ, p.file_s + shift, (last - first) / SAMPLE_RATE_HZ))
     if not pieces:
         raise ValueError(f"expected a stretch of audio inside the window, got {start_s:.2f} to {end_s:.2f} s")
-    return Window(window.samples[a:b], tuple(pieces), window.index)
+    speech = window.speech
+    if speech is not None:
+        start_s, end_s = a / SAMPLE_RATE_HZ, b / SAMPLE_RATE_HZ
+        inside = ((max(from_s, start_s), min(to_s, end_s)) for from_s, to_s in speech)
+        speech = tuple((from_s - start_s, to_s - start_s) for from_s, to_s in inside if from_s < to_s)
+    return Window(window.samples[a:b], tuple(pieces), window.index, speech)

@@ -296,7 +296,8 @@ class WindowDecoder:
 
     MAX_RETRY = 2
     SPLIT_S = 8.0  # windows longer than this are split when their text repeats itself
-    MISSED_S = 2.5  # silences up to 2 s stay inside a window, so a longer stretch without text has lost speech
+    MISSED_S = 1.2  # of speech without text: more than time tokens are wrong by, less than a short sentence
+    LATE_S = 0.15  # by which the speech detector may be late at soft sounds
 
     def __init__(self, model: Model, options: Options):
         self.model, self.options = model, options
@@ -493,7 +494,11 @@ class WindowDecoder:
         window = job.window
         begin, end = piece.start_s or 0.0, window.duration_s if piece.end_s is None else piece.end_s
         start_s, end_s = window.file_span(min(begin, window.duration_s), min(max(begin, end), window.duration_s), 0.5)
-        timed = tuple(Word(w.text, *window.file_span(w.start_s, w.end_s, math.inf), w.probability) for w in words)
+        spans = (window.within_speech(w.start_s, w.end_s, self.LATE_S) for w in words)
+        timed = tuple(
+            Word(w.text, *window.file_span(*span, math.inf), w.probability)
+            for w, span in zip(words, spans, strict=True)
+        )
         if timed:  # words know better than time tokens where a segment begins and ends
             start_s, end_s = min(w.start_s for w in timed), max(w.end_s for w in timed)
         return Segment(
@@ -510,18 +515,17 @@ class WindowDecoder:
         )
 
     def _missed(self, job: _Job, pieces: Sequence["_Piece"]) -> list[Window]:
-        """Stretches of the window without text that are too long to be a pause."""
+        """Stretches of the window that hold speech but no text."""
         if job.retry >= self.MAX_RETRY:
             return []
-        at, holes = 0.0, []
-        for p in pieces:
-            if (p.start_s or 0.0) - at > self.MISSED_S:
-                holes.append((at, p.start_s or 0.0))
-            at = max(at, job.window.duration_s if p.end_s is None else p.end_s)
-        if job.window.duration_s - at > self.MISSED_S:
-            holes.append((at, job.window.duration_s))
-        whole = len(holes) == 1 and holes[0] == (0.0, job.window.duration_s)
-        return [] if whole else [cut(job.window, a, b) for a, b in holes]
+        window = job.window
+        starts = [p.start_s or 0.0 for p in pieces]
+        ends = [window.duration_s if p.end_s is None else p.end_s for p in pieces]
+        at = np.maximum.accumulate([0.0, *ends]).tolist()
+        holes = [(a, b) for a, b in zip(at, [*starts, window.duration_s], strict=True)]
+        holes = [(a, b) for a, b in holes if b > a and window.spoken_s(a, b) > self.MISSED_S]
+        whole = len(holes) == 1 and holes[0] == (0.0, window.duration_s)
+        return [] if whole else [cut(window, a, b) for a, b in holes]
 
     def _words(
         self, jobs: Sequence[_Job], spoken: Sequence[Sequence["_Piece"]], memory: Seq, shared: State
