@@ -153,7 +153,14 @@ def resolve_device(device: str) -> torch.device:
         raise InputError(f"expected a device among auto, cpu, cuda, mps, got {device!r}.{nearest(kind, list(here))}")
     if not here[kind]:
         raise InputError(f"expected device {device!r} to be usable, but this torch finds none: use --device cpu")
-    return torch.device(device)
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as e:
+        raise InputError(f"expected a device such as cpu, cuda or cuda:1, got {device!r}") from e
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    if (chosen.index or 0) >= count:
+        raise InputError(f"expected a device below {kind}:{count}, got {device!r}: only {count} of its kind is here")
+    return chosen
 
 
 @dataclasses.dataclass(frozen=True)

@@ -144,9 +144,10 @@ def run(job: Job) -> int:
     if job.output_dir is not None:
         writable(job.output_dir)
     report = Report()
+    report.failed = _missing(todo)
     try:
         with report.interruptible():
-            for item, transcript in _transcripts(job, todo, report):
+            for item, transcript in _transcripts(job, todo, report) if not report.failed else ():
                 report.check()
                 with report.paused():
                     _emit(job, item, transcript, len(inputs) > 1)
@@ -169,6 +170,21 @@ def run(job: Job) -> int:
     if report.failed and len(inputs) > 1:
         _say(f"{report.finished} of {len(todo)} succeeded, {len(report.failed)} failed")
     return 1 if report.failed else 0
+
+
+def _missing(todo: Sequence[Input]) -> list[tuple[str, MmxError]]:
+    """The error of every input, if none of them is there: then no model need be loaded to say so."""
+    if any(i.source == "-" or _ADDRESS.match(i.source) or Path(i.source).exists() for i in todo):
+        return []
+    from mmx.media import open_audio
+
+    failed: list[tuple[str, MmxError]] = []
+    for item in todo:
+        try:
+            open_audio(item.source).close()
+        except MmxError as e:
+            failed.append((item.source, e))
+    return failed if len(failed) == len(todo) else []
 
 
 def _transcripts(job: Job, todo: Sequence[Input], report: "Report") -> Iterator[tuple[Input, "Transcript"]]:

@@ -331,6 +331,25 @@ def run_apart(*args: object, **options: Any) -> subprocess.CompletedProcess[byte
     return subprocess.run(command, capture_output=True, timeout=300, check=False, **options)
 
 
+def test_missing_files_are_told_before_a_model_is_loaded(monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path):
+    def load(*_: object, **__: object) -> None:
+        raise AssertionError("loaded a model with nothing to read")
+
+    monkeypatch.setattr(mmx.api, "load", load)
+    assert cli.main(["transcribe", str(tmp_path / "a.wav"), str(tmp_path / "b.wav")]) == 1
+    told = capsys.readouterr().err
+    assert "a.wav: no such file" in told
+    assert "0 of 2 succeeded, 2 failed" in told
+
+
+def test_a_device_past_the_last_one_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(mmx.api.torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(mmx.api.torch.cuda, "device_count", lambda: 2)
+    assert mmx.api.resolve_device("cuda:1").index == 1
+    with pytest.raises(InputError, match="cuda:2.*only 2"):
+        mmx.api.resolve_device("cuda:2")
+
+
 @pytest.mark.slow
 def test_standard_input(tmp_path: Path):
     """An mp4 through a pipe: its index is at the end, and a pipe cannot be rewound."""
