@@ -23,7 +23,7 @@ class Model(nn.Module):
         encoders: encoder of each modality.
         adapters: what fits an encoder's output to the decoder, where they differ.
         fuse: joins the memories of several modalities; needed only when more than one is given at once.
-        decoder: see `mmx.block.Decoder`.
+        decoder: see `mmx.block.Decoder`; None in a model that only encodes.
         synth: speaks what the decoder wrote.
         tokenizer: text to tokens and back.
         card: where the model came from.
@@ -36,7 +36,7 @@ class Model(nn.Module):
         *,
         front: Mapping[str, nn.Module],
         encoders: Mapping[str, nn.Module],
-        decoder: nn.Module,
+        decoder: nn.Module | None = None,
         adapters: Mapping[str, nn.Module] | None = None,
         fuse: nn.Module | None = None,
         synth: nn.Module | None = None,
@@ -52,7 +52,8 @@ class Model(nn.Module):
     @property
     def name(self) -> str:
         """The card's name."""
-        return self.card.name if self.card else type(self.decoder).__module__.rpartition(".")[2]
+        part = next(iter(self.encoders.values())) if self.decoder is None else self.decoder
+        return self.card.name if self.card else type(part).__module__.rpartition(".")[2]
 
     def stages(self, modality: str) -> tuple[Any, Any]:
         """The front end and the encoder of a modality, with whatever attributes their family gives them."""
@@ -78,7 +79,12 @@ class Model(nn.Module):
 
     def forward(self, inputs: Mapping[str, Seq], tokens: Tensor) -> Tensor:
         """Logits `(B, U, V)` of the next token after each of `tokens` `(B, U)`."""
+        self._needs_decoder()
         return self.decoder(tokens, self.memory(inputs))
+
+    def _needs_decoder(self) -> None:
+        if self.decoder is None:
+            raise InputError(f"expected a model that writes text, got {self.name}, which has no decoder: use `embed`")
 
     def embed(self, inputs: Mapping[str, Seq]) -> Tensor:
         """Unit vectors `(B, D)`: the mean of the memory's valid frames."""
@@ -89,10 +95,12 @@ class Model(nn.Module):
         """The text of a recording; the options are those of `mmx.transcribe.Options`."""
         from mmx.transcribe import Options, transcribe
 
+        self._needs_decoder()
         return next(iter(transcribe(self, [source], Options(**options))))
 
     def transcribe_many(self, sources: "list[Source]", **options: Any) -> "Iterator[Transcript]":
         """Transcripts of several recordings, in order, decoded in batches across them."""
         from mmx.transcribe import Options, transcribe
 
+        self._needs_decoder()
         return transcribe(self, sources, Options(**options))

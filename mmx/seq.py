@@ -65,3 +65,30 @@ def pad(items: Sequence[Tensor], rate: float | None = None, final: bool = True) 
     for row, item in zip(x, items, strict=True):
         row[: len(item)] = item
     return Seq(x, lengths, rate, final)
+
+
+def take(x: Tensor, index_BN: Tensor) -> Tensor:
+    """Frames `index_BN` of each row of `x` `(B, T, *)`: `(B, N, *)`; an index past the end takes the last frame."""
+    index = index_BN.clamp(0, max(0, x.shape[1] - 1)).reshape(*index_BN.shape, *([1] * (x.dim() - 2)))
+    return x.gather(1, index.expand(*index_BN.shape, *x.shape[2:]))
+
+
+def concat(first: Seq, second: Seq) -> Seq:
+    """Each row of `second` right after the valid frames of the same row of `first`; rate and `final` of `second`."""
+    width = first.x.shape[1]
+    at_N = torch.arange(width + second.x.shape[1], device=second.x.device)
+    hole_B1 = (width - first.lengths)[:, None]
+    index_BN = at_N + torch.where(at_N < first.lengths[:, None], 0, hole_B1)
+    x = take(torch.cat([first.x.to(second.x.dtype), second.x], dim=1), index_BN)
+    return second._replace(x=x, lengths=first.lengths + second.lengths)
+
+
+def after(seq: Seq, start_B: Tensor, width: int) -> Seq:
+    """What follows the first `start_B` frames of each row, in `width` frames, zeros beyond the lengths."""
+    index_BN = start_B[:, None] + torch.arange(width, device=seq.x.device)
+    if not seq.x.shape[1]:
+        x = seq.x.new_zeros(len(seq.x), width, *seq.x.shape[2:])
+    else:
+        x = take(seq.x, index_BN)
+    rest = seq._replace(x=x, lengths=(seq.lengths - start_B).clamp(0, width))
+    return rest._replace(x=rest.masked)
