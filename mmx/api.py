@@ -1,7 +1,9 @@
 """The verbs of mmx in Python; the command line has the same names and defaults."""
 
+import ast
 import dataclasses
 import importlib
+import re
 import threading
 import warnings
 from collections.abc import Mapping
@@ -48,9 +50,10 @@ def load(
     card, found = _from_path(path) if is_path else _from_card(str(model), download)
     family = importlib.import_module(f"mmx.models.{card.family}")
     built = _assemble(card, family, found)
-    from mmx.text import WhisperTokenizer
+    if built.decoder is not None:
+        from mmx.text import WhisperTokenizer
 
-    built.tokenizer = WhisperTokenizer.from_file(_tokenizer_file(found), n_vocab=card.config["vocab"])
+        built.tokenizer = WhisperTokenizer.from_file(_tokenizer_file(found), n_vocab=card.config["vocab"])
     built.card = card
     if not card.commercial:
         warnings.warn(f"{card.name}: weights under {card.license}, not for commercial use", MmxWarning, 2)
@@ -96,10 +99,21 @@ def family_of(format: str, source: LazyTensors) -> str:
         name = str(source.meta.get("spec", "")).removesuffix("Spec").lower()
     else:
         name = str(source.meta.get("model_type", ""))
-    known = sorted(p.stem for p in (Path(__file__).parent / "models").glob("*.py"))
+    known = _families()
     if name not in known:
-        raise CheckpointError(f"expected a checkpoint of a family among {known}, got {name or 'an unnamed one'!r}")
-    return name
+        raise CheckpointError(
+            f"expected a checkpoint of a model type among {sorted(known)}, got {name or 'an unnamed one'!r}"
+        )
+    return known[name]
+
+
+def _families() -> dict[str, str]:
+    """The family module of each model type: the names in its `MODEL_TYPES`, else its own; read, not imported."""
+    found = {}
+    for path in (Path(__file__).parent / "models").glob("*.py"):
+        names = re.search(r"^MODEL_TYPES = (\(.*?\))$", path.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+        found |= dict.fromkeys(ast.literal_eval(names[1]) if names else (path.stem,), path.stem)
+    return found
 
 
 def _tokenizer_file(found: hub.Found) -> Path:
@@ -198,7 +212,14 @@ _preparing = threading.Lock()  # quantizing silences a warning, which Python doe
 
 def prepare(model: Model, device: torch.device, precision: Precision) -> Model:
     """Cast and, for int8, quantize in place."""
-    for part, dtype in ((model.encoders, precision.encoder), (model.decoder, precision.decoder)):
+    sides = (
+        (model.encoders, precision.encoder),
+        (model.adapters, precision.encoder),
+        (model.decoder, precision.decoder),
+    )
+    for part, dtype in sides:
+        if part is None:
+            continue
         part.to(device=device, dtype=torch.float32 if dtype == "int8" else getattr(torch, dtype))
         if dtype == "int8":
             with _preparing:
