@@ -98,7 +98,7 @@ class RelativeSinusoid(nn.Module):
 
     def forward(self, q_BHTC: Tensor, n_keys: int) -> tuple[Tensor, Tensor]:
         """The query with the content bias, and `(B, H, T, S)` to add to its scaled scores."""
-        n_new, width = q_BHTC.shape[2], self.project.in_features
+        n_new, width = q_BHTC.shape[2], self.content.numel()
         back_N = n_keys - 1 - torch.arange(n_keys + n_new - 1, device=q_BHTC.device)
         octave = torch.arange(0, width, 2, device=q_BHTC.device) * (-math.log(10_000.0) / width)
         angle = back_N[:, None] * octave.exp()
@@ -137,7 +137,7 @@ class Attention(nn.Module):
         q_BHTC, mask = split_heads(self.query(x_BTD), self.heads), view.mask
         if self.positions is not None:
             q_BHTC, bias_BHTS = self.positions(q_BHTC, k_BHSC.shape[2])
-            mask = bias_BHTS.masked_fill(~view.mask, -math.inf)
+            mask = bias_BHTS.masked_fill_(~view.mask, -math.inf)
         return self.out(merge_heads(F.scaled_dot_product_attention(q_BHTC, k_BHSC, v_BHSC, attn_mask=mask)))
 
 

@@ -84,7 +84,7 @@ class Fbank(nn.Module):
             raise InputError(f"expected samples (batch, time) at {SAMPLE_RATE} Hz, got {got}: mix down and resample")
         if self.normalize and not seq.final:
             raise InputError("expected the whole recording, got final=False: build Fbank(normalize=False) to stream")
-        seq = seq._replace(x=seq.masked.float())
+        seq = seq._replace(x=seq.masked).to(torch.float32)
         if state:
             seq = concat(Seq(tensor(state, "rest"), tensor(state, "n_rest")), seq)
         frames_B = ((seq.lengths - FRAME).div(HOP, rounding_mode="floor") + 1).clamp(min=0)

@@ -117,7 +117,7 @@ class Encoder(nn.Module):
             raise ValueError(f"expected chunk >= 1 and left_chunks >= 0, got {chunk} and {left_chunks}")
         if chunk is not None and not all(layer.conv.causal for layer in layers):
             raise ValueError("expected causal convolutions under a chunk mask: symmetric ones see into the next chunk")
-        self.chunk, self.left_chunks = chunk, left_chunks
+        self.chunk, self.left_chunks, self.width = chunk, left_chunks, width
         self.features_ln, self.features = nn.LayerNorm(features), nn.Linear(features, width)
         self.layers = nn.ModuleList(layers)
         self.ln = nn.LayerNorm(width) if final_norm else nn.Identity()
@@ -132,17 +132,17 @@ class Encoder(nn.Module):
         return {} if self.chunk is None else self._new_state(batch, self.left_chunks * self.chunk, self.chunk)
 
     def _new_state(self, batch: int, past: int, waiting: int) -> State:
-        like = self.features.weight
+        like = self.features_ln.weight
         none = torch.zeros(batch, dtype=torch.int64, device=like.device)
         return {
-            "rest": like.new_zeros(batch, waiting, self.features.in_features),
+            "rest": like.new_zeros(batch, waiting, len(like)),
             "n_rest": none,
             "filled": none.clone(),
             "layers": {
                 str(i): {
-                    "k": like.new_zeros(batch, past, len(like)),
-                    "v": like.new_zeros(batch, past, len(like)),
-                    "conv": like.new_zeros(batch, layer.conv.kernel - 1, len(like)),
+                    "k": like.new_zeros(batch, past, self.width),
+                    "v": like.new_zeros(batch, past, self.width),
+                    "conv": like.new_zeros(batch, layer.conv.kernel - 1, self.width),
                 }
                 for i, layer in enumerate(self._conformer())
             },
@@ -159,7 +159,7 @@ class Encoder(nn.Module):
         """
         if self.chunk is None and not seq.final:
             raise InputError("expected the whole input, got final=False: build the encoder with a chunk mask to stream")
-        seq = seq._replace(x=seq.masked.to(self.features.weight.dtype))
+        seq = seq._replace(x=seq.masked).to(self.features_ln.weight.dtype)  # the lengths follow to its device
         if self.chunk is None or (state is None and seq.x.shape[1] <= (self.left_chunks + 1) * self.chunk):
             view = look(seq, torch.zeros_like(seq.lengths), 0, self.chunk, self.left_chunks)
             return seq._replace(x=self._layers(seq.x, view, None))
@@ -175,7 +175,7 @@ class Encoder(nn.Module):
         ready = seq._replace(lengths=ready_B)
         ready = ready._replace(x=ready.masked[:, : int(ready_B.max()) if len(ready_B) else 0])
         past, stretch = self.left_chunks * chunk, (self.left_chunks + 1) * chunk
-        parts = [seq.x.new_zeros(len(seq.x), 0, self.features.out_features)]
+        parts = [seq.x.new_zeros(len(seq.x), 0, self.width)]
         for at in range(0, ready.x.shape[1], stretch):
             lengths_B = (ready_B - at).clamp(0, stretch)
             part = ready._replace(x=ready.x[:, at : at + stretch], lengths=lengths_B)

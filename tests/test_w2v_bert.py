@@ -25,6 +25,7 @@ from mmx.errors import CheckpointError, InputError
 from mmx.kaldi import Fbank, standardize
 from mmx.model import Model
 from mmx.models.w2v_bert import KEYS, AdaptorLayer, Config, Encoder, adaptor, build, config_from, encoder, hf_rules
+from mmx.quantize import supported
 from mmx.seq import Seq, after, concat, pad
 from mmx.state import leaves
 
@@ -292,13 +293,16 @@ def test_a_published_checkpoint_is_loaded(tmp_path: Path, cache: None, add_adapt
 
 
 @pytest.mark.parity
-def test_it_loads_in_half_precision_too(tmp_path: Path, cache: None) -> None:
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+def test_it_loads_in_less_precision_too(tmp_path: Path, cache: None, dtype: Any) -> None:
+    if dtype == "int8" and not supported():
+        pytest.skip("needs an x86 CPU")
     reference = bert(add_adapter=True)
     reference.save_pretrained(tmp_path)
     seq = features(ROWS, 2)
     with torch.no_grad():
-        got = encode(mmx.load(tmp_path, dtype="bfloat16", device="cpu"), seq)
-    assert got.x.dtype == torch.bfloat16
+        got = encode(mmx.load(tmp_path, dtype=dtype, device="cpu"), seq)
+    assert got.x.dtype == (torch.bfloat16 if dtype == "bfloat16" else torch.float32)
     for a, b in zip(rows(got), reference_rows(reference, seq, together=False), strict=True):
         torch.testing.assert_close(a.float(), b, rtol=0.1, atol=0.1)
 
@@ -383,6 +387,15 @@ def test_the_adaptor_keeps_the_contract(chunk: int | None, left_chunks: int) -> 
 def test_two_adaptor_layers_keep_the_contract() -> None:
     config = dataclasses.replace(V2, adaptor_layers=2, adaptor_kernel=3, adaptor_stride=2, chunk=8, left_chunks=1)
     verify_contract(lively(adaptor(config)), lambda lengths, seed: features(lengths, seed, 16), lengths=(45, 32, 9, 3))
+
+
+@pytest.mark.parametrize("chunk", [None, 8])
+def test_the_adaptor_makes_nothing_of_nothing(chunk: int | None) -> None:
+    """By the formula of its convolution a row without a frame would give one, of padding alone."""
+    block = lively(adaptor(dataclasses.replace(V2, chunk=chunk)))
+    seq = features([0, 9, 3, 4], 0, 16)
+    assert block(seq).lengths.tolist() == [0, 2, 1, 1]
+    assert block(seq, block.init_state(4, 0)).lengths.tolist() == [0, 2, 1, 1]
 
 
 def test_the_two_together_stream() -> None:
