@@ -163,7 +163,8 @@ class FrozenBatchNorm(nn.Module):
         self.variance = nn.Parameter(torch.ones(width), requires_grad=False)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        return (x_BTD - self.mean) * (self.variance + self.eps).rsqrt() * self.weight + self.bias
+        scale = (self.variance.detach() + self.eps).rsqrt() * self.weight
+        return (x_BTD - self.mean.detach()) * scale + self.bias
 
 
 class Convolution(nn.Module):

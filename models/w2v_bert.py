@@ -187,7 +187,6 @@ class Encoder(nn.Module):
 
     def _layers(self, x_BTF: Tensor, view: View, state: State | None) -> Tensor:
         x_BTD = self.features(self.features_ln(x_BTF))
-        x_BTD = torch.where(view.valid[..., None], x_BTD, torch.zeros((), dtype=x_BTD.dtype, device=x_BTD.device))
         for i, layer in enumerate(self.layers):
             x_BTD = layer(x_BTD, view, None if state is None else subtree(state, str(i)))
         return self.ln(x_BTD)

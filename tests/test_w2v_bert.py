@@ -81,6 +81,7 @@ def alone(seq: Seq) -> list[Seq]:
 def test_rows_are_joined_and_cut_each_at_its_own_place() -> None:
     first = pad([torch.tensor([1, 2]), torch.tensor([3]), torch.tensor([], dtype=torch.int64)])
     second = pad([torch.tensor([4]), torch.tensor([5, 6, 7]), torch.tensor([8, 9])])
+    second = second._replace(x=torch.where(second.mask, second.x, -1))
     joined = concat(first, second)
     assert [r.tolist() for r in rows(joined)] == [[1, 2, 4], [3, 5, 6, 7], [8, 9]]
     rest = after(joined, torch.tensor([3, 1, 0]), 3)
@@ -120,6 +121,8 @@ def test_silence_gives_finite_features() -> None:
     got = Fbank()(Seq(torch.zeros(2, 4000), torch.tensor([4000, 100]), 16_000.0))
     assert got.lengths.tolist() == [11, 0]
     assert got.x[0].abs().max() < 1e-3
+    plain = Fbank(normalize=False)(Seq(torch.zeros(1, 4000), torch.tensor([4000]), 16_000.0))
+    torch.testing.assert_close(plain.x, torch.full_like(plain.x, -23 * math.log(2)))  # Kaldi's floor
 
 
 def test_statistics_are_of_the_valid_frames() -> None:
