@@ -79,10 +79,11 @@ class Model(nn.Module):
 
     def forward(self, inputs: Mapping[str, Seq], tokens: Tensor) -> Tensor:
         """Logits `(B, U, V)` of the next token after each of `tokens` `(B, U)`."""
-        self._needs_decoder()
+        self.require_decoder()
         return self.decoder(tokens, self.memory(inputs))
 
-    def _needs_decoder(self) -> None:
+    def require_decoder(self) -> None:
+        """Raise `InputError` in a model that only encodes."""
         if self.decoder is None:
             raise InputError(f"expected a model that writes text, got {self.name}, which has no decoder: use `embed`")
 
@@ -95,12 +96,10 @@ class Model(nn.Module):
         """The text of a recording; the options are those of `mmx.transcribe.Options`."""
         from mmx.transcribe import Options, transcribe
 
-        self._needs_decoder()
         return next(iter(transcribe(self, [source], Options(**options))))
 
     def transcribe_many(self, sources: "list[Source]", **options: Any) -> "Iterator[Transcript]":
         """Transcripts of several recordings, in order, decoded in batches across them."""
         from mmx.transcribe import Options, transcribe
 
-        self._needs_decoder()
         return transcribe(self, sources, Options(**options))

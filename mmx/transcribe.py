@@ -276,6 +276,7 @@ def vad() -> "SileroVad":
 
 def check(model: Model, options: Options) -> None:
     """Raise `InputError` for what this model cannot do."""
+    model.require_decoder()
     tokenizer, card = model.tokenizer, model.card
     if tokenizer is None:
         raise InputError("expected a model with a tokenizer, got one without: load it with mmx.load")
