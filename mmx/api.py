@@ -1,7 +1,9 @@
 """The verbs of mmx in Python; the command line has the same names and defaults."""
 
+import ast
 import dataclasses
 import importlib
+import re
 import threading
 import warnings
 from collections.abc import Mapping
@@ -96,10 +98,21 @@ def family_of(format: str, source: LazyTensors) -> str:
         name = str(source.meta.get("spec", "")).removesuffix("Spec").lower()
     else:
         name = str(source.meta.get("model_type", ""))
-    known = sorted(p.stem for p in (Path(__file__).parent / "models").glob("*.py"))
+    known = _families()
     if name not in known:
-        raise CheckpointError(f"expected a checkpoint of a family among {known}, got {name or 'an unnamed one'!r}")
-    return name
+        raise CheckpointError(
+            f"expected a checkpoint of a model type among {sorted(known)}, got {name or 'an unnamed one'!r}"
+        )
+    return known[name]
+
+
+def _families() -> dict[str, str]:
+    """The family module of each model type: the names in its `MODEL_TYPES`, else its own; read, not imported."""
+    found = {}
+    for path in (Path(__file__).parent / "models").glob("*.py"):
+        names = re.search(r"^MODEL_TYPES = (\(.*?\))$", path.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+        found |= dict.fromkeys(ast.literal_eval(names[1]) if names else (path.stem,), path.stem)
+    return found
 
 
 def _tokenizer_file(found: hub.Found) -> Path:
@@ -126,16 +139,20 @@ def _assemble(card: Card, family: ModuleType, found: hub.Found) -> Model:
 
     cache = hub.cached(card.name, found.identity, tensors)
     source = tensors() if cache is None else open_checkpoint(cache, "mmx")
-    for key in expected:
-        owner, _, leaf = key.rpartition(".")
-        module = model.get_submodule(owner)
-        old = getattr(module, leaf)
-        new = torch.nn.Parameter(source[key], requires_grad=False)
-        for other in model.modules():  # tied weights stay tied
-            for name, value in list(other._parameters.items()):
-                if value is old:
-                    other._parameters[name] = new
+    fill(model, source)
     return model.eval()
+
+
+def fill(model: Model, source: Mapping[str, Tensor]) -> None:
+    """Put tensors, by parameter name, in the places of the model's parameters; tied parameters stay tied."""
+    places: dict[int, list[tuple[torch.nn.Module, str]]] = {}
+    for module in model.modules():
+        for name, value in module._parameters.items():
+            places.setdefault(id(value), []).append((module, name))
+    for key, old in _unique(model).items():
+        new = torch.nn.Parameter(source[key], requires_grad=False)
+        for module, name in places[id(old)]:
+            module._parameters[name] = new
 
 
 def _unique(model: Model) -> dict[str, Tensor]:
