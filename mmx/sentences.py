@@ -19,12 +19,12 @@ _OPENERS = "\"'“‘«‹([{¿¡„‚「『（—–-"
 
 # Abbreviations, in lower case and without the last full stop.
 _TITLES = """
-    mr mrs ms dr prof rev hon st sr jr gen col capt lt sgt gov sen rep pres messrs mme mlle m mm hr fr frau dipl ing sra srta
-    d dª dr dra sig sigg dott avv prof.ssa s.e mt pvt cmdr
+    mr mrs ms dr prof rev hon st sr jr gen col capt lt sgt gov sen rep pres messrs mme mlle m mm hr fr frau dipl ing
+    sra srta d dª dr dra sig sigg dott avv prof.ssa s.e mt pvt cmdr
 """
 _MIDDLE = """
-    vs e.g i.e cf approx no nos vol fig figs pp p ch sec art al ca z.b d.h u.a z.t bzw usw ggf evtl vgl nr s bd p.ex p.ej
-    pág págs núm tel av avda ed eds c.-à-d env r. g. т.е т.д т.п г гг стр см им ул
+    vs e.g i.e cf approx no nos vol fig figs pp p ch sec art al ca z.b d.h u.a z.t bzw usw ggf evtl vgl nr s bd
+    p.ex p.ej pág págs núm tel av avda ed eds c.-à-d env r. g. т.е т.д т.п г гг стр см им ул
     jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thur thurs fri sat
 """
 _ABBREVIATIONS = frozenset(f"{_TITLES} {_MIDDLE}".split())

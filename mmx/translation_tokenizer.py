@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,7 @@ class TranslationTokenizer:
         """Whether an id writes something."""
         return 0 <= i < len(self.pieces.texts) and bool(self.pieces.texts[i])
 
+    @cached_property
     def control_ids(self) -> list[int]:
         """Ids that a translation never holds: all but pieces of text and the end."""
         return [i for i in range(self.n_vocab) if not self.is_text(i) and i != self.eot]

@@ -10,6 +10,7 @@ Letters: B rows, T tokens of the source, U tokens of the target, D width, V voca
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -22,9 +23,13 @@ from mmx.errors import CheckpointError
 from mmx.model import Model
 from mmx.seq import Seq
 from mmx.state import State
+from mmx.translation_tokenizer import TranslationTokenizer
 
 MODEL_TYPES = ("m2m_100", "mbart", "nllb")
 """What Hugging Face's `config.json` calls the models that are built here."""
+
+TOKENIZER_OF = ""
+"""Card whose tokenizer serves a checkpoint that comes without one: none does."""
 
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU}
 
@@ -140,6 +145,11 @@ def _positions(c: Config) -> LearnedPositions | SinusoidalPositions:
 
 def _scale(c: Config) -> float:
     return math.sqrt(c.width) if c.scaled else 1.0
+
+
+def tokenizer(file: Path, c: Config) -> TranslationTokenizer:
+    """The tokenizer of `tokenizer.json` or of a SentencePiece model."""
+    return TranslationTokenizer.from_file(file, c.vocab)
 
 
 # -------------------- checkpoints

@@ -22,7 +22,7 @@ SPLITS = {
     "ellipsis": ["Well... maybe not.", "Wait…", "What?"],
     "quotes": ['"Go away!" he said.', "“Never.”", "She laughed."],
     "quoted question": ["«Pourquoi ?»", "Il ne savait pas."],
-    "brackets": ["It works. (Mostly.)".split(" ")[0] + " works.", "(Mostly.)", "Good."],
+    "brackets": ["It works.", "(Mostly.)", "Good."],
     "numbers": ["See No. 5 and Fig. 2 there.", "No.", "It is not."],
     "german": ["Am 3. Oktober, z.B. in Bonn, war Hr. Maier da.", "Er ging."],
     "french": ["M. Dupont est là.", "Mme. Curie aussi."],
