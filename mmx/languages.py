@@ -400,16 +400,15 @@ def check_script(text: str, language: Language) -> str:
     """What is wrong with the script of a text in a language; empty when nothing is.
 
     Names and quotations in other scripts are usual, so a text is wrong only when fewer than a quarter of its letters
-    belong to a script of the language.
+    belong to its own.
     """
     found = Counter(s for s in map(script_of, text) if s)
-    scripts = {language.script, *_rows()[language.code][2]} if language.code in _rows() else {language.script}
-    own = set().union(*(_WRITTEN_WITH.get(s, {s}) for s in scripts))
+    own = _WRITTEN_WITH.get(language.script, {language.script})
     share = sum(n for s, n in found.items() if s in own) / max(1, found.total())
     if not found or share >= 0.25:
         return ""
     most = found.most_common(1)[0][0]
     return (
-        f"expected {language} text in the script {' or '.join(sorted(scripts))}, got mostly {most}: "
+        f"expected {language} text in the script {language.script}, got mostly {most}: "
         f"{text.strip()[:40]!r}. Is the source language right?"
     )
