@@ -6,7 +6,8 @@ import importlib
 import re
 import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Literal, get_args
@@ -50,10 +51,10 @@ def load(
     card, found = _from_path(path) if is_path else _from_card(str(model), download)
     family = importlib.import_module(f"mmx.models.{card.family}")
     built = _assemble(card, family, found)
-    if built.decoder is not None:
-        from mmx.text import WhisperTokenizer
-
-        built.tokenizer = WhisperTokenizer.from_file(_tokenizer_file(found), n_vocab=card.config["vocab"])
+    if hasattr(family, "tokenizer"):
+        built.tokenizer = family.tokenizer(_tokenizer_file(found, family), family.Config(**card.config))
+    if hasattr(family, "finish"):
+        family.finish(built, found.parts[0].parent)
     built.card = card
     if not card.commercial:
         warnings.warn(f"{card.name}: weights under {card.license}, not for commercial use", MmxWarning, 2)
@@ -116,15 +117,17 @@ def _families() -> dict[str, str]:
     return found
 
 
-def _tokenizer_file(found: hub.Found) -> Path:
+def _tokenizer_file(found: hub.Found, family: ModuleType) -> Path:
+    """Beside the weights, else where the family says that its tokenizer is to be had."""
     if found.tokenizer is not None:
         return found.tokenizer
-    try:
-        default = hub.locate(find_card(DEFAULT_MODEL), download=False).tokenizer
-    except ModelNotFoundError:
-        default = None
+    default = None
+    if family.TOKENIZER_OF:
+        with suppress(ModelNotFoundError):
+            default = hub.locate(find_card(family.TOKENIZER_OF), download=False).tokenizer
     if default is None:
-        raise ModelNotFoundError(f"expected tokenizer.json beside the weights ({found.how}), got none: put it there")
+        names = " or ".join(hub.TOKENIZERS)
+        raise ModelNotFoundError(f"expected {names} beside the weights ({found.how}), got none: put it there")
     return default
 
 
@@ -134,22 +137,27 @@ def _assemble(card: Card, family: ModuleType, found: hub.Found) -> Model:
         model = family.build(family.Config(**card.config))
     expected = {k: tuple(v.shape) for k, v in _unique(model).items()}
 
-    def tensors() -> Mapping[str, Tensor]:
+    def tensors() -> Iterator[tuple[str, Tensor]]:
         with hub.joined(found) as file:
-            return dict(convert(open_checkpoint(file, found.format), family.KEYS[found.format], expected))
+            yield from convert(open_checkpoint(file, found.format), family.KEYS[found.format], expected)
 
-    cache = hub.cached(card.name, found.identity, tensors)
-    source = tensors() if cache is None else open_checkpoint(cache, "mmx")
-    for key in expected:
-        owner, _, leaf = key.rpartition(".")
-        module = model.get_submodule(owner)
-        old = getattr(module, leaf)
-        new = torch.nn.Parameter(source[key], requires_grad=False)
-        for other in model.modules():  # tied weights stay tied
-            for name, value in list(other._parameters.items()):
-                if value is old:
-                    other._parameters[name] = new
+    # What is on the disk as safetensors is read from there, page by page as it is needed.
+    cache = None if found.is_mapped else hub.cached(card.name, found.identity, tensors)
+    source = dict(tensors()) if cache is None else open_checkpoint(cache, "mmx")
+    fill(model, source)
     return model.eval()
+
+
+def fill(model: Model, source: Mapping[str, Tensor]) -> None:
+    """Put tensors, by parameter name, in the places of the model's parameters; tied parameters stay tied."""
+    places: dict[int, list[tuple[torch.nn.Module, str]]] = {}
+    for module in model.modules():
+        for name, value in module._parameters.items():
+            places.setdefault(id(value), []).append((module, name))
+    for key, old in _unique(model).items():
+        new = torch.nn.Parameter(source[key], requires_grad=False)
+        for module, name in places[id(old)]:
+            module._parameters[name] = new
 
 
 def _unique(model: Model) -> dict[str, Tensor]:

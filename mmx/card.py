@@ -20,6 +20,7 @@ class Weights:
         format: key of the family's conversion tables (openai, hf, ct2, mmx).
         packages: installed distributions whose `file` parts, joined in order, are the checkpoint.
         repo: Hugging Face repository, with `revision` and `file`.
+        beside: other files of the repository that the reader needs: shards, the tokenizer's own settings.
         sha256: digest of the joined checkpoint file; empty when the publisher gives none.
     """
 
@@ -27,6 +28,7 @@ class Weights:
     packages: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     tokenizer: str = ""
+    beside: tuple[str, ...] = ()
     extra: str = ""
     repo: str = ""
     revision: str = ""

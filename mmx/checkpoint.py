@@ -6,7 +6,7 @@ Nothing here executes code from a file: pickles are read with torch's weights-on
 import json
 import math
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def open_checkpoint(path: Path, format: str) -> LazyTensors:
     Raises:
         CheckpointError: the file is damaged, truncated, of another format, or a pickle of more than tensors.
     """
-    readers = {"openai": _open_pickle, "hf": _open_safetensors, "mmx": _open_safetensors, "ct2": _open_ct2}
+    readers = {"openai": _open_pickle, "hf": _open_hf, "mmx": _open_safetensors, "ct2": _open_ct2}
     if format not in readers:
         raise CheckpointError(f"expected a checkpoint format of {sorted(readers)}, got {format!r}")
     try:
@@ -60,6 +60,39 @@ def open_checkpoint(path: Path, format: str) -> LazyTensors:
             f"expected a {format} checkpoint at {path}, got something that cannot be read as one "
             f"({type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}): download it again"
         ) from e
+
+
+SAFETENSORS = ("model.safetensors", "model.safetensors.index.json")
+"""Hugging Face's names of a checkpoint in one file and of the index of one in several."""
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file is safetensors, or the index of several."""
+    return path.suffix == ".safetensors" or path.name == SAFETENSORS[1]
+
+
+_HEADER_ROOM = 1 << 20  # bytes; what is not needed is filled with spaces, as the format allows
+_DTYPES = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+
+
+def write_safetensors(path: Path, tensors: Iterable[tuple[str, Tensor]]) -> None:
+    """Write a safetensors file while holding one tensor at a time, which the library's own writer cannot."""
+    entries: dict[str, Any] = {}
+    with path.open("wb") as f:
+        f.seek(8 + _HEADER_ROOM)
+        for name, value in tensors:
+            start = f.tell() - 8 - _HEADER_ROOM
+            f.write(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+            offsets = [start, f.tell() - 8 - _HEADER_ROOM]
+            entries[name] = {"dtype": _DTYPES[value.dtype], "shape": list(value.shape), "data_offsets": offsets}
+        header = json.dumps(entries, separators=(",", ":")).encode()
+        if len(header) > _HEADER_ROOM:
+            raise ValueError(f"expected names and shapes of at most {_HEADER_ROOM} bytes, got {len(header)}")
+        f.seek(0)
+        f.write(struct.pack("<Q", _HEADER_ROOM) + header.ljust(_HEADER_ROOM))
 
 
 def _open_pickle(path: Path) -> LazyTensors:
@@ -82,12 +115,20 @@ def _open_pickle(path: Path) -> LazyTensors:
     return LazyTensors({k: tuple(v.shape) for k, v in tensors.items()}, tensors.__getitem__, meta)
 
 
+def _open_hf(path: Path) -> LazyTensors:
+    """Safetensors, or the older `pytorch_model.bin`, which is a pickle of plain tensors."""
+    if path.suffix != ".bin":
+        return _open_safetensors(path)
+    source = _open_pickle(path)
+    return LazyTensors(source.shapes, source.__getitem__, _json(path.with_name("config.json")))
+
+
 def _open_safetensors(path: Path) -> LazyTensors:
     from safetensors import safe_open
 
     folder = path if path.is_dir() else path.parent
     index = folder / "model.safetensors.index.json"
-    if path.is_dir() and index.exists():
+    if path == index or (path.is_dir() and index.exists()):
         where = json.loads(index.read_text())["weight_map"]
         files = sorted(set(where.values()))
     else:

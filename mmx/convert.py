@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from mmx.errors import CheckpointError
@@ -25,11 +26,14 @@ class Rule:
         target: template of our key (`\\1` refers to a group); a list splits the tensor evenly along its first
             dimension; None drops it.
         reason: why it is dropped; required with `target=None`.
+        tied: the source may hold the tensor under several names that this pattern matches. One of them suffices,
+            and all that there are must be equal.
     """
 
     pattern: str
     target: str | Sequence[str] | None
     reason: str = ""
+    tied: bool = False
 
     def __post_init__(self) -> None:
         if self.target is None and not self.reason:
@@ -78,7 +82,7 @@ def convert(
     Raises:
         CheckpointError: naming all missing, extra and misshapen tensors.
     """
-    todo = plan(source, rules)
+    todo = _without_copies(plan(source, rules), source, rules)
     produced = [t for targets in todo.values() if targets for t in targets if t != ZERO]
     missing = sorted(expected.keys() - set(produced))
     extra = sorted(set(produced) - expected.keys())
@@ -110,6 +114,29 @@ def convert(
                 yield target, part
     if wrong:
         raise CheckpointError(_listing("misshapen tensors", wrong) + "Do the config numbers belong to this checkpoint?")
+
+
+def _without_copies(
+    todo: Mapping[str, list[str] | None], source: Mapping[str, Tensor], rules: Sequence[Rule]
+) -> dict[str, list[str] | None]:
+    """Of the names of each tied tensor only the first; raises `CheckpointError` when they are not equal."""
+    tied = [re.compile(r.pattern) for r in rules if r.tied]
+    first: dict[tuple[str, ...], str] = {}
+    out, unequal = dict(todo), []
+    for key, targets in todo.items():
+        if not targets or not any(rx.fullmatch(key) for rx in tied):
+            continue
+        original = first.setdefault(tuple(targets), key)
+        if original != key:
+            del out[key]
+            if not torch.equal(source[original], source[key]):
+                unequal.append(f"{original} and {key}")
+    if unequal:
+        raise CheckpointError(
+            _listing("expected names of one tensor, got different ones", unequal)
+            + "A checkpoint whose tied weights were trained apart is not supported"
+        )
+    return out
 
 
 def _listing(title: str, items: Sequence[str], limit: int = 12) -> str:

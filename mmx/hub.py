@@ -13,7 +13,7 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from pathlib import Path
 from torch import Tensor
 
 from mmx.card import Card, Weights
+from mmx.checkpoint import SAFETENSORS, is_safetensors, write_safetensors
 from mmx.errors import CheckpointError, MmxWarning, ModelNotFoundError
 
 CACHE_VERSION = 2
@@ -55,6 +56,15 @@ class Found:
     sha256: str
     tokenizer: Path | None
     identity: str
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether the checkpoint is safetensors in one or more files, which can be read in place."""
+        return len(self.parts) == 1 and is_safetensors(self.parts[0])
+
+
+TOKENIZERS = ("tokenizer.json", "sentencepiece.bpe.model")
+"""Names of tokenizer files beside weights, in the order in which they are tried."""
 
 
 def locate(card: Card, download: bool = True) -> Found:
@@ -114,7 +124,7 @@ def _downloaded(weights: Weights, card: Card, download: bool) -> Found:
     where = f"hub {weights.repo}"
     offline = not download or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
     paths: dict[str, Path] = {}
-    for name in filter(None, (*weights.files, weights.tokenizer)):
+    for name in filter(None, (*weights.files, weights.tokenizer, *weights.beside)):
         file = {"repo_id": weights.repo, "filename": name, "revision": weights.revision or None}
         try:
             paths[name] = Path(hf_hub_download(**file, local_files_only=True))
@@ -145,26 +155,27 @@ def at_path(path: Path) -> Found:
     Raises:
         ModelNotFoundError: the path holds none of them.
     """
-    names = {"model.safetensors": "hf", "model.safetensors.index.json": "hf", "model.bin": "ct2"}
+    names = dict.fromkeys(SAFETENSORS, "hf") | {"pytorch_model.bin": "hf", "model.bin": "ct2"}
     if path.is_dir():
         for name, format in names.items():
             if (path / name).is_file():
-                part = path if name.endswith(".json") else path / name
-                tokenizer = path / "tokenizer.json"
-                found = tokenizer if tokenizer.is_file() else None
-                shards = sorted(path.glob("*.safetensors")) if part == path else []
+                shards = sorted(path.glob("*.safetensors")) if name.endswith(".json") else []
                 config = [p for p in [path / "config.json"] if p.is_file()]
-                return Found(f"path {path}", format, (part,), "", found, _stamp([path / name, *shards, *config]))
+                stamp = _stamp([path / name, *shards, *config])
+                return Found(f"path {path}", format, (path / name,), "", _tokenizer_in(path), stamp)
         raise ModelNotFoundError(
             f"expected one of {', '.join(names)} in the folder {path}, got {sorted(p.name for p in path.iterdir())[:8]}"
         )
     if path.suffix == ".pt" and path.is_file():
-        tokenizer = path.with_name("tokenizer.json")
-        return Found(f"path {path}", "openai", (path,), "", tokenizer if tokenizer.is_file() else None, _stamp([path]))
+        return Found(f"path {path}", "openai", (path,), "", _tokenizer_in(path.parent), _stamp([path]))
     raise ModelNotFoundError(
         f"expected a checkpoint at {path} (a folder with {', '.join(names)}, or a .pt file), got "
         + ("a file of another kind" if path.exists() else "no such path")
     )
+
+
+def _tokenizer_in(folder: Path) -> Path | None:
+    return next((folder / n for n in TOKENIZERS if (folder / n).is_file()), None)
 
 
 @contextmanager
@@ -198,7 +209,7 @@ def digest(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()
 
 
-def cached(name: str, identity: str, make: Callable[[], Mapping[str, Tensor]]) -> Path | None:
+def cached(name: str, identity: str, make: Callable[[], Iterable[tuple[str, Tensor]]]) -> Path | None:
     """The converted weights of `identity`, made by `make` when the cache has no sound copy.
 
     Returns:
@@ -207,16 +218,13 @@ def cached(name: str, identity: str, make: Callable[[], Mapping[str, Tensor]]) -
     folder = cache_dir() / "models" / f"{name}-{identity[:12]}-v{CACHE_VERSION}"
     if _sound(folder):
         return folder / "model.safetensors"
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         _sweep(folder.parent)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".making-") as tmp:
             made = Path(tmp) / "made"
             made.mkdir()
-            save_file(dict(make()), str(made / "model.safetensors"))
+            write_safetensors(made / "model.safetensors", make())
             seal = {"sha256": digest(made / "model.safetensors"), "identity": identity}
             (made / "seal.json").write_text(json.dumps(seal))
             try:
@@ -224,7 +232,7 @@ def cached(name: str, identity: str, make: Callable[[], Mapping[str, Tensor]]) -
             except OSError:
                 if not _sound(folder):  # else another process was faster, and its copy is as good
                     _mend(folder, made)
-    except (OSError, SafetensorError) as e:  # the latter is what safetensors makes of a full disk
+    except OSError as e:
         warnings.warn(f"the cache {folder.parent} cannot be used ({e}); set MMX_CACHE to a folder", MmxWarning, 2)
         return None
     return folder / "model.safetensors"

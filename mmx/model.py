@@ -1,6 +1,6 @@
 """`Model`: the one concrete class; every task is a composition of the parts it holds."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mmx.card import Card
     from mmx.media import Source
     from mmx.result import Transcript
+    from mmx.translate import Translation
 
 
 class Model(nn.Module):
@@ -103,3 +104,9 @@ class Model(nn.Module):
         from mmx.transcribe import Options, transcribe
 
         return transcribe(self, sources, Options(**options))
+
+    def translate_text(self, texts: "Sequence[str]", *, src: str, to: str, **options: Any) -> "list[Translation]":
+        """Texts in another language; the options are those of `mmx.translate.translate_text`."""
+        from mmx.translate import translate_text
+
+        return translate_text(self, texts, src=src, to=to, **options)

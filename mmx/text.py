@@ -1,4 +1,4 @@
-"""Languages by any of their usual names, and Whisper's tokenizer.
+"""Whisper's tokenizer and its languages.
 
 Token ids of a Whisper model, low to high: the byte-level BPE vocabulary, then <|endoftext|>,
 <|startoftranscript|>, the languages, the tasks and other marks, then 1501 timestamps 20 ms apart. The numbers
@@ -10,197 +10,50 @@ import binascii
 import itertools
 import json
 import os
-import re
 import string
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mmx import languages
 from mmx.errors import CheckpointError, InputError, nearest
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 # In the order of their tokens. Cantonese came last and only large-v3 has it.
-LANGUAGES: dict[str, str] = {
-    "en": "english",
-    "zh": "chinese",
-    "de": "german",
-    "es": "spanish",
-    "ru": "russian",
-    "ko": "korean",
-    "fr": "french",
-    "ja": "japanese",
-    "pt": "portuguese",
-    "tr": "turkish",
-    "pl": "polish",
-    "ca": "catalan",
-    "nl": "dutch",
-    "ar": "arabic",
-    "sv": "swedish",
-    "it": "italian",
-    "id": "indonesian",
-    "hi": "hindi",
-    "fi": "finnish",
-    "vi": "vietnamese",
-    "he": "hebrew",
-    "uk": "ukrainian",
-    "el": "greek",
-    "ms": "malay",
-    "cs": "czech",
-    "ro": "romanian",
-    "da": "danish",
-    "hu": "hungarian",
-    "ta": "tamil",
-    "no": "norwegian",
-    "th": "thai",
-    "ur": "urdu",
-    "hr": "croatian",
-    "bg": "bulgarian",
-    "lt": "lithuanian",
-    "la": "latin",
-    "mi": "maori",
-    "ml": "malayalam",
-    "cy": "welsh",
-    "sk": "slovak",
-    "te": "telugu",
-    "fa": "persian",
-    "lv": "latvian",
-    "bn": "bengali",
-    "sr": "serbian",
-    "az": "azerbaijani",
-    "sl": "slovenian",
-    "kn": "kannada",
-    "et": "estonian",
-    "mk": "macedonian",
-    "br": "breton",
-    "eu": "basque",
-    "is": "icelandic",
-    "hy": "armenian",
-    "ne": "nepali",
-    "mn": "mongolian",
-    "bs": "bosnian",
-    "kk": "kazakh",
-    "sq": "albanian",
-    "sw": "swahili",
-    "gl": "galician",
-    "mr": "marathi",
-    "pa": "punjabi",
-    "si": "sinhala",
-    "km": "khmer",
-    "sn": "shona",
-    "yo": "yoruba",
-    "so": "somali",
-    "af": "afrikaans",
-    "oc": "occitan",
-    "ka": "georgian",
-    "be": "belarusian",
-    "tg": "tajik",
-    "sd": "sindhi",
-    "gu": "gujarati",
-    "am": "amharic",
-    "yi": "yiddish",
-    "lo": "lao",
-    "uz": "uzbek",
-    "fo": "faroese",
-    "ht": "haitian creole",
-    "ps": "pashto",
-    "tk": "turkmen",
-    "nn": "nynorsk",
-    "mt": "maltese",
-    "sa": "sanskrit",
-    "lb": "luxembourgish",
-    "my": "myanmar",
-    "bo": "tibetan",
-    "tl": "tagalog",
-    "mg": "malagasy",
-    "as": "assamese",
-    "tt": "tatar",
-    "haw": "hawaiian",
-    "ln": "lingala",
-    "ha": "hausa",
-    "ba": "bashkir",
-    "jw": "javanese",
-    "su": "sundanese",
-    "yue": "cantonese",
-}
-
-# The first twelve are Whisper's own.
-_ALIASES = {
-    "burmese": "my",
-    "castilian": "es",
-    "flemish": "nl",
-    "haitian": "ht",
-    "letzeburgesch": "lb",
-    "mandarin": "zh",
-    "moldavian": "ro",
-    "moldovan": "ro",
-    "panjabi": "pa",
-    "pushto": "ps",
-    "sinhalese": "si",
-    "valencian": "ca",
-    "bangla": "bn",
-    "bokmal": "no",
-    "bokmål": "no",
-    "farsi": "fa",
-    "filipino": "tl",
-    "norwegian bokmal": "no",
-    "norwegian bokmål": "no",
-    "norwegian nynorsk": "nn",
-}
-
-# Other codes: ISO 639-2 (both forms), 639-3 where it splits a language, and retired two-letter codes.
-_OTHER_CODES = """
-    en eng; zh zho chi cmn; de deu ger; es spa; ru rus; ko kor; fr fra fre; ja jpn; pt por; tr tur; pl
-    pol; ca cat; nl nld dut; ar ara arb; sv swe; it ita; id ind in; hi hin; fi fin; vi vie; he heb iw; uk
-    ukr; el ell gre; ms msa may zsm; cs ces cze; ro ron rum mo mol; da dan; hu hun; ta tam; no nor nob
-    nb; th tha; ur urd; hr hrv; bg bul; lt lit; la lat; mi mri mao; ml mal; cy cym wel; sk slk slo; te
-    tel; fa fas per pes; lv lav lvs; bn ben; sr srp; az aze azj; sl slv; kn kan; et est ekk; mk mkd mac;
-    br bre; eu eus baq; is isl ice; hy hye arm; ne nep npi; mn mon khk; bs bos; kk kaz; sq sqi alb als;
-    sw swa swh; gl glg; mr mar; pa pan; si sin; km khm; sn sna; yo yor; so som; af afr; oc oci; ka kat
-    geo; be bel; tg tgk; sd snd; gu guj; am amh; yi yid ydd ji; lo lao; uz uzb uzn; fo fao; ht hat; ps
-    pus pbt; tk tuk; nn nno; mt mlt; sa san; lb ltz; my mya bur; bo bod tib; tl tgl fil; mg mlg plt; as
-    asm; tt tat; ln lin; ha hau; ba bak; jw jav jv; su sun
+_CODES = """
+    en zh de es ru ko fr ja pt tr pl ca nl ar sv it id hi fi vi he uk el ms cs ro da hu ta no th ur hr bg lt la mi ml cy
+    sk te fa lv bn sr az sl kn et mk br eu is hy ne mn bs kk sq sw gl mr pa si km sn yo so af oc ka be tg sd gu am yi lo
+    uz fo ht ps tk nn mt sa lb my bo tl mg as tt haw ln ha ba jw su yue
 """
+LANGUAGES: dict[str, str] = {code: languages.find_language(code).name.lower() for code in _CODES.split()}
+"""English name of each of Whisper's languages by its code there."""
 
 # Languages that Whisper splits into characters, as they are written without spaces.
 _SPLIT_BY_CHARACTER = frozenset({"zh", "ja", "th", "lo", "my", "yue"})
 
 
 @lru_cache(maxsize=1)
-def _codes() -> dict[str, str]:
-    """Map every code that names a language to the code that Whisper has for it."""
-    codes = {code: code for code in LANGUAGES}
-    for entry in _OTHER_CODES.split(";"):
-        code, *others = entry.split()
-        codes |= dict.fromkeys(others, code)
-    return codes
+def _code_of() -> dict[str, str]:
+    """Whisper's code of each language by its ISO 639-3 code."""
+    return {languages.find_language(code).code: code for code in LANGUAGES}
 
 
 def find_language(text: str) -> str:
     """Return Whisper's code of a language.
 
     Args:
-        text: A code ("de"), a tag ("de-AT", "zh-Hant", "pt_BR", "en_US.UTF-8"), an ISO 639-2 or 639-3 code
-            ("deu", "ger"), an English name ("German") or an alias ("Castilian"), in any case.
+        text: A name, a code or a tag, as `mmx.languages.find_language` takes it.
 
     Raises:
         InputError: It names none of Whisper's languages; the message suggests the nearest name.
     """
-    plain = text.strip().casefold()
-    name = re.sub(r"[\s_-]+", " ", plain)
-    names = {english: code for code, english in LANGUAGES.items()} | _ALIASES
-    if name in names:
-        return names[name]
-    tag = re.fullmatch(r"([a-z]{2,3})((?:[-_][a-z0-9]{1,8})*)(?:[.@].*)?", plain)
-    if tag and tag[1] in _codes():
-        # "zh-yue" is the older way to write "yue"; other extended tags keep their main language.
-        return "yue" if re.match(r"[-_]yue\b", tag[2]) else _codes()[tag[1]]
-    raise InputError(
-        f"Unknown language {text!r}.{nearest(name, list(names))} "
-        "Expected a code such as 'de' or 'pt-BR', or an English name such as 'german'."
-    )
+    language = languages.find_language(text, among=LANGUAGES)
+    if language.code not in _code_of():
+        raise InputError(f"Whisper does not know {language} ({text!r}). Its languages: {', '.join(LANGUAGES)}.")
+    return _code_of()[language.code]
 
 
 # --- byte-level BPE --------------------------------------------------------------------------------------

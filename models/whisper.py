@@ -9,6 +9,7 @@ V vocabulary, H heads, C head width.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,6 +23,10 @@ from mmx.features import mel_filterbank
 from mmx.model import Model
 from mmx.seq import Seq
 from mmx.state import State
+from mmx.text import WhisperTokenizer
+
+TOKENIZER_OF = "whisper-base"
+"""Card whose tokenizer serves a checkpoint that comes without one."""
 
 SAMPLE_RATE = 16_000
 N_FFT = 400
@@ -262,6 +267,11 @@ KEYS: dict[str, list[Rule]] = {
     ],
 }
 """Published key to ours, by format."""
+
+
+def tokenizer(file: Path, config: Config) -> WhisperTokenizer:
+    """The tokenizer of `tokenizer.json` or of one of OpenAI's `.tiktoken` files."""
+    return WhisperTokenizer.from_file(file, n_vocab=config.vocab)
 
 
 def config_from(format: str, meta: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:

@@ -346,7 +346,7 @@ def test_a_device_past_the_last_one_is_named(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(mmx.api.torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(mmx.api.torch.cuda, "device_count", lambda: 2)
     assert mmx.api.resolve_device("cuda:1").index == 1
-    with pytest.raises(InputError, match="cuda:2.*only 2"):
+    with pytest.raises(InputError, match=r"cuda:2.*only 2"):
         mmx.api.resolve_device("cuda:2")
 
 

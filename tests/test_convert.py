@@ -49,6 +49,20 @@ def test_a_table_renames_splits_and_drops() -> None:
     assert got["c"].tolist() == [1, 2]
 
 
+TIED = [Rule(r"shared|head", "token", tied=True)]
+
+
+@pytest.mark.parametrize("names", [["shared"], ["head"], ["shared", "head"]], ids=str)
+def test_a_tied_tensor_may_have_any_of_its_names(names: list[str]) -> None:
+    got = dict(convert({n: torch.ones(2, 3) for n in names}, TIED, {"token": (2, 3)}))
+    assert torch.equal(got["token"], torch.ones(2, 3))
+
+
+def test_tied_names_of_different_tensors_are_refused() -> None:
+    with pytest.raises(CheckpointError, match="shared and head"):
+        dict(convert({"shared": torch.ones(2, 3), "head": torch.zeros(2, 3)}, TIED, {"token": (2, 3)}))
+
+
 def test_plan_needs_only_keys() -> None:
     got = plan(["old", "fused", "half", "layer.3.bias"], RULES)
     assert got == {"old": None, "fused": ["a", "b"], "half": ["c", ZERO], "layer.3.bias": ["layers.3.bias"]}

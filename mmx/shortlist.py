@@ -1,0 +1,79 @@
+"""Vocabulary shortlists: a decoder that writes only some of its tokens, at a fraction of the head's cost.
+
+A model for 200 languages has a head of 256,000 rows, of which one language uses a few thousand. Their rows are gathered
+once; the greatest logit is the same as that of the whole head whenever its token is on the list.
+
+Letters: B rows, R hypotheses, U tokens, D width, S tokens on the list.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from mmx.errors import InputError
+from mmx.languages import find_language, is_written_with
+from mmx.seq import Seq
+from mmx.state import State
+from mmx.translation_tokenizer import TranslationTokenizer
+
+
+def from_texts(tokenizer: TranslationTokenizer, texts: Iterable[str], size: int | None = None) -> list[int]:
+    """Ids of the pieces in texts of the target language, the `size` most frequent ones, ascending."""
+    counts = Counter(i for text in texts for i in tokenizer.encode(text) if tokenizer.is_text(i))
+    return sorted(i for i, _ in counts.most_common(size))
+
+
+def from_script(tokenizer: TranslationTokenizer, language: str) -> list[int]:
+    """Ids of the pieces without a letter of a script other than the language's, and of the Latin letters A to Z.
+
+    It keeps all that the language may need, and for scripts other than Latin it is short.
+    """
+    script = find_language(language).script
+    pieces = tokenizer.pieces.texts
+    return [i for i, p in enumerate(pieces) if p and (is_written_with(p, script) or (len(p) < 3 and p.isascii()))]
+
+
+class ShortlistDecoder:
+    """A `Decoder` whose vocabulary is a list of another's tokens: token s here is token `ids[s]` there.
+
+    Args:
+        decoder: what writes; it has an embedding `token`, which is also the head, and `hidden` (`TextDecoder`).
+        ids: the tokens that may be written, and those of the prefix; ascending, each once.
+    """
+
+    def __init__(self, decoder: Any, ids: Sequence[int]):
+        self.decoder = decoder
+        weight_VD = decoder.token.weight
+        if not ids or list(ids) != sorted(set(ids)) or ids[0] < 0 or ids[-1] >= len(weight_VD):
+            raise InputError(f"expected ascending token ids below {len(weight_VD)}, got {list(ids[:8])}...")
+        self.ids_S = torch.tensor(list(ids), device=weight_VD.device)
+        self.rows_SD = weight_VD.detach()[self.ids_S]
+        self.index = {token: s for s, token in enumerate(ids)}
+
+    def forward(
+        self,
+        tokens: Tensor,
+        memory: Seq,
+        state: State | None = None,
+        at: Sequence[int] | None = None,
+        owner: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Logits `(R, U or len(at), S)`; see `mmx.block.Decoder`."""
+        x_RUD = self.decoder.hidden(self.ids_S[tokens], memory, state, owner)
+        return F.linear(x_RUD if at is None else x_RUD[:, list(at)], self.rows_SD)
+
+    def init_state(self, batch: int, capacity: int, hypotheses: int = 1) -> State:
+        """That of the whole decoder."""
+        return self.decoder.init_state(batch, capacity, hypotheses)
+
+    def short(self, tokens: Iterable[int]) -> list[int]:
+        """Places on the list of tokens that are on it."""
+        return [self.index[t] for t in tokens if t in self.index]
+
+    def long(self, places: Iterable[int]) -> list[int]:
+        """Tokens at places of the list."""
+        return [int(self.ids_S[s]) for s in places]

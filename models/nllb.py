@@ -1,0 +1,250 @@
+"""The NLLB family: a text encoder and a text decoder that share one embedding.
+
+Serves NLLB-200 (NLLB team 2022, arXiv 2207.04672), M2M-100 (Fan et al. 2020, arXiv 2010.11125), the text half of
+SeamlessM4T (arXiv 2308.11596, 2312.05187) and mBART-50 (Tang et al. 2020, arXiv 2008.00401), which differ in numbers
+and in their positions only.
+
+Letters: B rows, T tokens of the source, U tokens of the target, D width, V vocabulary.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from mmx.block import EncoderLayer, padding_mask
+from mmx.convert import ZERO, Rule
+from mmx.decoder import DecoderLayer, LearnedPositions, SinusoidalPositions, TextDecoder
+from mmx.errors import CheckpointError
+from mmx.model import Model
+from mmx.seq import Seq
+from mmx.state import State
+from mmx.translation_tokenizer import TranslationTokenizer
+
+MODEL_TYPES = ("m2m_100", "mbart", "nllb")
+"""What Hugging Face's `config.json` calls the models that are built here."""
+
+TOKENIZER_OF = ""
+"""Card whose tokenizer serves a checkpoint that comes without one: none does."""
+
+ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The numbers of a text-to-text model.
+
+    Attributes:
+        vocab: V.
+        ctx: tokens that a source or a target may have, language and end token included.
+        width: D.
+        heads: of the encoder and of the decoder.
+        layers: of the encoder and of the decoder.
+        hidden: width inside the feed-forwards of the encoder and of the decoder.
+        activation: of the feed-forwards, a key of `ACTIVATIONS`.
+        scaled: whether embeddings are multiplied by the square root of D.
+        positions: fixed waves or trained vectors.
+        offset: row of the position table where position 0 is: fairseq counts from the padding token's id plus one.
+        embed_ln: whether the sum of token and position is normalized.
+    """
+
+    vocab: int
+    ctx: int = 1024
+    width: int = 1024
+    heads: Sequence[int] = (16, 16)
+    layers: Sequence[int] = (12, 12)
+    hidden: Sequence[int] = (4096, 4096)
+    activation: str = "relu"
+    scaled: bool = True
+    positions: Literal["sinusoidal", "learned"] = "sinusoidal"
+    offset: int = 2
+    embed_ln: bool = False
+
+
+class Encoder(nn.Module):
+    """Token embedding, positions, pre-norm Transformer layers that see the whole text.
+
+    Args:
+        token: the embedding, shared with the decoder.
+        layers: `EncoderLayer`s.
+        positions: maps positions to vectors and says how many there are (`ctx`).
+        scale: of the token embeddings.
+        embed_ln: whether the sum of token and position is normalized.
+    """
+
+    stride = 1
+    lookahead = math.inf
+
+    def __init__(
+        self,
+        token: nn.Embedding,
+        layers: Sequence[EncoderLayer],
+        positions: LearnedPositions | SinusoidalPositions,
+        scale: float = 1.0,
+        embed_ln: bool = False,
+    ):
+        super().__init__()
+        self.ctx, self.scale = positions.ctx, scale
+        self.token = token
+        self.positions = positions
+        self.embed_ln = nn.LayerNorm(token.embedding_dim) if embed_ln else nn.Identity()
+        self.layers = nn.ModuleList(layers)
+        self.ln = nn.LayerNorm(token.embedding_dim)
+
+    def forward(self, seq: Seq, state: State | None = None) -> Seq:
+        """`(B, T)` int64 tokens, T <= ctx, to `(B, T, D)`. Raises `ValueError` when there are more tokens."""
+        n_tokens = seq.x.shape[1]
+        if n_tokens > self.ctx:
+            raise ValueError(f"expected at most {self.ctx} tokens, got {n_tokens}: split the text")
+        steps = torch.arange(n_tokens, device=seq.x.device)
+        x_BTD = self.token(seq.masked) * self.scale + self.positions(steps)
+        # The decoder, which shares the embedding, may compute in another precision than these layers.
+        x_BTD = self.embed_ln(x_BTD.to(self.ln.weight.dtype))
+        mask = padding_mask(seq)
+        for layer in self.layers:
+            x_BTD = layer(x_BTD, mask)
+        return seq._replace(x=self.ln(x_BTD))
+
+    def init_state(self, batch: int, capacity: int = 0) -> State:
+        """Nothing is remembered."""
+        return {}
+
+
+def build(c: Config) -> Model:
+    """Encoder and decoder around one embedding."""
+    decoder = build_decoder(c)
+    return Model(front={}, encoders={"text": build_encoder(c, decoder.token)}, decoder=decoder)
+
+
+def build_encoder(c: Config, token: nn.Embedding) -> Encoder:
+    """The text encoder over the decoder's embedding."""
+    layers = [
+        EncoderLayer(c.width, c.heads[0], c.hidden[0], ACTIVATIONS[c.activation], key_bias=True)
+        for _ in range(c.layers[0])
+    ]
+    return Encoder(token, layers, _positions(c), _scale(c), c.embed_ln)
+
+
+def build_decoder(c: Config) -> TextDecoder:
+    """The text decoder, with an embedding that others may share."""
+    layers = [
+        DecoderLayer(c.width, c.heads[1], c.hidden[1], ACTIVATIONS[c.activation], key_bias=True)
+        for _ in range(c.layers[1])
+    ]
+    return TextDecoder(c.vocab, layers, _positions(c), _scale(c), c.embed_ln)
+
+
+def _positions(c: Config) -> LearnedPositions | SinusoidalPositions:
+    kinds = {"sinusoidal": SinusoidalPositions, "learned": LearnedPositions}
+    return kinds[c.positions](c.ctx, c.width, c.offset)
+
+
+def _scale(c: Config) -> float:
+    return math.sqrt(c.width) if c.scaled else 1.0
+
+
+def tokenizer(file: Path, c: Config) -> TranslationTokenizer:
+    """The tokenizer of `tokenizer.json` or of a SentencePiece model."""
+    return TranslationTokenizer.from_file(file, c.vocab)
+
+
+# -------------------- checkpoints
+
+
+def embedding_rule(theirs: str, ours: str) -> Rule:
+    """The one embedding, which a checkpoint may hold under several names.
+
+    Args:
+        theirs: pattern of the names without `.weight`.
+        ours: our name without `.weight`.
+    """
+    return Rule(rf"(?:{theirs})\.weight", f"{ours}.weight", tied=True)
+
+
+def encoder_rules(theirs: str, ours: str) -> list[Rule]:
+    """The encoder's table without its embedding.
+
+    Args:
+        theirs: pattern of the published prefix, such as `model\\.encoder\\.`; without groups.
+        ours: our prefix, such as `encoders.text.`.
+    """
+    return [*_layer_rules(theirs, ours, {"self_attn": "attn"}), *_edge_rules(theirs, ours)]
+
+
+def decoder_rules(theirs: str, ours: str) -> list[Rule]:
+    """The decoder's table without its embedding; arguments as in `encoder_rules`."""
+    attentions = {"self_attn": "attn", "(?:encoder_attn|cross_attention)": "cross"}
+    return [*_layer_rules(theirs, ours, attentions), *_edge_rules(theirs, ours)]
+
+
+def _layer_rules(theirs: str, ours: str, attentions: Mapping[str, str]) -> list[Rule]:
+    # SeamlessM4T names its feed-forward `ffn.` and that of the others has no name of its own.
+    layer, to = rf"{theirs}layers\.(\d+)\.", rf"{ours}layers.\1."
+    rules = [
+        Rule(rf"{layer}(?:ffn\.)?fc1\.(.+)", rf"{to}mlp.0.\2"),
+        Rule(rf"{layer}(?:ffn\.)?fc2\.(.+)", rf"{to}mlp.2.\2"),
+        Rule(rf"{layer}(?:final|ffn)_layer_norm\.(.+)", rf"{to}mlp_ln.\2"),
+    ]
+    for name, own in attentions.items():
+        rules.append(Rule(rf"{layer}{name}_layer_norm\.(.+)", rf"{to}{own}_ln.\2"))
+        for part in ("query", "key", "value"):
+            rules.append(Rule(rf"{layer}{name}\.{part[0]}_proj\.(.+)", rf"{to}{own}.{part}.\2"))
+        rules.append(Rule(rf"{layer}{name}\.out_proj\.(.+)", rf"{to}{own}.out.\2"))
+    return rules
+
+
+def _edge_rules(theirs: str, ours: str) -> list[Rule]:
+    return [
+        Rule(rf"{theirs}layer_norm\.(.+)", rf"{ours}ln.\1"),
+        Rule(rf"{theirs}layernorm_embedding\.(.+)", rf"{ours}embed_ln.\1"),
+        Rule(rf"{theirs}embed_positions\.weight", rf"{ours}positions.weight"),
+        Rule(rf"{theirs}embed_positions\.weights", None, "fixed waves, which we compute"),
+    ]
+
+
+KEYS: Mapping[str, Sequence[Rule]] = {
+    "hf": [
+        embedding_rule(r"model\.shared|model\.(?:en|de)coder\.embed_tokens|lm_head", "encoders.text.token"),
+        *encoder_rules(r"model\.encoder\.", "encoders.text."),
+        *decoder_rules(r"model\.decoder\.", "decoder."),
+        Rule("final_logits_bias", [ZERO]),
+    ],
+}
+"""Published key to ours, by format."""
+
+
+def config_from(format: str, meta: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """The `Config` numbers of a checkpoint that comes without a card.
+
+    Args:
+        format: a key of `KEYS`.
+        meta: `config.json`.
+        shapes: source key to shape.
+
+    Raises:
+        CheckpointError: the model is of this kind but differs in a part that is not built here.
+    """
+    if meta["activation_function"] not in ACTIVATIONS:
+        raise CheckpointError(
+            f"expected an activation among {', '.join(ACTIVATIONS)}, got {meta['activation_function']!r}: "
+            "this variant is not supported"
+        )
+    learned = "model.encoder.embed_positions.weight" in shapes
+    sides = ("encoder", "decoder")
+    return {
+        "vocab": meta["vocab_size"],
+        "ctx": meta["max_position_embeddings"],
+        "width": meta["d_model"],
+        "heads": tuple(meta[f"{s}_attention_heads"] for s in sides),
+        "layers": tuple(meta[f"{s}_layers"] for s in sides),
+        "hidden": tuple(meta[f"{s}_ffn_dim"] for s in sides),
+        "activation": meta["activation_function"],
+        "scaled": meta.get("scale_embedding", False),
+        "positions": "learned" if learned else "sinusoidal",
+        "offset": 2 if learned else meta.get("pad_token_id", 1) + 1,
+        "embed_ln": "model.encoder.layernorm_embedding.weight" in shapes,
+    }

@@ -1,0 +1,319 @@
+"""SeamlessM4T v2: one speech encoder, one text encoder, one text decoder, one voice; five tasks are compositions.
+
+Seamless Communication et al. 2023, arXiv 2312.05187. The parts are families of their own: `w2v_bert` hears, `nllb`
+reads and writes, `units` and `hifigan` speak. Nothing here computes anything that they do not.
+
+| task | from | to |
+|---|---|---|
+| ASR, speech to text translation | `encoders.speech` | `decoder`, steered by a language token |
+| text to text translation | `encoders.text` | the same |
+| speech to speech, text to speech | either | the same, then `synth` over the decoder's states |
+
+Letters: B rows, U tokens, D width, N samples.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mmx.convert import Rule
+from mmx.decoder import TextDecoder
+from mmx.errors import CheckpointError, InputError, nearest
+from mmx.kaldi import Fbank
+from mmx.model import Model
+from mmx.models import hifigan, nllb, units, w2v_bert
+from mmx.seq import Seq
+from mmx.state import State
+from mmx.translation_tokenizer import TranslationTokenizer
+
+MODEL_TYPES = ("seamless_m4t_v2",)
+"""What Hugging Face's `config.json` calls the models that are built here."""
+
+TOKENIZER_OF = ""
+"""Card whose tokenizer serves a checkpoint that comes without one: none does."""
+
+VOICES = "generation_config.json"
+"""File beside the weights that says how tokens are spelled and which languages can be spoken."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """The numbers of each part; a card gives them as tables."""
+
+    speech: w2v_bert.Config
+    text: nllb.Config
+    units: units.Config
+    vocoder: hifigan.Config
+
+    def __post_init__(self) -> None:
+        kinds = {f.name: f.type for f in fields(self)}
+        for name, kind in kinds.items():
+            value = getattr(self, name)
+            if isinstance(value, Mapping):
+                object.__setattr__(self, name, kind(**value))  # type: ignore[operator]
+
+
+@dataclass(frozen=True)
+class Voices:
+    """What a voice has to know beside its weights.
+
+    Attributes:
+        id_to_text: text token, as a decimal string, to its piece.
+        char_to_id: character to its id in the text-to-unit model.
+        languages: what can be spoken: code (`deu`) to the vocoder's id.
+        unit_languages: code to the token that steers version 1's unit decoder.
+    """
+
+    id_to_text: Mapping[str, str]
+    char_to_id: Mapping[str, int]
+    languages: Mapping[str, int]
+    unit_languages: Mapping[str, int]
+
+    @classmethod
+    def from_file(cls, file: Path) -> "Voices":
+        """Read `generation_config.json`. Raises `CheckpointError` when it lacks what speaking needs."""
+        try:
+            raw = json.loads(file.read_text("utf-8"))
+            return cls(
+                raw.get("id_to_text", {}),
+                raw.get("char_to_id", {}),
+                raw["vocoder_lang_code_to_id"],
+                raw["t2u_lang_code_to_id"],
+            )
+        except (OSError, ValueError, KeyError) as e:
+            raise CheckpointError(
+                f"expected the voices of the model in {file}, got {e!r}: take all of the checkpoint's files"
+            ) from e
+
+    def language(self, code: str) -> int:
+        """The vocoder's id of a language. Raises `InputError` for one that has no voice."""
+        if code not in self.languages:
+            raise InputError(
+                f"expected a language that this model can speak, got {code!r}.{nearest(code, sorted(self.languages))} "
+                f"It has {', '.join(sorted(self.languages))}; without --speak it writes more"
+            )
+        return self.languages[code]
+
+
+class Synthesizer(nn.Module):
+    """Speaks what the text decoder wrote: units of 20 ms all at once, then their sound.
+
+    Args:
+        t2u: states of the decoder to units.
+        vocoder: units to a waveform.
+
+    Attributes:
+        voices: set when the model is loaded.
+    """
+
+    def __init__(self, t2u: units.TextToUnits, vocoder: hifigan.CodeVocoder):
+        super().__init__()
+        self.t2u, self.vocoder = t2u, vocoder
+        self.voices: Voices | None = None
+
+    def forward(
+        self,
+        decoder: TextDecoder,
+        memory: Seq,
+        prefix: Sequence[int],
+        rows: Sequence[Sequence[int]],
+        language: str,
+        speaker: int = 0,
+        duration_factor: float = 1.0,
+        shared: State | None = None,
+    ) -> Seq:
+        """The sound of written text.
+
+        Args:
+            decoder: wrote it; its states over the text, in one pass, are what is spoken.
+            memory: over which it was written, `(B, M, D)`.
+            prefix: what the text was steered by: end token and language.
+            rows: text tokens of each row, without prefix and end.
+            language: code of the language written.
+            speaker: voice, 0 to the vocoder's number of them. (The published checkpoint does not say which voices
+                speak a language; its authors took the first of each, transformers takes 0.)
+            duration_factor: above 1 speaks slower.
+            shared: `state["memory"]` of the search that wrote the text, to save its cost.
+
+        Returns:
+            Waveform `(B, N)` at 16 kHz in [-1, 1].
+        """
+        states, spelling = self.states(decoder, memory, prefix, rows, shared)
+        found = self.t2u.units(states, *spelling, duration_factor)
+        voice = torch.full((len(rows),), speaker, device=found.x.device)
+        return self.vocoder(found, torch.full_like(voice, self._known().language(language)), voice)
+
+    def states(
+        self,
+        decoder: TextDecoder,
+        memory: Seq,
+        prefix: Sequence[int],
+        rows: Sequence[Sequence[int]],
+        shared: State | None = None,
+    ) -> tuple[Seq, units.Spelling]:
+        """What the text-to-unit model reads: `(B, U, D)` and the characters; arguments as in `forward`."""
+        voices = self._known()
+        states = written_states(decoder, memory, [[*prefix, *row] for row in rows], shared)
+        spelling = units.spell(rows, voices.id_to_text, voices.char_to_id)
+        return states, units.Spelling(*(t.to(states.x.device) for t in spelling))
+
+    def _known(self) -> Voices:
+        if self.voices is None:
+            raise InputError(f"expected {VOICES} beside the weights, got none: put it there to speak")
+        return self.voices
+
+
+def written_states(
+    decoder: TextDecoder, memory: Seq, rows: Sequence[Sequence[int]], shared: State | None = None
+) -> Seq:
+    """The decoder's states `(B, U, D)` over given tokens, prefix included, in one pass."""
+    device = memory.x.device
+    lengths = torch.tensor([len(r) for r in rows], device=device)
+    tokens = nn.utils.rnn.pad_sequence([torch.tensor(r) for r in rows], batch_first=True).to(device)
+    state = decoder.init_state(len(rows), tokens.shape[1])
+    if shared is not None:
+        state["memory"] = shared
+    return Seq(decoder.hidden(tokens, memory, state), lengths)
+
+
+def build(config: Config) -> Model:
+    """The model without weights; call it under `torch.device("meta")` to allocate nothing."""
+    c = config
+    synth = Synthesizer(units.build(c.units), hifigan.build(c.vocoder))
+    return compose(c.speech, c.text, synth)
+
+
+def compose(speech: w2v_bert.Config, text: nllb.Config, synth: nn.Module) -> Model:
+    """Ears, eyes, pen and voice around one embedding."""
+    decoder = nllb.build_decoder(text)
+    adaptor = w2v_bert.adaptor(speech)
+    return Model(
+        front={"speech": Fbank(speech.features // 2, speech.normalize)},
+        encoders={"speech": w2v_bert.encoder(speech), "text": nllb.build_encoder(text, decoder.token)},
+        adapters={} if adaptor is None else {"speech": adaptor},
+        decoder=decoder,
+        synth=synth,
+    )
+
+
+def tokenizer(file: Path, c: Config) -> TranslationTokenizer:
+    """The tokenizer of `tokenizer.json` or of a SentencePiece model."""
+    return TranslationTokenizer.from_file(file, c.text.vocab)
+
+
+def finish(model: Model, folder: Path) -> None:
+    """Give the synthesizer its tables, where the folder of the weights has them."""
+    if model.synth is not None and (folder / VOICES).is_file():
+        model.synth.voices = Voices.from_file(folder / VOICES)  # pyright: ignore[reportArgumentType]
+
+
+# -------------------- checkpoints
+
+
+def text_and_speech_rules() -> list[Rule]:
+    """All but the voice, which the versions share."""
+    return [
+        nllb.embedding_rule(r"shared|text_(?:en|de)coder\.embed_tokens|lm_head", "encoders.text.token"),
+        *nllb.encoder_rules(r"text_encoder\.", "encoders.text."),
+        *nllb.decoder_rules(r"text_decoder\.", "decoder."),
+        *w2v_bert.hf_rules(r"speech_encoder\."),
+    ]
+
+
+KEYS: dict[str, list[Rule]] = {
+    "hf": [
+        *text_and_speech_rules(),
+        *units.hf_rules("t2u_model.", "synth.t2u."),
+        *hifigan.hf_rules("vocoder.", "synth.vocoder."),
+    ],
+}
+"""Published key to ours, by format."""
+
+
+def config_from(format: str, meta: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """The `Config` numbers of a checkpoint that comes without a card, from its `config.json`.
+
+    Args:
+        format: a key of `KEYS`.
+        meta: the content of `config.json`.
+        shapes: source key to shape.
+    """
+    return {
+        "speech": speech_numbers(meta, causal=True, conv_norm="layer"),
+        "text": text_numbers(meta),
+        "units": {
+            "width": meta["hidden_size"],
+            "heads": meta["t2u_encoder_attention_heads"],
+            "encoder_layers": meta["t2u_encoder_layers"],
+            "encoder_hidden": meta["t2u_encoder_ffn_dim"],
+            "decoder_layers": meta["t2u_decoder_layers"],
+            "duration_hidden": meta["t2u_variance_predictor_hidden_dim"],
+            "duration_kernel": meta["t2u_variance_predictor_kernel_size"],
+            "vocab": meta["t2u_vocab_size"],
+            "char_vocab": meta["char_vocab_size"],
+            "ctx": meta["t2u_max_position_embeddings"],
+            "special_units": meta["vocoder_offset"],
+            "units": meta["unit_hifi_gan_vocab_size"],
+        },
+        "vocoder": vocoder_numbers(meta),
+    }
+
+
+def speech_numbers(meta: Mapping[str, Any], causal: bool, conv_norm: str) -> dict[str, Any]:
+    """`w2v_bert.Config` of a SeamlessM4T `config.json`; what the versions differ in is given."""
+    return {
+        "width": meta["hidden_size"],
+        "heads": meta["speech_encoder_attention_heads"],
+        "layers": meta["speech_encoder_layers"],
+        "hidden": meta["speech_encoder_intermediate_size"],
+        "features": meta["feature_projection_input_dim"],
+        "kernel": meta["conv_depthwise_kernel_size"],
+        "positions": meta["position_embeddings_type"],
+        "left": meta.get("left_max_position_embeddings", 64),
+        "right": meta.get("right_max_position_embeddings", 8),
+        "causal": causal,
+        "conv_norm": conv_norm,
+        "final_norm": True,
+        "adaptor_layers": meta["num_adapter_layers"] if meta["add_adapter"] else 0,
+        "adaptor_kernel": meta["adaptor_kernel_size"],
+        "adaptor_stride": meta["adaptor_stride"],
+    }
+
+
+def text_numbers(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """`nllb.Config` of a SeamlessM4T `config.json`."""
+    sides = ("encoder", "decoder")
+    return {
+        "vocab": meta["vocab_size"],
+        "ctx": meta["max_position_embeddings"],
+        "width": meta["hidden_size"],
+        "heads": tuple(meta[f"{s}_attention_heads"] for s in sides),
+        "layers": tuple(meta[f"{s}_layers"] for s in sides),
+        "hidden": tuple(meta[f"{s}_ffn_dim"] for s in sides),
+        "activation": meta["activation_function"],
+        "scaled": meta["scale_embedding"],
+        "offset": meta["pad_token_id"] + 1,
+    }
+
+
+def vocoder_numbers(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """`hifigan.Config` of a SeamlessM4T `config.json`."""
+    return {
+        "units": meta["unit_hifi_gan_vocab_size"],
+        "unit_width": meta["unit_embed_dim"],
+        "languages": meta["vocoder_num_langs"],
+        "language_width": meta["lang_embed_dim"],
+        "speakers": meta["vocoder_num_spkrs"],
+        "speaker_width": meta["spkr_embed_dim"],
+        "channels": meta["upsample_initial_channel"],
+        "strides": tuple(meta["upsample_rates"]),
+        "kernels": tuple(meta["upsample_kernel_sizes"]),
+        "block_kernels": tuple(meta["resblock_kernel_sizes"]),
+        "dilations": tuple(tuple(d) for d in meta["resblock_dilation_sizes"]),
+        "duration_kernel": meta["variance_predictor_kernel_size"],
+    }
