@@ -118,13 +118,13 @@ def _families() -> dict[str, str]:
 
 
 def _tokenizer_file(found: hub.Found, family: ModuleType) -> Path:
-    """Beside the weights, else where the family says that its tokenizer is to be had."""
+    """Beside the weights, else that of the card which the family names in `TOKENIZER_OF`, where it names one."""
     if found.tokenizer is not None:
         return found.tokenizer
-    default = None
-    if family.TOKENIZER_OF:
+    default, lender = None, getattr(family, "TOKENIZER_OF", "")
+    if lender:
         with suppress(ModelNotFoundError):
-            default = hub.locate(find_card(family.TOKENIZER_OF), download=False).tokenizer
+            default = hub.locate(find_card(lender), download=False).tokenizer
     if default is None:
         names = " or ".join(hub.TOKENIZERS)
         raise ModelNotFoundError(f"expected {names} beside the weights ({found.how}), got none: put it there")

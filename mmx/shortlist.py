@@ -1,7 +1,9 @@
 """Vocabulary shortlists: a decoder that writes only some of its tokens, at a fraction of the head's cost.
 
 A model for 200 languages has a head of 256,000 rows, of which one language uses a few thousand. Their rows are gathered
-once; the greatest logit is the same as that of the whole head whenever its token is on the list.
+once. Greedy search then writes the same as with the whole head whenever its tokens are on the list; the scores are
+over the list only, so that they are higher, and a beam may rank hypotheses differently. The head of NLLB-200, 5
+hypotheses, float32 on 2 CPU threads, measured in one run: 256,206 rows 33 times as long as 8,000 (int8: 2.4 times).
 
 Letters: B rows, R hypotheses, U tokens, D width, S tokens on the list.
 """
@@ -28,11 +30,11 @@ def from_texts(tokenizer: TranslationTokenizer, texts: Iterable[str], size: int 
 
 
 def from_script(tokenizer: TranslationTokenizer, language: str) -> list[int]:
-    """Ids of the pieces without a letter of a script other than the language's, and of the Latin letters A to Z.
+    """Ids of the pieces without a letter of a script other than the language's, and of short ones in ASCII for names.
 
     It keeps all that the language may need, and for scripts other than Latin it is short.
     """
-    script = find_language(language).script
+    script = find_language(tokenizer.language(language)).script
     pieces = tokenizer.pieces.texts
     return [i for i, p in enumerate(pieces) if p and (is_written_with(p, script) or (len(p) < 3 and p.isascii()))]
 

@@ -28,9 +28,6 @@ from mmx.translation_tokenizer import TranslationTokenizer
 MODEL_TYPES = ("m2m_100", "mbart", "nllb")
 """What Hugging Face's `config.json` calls the models that are built here."""
 
-TOKENIZER_OF = ""
-"""Card whose tokenizer serves a checkpoint that comes without one: none does."""
-
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU}
 
 

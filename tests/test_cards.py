@@ -51,7 +51,7 @@ def test_a_card_says_what_a_user_must_know(name: str) -> None:
     assert card.languages
     assert card.tasks
     assert card.weights
-    assert {"stride_ms", "lookahead_ms"} <= card.streaming.keys()
+    assert card.tasks == ("translate-text",) or {"stride_ms", "lookahead_ms"} <= card.streaming.keys()
 
 
 @pytest.mark.parametrize("name", NAMES)
