@@ -41,21 +41,24 @@ VOICES = "generation_config.json"
 """File beside the weights that says how tokens are spelled and which languages can be spoken."""
 
 
+class Parts:
+    """Turns the tables of a card into the configs of the parts."""
+
+    def __post_init__(self) -> None:
+        for f in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, f.name)
+            if isinstance(value, Mapping):
+                object.__setattr__(self, f.name, f.type(**value))  # type: ignore[operator]
+
+
 @dataclass(frozen=True, kw_only=True)
-class Config:
+class Config(Parts):
     """The numbers of each part; a card gives them as tables."""
 
     speech: w2v_bert.Config
     text: nllb.Config
     units: units.Config
     vocoder: hifigan.Config
-
-    def __post_init__(self) -> None:
-        kinds = {f.name: f.type for f in fields(self)}
-        for name, kind in kinds.items():
-            value = getattr(self, name)
-            if isinstance(value, Mapping):
-                object.__setattr__(self, name, kind(**value))  # type: ignore[operator]
 
 
 @dataclass(frozen=True)

@@ -430,8 +430,7 @@ def hf_rules(theirs_prefix: str = "", ours_prefix: str = "") -> list[Rule]:
         Rule(rf"{theirs}model\.decoder\.pos_emb_alpha_char", rf"{ours}char_alpha"),
         Rule(rf"{theirs}model\.decoder\.pos_emb_alpha", rf"{ours}unit_alpha"),
         # Nothing embeds units here; the table is the projection alone.
-        Rule(rf"{theirs}model\.decoder\.embed_tokens\.weight", rf"{ours}head.weight"),
-        Rule(rf"{theirs}lm_head\.weight", None, "tied to the unit embedding"),
+        Rule(rf"{theirs}(?:model\.decoder\.embed_tokens|lm_head)\.weight", rf"{ours}head.weight", tied=True),
     ]
 
 
@@ -447,6 +446,5 @@ def hf_autoregressive_rules(theirs_prefix: str = "", ours_prefix: str = "") -> l
         *_attention(rf"{layer}\.cross_attention", rf"{to}.cross"),
         *_renamed(layer, to, names),
         Rule(rf"{theirs}model\.decoder\.layer_norm\.(weight|bias)", rf"{ours}decoder.ln.\1"),
-        Rule(rf"{theirs}model\.decoder\.embed_tokens\.weight", rf"{ours}decoder.token.weight"),
-        Rule(rf"{theirs}lm_head\.weight", None, "tied to the unit embedding"),
+        Rule(rf"{theirs}(?:model\.decoder\.embed_tokens|lm_head)\.weight", rf"{ours}decoder.token.weight", tied=True),
     ]

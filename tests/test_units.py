@@ -158,7 +158,9 @@ def test_the_full_size_has_the_published_parameters(version: int) -> None:
             rules, tied, count = hf_autoregressive_rules(), "decoder.head.weight", 287_397_888
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters()) == count
     shapes = shapes_of(ours, tied)
-    assert {k for k, _ in convert(theirs.state_dict(), rules, shapes)} == shapes.keys()
+    # Weights that are only described cannot be compared, so the copy under a second name is left out.
+    source = {k: v for k, v in theirs.state_dict().items() if k != "lm_head.weight"}
+    assert {k for k, _ in convert(source, rules, shapes)} == shapes.keys()
 
 
 # -------------------- characters
