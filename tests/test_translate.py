@@ -24,6 +24,7 @@ from mmx.model import Model
 from mmx.models.nllb import Config, build
 from mmx.models.whisper import Config as WhisperConfig
 from mmx.models.whisper import build as build_whisper
+from mmx.quantize import supported
 from mmx.translate import has_loop, translate_text
 from mmx.translation_tokenizer import TranslationTokenizer
 
@@ -344,6 +345,16 @@ def test_a_sharded_folder_loads_and_translates(checkpoint: Path, model: Model) -
     options: Any = {"src": "en", "to": "ru", "beam_size": 2}
     loaded = load(checkpoint)
     assert loaded.translate_text([TEXT], **options) == translate_text(model, [TEXT], **options)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+@pytest.mark.parametrize("ids", [None, range(4, 60)], ids=["whole", "shortlist"])
+def test_other_precisions_translate_too(checkpoint: Path, dtype: Any, ids: Any) -> None:
+    if dtype == "int8" and not supported():
+        pytest.skip("needs an int8 engine for this CPU")
+    loaded = mmx.load(checkpoint, dtype=dtype, device="cpu")
+    (got,) = loaded.translate_text([TEXT], src="en", to="ru", beam_size=2, shortlist=ids)
+    assert len(got.segments) == 5 and all(s.text and math.isfinite(s.score) for s in got.segments)
 
 
 def test_safetensors_are_read_in_place(checkpoint: Path, tmp_path_factory: Any, monkeypatch: Any) -> None:
