@@ -143,7 +143,9 @@ def _pieces(text: str, ids: Callable[[str], list[int]], longest: int) -> list[_P
     return out
 
 
-def _in_batches(rows: Sequence[_Piece], size: int, write: "_Writer") -> list[SentenceTranslation]:
+def _in_batches(
+    rows: Sequence[_Piece], size: int, write: Callable[[Sequence[_Piece]], list[SentenceTranslation]]
+) -> list[SentenceTranslation]:
     """Segments in the order of the rows, decoded in batches of rows with one limit, by length."""
     order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids))
     out: dict[int, SentenceTranslation] = {}

@@ -7,6 +7,7 @@ import json
 import math
 import pickle
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from mmx.model import Model
 from mmx.models.nllb import Config, build
 from mmx.models.whisper import Config as WhisperConfig
 from mmx.models.whisper import build as build_whisper
+from mmx.quantize import supported
 from mmx.translate import has_loop, translate_text
 from mmx.translation_tokenizer import TranslationTokenizer
 
@@ -134,11 +136,18 @@ def test_no_texts_give_no_translations(model: Model) -> None:
     assert translate_text(model, [], src="en", to="ru") == []
 
 
-def test_only_text_is_ever_written(model: Model) -> None:
-    writer = translate._Writer(model, "rus_Cyrl", SearchOptions(beam_size=3), None)
-    batch = translate._pieces(TEXT, lambda t: model.tokenizer.source(t, "eng_Latn"), 60)
-    found = writer._search([batch[0]], writer.options)
-    assert found[0].tokens and all(model.tokenizer.is_text(t) for t in found[0].tokens)
+def test_rows_of_one_batch_have_one_limit(model: Model) -> None:
+    """Which depends on their own length alone: with the longest row's, a short one could write more beside it."""
+    rows = [translate._Piece(str(n), tuple(range(n)), "", False) for n in (40, 3, 17, 16, 41, 4, 33, 15, 2)]
+    batches: list[list[int]] = []
+
+    def write(batch: Sequence[translate._Piece]) -> list[translate.SentenceTranslation]:
+        batches.append([len(p.ids) for p in batch])
+        return [translate.SentenceTranslation(p.text, p.text, -1.0) for p in batch]
+
+    out = translate._in_batches(rows, 3, write)
+    assert [s.text for s in out] == [p.text for p in rows]
+    assert batches == [[2, 3, 4], [15, 16], [17], [33, 40, 41]]
 
 
 # -------------------- guards
@@ -169,6 +178,19 @@ class Looping(torch.nn.Module):
         logits[..., self.first] += 1000.0
         logits[..., self.second] += 900.0
         return logits
+
+
+def test_only_text_is_ever_written(model: Model) -> None:
+    """Language tokens and rows without a token are never written, however likely they are."""
+    whole, tok = model.decoder, model.tokenizer
+    model.decoder = Looping(whole, tok.language_ids["eng_Latn"], tok.n_vocab - 1)
+    try:
+        writer = translate._Writer(model, "rus_Cyrl", SearchOptions(beam_size=3), None)
+        rows = translate._pieces(TEXT, lambda t: tok.source(t, "eng_Latn"), 40)
+        found = writer._search([rows[0]], writer.options)
+    finally:
+        model.decoder = whole
+    assert found[0].tokens and all(tok.is_text(t) for t in found[0].tokens)
 
 
 def test_a_repetition_is_reported_and_broken(model: Model) -> None:
@@ -323,6 +345,16 @@ def test_a_sharded_folder_loads_and_translates(checkpoint: Path, model: Model) -
     options: Any = {"src": "en", "to": "ru", "beam_size": 2}
     loaded = load(checkpoint)
     assert loaded.translate_text([TEXT], **options) == translate_text(model, [TEXT], **options)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+@pytest.mark.parametrize("ids", [None, range(4, 60)], ids=["whole", "shortlist"])
+def test_other_precisions_translate_too(checkpoint: Path, dtype: Any, ids: Any) -> None:
+    if dtype == "int8" and not supported():
+        pytest.skip("needs an int8 engine for this CPU")
+    loaded = mmx.load(checkpoint, dtype=dtype, device="cpu")
+    (got,) = loaded.translate_text([TEXT], src="en", to="ru", beam_size=2, shortlist=ids)
+    assert len(got.segments) == 5 and all(s.text and math.isfinite(s.score) for s in got.segments)
 
 
 def test_safetensors_are_read_in_place(checkpoint: Path, tmp_path_factory: Any, monkeypatch: Any) -> None:
