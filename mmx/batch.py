@@ -29,13 +29,20 @@ MEDIA = frozenset(_MEDIA.split())
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One run of the command line."""
+    """One run of the command line.
+
+    Attributes:
+        speech: where a translation is said aloud: a file for one recording, a folder for several.
+        text_model: translates what `model` writes.
+    """
 
     files: tuple[str, ...]
     formats: tuple[str, ...] = ("txt",)
     output_dir: Path | None = None
     skip_existing: bool = False
+    speech: Path | None = None
     model: str = "whisper-base"
+    text_model: str | None = None
     device: str = "auto"
     dtype: str = "auto"
     threads: int = 0
@@ -191,13 +198,21 @@ def _transcripts(job: Job, todo: Sequence[Input], report: "Report") -> Iterator[
     import torch
 
     from mmx.api import load
-    from mmx.transcribe import Options, check, transcribe
+    from mmx.transcribe import Options, fit, transcribe
 
     options = Options(**job.options)
     if job.threads:
         torch.set_num_threads(job.threads)
     model = load(job.model, device=job.device, dtype=job.dtype)  # type: ignore[arg-type]
-    check(model, options)
+    to, text_model = options.to, None
+    if job.text_model is not None:
+        from mmx.cascade import cascade, first_step
+
+        text_model = load(job.text_model, device=job.device, dtype=job.dtype)  # type: ignore[arg-type]
+        text_model.tokenizer.language(to)
+        options = first_step(text_model, options)
+        _say(f"in two steps: {model.name} writes {options.language or 'English'}, {text_model.name} translates it")
+    fit(model, options)
     report.open()
     failed: set[int] = set()
 
@@ -212,6 +227,8 @@ def _transcripts(job: Job, todo: Sequence[Input], report: "Report") -> Iterator[
             yield item.source
 
     results = transcribe(model, sources(), options, report.progress, on_error)
+    if text_model is not None:
+        results = cascade(results, text_model, to, options.beam_size)
     for transcript in results:
         while report.given in failed:
             report.given += 1
@@ -235,6 +252,11 @@ def _emit(job: Job, item: Input, transcript: "Transcript", several: bool) -> Non
         text = getattr(transcript, f"to_{job.formats[0]}")()
         sys.stdout.write(text if text.endswith("\n") or not text else text + "\n")
         sys.stdout.flush()
+    if job.speech is not None:
+        from mmx import dub
+
+        path = job.speech / f"{item.stem}.wav" if several else job.speech
+        _say(f"{item.source} -> {dub.write(path, dub.lay(transcript.spoken, transcript.duration_s))}")
     for note in transcript.notes:
         if note.action in ("dropped", "warning"):
             _say(f"  note: {note.start_s:.1f}-{note.end_s:.1f} s {note.action}: {note.reason}")

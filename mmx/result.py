@@ -10,11 +10,15 @@ import json
 import math
 import os
 import re
+import textwrap
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mmx.errors import InputError, nearest
 from mmx.files import atomic_write
@@ -48,7 +52,8 @@ class Segment:
 
     `language` is a code ("de"); `avg_logprob` the mean natural log-probability of a token (<= 0);
     `no_speech_prob` a probability; `compression_ratio` bytes before / bytes after zlib (high is repetition);
-    `temperature` the sampling temperature of the attempt that was kept.
+    `temperature` the sampling temperature of the attempt that was kept; `source_text` what a translation translates,
+    where it was kept.
     """
 
     start_s: float
@@ -61,6 +66,15 @@ class Segment:
     compression_ratio: float = 1.0
     temperature: float = 0.0
     words: tuple[Word, ...] = ()
+    source_text: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spoken:
+    """A stretch of a translation said aloud: `samples` `(N,)` float32 at 16 kHz, from `start_s` of the recording on."""
+
+    start_s: float
+    samples: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +93,8 @@ class Transcript:
 
     `source` names the recording; `language` is the code of the recording's language with its probability;
     `task` is what was done ("transcribe", "translate"); `model` names the model; `notes` lists every span
-    that was skipped or tried again.
+    that was skipped or tried again; `spoken` is a translation said aloud, where that was asked for. It is no part of
+    the written formats: see `mmx.dub`.
     """
 
     source: str
@@ -90,6 +105,7 @@ class Transcript:
     task: str
     model: str
     notes: tuple[Note, ...] = ()
+    spoken: tuple[Spoken, ...] = ()
 
     @property
     def text(self) -> str:
@@ -258,6 +274,7 @@ def _segment_to_dict(index: int, segment: Segment) -> dict[str, Any]:
         "id": index,
         **_span(segment),
         "text": _encodable(segment.text),
+        **({"source_text": _encodable(segment.source_text)} if segment.source_text else {}),
         "language": segment.language,
         "tokens": list(segment.tokens),
         "temperature": _number(segment.temperature),
@@ -292,6 +309,7 @@ def _segment_from_dict(data: dict[str, Any], language: str) -> Segment:
             Word(str(word["word"]), _float(word, "start"), _float(word, "end"), _float(word, "probability"))
             for word in data.get("words", ())
         ),
+        source_text=str(data.get("source_text", "")),
     )
 
 
@@ -432,11 +450,23 @@ def _cues(segments: Sequence[Segment]) -> list[_Cue]:
     """
     drafts: list[_Cue] = []
     for segment, whole in zip(segments, _spoken(segments), strict=True):
+        if segment.source_text:
+            drafts.append(_bilingual(segment, *whole[:2]))
+            continue
         words = list(_spoken(segment.words, whole[0]))
         timed = any(_clean(text).strip() for _, _, text in words)
         atoms = _atoms(words if timed else [_at_pace(*whole)], segment.language in _UNSPACED, timed)
         drafts += [_Cue(part[0].start_ms, part[-1].end_ms, _wrap(part)) for part in _pack(atoms)]
     return _in_order(drafts)
+
+
+def _bilingual(segment: Segment, start_ms: int, end_ms: int) -> _Cue:
+    """One cue for a translated segment, however long: what was said above, its translation below."""
+    lines: list[str] = []
+    for text in (segment.source_text, segment.text):
+        clean = _clean(text).strip().replace("-->", "→")
+        lines += textwrap.wrap(clean, LINE_COLUMNS, break_long_words=False, break_on_hyphens=False) if clean else []
+    return _Cue(start_ms, end_ms, lines)
 
 
 def _at_pace(start_ms: int, end_ms: int, text: str) -> tuple[int, int, str]:

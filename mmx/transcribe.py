@@ -1,86 +1,30 @@
 """Long recordings to text: windows of speech from many files, decoded in batches, put back on each file's clock.
 
-The order of work: media -> voice activity -> windows (`segment.py`) -> encoder -> search with fallback -> segments ->
-word times -> `Transcript`. What is skipped, retried or dropped on the way is a `Note` with its reason.
+The order of work: media -> voice activity -> windows (`segment.py`) -> a decoder of windows -> `Transcript`. What is
+skipped, retried or dropped on the way is a `Note` with its reason.
 """
 
-import math
-import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from mmx import align
+from mmx import plain_windows, timed_windows
 from mmx.errors import InputError, MmxError
-from mmx.generate import Filter, Hypothesis, SearchOptions, Suppress, SuppressFirst, search
 from mmx.media import AudioReader, Source, open_audio
 from mmx.model import Model
-from mmx.result import Note, Segment, Transcript, Word
-from mmx.segment import Gap, SegmentOptions, Window, cut, halves, split
-from mmx.seq import Seq
-from mmx.state import State, select, subtree
-from mmx.text import find_language
+from mmx.result import Note, Transcript
+from mmx.segment import Gap, SegmentOptions, Window, split
+from mmx.windows import RATE, File, Job, Options, Windows
 
 if TYPE_CHECKING:
     from mmx.models.silero_vad import SileroVad
 
-RATE = 16_000
-Task = Literal["transcribe", "translate"]
+__all__ = ["Options", "Progress", "fit", "transcribe"]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What a transcription is asked for; the command line has the same names and defaults.
-
-    Attributes:
-        language: of the speech: a code, tag or English name; detected when None.
-        task: transcribe in the language spoken, or translate to English.
-        word_timestamps: also give every word its times.
-        beam_size: hypotheses kept by the search; 1 is greedy and fastest.
-        temperature: tried in turn while the text looks like a failure (see the thresholds).
-        best_of: samples drawn at a temperature above 0.
-        initial_prompt: text the speech is likely to continue: style, spelling, names. Every window sees it.
-        hotwords: words likely to occur.
-        batch_size: windows decoded together, across files.
-        vad: skip what is not speech.
-        compression_ratio_threshold: text that compresses better than this is a repetition loop.
-        logprob_threshold: a mean log-probability below this is a failure.
-        no_speech_threshold: above this, a failed window is silence and its text is dropped.
-        max_tokens: longest text of one window.
-    """
-
-    language: str | None = None
-    task: Task = "transcribe"
-    word_timestamps: bool = False
-    beam_size: int = 5
-    temperature: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-    best_of: int = 5
-    patience: float = 1.0
-    length_penalty: float | None = None
-    initial_prompt: str | None = None
-    hotwords: str | None = None
-    batch_size: int = 8
-    vad: bool = True
-    compression_ratio_threshold: float = 2.4
-    logprob_threshold: float = -1.0
-    no_speech_threshold: float = 0.6
-    max_tokens: int = 224
-
-    def __post_init__(self) -> None:
-        if isinstance(self.temperature, int | float):
-            object.__setattr__(self, "temperature", (float(self.temperature),))
-        if not self.temperature:
-            raise InputError("expected at least one temperature, got none")
-        for name in ("beam_size", "best_of", "batch_size", "max_tokens"):
-            if getattr(self, name) < 1:
-                raise InputError(f"expected {name} to be 1 or more, got {getattr(self, name)}")
-        if self.task not in ("transcribe", "translate"):
-            raise InputError(f"expected task transcribe or translate, got {self.task!r}")
-        if self.language is not None:
-            object.__setattr__(self, "language", find_language(self.language))
+DEFAULTS = Options()
 
 
 @dataclass
@@ -93,58 +37,10 @@ class Progress:
     finished: bool = False
 
 
-@dataclass
-class _File:
-    """One recording on its way to a transcript."""
-
-    name: str
-    language: str | None
-    language_probability: float = 0.0
-    duration_s: float = 0.0
-    total_s: float | None = None
-    segments: list[Segment] = field(default_factory=list)
-    notes: list[Note] = field(default_factory=list)
-    waiting: int = 0
-    read: bool = False
-    error: MmxError | None = None
-
-
-@dataclass
-class _Job:
-    """A window to decode; `retry` counts how often its audio was tried before."""
-
-    file: _File
-    window: Window
-    retry: int = 0
-
-
-@dataclass
-class _Outcome:
-    """What became of a window: its text, what is to be told, and stretches to decode again."""
-
-    attempt: "_Attempt | None" = None
-    notes: list[Note] = field(default_factory=list)
-    again: list[Window] = field(default_factory=list)
-
-    def note(self, window: Window, action: Literal["retried", "dropped", "warning"], reason: str) -> None:
-        self.notes.append(Note(window.start_s, window.end_s, action, reason))
-
-
-@dataclass(frozen=True)
-class _Attempt:
-    """One decoding of a window, with what judges it."""
-
-    hypothesis: Hypothesis
-    text: str
-    temperature: float
-    compression_ratio: float
-    no_speech_prob: float
-
-
 def transcribe(
     model: Model,
     sources: Iterable[Source],
-    options: Options = Options(),
+    options: Options = DEFAULTS,
     on_progress: Callable[[Progress], None] | None = None,
     on_error: Callable[[str, MmxError], None] | None = None,
 ) -> Iterator[Transcript]:
@@ -169,16 +65,18 @@ class _Run:
         on_progress: Callable[[Progress], None] | None,
         on_error: Callable[[str, MmxError], None] | None,
     ):
-        check(model, options)
+        options = fit(model, options)
         self.model, self.options = model, options
         self.on_progress, self.on_error = on_progress, on_error
-        self.window_decoder = WindowDecoder(model, options)
-        self.queue: list[_Job] = []
+        self.windows: Windows = _kind(model).Decoder(model, options)
+        # A recogniser's windows are as long as it was trained to hear at once.
+        self.cut = SegmentOptions(max_window_s=getattr(model.stages("speech")[1], "window_s", 30.0))
+        self.queue: list[Job] = []
 
     def run(self, sources: Iterable[Source]) -> Iterator[Transcript]:
-        waiting: list[_File] = []
+        waiting: list[File] = []
         for source in sources:
-            file = _File(str(source) if isinstance(source, str) else "audio", self.options.language)
+            file = File(str(source) if isinstance(source, str) else "audio", self.options.language)
             waiting.append(file)
             items = self._read(source, file)
             while (item := self._next(items, file)) is not None:
@@ -191,7 +89,7 @@ class _Run:
             self._decode()
         yield from self._complete(waiting)
 
-    def _next(self, items: Iterator[Window | Gap], file: _File) -> Window | Gap | None:
+    def _next(self, items: Iterator[Window | Gap], file: File) -> Window | Gap | None:
         """The next stretch of the file, None at its end or when it cannot be read on."""
         try:
             return next(items, None)
@@ -203,39 +101,39 @@ class _Run:
             self.on_error(file.name, e)
             return None
 
-    def _read(self, source: Source, file: _File) -> Iterator[Window | Gap]:
+    def _read(self, source: Source, file: File) -> Iterator[Window | Gap]:
         with open_audio(source) as reader:
             file.name, file.total_s = reader.name, reader.duration_s
-            yield from split(self._metered(reader, file), vad() if self.options.vad else None, SEGMENTS)
+            yield from split(self._metered(reader, file), vad() if self.options.vad else None, self.cut)
             file.notes += [Note(file.duration_s, file.duration_s, "warning", w) for w in reader.warnings]
 
-    def _metered(self, reader: AudioReader, file: _File) -> Iterator[np.ndarray]:
+    def _metered(self, reader: AudioReader, file: File) -> Iterator[np.ndarray]:
         for block in reader:
             file.duration_s += len(block) / RATE
             self._tell(file)
             yield block
 
-    def _tell(self, file: _File) -> None:
+    def _tell(self, file: File) -> None:
         """Report how far the file is decoded, which may be behind what is read."""
         if self.on_progress:
             queued = (j.window.start_s for j in self.queue if j.file is file)
             self.on_progress(Progress(file.name, min(queued, default=file.duration_s), file.total_s))
 
-    def _take(self, file: _File, item: Window | Gap) -> None:
+    def _take(self, file: File, item: Window | Gap) -> None:
         if isinstance(item, Gap):
             file.notes.append(Note(item.start_s, item.end_s, "skipped", item.reason))
         else:
             file.waiting += 1
-            self.queue.append(_Job(file, item))
+            self.queue.append(Job(file, item))
 
-    def _complete(self, waiting: list[_File]) -> Iterator[Transcript]:
+    def _complete(self, waiting: list[File]) -> Iterator[Transcript]:
         """Files whose windows are all decoded, from the front, so that the order of the sources is kept."""
         while waiting and waiting[0].read and not (waiting[0].waiting and not waiting[0].error):
             file = waiting.pop(0)
             if file.error is None:
                 yield self._transcript(file)
 
-    def _transcript(self, file: _File) -> Transcript:
+    def _transcript(self, file: File) -> Transcript:
         if self.on_progress:
             self.on_progress(Progress(file.name, file.duration_s, file.duration_s, finished=True))
         return Transcript(
@@ -246,25 +144,24 @@ class _Run:
             duration_s=file.duration_s,
             task=self.options.task,
             model=self.model.name,
+            spoken=tuple(sorted(file.spoken, key=lambda s: s.start_s)),
             notes=tuple(sorted(file.notes, key=lambda n: (n.start_s, n.end_s))),
         )
 
     def _decode(self) -> None:
         jobs, self.queue = self.queue[: self.options.batch_size], self.queue[self.options.batch_size :]
-        again: list[_Job] = []
-        for job, (segments, notes, missed) in zip(jobs, self.window_decoder(jobs), strict=True):
-            job.file.segments += segments
-            job.file.notes += notes
+        again: list[Job] = []
+        for job, got in zip(jobs, self.windows(jobs), strict=True):
+            job.file.segments += got.segments
+            job.file.notes += got.notes
+            job.file.spoken += got.spoken
             job.file.waiting -= 1
-            for part in missed:
+            for part in got.again:
                 job.file.waiting += 1
-                again.append(_Job(job.file, part, job.retry + 1))
+                again.append(Job(job.file, part, job.retry + 1))
         self.queue = again + self.queue
         for file in {id(j.file): j.file for j in jobs}.values():
             self._tell(file)
-
-
-SEGMENTS = SegmentOptions()
 
 
 def vad() -> "SileroVad":
@@ -274,313 +171,16 @@ def vad() -> "SileroVad":
     return load()
 
 
-def check(model: Model, options: Options) -> None:
-    """Raise `InputError` for what this model cannot do."""
+def fit(model: Model, options: Options) -> Options:
+    """The options in this model's own terms. Raises `InputError` for what it cannot do."""
     model.require_decoder()
-    tokenizer, card = model.tokenizer, model.card
-    if tokenizer is None:
+    if model.tokenizer is None:
         raise InputError("expected a model with a tokenizer, got one without: load it with mmx.load")
-    if options.task == "translate" and (
-        not tokenizer.multilingual or (card and card.tasks and "translate" not in card.tasks)
-    ):
-        raise InputError(
-            f"expected a model that was trained to translate, got {model.name}: use whisper-base or larger"
-        )
-    if options.language and options.language not in tokenizer.language_ids and tokenizer.multilingual:
-        raise InputError(f"expected a language that {model.name} has, got {options.language!r}")
-    if options.language not in (None, "en") and not tokenizer.multilingual:
-        raise InputError(f"expected English for {model.name}, got {options.language!r}: use a model without .en")
+    if "speech" not in model.encoders:
+        raise InputError(f"expected a model that hears speech, got {model.name}: use whisper-base")
+    return _kind(model).fit(model, options)
 
 
-class WindowDecoder:
-    """Decodes a batch of windows: encoder, language, search with fallback, segments and words."""
-
-    MAX_RETRY = 2
-    SPLIT_S = 8.0  # windows longer than this are split when their text repeats itself
-    MISSED_S = 1.2  # of speech without text: more than time tokens are wrong by, less than a short sentence
-    LATE_S = 0.15  # by which the speech detector may be late at soft sounds
-
-    def __init__(self, model: Model, options: Options):
-        self.model, self.options = model, options
-        self.tok = model.tokenizer
-        self.device = next(model.decoder.parameters()).device
-        self.dtype = next(model.decoder.parameters()).dtype
-        self.filters = self._filters()
-        self.prompt = self._prompt()
-
-    def _filters(self) -> list[Filter]:
-        from mmx.models.whisper import TimestampRules
-
-        tok = self.tok
-        never = [*tok.non_speech_tokens(), tok.transcribe, tok.translate, tok.sot, tok.sot_prev, tok.sot_lm]
-        return [
-            SuppressFirst(tok.blank_tokens()),
-            Suppress([*never, tok.no_speech]),
-            TimestampRules(tok.eot, tok.no_timestamps, tok.timestamp_begin),
-        ]
-
-    def _prompt(self) -> list[int]:
-        parts = [p.strip() for p in (self.options.hotwords, self.options.initial_prompt) if p and p.strip()]
-        tokens = [t for p in parts for t in self.tok.encode(" " + p)]
-        room = self.model.decoder.ctx // 2 - 1
-        return [self.tok.sot_prev, *tokens[-room:]] if tokens else []
-
-    @torch.inference_mode()
-    def __call__(self, jobs: Sequence[_Job]) -> list[tuple[list[Segment], list[Note], list[Window]]]:
-        """Segments and notes of each job on its file's clock, and the stretches that must be decoded again."""
-        memory = self._encode([j.window.samples for j in jobs])
-        shared = self._languages(jobs, memory)
-        outcomes = self._search(jobs, memory, shared)
-        spoken = [self._pieces(o.attempt) if o.attempt else [] for o in outcomes]
-        timed: list[list[Sequence[align.TimedWord]]] = [[()] * len(pieces) for pieces in spoken]
-        if self.options.word_timestamps:
-            timed = self._words(jobs, spoken, memory, shared)
-        out = []
-        for job, o, pieces, words in zip(jobs, outcomes, spoken, timed, strict=True):
-            segments: list[Segment] = []
-            if o.attempt:
-                segments = [self._on_clock(job, o.attempt, p, w) for p, w in zip(pieces, words, strict=True)]
-                missed = self._missed(job, pieces)
-                o.again += missed
-                o.notes += [Note(m.start_s, m.end_s, "retried", "speech without text") for m in missed]
-            out.append((segments, o.notes, o.again))
-        return out
-
-    def _encode(self, waves: Sequence[np.ndarray]) -> Seq:
-        """`(B, M, D)`. Each window is padded with silence to the 30 s that Whisper was trained on: given less, it drops
-        last sentences. Each is encoded alone, which keeps the activations in the CPU's cache."""
-        front, encoder = self.model.stages("speech")
-        n = encoder.ctx * encoder.stride * front.stride
-        rows = []
-        for wave in waves:
-            padded = torch.zeros(1, n)
-            padded[0, : len(wave)] = torch.from_numpy(wave[:n])
-            seq = Seq(padded.to(self.device), torch.tensor([n], device=self.device), RATE)
-            rows.append(self.model.memory({"speech": seq}))
-        x_BMD = torch.cat([r.x for r in rows]).to(self.dtype)
-        return Seq(x_BMD, torch.cat([r.lengths for r in rows]), rows[0].rate)
-
-    def _languages(self, jobs: Sequence[_Job], memory: Seq) -> State:
-        """Fix the language of files that have none yet; returns the decoder's keys and values of the memory."""
-        state = self.model.decoder.init_state(len(jobs), 1)
-        logits = self.model.decoder(torch.full((len(jobs), 1), self.tok.sot, device=self.device), memory, state)
-        codes = list(self.tok.language_ids) if self.tok.multilingual else ["en"]
-        ids = [self.tok.language_ids[c] for c in codes] if self.tok.multilingual else [0]
-        probs = logits[:, 0, ids].float().softmax(-1).cpu()
-        for file in {id(j.file): j.file for j in jobs if not j.file.language}.values():
-            mine = torch.stack([p for p, j in zip(probs, jobs, strict=True) if j.file is file]).mean(0)
-            file.language, file.language_probability = codes[int(mine.argmax())], float(mine.max())
-        for job in jobs:
-            if self.options.language:
-                job.file.language_probability = 1.0
-        return subtree(state, "memory")
-
-    def _prefix(self, job: _Job) -> list[int]:
-        return [*self.prompt, *self.tok.prompt(job.file.language, self.options.task, timestamps=True)]
-
-    def _search(self, jobs: Sequence[_Job], memory: Seq, shared: State) -> "list[_Outcome]":
-        """The best acceptable attempt of each window; failures are tried again at higher temperatures."""
-        outcomes = [_Outcome() for _ in jobs]
-        todo = list(range(len(jobs)))
-        for temperature in self.options.temperature:
-            found = self._attempts(jobs, todo, memory, shared, temperature)
-            todo = [r for r, a in zip(todo, found, strict=True) if not self._settled(jobs[r], a, outcomes[r])]
-            if not todo:
-                return outcomes
-        looping = [r for r in todo if self._repeats(outcomes[r].attempt)]
-        found = self._attempts(jobs, looping, memory, shared, 0.0, no_repeat_ngram=4)
-        for row, attempt in zip(looping, found, strict=True):
-            outcomes[row].attempt = attempt
-        for row in todo:
-            how = "repetitions were forbidden" if row in looping else "the best attempt was kept"
-            outcomes[row].note(jobs[row].window, "warning", f"failed at every temperature; {how}")
-        return outcomes
-
-    def _settled(self, job: _Job, attempt: _Attempt, outcome: "_Outcome") -> bool:
-        """Whether an attempt ends the search for its window."""
-        window, score = job.window, attempt.hypothesis.avg_log_prob
-        reason = self._failure(attempt)
-        if reason is None:
-            outcome.attempt = attempt
-            return True
-        if self._silent(attempt):
-            outcome.attempt = None
-            why = f"no speech (p={attempt.no_speech_prob:.2f}, log-probability {score:.2f})"
-            outcome.note(window, "dropped", why)
-            return True
-        # People do repeat themselves. In a shorter window a true repetition shows up as what it is, and a loop of the
-        # model's own making has less to feed on, so this comes before heat, which only garbles what was really said.
-        if self._repeats(attempt) and window.duration_s > self.SPLIT_S and job.retry < self.MAX_RETRY:
-            outcome.attempt, outcome.again = None, list(halves(window))
-            outcome.note(window, "retried", f"{reason}: decoded again in two halves")
-            return True
-        outcome.attempt = self._better(outcome.attempt, attempt)
-        outcome.note(window, "retried", f"{reason} at temperature {attempt.temperature:g}")
-        return False
-
-    def _attempts(
-        self,
-        jobs: Sequence[_Job],
-        rows: Sequence[int],
-        memory: Seq,
-        shared: State,
-        temperature: float,
-        no_repeat_ngram: int = 0,
-    ) -> list[_Attempt]:
-        """Decode some rows of the batch."""
-        if not rows:
-            return []
-        if len(rows) < len(jobs):
-            index = torch.tensor(rows, device=self.device)
-            memory, shared = memory.rows(index), select(shared, index)
-        o = self.options
-        prefix = torch.tensor([self._prefix(jobs[r]) for r in rows], device=self.device)
-        how = SearchOptions(
-            beam_size=o.beam_size,
-            best_of=o.best_of,
-            patience=o.patience,
-            length_penalty=o.length_penalty,
-            temperature=temperature,
-            max_tokens=min(o.max_tokens, self.model.decoder.ctx - prefix.shape[1] - 1),
-            no_repeat_ngram=no_repeat_ngram,
-        )
-        at = (len(self.prompt), -1)
-        result = search(self.model.decoder, memory, prefix, self.tok.eot, how, self.filters, shared, at)
-        silence = result.prefix_logits[:, 0].float().softmax(-1)[:, self.tok.no_speech].tolist()
-        out = []
-        for hypotheses, p in zip(result.rows, silence, strict=True):
-            text = self.tok.decode([t for t in hypotheses[0].tokens if t < self.tok.eot]).strip()
-            out.append(_Attempt(hypotheses[0], text, temperature, compression_ratio(text), p))
-        return out
-
-    def _repeats(self, a: _Attempt | None) -> bool:
-        return a is not None and a.compression_ratio > self.options.compression_ratio_threshold
-
-    def _failure(self, a: _Attempt) -> str | None:
-        if self._repeats(a):
-            return f"repetition (compression ratio {a.compression_ratio:.1f})"
-        if a.hypothesis.avg_log_prob < self.options.logprob_threshold:
-            return f"low confidence (log-probability {a.hypothesis.avg_log_prob:.2f})"
-        return None
-
-    def _silent(self, a: _Attempt) -> bool:
-        o = self.options
-        return a.no_speech_prob > o.no_speech_threshold and a.hypothesis.avg_log_prob < o.logprob_threshold
-
-    def _better(self, a: _Attempt | None, b: _Attempt) -> _Attempt:
-        def badness(x: _Attempt) -> tuple[bool, float]:
-            return self._repeats(x), -x.hypothesis.avg_log_prob
-
-        return b if a is None or badness(b) < badness(a) else a
-
-    def _pieces(self, attempt: _Attempt) -> list["_Piece"]:
-        """Cut the tokens at the time tokens; times in seconds on the window's clock, None where none was written."""
-        out: list[_Piece] = []
-        start: float | None = None
-        text: list[int] = []
-        for token in attempt.hypothesis.tokens:
-            if token < self.tok.eot:
-                text.append(token)
-            elif token >= self.tok.timestamp_begin:
-                t = self.tok.timestamp(token)
-                if text:
-                    out.append(_Piece(start, t, tuple(text)))
-                    text = []
-                start = t
-        if text:
-            out.append(_Piece(start, None, tuple(text)))
-        return [p for p in out if self.tok.decode(list(p.tokens)).strip()]
-
-    def _on_clock(self, job: _Job, a: _Attempt, piece: "_Piece", words: Sequence[align.TimedWord]) -> Segment:
-        window = job.window
-        begin, end = piece.start_s or 0.0, window.duration_s if piece.end_s is None else piece.end_s
-        start_s, end_s = window.file_span(min(begin, window.duration_s), min(max(begin, end), window.duration_s), 0.5)
-        spans = (window.within_speech(w.start_s, w.end_s, self.LATE_S) for w in words)
-        timed = tuple(
-            Word(w.text, *window.file_span(*span, math.inf), w.probability)
-            for w, span in zip(words, spans, strict=True)
-        )
-        if timed:  # words know better than time tokens where a segment begins and ends
-            start_s, end_s = min(w.start_s for w in timed), max(w.end_s for w in timed)
-        return Segment(
-            start_s=start_s,
-            end_s=end_s,
-            text=self.tok.decode(list(piece.tokens)),
-            language="en" if self.options.task == "translate" else job.file.language or "",
-            tokens=piece.tokens,
-            avg_logprob=a.hypothesis.avg_log_prob,
-            no_speech_prob=a.no_speech_prob,
-            compression_ratio=a.compression_ratio,
-            temperature=a.temperature,
-            words=timed,
-        )
-
-    def _missed(self, job: _Job, pieces: Sequence["_Piece"]) -> list[Window]:
-        """Stretches of the window that hold speech but no text."""
-        if job.retry >= self.MAX_RETRY:
-            return []
-        window = job.window
-        starts = [p.start_s or 0.0 for p in pieces]
-        ends = [window.duration_s if p.end_s is None else p.end_s for p in pieces]
-        at = np.maximum.accumulate([0.0, *ends]).tolist()
-        holes = [(a, b) for a, b in zip(at, [*starts, window.duration_s], strict=True)]
-        holes = [(a, b) for a, b in holes if b > a and window.spoken_s(a, b) > self.MISSED_S]
-        whole = len(holes) == 1 and holes[0] == (0.0, window.duration_s)
-        return [] if whole else [cut(window, a, b) for a, b in holes]
-
-    def _words(
-        self, jobs: Sequence[_Job], spoken: Sequence[Sequence["_Piece"]], memory: Seq, shared: State
-    ) -> list[list[Sequence[align.TimedWord]]]:
-        """Timed words of each piece of each window, from one teacher-forced pass over the batch."""
-        heads = self.model.card.alignment_heads if self.model.card else ()
-        if not heads:
-            layers = len(self.model.decoder.layers)
-            heads = tuple((i, h) for i in range(layers // 2, layers) for h in range(self.model.decoder.heads))
-        texts = [[t for p in pieces for t in p.tokens] for pieces in spoken]
-        head = [[*self.tok.prompt(j.file.language, self.options.task, timestamps=False)] for j in jobs]
-        rows = [torch.tensor([*h, *t, self.tok.eot]) for h, t in zip(head, texts, strict=True)]
-        tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.tok.eot)
-        scores, probs = self.model.decoder.cross_weights(tokens.to(self.device), memory, heads, shared, self.tok.eot)
-        out: list[list[Sequence[align.TimedWord]]] = []
-        for row, (job, text) in enumerate(zip(jobs, texts, strict=True)):
-            n0 = len(head[row]) - 1
-            n = n0 + len(text) + 2
-            frames = max(1, math.ceil(job.window.duration_s * (memory.rate or 50)))
-            if not text:
-                out.append([[] for _ in spoken[row]])
-                continue
-            matrix = align.attention_matrix(scores[row, :, :n].cpu(), frames)[n0:-1]
-            p = probs[row, n0 : n0 + len(text)].cpu()
-            times = align.token_times(matrix, p.tolist(), memory.rate or 50)
-            words = align.words(times, self.tok.split_words(text, self._written_language(job)))
-            out.append(_by_piece(words, [len(piece.tokens) for piece in spoken[row]]))
-        return out
-
-    def _written_language(self, job: _Job) -> str:
-        return "en" if self.options.task == "translate" else job.file.language or "en"
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """Text tokens between two time tokens, seconds on the window's clock."""
-
-    start_s: float | None
-    end_s: float | None
-    tokens: tuple[int, ...]
-
-
-def _by_piece(words: Sequence[align.TimedWord], lengths: Sequence[int]) -> list[Sequence[align.TimedWord]]:
-    """Deal the words out to pieces of so many tokens each; a word that straddles two belongs to the first."""
-    out: list[list[align.TimedWord]] = [[] for _ in lengths]
-    ends = np.cumsum(lengths)
-    at = 0
-    for w in words:
-        out[min(int(np.searchsorted(ends, at, side="right")), len(lengths) - 1)].append(w)
-        at += len(w.tokens)
-    return list(out)
-
-
-def compression_ratio(text: str) -> float:
-    """Bytes of UTF-8 over bytes after zlib: a text that repeats itself scores high."""
-    raw = text.encode()
-    return len(raw) / len(zlib.compress(raw)) if raw else 0.0
+def _kind(model: Model) -> ModuleType:
+    """Models whose tokenizer has time tokens are decoded with them."""
+    return timed_windows if hasattr(model.tokenizer, "timestamp_begin") else plain_windows

@@ -115,6 +115,18 @@ class TranslationTokenizer:
         """Text of ids; control tokens and the unknown token leave nothing."""
         return self.pieces.decode([i for i in map(int, ids) if self.is_text(i)])
 
+    def split_words(self, ids: Iterable[int]) -> list[tuple[str, list[int]]]:
+        """Group ids into words: each word's text, with its leading space, and its ids; together they are the input."""
+        words: list[tuple[str, list[int]]] = []
+        for i in ids:
+            piece = self.pieces.texts[i] if self.is_text(i) else ""
+            text = piece.replace("\u2581", " ")
+            if text.startswith(" ") or not words:
+                words.append((text, [i]))
+            else:
+                words[-1] = (words[-1][0] + text, [*words[-1][1], i])
+        return words
+
     def is_text(self, i: int) -> bool:
         """Whether an id writes something."""
         return 0 <= i < len(self.pieces.texts) and bool(self.pieces.texts[i])

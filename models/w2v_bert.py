@@ -102,6 +102,7 @@ class Encoder(nn.Module):
     """
 
     stride = 1
+    window_s = 20.0  # of speech decoded at once: SeamlessM4T was trained on sentences, and drops some of several
 
     def __init__(
         self,

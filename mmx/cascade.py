@@ -1,0 +1,98 @@
+"""Speech translation in two steps: a speech model writes what was said, or its English, a text model translates that.
+
+It is what reaches languages that the speech model cannot write. Errors of the first step pass into the second, which
+sees neither the sound nor the pauses; the segments keep the first step's text as their `source_text`.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from mmx.errors import InputError
+from mmx.languages import find_language
+from mmx.model import Model
+from mmx.result import Note, Segment, Transcript
+from mmx.translate import translate_text
+from mmx.windows import Options
+
+PAUSE_S = 2.0
+"""Between two segments; longer, and a sentence does not go on."""
+LONGEST = 400
+"""Characters of a sentence that never ends."""
+ENDS = (".", "!", "?", "…", "。", "！", "？", "।", "؟")
+
+
+def first_step(text_model: Model, options: Options) -> Options:
+    """What the speech model is asked for: the words spoken where the text model has their language, else English."""
+    spoken = options.language
+    if spoken is not None and _has(text_model, spoken):
+        return replace(options, task="transcribe", to="en")
+    if not _has(text_model, "en"):
+        raise InputError(
+            f"expected --language, one of {', '.join(text_model.tokenizer.language_ids)}, which {text_model.name} reads"
+        )
+    return replace(options, task="translate", to="en")
+
+
+def _has(model: Model, language: str) -> bool:
+    try:
+        model.tokenizer.language(language)
+    except InputError:
+        return False
+    return True
+
+
+def cascade(transcripts: Iterable[Transcript], text_model: Model, to: str, beam_size: int = 5) -> Iterator[Transcript]:
+    """Transcripts in another language, sentence by sentence, with the times of the first step.
+
+    Args:
+        transcripts: of the speech model.
+        text_model: translates text.
+        to: language to write.
+        beam_size: of the text model's search.
+    """
+    target = text_model.tokenizer.language(to)
+    for t in transcripts:
+        yield _translated(t, text_model, target, beam_size)
+
+
+def _translated(t: Transcript, model: Model, to: str, beam_size: int) -> Transcript:
+    groups = sentences(t.segments)
+    written = "en" if t.task == "translate" else t.language
+    texts = ["".join(s.text for s in g).strip() for g in groups]
+    done = translate_text(model, texts, src=written, to=to, beam_size=beam_size) if texts else []
+    code = find_language(to).code
+    segments, notes = [], list(t.notes)
+    for group, text, translation in zip(groups, texts, done, strict=True):
+        start_s, end_s = group[0].start_s, max(s.end_s for s in group)
+        scores = [s.score for s in translation.segments]
+        segments.append(
+            Segment(
+                start_s, end_s, translation.text, code, avg_logprob=min(scores, default=0.0),
+                no_speech_prob=max(s.no_speech_prob for s in group), source_text=text,
+            )
+        )  # fmt: skip
+        if any(s.repetition or s.cut for s in translation.segments):
+            notes.append(Note(start_s, end_s, "warning", "the text model repeated itself or was cut at its limit"))
+    return replace(
+        t,
+        segments=tuple(segments),
+        task="translate",
+        model=f"{t.model} + {model.name}",
+        notes=tuple(sorted(notes, key=lambda n: (n.start_s, n.end_s))),
+    )
+
+
+def sentences(segments: Sequence[Segment]) -> list[list[Segment]]:
+    """Neighbours that are parts of one sentence, together: a text model should not see half of one."""
+    groups: list[list[Segment]] = []
+    for s in segments:
+        if not s.text.strip():
+            continue
+        last = groups[-1] if groups else []
+        goes_on = bool(last) and not last[-1].text.rstrip().rstrip("\"'”’»)").endswith(ENDS)
+        near = bool(last) and s.start_s - last[-1].end_s <= PAUSE_S
+        if goes_on and near and sum(len(x.text) for x in last) + len(s.text) <= LONGEST:
+            last.append(s)
+        else:
+            groups.append([s])
+    return groups

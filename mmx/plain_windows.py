@@ -1,0 +1,173 @@
+"""Windows decoded by a model that writes text without times: SeamlessM4T and every encoder with a text decoder.
+
+The text of a window is steered by a language token; cross-attention says when each word was said, sentences get their
+words' times. One pass of the encoder serves the text in both languages and the voice.
+
+Letters: B windows, N samples, M memory frames, U tokens.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+
+from mmx import align
+from mmx.errors import InputError
+from mmx.generate import Hypothesis, SearchOptions, Suppress, search
+from mmx.model import Model
+from mmx.result import Note, Segment, Spoken
+from mmx.sentences import split_sentences
+from mmx.seq import Seq, pad
+from mmx.state import State
+from mmx.translate import has_loop
+from mmx.windows import RATE, Decoded, Job, Options, beside, on_clock
+
+
+def fit(model: Model, options: Options) -> Options:
+    """The options with the model's spelling of languages. Raises `InputError` for what it cannot do."""
+    tok = model.tokenizer
+    language = None if options.language is None else tok.language(options.language)
+    if language is None and (options.task == "transcribe" or options.bilingual):
+        raise InputError(f"expected --language: {model.name} does not detect the language that it is to write")
+    if options.speak and (options.task != "translate" or model.synth is None):
+        raise InputError(f"expected a translation by a model with a voice to speak, got {options.task} by {model.name}")
+    to = tok.language(options.to) if options.task == "translate" else options.to
+    return replace(options, language=language, to=to)
+
+
+class Decoder:
+    """Decodes a batch of windows.
+
+    Args:
+        model: a speech encoder, a text decoder and a tokenizer with language tokens.
+        options: as `fit` returns them.
+    """
+
+    TOKENS_PER_S = 8  # more is no speech; the longest text that is searched for
+    NO_REPEAT = 3
+
+    def __init__(self, model: Model, options: Options):
+        self.model, self.options, self.tok = model, options, model.tokenizer
+        self.target = options.to if options.task == "translate" else options.language or ""
+        self.prompt = self.tok.prompt(self.target)
+        self.filters = [Suppress(self.tok.control_ids)]
+        self.device = model.decoder.token.weight.device
+
+    @torch.inference_mode()
+    def __call__(self, jobs: Sequence[Job]) -> list[Decoded]:
+        """Segments and notes of each job on its file's clock."""
+        memory, shared = self._encode(jobs), {}
+        out = self._decoded(jobs, memory, shared)
+        if self.options.bilingual and self.options.task == "translate":
+            as_spoken = Decoder(self.model, replace(self.options, task="transcribe", speak=False))
+            for one, source in zip(out, as_spoken._decoded(jobs, memory, shared), strict=True):
+                one.segments = beside(one.segments, [w for s in source.segments for w in s.words])
+        return out
+
+    def _encode(self, jobs: Sequence[Job]) -> Seq:
+        waves = pad([torch.from_numpy(j.window.samples) for j in jobs], RATE).to(self.device)
+        return self.model.memory({"speech": waves}).to(self.model.decoder.ln.weight.dtype)
+
+    def _decoded(self, jobs: Sequence[Job], memory: Seq, shared: State) -> list[Decoded]:
+        out = [Decoded() for _ in jobs]
+        found = self._search(jobs, memory, shared, out)
+        rows = [list(h.tokens) for h in found]
+        words = self._words(jobs, rows, memory, shared)
+        for job, h, timed, one in zip(jobs, found, words, out, strict=True):
+            job.file.language = job.file.language or self.options.language
+            one.segments = self._segments(job, h, timed)
+        if self.options.speak and any(rows):
+            self._speak(jobs, rows, memory, shared, out)
+        return out
+
+    def _search(self, jobs: Sequence[Job], memory: Seq, shared: State, out: Sequence[Decoded]) -> list[Hypothesis]:
+        """The best text of each window; a loop is searched again with repetition forbidden."""
+        seconds = max(j.window.duration_s for j in jobs)
+        room = self.model.decoder.ctx - len(self.prompt) - 1
+        o = self.options
+        how = SearchOptions(
+            beam_size=o.beam_size,
+            patience=o.patience,
+            length_penalty=o.length_penalty,
+            max_tokens=min(room, o.max_tokens, 16 + math.ceil(seconds * self.TOKENS_PER_S)),
+        )
+        found = self._best(len(jobs), memory, shared, how)
+        looping = [i for i, h in enumerate(found) if has_loop(h.tokens)]
+        calm = replace(how, no_repeat_ngram=self.NO_REPEAT)
+        again = self._best(len(jobs), memory, shared, calm) if looping else found
+        for i in looping:
+            found[i] = again[i]
+            window = jobs[i].window
+            out[i].notes.append(Note(window.start_s, window.end_s, "retried", "repetition: decoded with it forbidden"))
+        for job, h, one in zip(jobs, found, out, strict=True):
+            if not self.tok.decode(h.tokens).strip():
+                one.notes.append(Note(job.window.start_s, job.window.end_s, "dropped", "no text was written"))
+            elif not h.ended:
+                one.notes.append(Note(job.window.start_s, job.window.end_s, "warning", "the text was cut at its limit"))
+        return found
+
+    def _best(self, rows: int, memory: Seq, shared: State, how: SearchOptions) -> list[Hypothesis]:
+        prefix = torch.tensor([self.prompt] * rows, device=self.device)
+        return [r[0] for r in search(self.model.decoder, memory, prefix, self.tok.eot, how, self.filters, shared).rows]
+
+    def _words(
+        self, jobs: Sequence[Job], rows: Sequence[list[int]], memory: Seq, shared: State
+    ) -> list[list[align.TimedWord]]:
+        """Timed words of each window, from one teacher-forced pass over the batch."""
+        decoder = self.model.decoder
+        heads = self.model.card.alignment_heads if self.model.card else ()
+        if not heads:  # unknown: those of the later half follow the source best
+            heads = tuple((i, h) for i in range(len(decoder.layers) // 2, len(decoder.layers))
+                          for h in range(decoder.heads))  # fmt: skip
+        tokens = [torch.tensor([*self.prompt, *row, self.tok.eot]) for row in rows]
+        padded = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True, padding_value=self.tok.eot)
+        scores, probs = decoder.cross_weights(padded.to(self.device), memory, heads, shared)
+        rate = memory.rate or 50.0
+        n0, out = len(self.prompt) - 1, []
+        for i, (job, row) in enumerate(zip(jobs, rows, strict=True)):
+            n = n0 + len(row) + 2
+            frames = min(int(memory.lengths[i]), max(1, math.ceil(job.window.duration_s * rate)))
+            if not row:
+                out.append([])
+                continue
+            matrix = align.attention_matrix(scores[i, :, :n].cpu(), frames)[n0:-1]
+            times = align.token_times(matrix, probs[i, n0 : n0 + len(row)].cpu().tolist(), rate)
+            out.append(align.words(times, self.tok.split_words(row)))
+        return out
+
+    def _segments(self, job: Job, h: Hypothesis, timed: Sequence[align.TimedWord]) -> list[Segment]:
+        """One segment for each sentence."""
+        text = self.tok.decode(h.tokens)
+        words, out = on_clock(job.window, timed), []
+        at = 0
+        for sentence in (s.text for s in split_sentences(text) if s.text):
+            first, written = at, ""
+            while at < len(words) and len(written.strip()) < len(sentence):
+                written += words[at].text
+                at += 1
+            mine = words[first:at]
+            out.append(
+                Segment(
+                    start_s=min((w.start_s for w in mine), default=job.window.start_s),
+                    end_s=max((w.end_s for w in mine), default=job.window.end_s),
+                    text=f" {sentence}",
+                    language=self.target,
+                    avg_logprob=h.avg_log_prob,
+                    words=mine if self.options.word_timestamps or self.options.task == "transcribe" else (),
+                )
+            )
+        return out
+
+    def _speak(
+        self, jobs: Sequence[Job], rows: Sequence[list[int]], memory: Seq, shared: State, out: Sequence[Decoded]
+    ) -> None:
+        synth = self.model.synth
+        assert synth is not None  # `fit` saw to it
+        said = synth(
+            self.model.decoder, memory, self.prompt, rows, self.target, speaker=self.options.speaker, shared=shared
+        )
+        for i, (job, one) in enumerate(zip(jobs, out, strict=True)):
+            samples = said.x[i, : int(said.lengths[i])].float().cpu().numpy()
+            if len(samples) and rows[i]:
+                one.spoken.append(Spoken(job.window.start_s, samples))

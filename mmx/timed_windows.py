@@ -1,0 +1,373 @@
+"""Windows decoded by a model whose text holds time tokens: Whisper's way, with its guards.
+
+Search with fallback to higher temperatures, segments from time tokens, word times from cross-attention; speech without
+text is decoded again, invented text and loops are caught.
+"""
+
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import numpy as np
+import torch
+
+from mmx import align
+from mmx.errors import InputError
+from mmx.generate import Filter, Hypothesis, SearchOptions, Suppress, SuppressFirst, search
+from mmx.model import Model
+from mmx.result import Note, Segment
+from mmx.segment import Window, cut, halves
+from mmx.seq import Seq
+from mmx.state import State, select, subtree
+from mmx.text import LANGUAGES, find_language
+from mmx.windows import RATE, Decoded, Job, Options, beside, on_clock
+
+
+@dataclass
+class _Outcome:
+    """What became of a window: its text, what is to be told, and stretches to decode again."""
+
+    attempt: "_Attempt | None" = None
+    notes: list[Note] = field(default_factory=list)
+    again: list[Window] = field(default_factory=list)
+
+    def note(self, window: Window, action: Literal["retried", "dropped", "warning"], reason: str) -> None:
+        self.notes.append(Note(window.start_s, window.end_s, action, reason))
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """One decoding of a window, with what judges it."""
+
+    hypothesis: Hypothesis
+    text: str
+    temperature: float
+    compression_ratio: float
+    no_speech_prob: float
+
+
+def fit(model: Model, options: Options) -> Options:
+    """The options with the model's spelling of languages. Raises `InputError` for what it cannot do."""
+    tokenizer, card = model.tokenizer, model.card
+    language = None if options.language is None else find_language(options.language)
+    if options.task == "translate":
+        if not tokenizer.multilingual or (card and card.tasks and "translate" not in card.tasks):
+            raise InputError(
+                f"expected a model that was trained to translate, got {model.name}: use whisper-base or larger"
+            )
+        if (target := find_language(options.to)) != "en":
+            raise InputError(
+                f"expected --to en for {model.name}, which translates to English only, got {LANGUAGES[target]}: name a "
+                "model that has the language, or a text model (--text-model) that translates the English on"
+            )
+    if options.speak:
+        raise InputError(f"expected a model with a voice, got {model.name}: use seamless-m4t-v2-large")
+    if language and language not in tokenizer.language_ids and tokenizer.multilingual:
+        raise InputError(f"expected a language that {model.name} has, got {language!r}")
+    if language not in (None, "en") and not tokenizer.multilingual:
+        raise InputError(f"expected English for {model.name}, got {language!r}: use a model without .en")
+    return replace(options, language=language)
+
+
+class Decoder:
+    """Decodes a batch of windows: encoder, language, search with fallback, segments and words.
+
+    Args:
+        model: with a tokenizer that has time tokens.
+        options: as `fit` returns them.
+    """
+
+    MAX_RETRY = 2
+    SPLIT_S = 8.0  # windows longer than this are split when their text repeats itself
+    MISSED_S = 1.2  # of speech without text: more than time tokens are wrong by, less than a short sentence
+
+    def __init__(self, model: Model, options: Options):
+        self.model, self.options = model, options
+        self.tok = model.tokenizer
+        self.device = next(model.decoder.parameters()).device
+        self.dtype = next(model.decoder.parameters()).dtype
+        self.filters = self._filters()
+        self.prompt = self._prompt()
+
+    def _filters(self) -> list[Filter]:
+        from mmx.models.whisper import TimestampRules
+
+        tok = self.tok
+        never = [*tok.non_speech_tokens(), tok.transcribe, tok.translate, tok.sot, tok.sot_prev, tok.sot_lm]
+        return [
+            SuppressFirst(tok.blank_tokens()),
+            Suppress([*never, tok.no_speech]),
+            TimestampRules(tok.eot, tok.no_timestamps, tok.timestamp_begin),
+        ]
+
+    def _prompt(self) -> list[int]:
+        parts = [p.strip() for p in (self.options.hotwords, self.options.initial_prompt) if p and p.strip()]
+        tokens = [t for p in parts for t in self.tok.encode(" " + p)]
+        room = self.model.decoder.ctx // 2 - 1
+        return [self.tok.sot_prev, *tokens[-room:]] if tokens else []
+
+    @torch.inference_mode()
+    def __call__(self, jobs: Sequence[Job]) -> list[Decoded]:
+        """Segments and notes of each job on its file's clock, and the stretches that must be decoded again."""
+        memory = self._encode([j.window.samples for j in jobs])
+        shared = self._languages(jobs, memory)
+        out = self._decoded(jobs, memory, shared)
+        if self.options.bilingual and self.options.task == "translate":
+            as_spoken = replace(self.options, task="transcribe", word_timestamps=True, bilingual=False)
+            for one, source in zip(out, Decoder(self.model, as_spoken)._decoded(jobs, memory, shared), strict=True):
+                one.segments = beside(one.segments, [w for s in source.segments for w in s.words])
+        return out
+
+    def _decoded(self, jobs: Sequence[Job], memory: Seq, shared: State) -> list[Decoded]:
+        outcomes = self._search(jobs, memory, shared)
+        spoken = [self._pieces(o.attempt) if o.attempt else [] for o in outcomes]
+        timed: list[list[Sequence[align.TimedWord]]] = [[()] * len(pieces) for pieces in spoken]
+        if self.options.word_timestamps:
+            timed = self._words(jobs, spoken, memory, shared)
+        out = []
+        for job, o, pieces, words in zip(jobs, outcomes, spoken, timed, strict=True):
+            segments: list[Segment] = []
+            if o.attempt:
+                segments = [self._on_clock(job, o.attempt, p, w) for p, w in zip(pieces, words, strict=True)]
+                missed = self._missed(job, pieces)
+                o.again += missed
+                o.notes += [Note(m.start_s, m.end_s, "retried", "speech without text") for m in missed]
+            out.append(Decoded(segments, o.notes, o.again))
+        return out
+
+    def _encode(self, waves: Sequence[np.ndarray]) -> Seq:
+        """`(B, M, D)`. Each window is padded with silence to the 30 s that Whisper was trained on: given less, it drops
+        last sentences. Each is encoded alone, which keeps the activations in the CPU's cache."""
+        front, encoder = self.model.stages("speech")
+        n = encoder.ctx * encoder.stride * front.stride
+        rows = []
+        for wave in waves:
+            padded = torch.zeros(1, n)
+            padded[0, : len(wave)] = torch.from_numpy(wave[:n])
+            seq = Seq(padded.to(self.device), torch.tensor([n], device=self.device), RATE)
+            rows.append(self.model.memory({"speech": seq}))
+        x_BMD = torch.cat([r.x for r in rows]).to(self.dtype)
+        return Seq(x_BMD, torch.cat([r.lengths for r in rows]), rows[0].rate)
+
+    def _languages(self, jobs: Sequence[Job], memory: Seq) -> State:
+        """Fix the language of files that have none yet; returns the decoder's keys and values of the memory."""
+        state = self.model.decoder.init_state(len(jobs), 1)
+        logits = self.model.decoder(torch.full((len(jobs), 1), self.tok.sot, device=self.device), memory, state)
+        codes = list(self.tok.language_ids) if self.tok.multilingual else ["en"]
+        ids = [self.tok.language_ids[c] for c in codes] if self.tok.multilingual else [0]
+        probs = logits[:, 0, ids].float().softmax(-1).cpu()
+        for file in {id(j.file): j.file for j in jobs if not j.file.language}.values():
+            mine = torch.stack([p for p, j in zip(probs, jobs, strict=True) if j.file is file]).mean(0)
+            file.language, file.language_probability = codes[int(mine.argmax())], float(mine.max())
+        for job in jobs:
+            if self.options.language:
+                job.file.language_probability = 1.0
+        return subtree(state, "memory")
+
+    def _prefix(self, job: Job) -> list[int]:
+        return [*self.prompt, *self.tok.prompt(job.file.language, self.options.task, timestamps=True)]
+
+    def _search(self, jobs: Sequence[Job], memory: Seq, shared: State) -> "list[_Outcome]":
+        """The best acceptable attempt of each window; failures are tried again at higher temperatures."""
+        outcomes = [_Outcome() for _ in jobs]
+        todo = list(range(len(jobs)))
+        for temperature in self.options.temperature:
+            found = self._attempts(jobs, todo, memory, shared, temperature)
+            todo = [r for r, a in zip(todo, found, strict=True) if not self._settled(jobs[r], a, outcomes[r])]
+            if not todo:
+                return outcomes
+        looping = [r for r in todo if self._repeats(outcomes[r].attempt)]
+        found = self._attempts(jobs, looping, memory, shared, 0.0, no_repeat_ngram=4)
+        for row, attempt in zip(looping, found, strict=True):
+            outcomes[row].attempt = attempt
+        for row in todo:
+            how = "repetitions were forbidden" if row in looping else "the best attempt was kept"
+            outcomes[row].note(jobs[row].window, "warning", f"failed at every temperature; {how}")
+        return outcomes
+
+    def _settled(self, job: Job, attempt: _Attempt, outcome: "_Outcome") -> bool:
+        """Whether an attempt ends the search for its window."""
+        window, score = job.window, attempt.hypothesis.avg_log_prob
+        reason = self._failure(attempt)
+        if reason is None:
+            outcome.attempt = attempt
+            return True
+        if self._silent(attempt):
+            outcome.attempt = None
+            why = f"no speech (p={attempt.no_speech_prob:.2f}, log-probability {score:.2f})"
+            outcome.note(window, "dropped", why)
+            return True
+        # People do repeat themselves. In a shorter window a true repetition shows up as what it is, and a loop of the
+        # model's own making has less to feed on, so this comes before heat, which only garbles what was really said.
+        if self._repeats(attempt) and window.duration_s > self.SPLIT_S and job.retry < self.MAX_RETRY:
+            outcome.attempt, outcome.again = None, list(halves(window))
+            outcome.note(window, "retried", f"{reason}: decoded again in two halves")
+            return True
+        outcome.attempt = self._better(outcome.attempt, attempt)
+        outcome.note(window, "retried", f"{reason} at temperature {attempt.temperature:g}")
+        return False
+
+    def _attempts(
+        self,
+        jobs: Sequence[Job],
+        rows: Sequence[int],
+        memory: Seq,
+        shared: State,
+        temperature: float,
+        no_repeat_ngram: int = 0,
+    ) -> list[_Attempt]:
+        """Decode some rows of the batch."""
+        if not rows:
+            return []
+        if len(rows) < len(jobs):
+            index = torch.tensor(rows, device=self.device)
+            memory, shared = memory.rows(index), select(shared, index)
+        o = self.options
+        prefix = torch.tensor([self._prefix(jobs[r]) for r in rows], device=self.device)
+        how = SearchOptions(
+            beam_size=o.beam_size,
+            best_of=o.best_of,
+            patience=o.patience,
+            length_penalty=o.length_penalty,
+            temperature=temperature,
+            max_tokens=min(o.max_tokens, self.model.decoder.ctx - prefix.shape[1] - 1),
+            no_repeat_ngram=no_repeat_ngram,
+        )
+        at = (len(self.prompt), -1)
+        result = search(self.model.decoder, memory, prefix, self.tok.eot, how, self.filters, shared, at)
+        silence = result.prefix_logits[:, 0].float().softmax(-1)[:, self.tok.no_speech].tolist()
+        out = []
+        for hypotheses, p in zip(result.rows, silence, strict=True):
+            text = self.tok.decode([t for t in hypotheses[0].tokens if t < self.tok.eot]).strip()
+            out.append(_Attempt(hypotheses[0], text, temperature, compression_ratio(text), p))
+        return out
+
+    def _repeats(self, a: _Attempt | None) -> bool:
+        return a is not None and a.compression_ratio > self.options.compression_ratio_threshold
+
+    def _failure(self, a: _Attempt) -> str | None:
+        if self._repeats(a):
+            return f"repetition (compression ratio {a.compression_ratio:.1f})"
+        if a.hypothesis.avg_log_prob < self.options.logprob_threshold:
+            return f"low confidence (log-probability {a.hypothesis.avg_log_prob:.2f})"
+        return None
+
+    def _silent(self, a: _Attempt) -> bool:
+        o = self.options
+        return a.no_speech_prob > o.no_speech_threshold and a.hypothesis.avg_log_prob < o.logprob_threshold
+
+    def _better(self, a: _Attempt | None, b: _Attempt) -> _Attempt:
+        def badness(x: _Attempt) -> tuple[bool, float]:
+            return self._repeats(x), -x.hypothesis.avg_log_prob
+
+        return b if a is None or badness(b) < badness(a) else a
+
+    def _pieces(self, attempt: _Attempt) -> list["_Piece"]:
+        """Cut the tokens at the time tokens; times in seconds on the window's clock, None where none was written."""
+        out: list[_Piece] = []
+        start: float | None = None
+        text: list[int] = []
+        for token in attempt.hypothesis.tokens:
+            if token < self.tok.eot:
+                text.append(token)
+            elif token >= self.tok.timestamp_begin:
+                t = self.tok.timestamp(token)
+                if text:
+                    out.append(_Piece(start, t, tuple(text)))
+                    text = []
+                start = t
+        if text:
+            out.append(_Piece(start, None, tuple(text)))
+        return [p for p in out if self.tok.decode(list(p.tokens)).strip()]
+
+    def _on_clock(self, job: Job, a: _Attempt, piece: "_Piece", words: Sequence[align.TimedWord]) -> Segment:
+        window = job.window
+        begin, end = piece.start_s or 0.0, window.duration_s if piece.end_s is None else piece.end_s
+        start_s, end_s = window.file_span(min(begin, window.duration_s), min(max(begin, end), window.duration_s), 0.5)
+        timed = on_clock(window, words)
+        if timed:  # words know better than time tokens where a segment begins and ends
+            start_s, end_s = min(w.start_s for w in timed), max(w.end_s for w in timed)
+        return Segment(
+            start_s=start_s,
+            end_s=end_s,
+            text=self.tok.decode(list(piece.tokens)),
+            language="en" if self.options.task == "translate" else job.file.language or "",
+            tokens=piece.tokens,
+            avg_logprob=a.hypothesis.avg_log_prob,
+            no_speech_prob=a.no_speech_prob,
+            compression_ratio=a.compression_ratio,
+            temperature=a.temperature,
+            words=timed,
+        )
+
+    def _missed(self, job: Job, pieces: Sequence["_Piece"]) -> list[Window]:
+        """Stretches of the window that hold speech but no text."""
+        if job.retry >= self.MAX_RETRY:
+            return []
+        window = job.window
+        starts = [p.start_s or 0.0 for p in pieces]
+        ends = [window.duration_s if p.end_s is None else p.end_s for p in pieces]
+        at = np.maximum.accumulate([0.0, *ends]).tolist()
+        holes = [(a, b) for a, b in zip(at, [*starts, window.duration_s], strict=True)]
+        holes = [(a, b) for a, b in holes if b > a and window.spoken_s(a, b) > self.MISSED_S]
+        whole = len(holes) == 1 and holes[0] == (0.0, window.duration_s)
+        return [] if whole else [cut(window, a, b) for a, b in holes]
+
+    def _words(
+        self, jobs: Sequence[Job], spoken: Sequence[Sequence["_Piece"]], memory: Seq, shared: State
+    ) -> list[list[Sequence[align.TimedWord]]]:
+        """Timed words of each piece of each window, from one teacher-forced pass over the batch."""
+        heads = self.model.card.alignment_heads if self.model.card else ()
+        if not heads:
+            layers = len(self.model.decoder.layers)
+            heads = tuple((i, h) for i in range(layers // 2, layers) for h in range(self.model.decoder.heads))
+        texts = [[t for p in pieces for t in p.tokens] for pieces in spoken]
+        head = [[*self.tok.prompt(j.file.language, self.options.task, timestamps=False)] for j in jobs]
+        rows = [torch.tensor([*h, *t, self.tok.eot]) for h, t in zip(head, texts, strict=True)]
+        tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.tok.eot)
+        scores, probs = self.model.decoder.cross_weights(tokens.to(self.device), memory, heads, shared, self.tok.eot)
+        out: list[list[Sequence[align.TimedWord]]] = []
+        for row, (job, text) in enumerate(zip(jobs, texts, strict=True)):
+            n0 = len(head[row]) - 1
+            n = n0 + len(text) + 2
+            frames = max(1, math.ceil(job.window.duration_s * (memory.rate or 50)))
+            if not text:
+                out.append([[] for _ in spoken[row]])
+                continue
+            matrix = align.attention_matrix(scores[row, :, :n].cpu(), frames)[n0:-1]
+            p = probs[row, n0 : n0 + len(text)].cpu()
+            times = align.token_times(matrix, p.tolist(), memory.rate or 50)
+            words = align.words(times, self.tok.split_words(text, self._written_language(job)))
+            out.append(_by_piece(words, [len(piece.tokens) for piece in spoken[row]]))
+        return out
+
+    def _written_language(self, job: Job) -> str:
+        return "en" if self.options.task == "translate" else job.file.language or "en"
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Text tokens between two time tokens, seconds on the window's clock."""
+
+    start_s: float | None
+    end_s: float | None
+    tokens: tuple[int, ...]
+
+
+def _by_piece(words: Sequence[align.TimedWord], lengths: Sequence[int]) -> list[Sequence[align.TimedWord]]:
+    """Deal the words out to pieces of so many tokens each; a word that straddles two belongs to the first."""
+    out: list[list[align.TimedWord]] = [[] for _ in lengths]
+    ends = np.cumsum(lengths)
+    at = 0
+    for w in words:
+        out[min(int(np.searchsorted(ends, at, side="right")), len(lengths) - 1)].append(w)
+        at += len(w.tokens)
+    return list(out)
+
+
+def compression_ratio(text: str) -> float:
+    """Bytes of UTF-8 over bytes after zlib: a text that repeats itself scores high."""
+    raw = text.encode()
+    return len(raw) / len(zlib.compress(raw)) if raw else 0.0

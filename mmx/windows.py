@@ -1,0 +1,157 @@
+"""What is asked of a transcription, and the windows of a recording on their way through a decoder.
+
+Two kinds of model write what is said in a window: `TimedWindows` for those whose text holds time tokens (Whisper), and
+`PlainWindows` for all others. Both are called with jobs and answer with `Decoded`s.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal, Protocol
+
+from mmx import align
+from mmx.errors import InputError, MmxError
+from mmx.languages import find_language
+from mmx.result import Note, Segment, Spoken, Word
+from mmx.segment import Window
+
+RATE = 16_000
+Task = Literal["transcribe", "translate"]
+LATE_S = 0.15
+"""By which the speech detector may be late at soft sounds."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What a transcription is asked for; the command line has the same names and defaults.
+
+    Attributes:
+        language: of the speech: a code, tag or English name; detected when None, by models that can.
+        task: write in the language spoken, or translate.
+        to: language to translate into.
+        word_timestamps: also give every word its times.
+        beam_size: hypotheses kept by the search; 1 is greedy and fastest.
+        temperature: tried in turn while the text looks like a failure (see the thresholds).
+        best_of: samples drawn at a temperature above 0.
+        initial_prompt: text the speech is likely to continue: style, spelling, names. Every window sees it.
+        hotwords: words likely to occur.
+        batch_size: windows decoded together, across files.
+        vad: skip what is not speech.
+        compression_ratio_threshold: text that compresses better than this is a repetition loop.
+        logprob_threshold: a mean log-probability below this is a failure.
+        no_speech_threshold: above this, a failed window is silence and its text is dropped.
+        max_tokens: longest text of one window.
+        bilingual: of a translation, keep the words spoken beside it.
+        speak: of a translation, also say it.
+        speaker: voice that says it.
+    """
+
+    language: str | None = None
+    task: Task = "transcribe"
+    to: str = "en"
+    word_timestamps: bool = False
+    beam_size: int = 5
+    temperature: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
+    best_of: int = 5
+    patience: float = 1.0
+    length_penalty: float | None = None
+    initial_prompt: str | None = None
+    hotwords: str | None = None
+    batch_size: int = 8
+    vad: bool = True
+    compression_ratio_threshold: float = 2.4
+    logprob_threshold: float = -1.0
+    no_speech_threshold: float = 0.6
+    max_tokens: int = 224
+    bilingual: bool = False
+    speak: bool = False
+    speaker: int = 0
+
+    def __post_init__(self) -> None:
+        if isinstance(self.temperature, int | float):
+            object.__setattr__(self, "temperature", (float(self.temperature),))
+        if not self.temperature:
+            raise InputError("expected at least one temperature, got none")
+        for name in ("beam_size", "best_of", "batch_size", "max_tokens"):
+            if getattr(self, name) < 1:
+                raise InputError(f"expected {name} to be 1 or more, got {getattr(self, name)}")
+        if self.task not in ("transcribe", "translate"):
+            raise InputError(f"expected task transcribe or translate, got {self.task!r}")
+        for language in filter(None, (self.language, self.to)):
+            find_language(language)  # a typing slip is told before a model is loaded
+
+
+@dataclass
+class File:
+    """One recording on its way to a transcript."""
+
+    name: str
+    language: str | None
+    language_probability: float = 0.0
+    duration_s: float = 0.0
+    total_s: float | None = None
+    segments: list[Segment] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+    spoken: list[Spoken] = field(default_factory=list)
+    waiting: int = 0
+    read: bool = False
+    error: MmxError | None = None
+
+
+@dataclass
+class Job:
+    """A window to decode; `retry` counts how often its audio was tried before."""
+
+    file: File
+    window: Window
+    retry: int = 0
+
+
+@dataclass
+class Decoded:
+    """What became of a window.
+
+    Attributes:
+        segments: on the file's clock.
+        notes: what was skipped, dropped or tried again, and why.
+        again: stretches of it to decode again.
+        spoken: what was said of it aloud.
+    """
+
+    segments: list[Segment] = field(default_factory=list)
+    notes: list[Note] = field(default_factory=list)
+    again: list[Window] = field(default_factory=list)
+    spoken: list[Spoken] = field(default_factory=list)
+
+
+class Windows(Protocol):
+    """Decodes windows in batches."""
+
+    def __call__(self, jobs: Sequence[Job]) -> list[Decoded]:
+        """One answer for each job."""
+        ...
+
+
+def on_clock(window: Window, words: Iterable[align.TimedWord]) -> tuple[Word, ...]:
+    """Words of a window on the file's clock, without the silence that an alignment stretched them over."""
+    out = []
+    for w in words:
+        span = window.within_speech(w.start_s, w.end_s, LATE_S)
+        out.append(Word(w.text, *window.file_span(*span, math.inf), w.probability))
+    return tuple(out)
+
+
+def beside(segments: Sequence[Segment], words: Sequence[Word]) -> list[Segment]:
+    """Segments of a translation with the words spoken meanwhile as their `source_text`; no word is left out."""
+    if not segments:
+        return []
+    taken: list[list[str]] = [[] for _ in segments]
+    for w in words:
+        middle_s = (w.start_s + w.end_s) / 2
+        nearest = min(range(len(segments)), key=lambda i: _distance_s(segments[i], middle_s))
+        taken[nearest].append(w.text)
+    return [replace(s, source_text="".join(t).strip()) for s, t in zip(segments, taken, strict=True)]
+
+
+def _distance_s(segment: Segment, time_s: float) -> float:
+    return max(segment.start_s - time_s, time_s - segment.end_s, 0.0)
