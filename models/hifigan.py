@@ -301,7 +301,7 @@ class Generator(nn.Module):
         super().__init__()
         widths = [channels // 2**i for i in range(len(strides) + 1)]
         latest = max(residual_lag(k, d) for k, d in zip(block_kernels, dilations, strict=True))
-        self.width, self.samples = width, math.prod(strides)
+        self.samples = math.prod(strides)
         self.pre = Conv(width, channels, 7)
         self.ups = nn.ModuleList(
             Upsample(a, b, k, s) for (a, b), k, s in zip(pairwise(widths), kernels, strides, strict=True)
