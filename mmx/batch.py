@@ -179,6 +179,42 @@ def run(job: Job) -> int:
     return 1 if report.failed else 0
 
 
+def run_text(
+    text: str,
+    *,
+    src: str | None,
+    to: str,
+    model: str,
+    beam_size: int = 5,
+    speak: Path | None = None,
+    speaker: int = 0,
+    device: str = "auto",
+    dtype: str = "auto",
+    threads: int = 0,
+) -> int:
+    """Translate a text to standard output, and say it in `speak` if that is given; returns the exit code."""
+    if src is None:
+        raise InputError("expected the language of the text, got none: add --from, as in --from en")
+    import torch
+
+    from mmx.api import load
+
+    if threads:
+        torch.set_num_threads(threads)
+    loaded = load(model, device=device, dtype=dtype)  # type: ignore[arg-type]
+    if speak is not None:
+        from mmx import dub
+        from mmx.speak import speak_text
+
+        done, track = speak_text(loaded, text, src=src, to=to, speaker=speaker, beam_size=beam_size)
+        dub.write(speak, track)
+        _say(f"spoken -> {speak}")
+    else:
+        done = loaded.translate_text([text], src=src, to=to, beam_size=beam_size)[0]
+    print(done.text)
+    return 0
+
+
 def _missing(todo: Sequence[Input]) -> list[tuple[str, MmxError]]:
     """The error of every input, if none of them is there: then no model need be loaded to say so."""
     if any(i.source == "-" or _ADDRESS.match(i.source) or Path(i.source).exists() for i in todo):
@@ -205,9 +241,9 @@ def _transcripts(job: Job, todo: Sequence[Input], report: "Report") -> Iterator[
         torch.set_num_threads(job.threads)
     model = load(job.model, device=job.device, dtype=job.dtype)  # type: ignore[arg-type]
     to, text_model = options.to, None
-    if job.text_model is not None:
-        from mmx.cascade import cascade, first_step
+    from mmx.cascade import cascade, first_step
 
+    if job.text_model is not None:
         text_model = load(job.text_model, device=job.device, dtype=job.dtype)  # type: ignore[arg-type]
         text_model.tokenizer.language(to)
         options = first_step(text_model, options)

@@ -29,7 +29,9 @@ app.add_typer(bench, name="bench")
 
 Files = Annotated[list[str], typer.Argument(metavar="FILES", help="Files, folders, globs, or - for standard input.")]
 ModelName = Annotated[str, typer.Option(help="A model's name (see `mmx models`) or the path of a checkpoint.")]
-Language = Annotated[str | None, typer.Option(help="Language spoken: de, deu, de-AT or German. Detected if not given.")]
+Language = Annotated[
+    str | None, typer.Option("--language", "--from", help="Language spoken: de, deu or German. Detected if not given.")
+]
 WordTimes = Annotated[bool, typer.Option("--word-timestamps", help="Give every word its times.")]
 Format = Annotated[str, typer.Option(help="txt, srt, vtt, tsv, json or all; several with commas.")]
 OutputDir = Annotated[Path | None, typer.Option(help="Write files here; without it the text goes to standard output.")]
@@ -110,12 +112,26 @@ def transcribe(
     raise typer.Exit(run(job))
 
 
-@app.command(epilog="mmx translate rede.mp3 --to en   |   mmx translate talks/ --to en --output-dir out")
+@app.command(
+    epilog="mmx translate rede.mp3 --to en   |   mmx translate talk.mp4 --to de --model seamless-m4t-v2-large "
+    '--speak out.wav   |   mmx translate --text "Good morning." --from en --to fr --model nllb-200-distilled-600m'
+)
 def translate(
-    files: Files,
-    to: Annotated[str, typer.Option(help="Language to translate into.")],
+    files: Annotated[
+        list[str] | None, typer.Argument(metavar="FILES", help="Files, folders, globs, or - for standard input.")
+    ] = None,
+    to: Annotated[str, typer.Option(help="Language to translate into: de, deu or German.")] = "",
+    text: Annotated[str | None, typer.Option(help="Translate this text instead of recordings; - reads it.")] = None,
     model: ModelName = "whisper-base",
+    text_model: Annotated[
+        str | None, typer.Option(help="A model that translates what --model writes: two steps, for more languages.")
+    ] = None,
     language: Language = None,
+    bilingual: Annotated[bool, typer.Option("--bilingual", help="Subtitles with the words spoken above.")] = False,
+    speak: Annotated[
+        Path | None, typer.Option(help="Also say it: a .wav or .flac file, or a folder for several recordings.")
+    ] = None,
+    speaker: Annotated[int, typer.Option(min=0, help="Voice that says it, by number.")] = 0,
     word_timestamps: WordTimes = False,
     output_format: Format = "txt",
     output_dir: OutputDir = None,
@@ -130,15 +146,51 @@ def translate(
     threads: Threads = 0,
     skip_existing: SkipExisting = False,
 ) -> None:
-    """Write what is said in another language."""
-    from mmx.text import LANGUAGES, find_language
+    """Write what is said, or a text, in another language; with a model that has a voice, also say it."""
+    if not to:
+        raise InputError("expected a language to translate into, got none: add --to, as in --to de")
+    if (text is None) == (not files):
+        raise InputError("expected either recordings or --text, got " + ("both" if files else "neither"))
+    if text is not None:
+        from mmx.batch import run_text
 
-    if (target := find_language(to)) != "en":
-        raise InputError(f"expected --to en, got {LANGUAGES[target]}: {model} translates to English only")
-    transcribe(
-        files, model, language, "translate", word_timestamps, output_format, output_dir, beam_size,
-        temperature, initial_prompt, hotwords, batch_size, vad, device, dtype, threads, skip_existing,
-    )  # fmt: skip
+        raise typer.Exit(
+            run_text(
+                sys.stdin.read() if text == "-" else text, src=language, to=to, model=model, beam_size=beam_size,
+                speak=speak, speaker=speaker, device=device, dtype=dtype, threads=threads,
+            )
+        )  # fmt: skip
+    from mmx.batch import Job, run
+
+    options = {
+        "language": language,
+        "task": "translate",
+        "to": to,
+        "word_timestamps": word_timestamps,
+        "beam_size": beam_size,
+        "temperature": _temperatures(temperature),
+        "initial_prompt": initial_prompt,
+        "hotwords": hotwords,
+        "batch_size": batch_size,
+        "vad": vad,
+        "bilingual": bilingual,
+        "speak": speak is not None,
+        "speaker": speaker,
+    }
+    job = Job(
+        files=tuple(files or ()),
+        formats=_formats(output_format, output_dir),
+        output_dir=output_dir,
+        skip_existing=skip_existing,
+        speech=speak,
+        model=model,
+        text_model=text_model,
+        device=device,
+        dtype=dtype,
+        threads=threads,
+        options=options,
+    )
+    raise typer.Exit(run(job))
 
 
 @app.command()

@@ -22,7 +22,7 @@ import srt
 import webvtt
 
 import mmx.api
-from mmx import cli, transcribe
+from mmx import cli, timed_windows, transcribe
 from mmx.batch import expand
 from mmx.errors import InputError
 from mmx.media import read_audio
@@ -305,7 +305,7 @@ def test_options_reach_the_decoder(mmx_cli: Cli, monkeypatch: pytest.MonkeyPatch
     assert ran.code == 0
     assert seen == [
         transcribe.Options(
-            language="en", beam_size=2, temperature=(0.0, 0.5), batch_size=3, initial_prompt="Austen.",
+            language="English", beam_size=2, temperature=(0.0, 0.5), batch_size=3, initial_prompt="Austen.",
             hotwords="Dashwood", vad=False, word_timestamps=True,
         )
     ]  # fmt: skip
@@ -416,7 +416,7 @@ def test_an_interrupted_run_goes_on(mmx_cli: Cli, tmp_path: Path, monkeypatch: p
         said(tmp_path / "in" / f"{name}.wav")
     out = tmp_path / "out"
     calls: list[int] = []
-    real = transcribe.WindowDecoder.__call__
+    real = timed_windows.Decoder.__call__
 
     def second_fails(self: Any, jobs: Any) -> Any:
         calls.append(len(jobs))
@@ -424,7 +424,7 @@ def test_an_interrupted_run_goes_on(mmx_cli: Cli, tmp_path: Path, monkeypatch: p
             raise KeyboardInterrupt
         return real(self, jobs)
 
-    monkeypatch.setattr(transcribe.WindowDecoder, "__call__", second_fails)
+    monkeypatch.setattr(timed_windows.Decoder, "__call__", second_fails)
     run = ("transcribe", tmp_path / "in", "--output-dir", out, "--batch-size", 1, "--skip-existing")
     mmx_cli(*run).refuses("interrupted: 1 of 3 were finished and kept", "--skip-existing", code=130)
     assert names(out) == ["a.txt"]

@@ -1,6 +1,7 @@
 """Guards of the long-form decoder, on the default model: nothing lost, nothing invented, threads agree."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ from mmx.bench import word_error_rate
 from mmx.errors import InputError
 from mmx.generate import Hypothesis
 from mmx.segment import Piece, Window
-from mmx.transcribe import Options, WindowDecoder, _Attempt, _File, _Job, _Outcome, _Piece, check, transcribe
+from mmx.timed_windows import Decoder, _Attempt, _Outcome, _Piece
+from mmx.transcribe import Options, fit, transcribe
+from mmx.windows import File, Job
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "demos" / "dashwood.txt").read_text("utf-8")
@@ -33,9 +36,9 @@ def attempt(text: str = "", ratio: float = 1.0, score: float = -0.1, silence: fl
     return _Attempt(Hypothesis((), score, True), text, 0.0, ratio, silence)
 
 
-def job(seconds: float = 20.0, retry: int = 0) -> _Job:
+def job(seconds: float = 20.0, retry: int = 0) -> Job:
     samples = np.random.default_rng(0).standard_normal(int(seconds * 16_000)).astype(np.float32)
-    return _Job(_File("x", "en"), Window(samples, (Piece(0.0, 100.0, seconds),), 0), retry)
+    return Job(File("x", "en"), Window(samples, (Piece(0.0, 100.0, seconds),), 0), retry)
 
 
 def test_word_error_rate_of_the_shipped_recording(model: mmx.Model, wave: np.ndarray):
@@ -62,11 +65,11 @@ def test_threads_on_one_model_agree_with_one_after_the_other(model: mmx.Model, w
 
 
 @pytest.fixture
-def decoder(model: mmx.Model) -> WindowDecoder:
-    return WindowDecoder(model, Options(language="en"))
+def decoder(model: mmx.Model) -> Decoder:
+    return Decoder(model, Options(language="en"))
 
 
-def test_a_text_that_repeats_is_decoded_again_in_halves_before_it_is_heated(decoder: WindowDecoder):
+def test_a_text_that_repeats_is_decoded_again_in_halves_before_it_is_heated(decoder: Decoder):
     outcome, window = _Outcome(), job(20.0).window
     assert decoder._settled(job(20.0), attempt("la " * 50, ratio=3.0), outcome)
     first, second = outcome.again
@@ -75,14 +78,14 @@ def test_a_text_that_repeats_is_decoded_again_in_halves_before_it_is_heated(deco
     assert outcome.attempt is None and [n.action for n in outcome.notes] == ["retried"]
 
 
-@pytest.mark.parametrize("which", [job(5.0), job(20.0, retry=WindowDecoder.MAX_RETRY)], ids=["short", "tried"])
-def test_what_cannot_be_halved_is_heated_and_never_dropped(decoder: WindowDecoder, which: _Job):
+@pytest.mark.parametrize("which", [job(5.0), job(20.0, retry=Decoder.MAX_RETRY)], ids=["short", "tried"])
+def test_what_cannot_be_halved_is_heated_and_never_dropped(decoder: Decoder, which: Job):
     outcome, loop = _Outcome(), attempt("la " * 50, ratio=3.0)
     assert not decoder._settled(which, loop, outcome)
     assert outcome.attempt is loop and not outcome.again
 
 
-def test_silence_is_dropped_with_its_reason(decoder: WindowDecoder):
+def test_silence_is_dropped_with_its_reason(decoder: Decoder):
     outcome = _Outcome()
     assert decoder._settled(job(), attempt("Thank you.", score=-2.0, silence=0.9), outcome)
     assert outcome.attempt is None
@@ -90,19 +93,28 @@ def test_silence_is_dropped_with_its_reason(decoder: WindowDecoder):
     assert "no speech" in outcome.notes[0].reason
 
 
-def test_doubtful_speech_is_kept_and_tried_again(decoder: WindowDecoder):
+def test_doubtful_speech_is_kept_and_tried_again(decoder: Decoder):
     outcome, weak, weaker = _Outcome(), attempt("a", score=-1.5), attempt("b", score=-3.0)
     assert not decoder._settled(job(), weak, outcome)
     assert not decoder._settled(job(), weaker, outcome)
     assert outcome.attempt is weak and len(outcome.notes) == 2
 
 
-def test_a_stretch_without_text_is_decoded_again(decoder: WindowDecoder):
+def test_a_stretch_without_text_is_decoded_again(decoder: Decoder):
     pieces = [_Piece(0.0, 5.0, (1,)), _Piece(5.5, 9.0, (1,)), _Piece(13.0, 16.0, (1,))]
     found = [(round(w.start_s, 3), round(w.end_s, 3)) for w in decoder._missed(job(), pieces)]
     assert found == [(109.0, 113.0), (116.0, 120.0)]
-    assert decoder._missed(job(retry=WindowDecoder.MAX_RETRY), pieces) == []
+    assert decoder._missed(job(retry=Decoder.MAX_RETRY), pieces) == []
     assert decoder._missed(job(), [_Piece(0.0, 19.0, (1,))]) == []
+
+
+def test_silence_without_text_is_no_loss(decoder: Decoder):
+    one = job()
+    one.window = replace(one.window, speech=((0.0, 9.5), (12.2, 16.0)))
+    pieces = [_Piece(0.0, 5.0, (1,)), _Piece(5.5, 9.0, (1,)), _Piece(13.0, 16.0, (1,))]
+    assert decoder._missed(one, pieces) == [], "half a second and 0.8 s of speech lie in the holes"
+    one.window = replace(one.window, speech=((0.0, 20.0),))
+    assert len(decoder._missed(one, pieces)) == 2
 
 
 def test_noise_gives_no_text(model: mmx.Model):
@@ -143,6 +155,6 @@ def test_bad_options(bad: dict):
 def test_a_model_that_cannot_translate_says_so(model: mmx.Model, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(model.tokenizer, "multilingual", False)
     with pytest.raises(InputError, match="translate"):
-        check(model, Options(task="translate"))
+        fit(model, Options(task="translate"))
     with pytest.raises(InputError, match="English"):
-        check(model, Options(language="de"))
+        fit(model, Options(language="de"))

@@ -1,0 +1,67 @@
+"""Text to speech by translation: a text in one language, said in another (or in its own)."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mmx import dub
+from mmx.errors import InputError
+from mmx.model import Model
+from mmx.result import Spoken
+from mmx.seq import pad
+from mmx.translate import Translation, translate_text
+
+
+@dataclass(frozen=True)
+class Voice:
+    """Which voice speaks, and how fast: above 1 speaks slower."""
+
+    speaker: int = 0
+    duration_factor: float = 1.0
+
+
+def speak_text(
+    model: Model, text: str, *, src: str, to: str, speaker: int = 0, duration_factor: float = 1.0, beam_size: int = 5
+) -> tuple[Translation, NDArray[np.float32]]:
+    """Translate a text and say the translation, sentence by sentence.
+
+    Args:
+        model: with a text encoder and a voice.
+        text: of any length.
+        src: language of the text.
+        to: language to say it in; the same one reads it aloud.
+        speaker: voice, by number.
+        duration_factor: above 1 speaks slower.
+        beam_size: of the search.
+
+    Returns:
+        The translation, and `(N,)` float32 at 16 kHz.
+
+    Raises:
+        InputError: the model has no voice, or none for this language.
+    """
+    if model.synth is None:
+        raise InputError(f"expected a model with a voice, got {model.name}: use seamless-m4t-v2-large")
+    (done,) = translate_text(model, [text], src=src, to=to, beam_size=beam_size)
+    said, at_s = [], 0.0
+    for segment in done.segments:
+        samples = _say(model, segment.source, segment.text, done, Voice(speaker, duration_factor))
+        said.append(Spoken(at_s, samples))
+        at_s += len(samples) / dub.RATE + dub.PAUSE_S
+    return done, dub.lay(said)
+
+
+@torch.inference_mode()
+def _say(model: Model, source: str, text: str, done: Translation, voice: Voice) -> NDArray[np.float32]:
+    tok, decoder = model.tokenizer, model.decoder
+    device = decoder.token.weight.device
+    memory = model.memory({"text": pad([torch.tensor(tok.source(source, done.src), device=device)])})
+    synth = model.synth
+    assert synth is not None
+    wav = synth(
+        decoder, memory.to(decoder.ln.weight.dtype), tok.prompt(done.to), [tok.encode(text)], done.to,
+        speaker=voice.speaker, duration_factor=voice.duration_factor,
+    )  # fmt: skip
+    return wav.x[0, : int(wav.lengths[0])].float().cpu().numpy()

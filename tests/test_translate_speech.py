@@ -1,0 +1,198 @@
+"""Speech into other languages: by one model with text decoder and voice, and in two steps.
+
+The model is SeamlessM4T-shaped, tiny and random: what it writes means nothing, that nothing is lost or mixed up does.
+"""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import srt
+from test_seamless_m4t import folder, theirs  # noqa: F401 (fixtures)
+
+import mmx
+from mmx import cli, dub
+from mmx.cascade import cascade, first_step, sentences
+from mmx.errors import InputError
+from mmx.model import Model
+from mmx.result import Segment, Spoken, Transcript, Word
+from mmx.speak import speak_text
+from mmx.transcribe import Options, fit
+from mmx.windows import beside
+
+SAMPLE = Path(__file__).parents[1] / "demos" / "dashwood.flac"
+pytestmark = pytest.mark.parity
+
+
+@pytest.fixture
+def model(folder: Path) -> Model:  # noqa: F811
+    return mmx.load(folder, dtype="float32")
+
+
+@pytest.fixture(scope="module")
+def wave() -> np.ndarray:
+    return soundfile.read(SAMPLE, dtype="float32")[0]
+
+
+def test_a_translation_has_its_language_and_times_in_order(model: Model, wave: np.ndarray) -> None:
+    got = model.transcribe(wave, task="translate", to="German", word_timestamps=True, beam_size=2)
+    assert got.segments and {s.language for s in got.segments} == {"deu"}
+    assert got.task == "translate"
+    for s in got.segments:
+        assert 0 <= s.start_s <= s.end_s <= got.duration_s + 0.2
+        assert s.words and s.words[0].start_s == s.start_s
+    assert [s.start_s for s in got.segments] == sorted(s.start_s for s in got.segments)
+    assert max(s.end_s for s in got.segments) > 20, "every window is decoded, the last one too"
+
+
+def test_windows_are_no_longer_than_the_model_hears_at_once(
+    model: Model, wave: np.ndarray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[float] = []
+    real = Model.memory
+
+    def memory(self: Model, inputs: Any) -> Any:
+        heard.extend((inputs["speech"].lengths / 16_000).tolist())
+        return real(self, inputs)
+
+    monkeypatch.setattr(Model, "memory", memory)
+    model.transcribe(wave, task="translate", to="de", beam_size=1, speak=True, bilingual=True, language="en")
+    assert max(heard) <= 20
+    assert sum(heard) < len(wave) / 16_000 + 1, "one pass of the encoder serves both texts and the voice"
+
+
+def test_a_batch_writes_what_single_windows_do(model: Model, wave: np.ndarray) -> None:
+    one = model.transcribe(wave, task="translate", to="de", beam_size=2, batch_size=1)
+    all_at_once = model.transcribe(wave, task="translate", to="de", beam_size=2, batch_size=8)
+    assert one.text == all_at_once.text
+    assert [s.start_s for s in one.segments] == [s.start_s for s in all_at_once.segments]
+
+
+def test_a_translation_is_said_and_laid_on_the_clock(model: Model, wave: np.ndarray) -> None:
+    got = model.transcribe(wave, task="translate", to="de", beam_size=1, speak=True)
+    assert got.spoken and all(len(s.samples) for s in got.spoken)
+    track = dub.lay(got.spoken, got.duration_s)
+    assert len(track) >= len(wave)
+
+
+def test_both_languages_stand_in_the_subtitles(model: Model, wave: np.ndarray) -> None:
+    got = model.transcribe(wave, task="translate", to="de", language="en", beam_size=1, bilingual=True)
+    assert any(s.source_text for s in got.segments)
+    cues = list(srt.parse(got.to_srt()))
+    assert len(cues) == len(got.segments)
+    assert Transcript.from_dict(got.to_dict()).segments == got.segments
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"task": "transcribe"}, "expected --language"),
+        ({"task": "translate", "to": "fr"}, r"(?s)French.*deu"),
+        ({"task": "transcribe", "language": "en", "speak": True}, "translation"),
+        ({"task": "translate", "to": "de", "bilingual": True}, "expected --language"),
+    ],
+)
+def test_what_the_model_cannot_do_is_told_before_it_runs(model: Model, options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        fit(model, Options(**options))
+
+
+def test_a_text_is_said(model: Model) -> None:
+    done, track = speak_text(model, "The cat sat. A cat on the hat.", src="en", to="de", beam_size=1)
+    assert len(done.segments) == 2
+    assert track.dtype == np.float32 and 0 < np.abs(track).max() <= 1
+
+
+def test_the_command_line_writes_and_speaks(
+    folder: Path,  # noqa: F811
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    code = cli.main(
+        ["translate", str(SAMPLE), "--to", "de", "--from", "en", "--model", str(folder), "--beam-size", "1",
+         "--speak", str(out / "said.wav"), "--bilingual", "--output-format", "srt", "--output-dir", str(out)]
+    )  # fmt: skip
+    assert code == 0, capsys.readouterr().err
+    assert list(srt.parse((out / "dashwood.srt").read_text("utf-8")))
+    assert soundfile.info(out / "said.wav").duration >= soundfile.info(SAMPLE).duration
+    capsys.readouterr()
+    args = ["translate", "--text", "the cat. a hat.", "--from", "en", "--to", "German", "--model", str(folder)]
+    assert cli.main(args) == 0
+    assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--text", "x", "--to", "de"], "--from"),
+        (["--text", "x", "--from", "en"], "--to"),
+        (["a.wav", "--text", "x", "--to", "de"], "both"),
+        (["--to", "de"], "neither"),
+        ([str(SAMPLE), "--to", "de"], "English only"),
+        ([str(SAMPLE), "--to", "en", "--speak", "x.wav"], "voice"),
+        ([str(SAMPLE), "--to", "germn"], "(?i)german"),
+    ],
+)
+def test_bad_requests(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    import re
+
+    assert cli.main(["translate", *args]) != 0
+    assert re.search(message, capsys.readouterr().err)
+
+
+# -------------------- two steps
+
+
+def said(*texts: str, gap_s: float = 0.1) -> list[Segment]:
+    return [Segment(i * (1 + gap_s), i * (1 + gap_s) + 1, f" {t}", "en") for i, t in enumerate(texts)]
+
+
+def test_a_text_model_never_sees_half_a_sentence() -> None:
+    groups = sentences(said("the cat", "sat.", "a hat", " ", "on", "the mat", gap_s=0.1))
+    assert ["".join(s.text for s in g) for g in groups] == [" the cat sat.", " a hat on the mat"]
+    apart = sentences(said("the cat", "sat.", gap_s=3.0))
+    assert len(apart) == 2, "after a long pause no sentence goes on"
+
+
+def test_two_steps_keep_times_and_the_first_text(model: Model) -> None:
+    segments = (*said("the cat", "sat on there."), Segment(7.0, 8.0, " a hat.", "en"))
+    first = Transcript("x.wav", segments, "fr", 1.0, 9.0, "translate", "whisper-base")
+    (got,) = cascade([first], model, "German", beam_size=1)
+    assert [(s.start_s, s.end_s, s.source_text) for s in got.segments] == [
+        (0.0, 2.1, "the cat sat on there."), (7.0, 8.0, "a hat."),
+    ]  # fmt: skip
+    assert got.model == f"whisper-base + {model.name}" and got.task == "translate"
+    assert {s.language for s in got.segments} == {"deu"} or {s.language for s in got.segments} == {"de"}
+
+
+def test_the_first_step_goes_through_english_only_where_it_must(model: Model) -> None:
+    assert first_step(model, Options(language="de", task="translate")).task == "transcribe"
+    assert first_step(model, Options(task="translate")).task == "translate"
+    assert first_step(model, Options(language="fr", task="translate")).to == "en"
+
+
+def test_nothing_overlaps_and_nothing_is_cut() -> None:
+    said = [Spoken(1.0, np.full(32_000, 0.1, np.float32)), Spoken(1.5, np.full(16_000, 0.2, np.float32))]
+    track = dub.lay(said, 2.0)
+    assert np.count_nonzero(np.isclose(track, 0.1)) == 32_000
+    assert np.count_nonzero(np.isclose(track, 0.2)) == 16_000
+    assert track[15_999] == 0 and track[16_000] != 0
+    assert len(dub.lay([], 2.0)) == 32_000
+
+
+def test_a_track_is_written_as_its_ending_says(tmp_path: Path) -> None:
+    for kind in ("wav", "flac"):
+        path = dub.write(tmp_path / f"a.{kind}", np.zeros(160, np.float32))
+        assert soundfile.info(io.BytesIO(path.read_bytes())).frames == 160
+    with pytest.raises(InputError, match=r"\.wav or \.flac"):
+        dub.write(tmp_path / "a.mp3", np.zeros(160, np.float32))
+
+
+def test_every_spoken_word_stands_beside_a_segment() -> None:
+    words = [Word(f" {t}", i, i + 0.5, 1.0) for i, t in enumerate("abcdef")]
+    segments = [Segment(0.0, 1.6, " eins", "de"), Segment(3.2, 4.0, " zwei", "de")]
+    assert [s.source_text for s in beside(segments, words)] == ["a b c", "d e f"]
