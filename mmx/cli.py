@@ -235,6 +235,27 @@ def bench_asr(
     )
 
 
+@bench.command("s2tt", epilog="mmx bench s2tt --size half --beam-size 5")
+def bench_s2tt(
+    size: Annotated[str, typer.Option(help="large, half or tiny: 24, 12 or 2 layers of each kind.")] = "large",
+    seconds: Annotated[float, typer.Option(min=1, help="Seconds of speech.")] = 10.0,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens to write.")] = 30,
+    beam_size: BeamSize = 1,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16, of both sides.")] = "float32",
+    device: Device = "auto",
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; the best of each side counts.")] = 3,
+    threads: Threads = 0,
+    output: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+) -> None:
+    """Speed of SeamlessM4T v2's parts beside transformers, on random weights of the full size."""
+    from mmx.bench_s2tt import s2tt
+
+    s2tt(
+        size=size, seconds=seconds, tokens=tokens, beam_size=beam_size, dtype=dtype, device=device, rounds=rounds,
+        threads=threads, output=output,
+    )  # fmt: skip
+
+
 def _temperatures(text: str) -> tuple[float, ...]:
     try:
         values = tuple(float(t) for t in text.split(","))
