@@ -59,7 +59,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 def initialize(model: nn.Module) -> None:
-    """Weights of a new model: Xavier for matrices, a deviation of `D^-0.5` for embeddings, which get scaled by `D^0.5`."""
+    """Weights of a new model: Xavier for matrices, a deviation of `D^-0.5` for embeddings, which are scaled up."""
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.xavier_uniform_(module.weight)

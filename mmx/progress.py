@@ -18,13 +18,14 @@ class Progress:
         out: folder that receives `metrics.jsonl` and `tensorboard`.
         total: updates in all.
         done: updates done before; what the file has of later ones, from before a resume, is removed.
+        tokens: learned from before.
     """
 
-    def __init__(self, out: Path, total: int, done: int):
+    def __init__(self, out: Path, total: int, done: int, tokens: int):
         self.file, self.total, self.first = out / "metrics.jsonl", total, done
         self.started = self.window = time.monotonic()
         self.nll = self.counted = self.norm = 0.0
-        self.rate, self.updates, self.tokens = 0.0, 0, -1
+        self.rate, self.tokens = 0.0, tokens
         if self.file.is_file():
             lines = self.file.read_text("utf-8").splitlines()
             atomic_write(self.file, "".join(f"{line}\n" for line in lines if _update_of(line) <= done))
@@ -34,14 +35,14 @@ class Progress:
     def learned(self, nll: float, counted: int, rate: float, norm: float) -> None:
         """Take the figures of one update."""
         self.nll, self.counted, self.rate = self.nll + nll, self.counted + counted, rate
-        self.norm, self.updates = max(self.norm, norm), self.updates + 1
+        self.norm = max(self.norm, norm)
 
     def report(self, update: int, epoch: int, tokens: int) -> None:
         """Write the figures since the last report."""
         now = time.monotonic()
         seconds, self.window = now - self.window, now
         loss = self.nll / max(1.0, self.counted)
-        speed = 0.0 if self.tokens < 0 else (tokens - self.tokens) / seconds
+        speed = (tokens - self.tokens) / seconds
         left_s = (now - self.started) / (update - self.first) * (self.total - update)
         self.say(
             f"update {update}/{self.total}  epoch {epoch}  loss {loss:.3f}  perplexity {math.exp(min(loss, 30)):.1f}  "
@@ -49,7 +50,7 @@ class Progress:
         )
         self._write(update, loss=loss, lr=self.rate, norm=self.norm, epoch=epoch, tokens=tokens, tokens_per_s=speed)
         self.nll = self.counted = self.norm = 0.0
-        self.updates, self.tokens = 0, tokens
+        self.tokens = tokens
 
     def validated(self, update: int, loss: float) -> None:
         """Write a validation loss."""

@@ -205,6 +205,8 @@ class _Run:
         self.device = api.resolve_device(options.device)
         self.folders = {name: self.out / name for name in ("tokenizer", "checkpoints", "best", "model")}
         torch.manual_seed(options.seed)
+        for path in (options.train, options.valid):
+            read_manifest(path)  # all of it, before the minutes that a tokenizer takes
         self.model, tokenizer, self.config = _model_and_tokenizer(options, self.folders["tokenizer"])
         self.model.to(self.device)
         freeze(self.model, options.freeze)
@@ -219,7 +221,7 @@ class _Run:
         )
         self.at = Position()
         self._resume()
-        self.progress = Progress(self.out, options.updates, self.at.update)
+        self.progress = Progress(self.out, options.updates, self.at.update, self.at.tokens)
 
     def _data(self, path: str, tokenizer: TranslationTokenizer) -> TextData:
         o, learned = self.options, path == self.options.train
@@ -365,7 +367,7 @@ class _Run:
             "name": self.out.resolve().name,
             "summary": f"trained by mmx to {self.at.update} updates",
             "license": "unknown",
-            "commercial": False,
+            "commercial": True,
         }
         write_model(
             self.folders["model"],
