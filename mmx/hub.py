@@ -150,7 +150,7 @@ def _stamp(paths: Sequence[Path]) -> str:
 
 
 def at_path(path: Path) -> Found:
-    """A checkpoint that the user points at: a folder (Hugging Face or CTranslate2) or an OpenAI `.pt` file.
+    """A checkpoint that the user points at: a folder (ours, Hugging Face's, CTranslate2's) or an OpenAI `.pt` file.
 
     Raises:
         ModelNotFoundError: the path holds none of them.

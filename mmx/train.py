@@ -10,11 +10,12 @@ import ctypes
 import dataclasses
 import importlib
 import json
+import math
 import sys
 import tomllib
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from mmx.checkpointing import (
     save_snapshot,
     training_tensors,
 )
-from mmx.errors import InputError, nearest
+from mmx.errors import InputError, TrainingError, nearest
 from mmx.losses import balanced_loss, task_weights, token_losses, tokens_by_task
 from mmx.manifest import read_manifest
 from mmx.model import Model
@@ -280,24 +281,33 @@ class _Run:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        self.model.train()
         counts = tokens_by_task(batches)
-        weights = task_weights(counts, o.task_weights)
-        nll = torch.zeros((), device=self.device)
-        for micro in batches:
-            moved = micro.to(self.device)
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=o.bf16):
-                losses = token_losses(self.model, moved, o.smoothing)
-                loss = balanced_loss(losses, moved, weights)
-            loss.backward()
-            nll += losses.nll.sum()
-            self.at.tokens += sum(int(seq.lengths.sum()) for seq in micro.inputs.values())
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), o.clip)
+        with _memory_errors(o.batch_tokens):
+            nll = self._backward(batches, task_weights(counts, o.task_weights))
+        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), o.clip))
+        if not math.isfinite(norm):
+            raise TrainingError(
+                f"expected a finite gradient in update {self.at.update}, got {norm}: lower lr or lengthen warmup, in a "
+                "new out. The last checkpoint is from before"
+            )
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.at.tokens += counts.total()
+        self.at.tokens += counts.total() + sum(int(s.lengths.sum()) for b in batches for s in b.inputs.values())
         self.at.epoch, self.at.batch = epoch, batch
-        self.progress.learned(float(nll), counts.total(), rate, float(norm))
+        self.progress.learned(nll, counts.total(), rate, norm)
+
+    def _backward(self, batches: Sequence[Batch], token_weights: Mapping[str, float]) -> float:
+        """Add up the gradients of the batches; the sum of their tokens' negative log-likelihoods."""
+        self.model.train()
+        nll = torch.zeros((), device=self.device)
+        for batch in batches:
+            moved = batch.to(self.device)
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.bf16):
+                losses = token_losses(self.model, moved, self.options.smoothing)
+                loss = balanced_loss(losses, moved, token_weights)
+            loss.backward()
+            nll += losses.nll.sum()
+        return float(nll)
 
     def _validate(self) -> None:
         """Loss on the validation data; the snapshot is kept when it is one of the best."""
@@ -379,6 +389,20 @@ class _Run:
             dtype=getattr(torch, self.options.dtype),
         )
         return self.folders["model"]
+
+
+@contextmanager
+def _memory_errors(batch_tokens: int) -> Iterator[None]:
+    """Say what to do when a batch does not fit. A GPU's error has a type of its own, a CPU's only a message."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, RuntimeError) as e:
+        if isinstance(e, torch.OutOfMemoryError) or "allocate memory" in str(e):
+            raise TrainingError(
+                f"expected batches of {batch_tokens} tokens to fit into memory, got too little of it: lower "
+                "batch_tokens and raise accumulate in proportion"
+            ) from e
+        raise
 
 
 def _comparable(options: TrainOptions) -> dict[str, Any]:
