@@ -145,8 +145,9 @@ def test_half_written_and_damaged_checkpoints_are_not_loaded(data: Path, tmp_pat
     train(options(data, tmp_path / "b", updates=8))
     folder = tmp_path / "b" / "checkpoints"
     last, before = checkpoints(folder)[-1], checkpoints(folder)[-2]
-    whole = (last / "state.safetensors").read_bytes()
-    (last / "state.safetensors").write_bytes(whole[: len(whole) // 2])
+    damaged = bytearray((last / "state.safetensors").read_bytes())
+    damaged[-1] ^= 1
+    (last / "state.safetensors").write_bytes(damaged)
     part = folder / ".part-step-00000099"
     part.mkdir()
     (part / "state.json").write_text("{")
