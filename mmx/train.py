@@ -11,6 +11,7 @@ import dataclasses
 import importlib
 import json
 import math
+import shutil
 import sys
 import tomllib
 import typing
@@ -430,8 +431,6 @@ def _model_and_tokenizer(options: TrainOptions, folder: Path) -> tuple[Model, Tr
 
 
 def _initial(options: TrainOptions, folder: Path) -> tuple[Model, TranslationTokenizer, dict[str, Any]]:
-    import shutil
-
     source = Path(options.init)
     if not (source / TOKENIZER_FILE).is_file():
         raise InputError(f"expected init to be a folder that mmx.train wrote, got {options.init!r}")

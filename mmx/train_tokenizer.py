@@ -1,5 +1,6 @@
 """A SentencePiece tokenizer of our own, laid out as NLLB's so that `TranslationTokenizer` reads it."""
 
+import io
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -27,8 +28,6 @@ def train_tokenizer(texts: Iterable[str], languages: Sequence[str], vocab: int, 
     Raises:
         InputError: the texts do not fill the vocabulary.
     """
-    import io
-
     from sentencepiece import SentencePieceTrainer
 
     spelled = sorted({f"{(found := find_language(code)).code}_{found.script}" for code in languages})
