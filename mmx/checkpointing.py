@@ -10,7 +10,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mmx.checkpoint import LazyTensors, open_checkpoint, write_safetensors
-from mmx.errors import CheckpointError, MmxWarning, OutputError
+from mmx.errors import CheckpointError, InputError, MmxWarning, OutputError
 from mmx.hub import digest
 
 _PART = ".part-"
@@ -57,6 +57,29 @@ def save_checkpoint(folder: Path, update: int, tensors: Mapping[str, Tensor], re
             "Free some space, or move the folder to a larger disk, and start again with the same command"
         ) from e
     return final
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold a run's folder, so that a command given twice does not train twice into it. A killed process lets go.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a") as file:
+        try:
+            import fcntl
+        except ImportError:  # Windows: two trainings into one folder are the user's to avoid
+            yield
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            raise InputError(
+                f"expected no other training in {folder}, got one that is running: wait for it, or choose another out"
+            ) from e
+        yield
 
 
 def _flush(path: Path) -> None:

@@ -26,6 +26,7 @@ import torch
 from mmx import api, hub
 from mmx.checkpoint import open_checkpoint
 from mmx.checkpointing import (
+    alone_in,
     average,
     checkpoints,
     latest_checkpoint,
@@ -195,7 +196,7 @@ def train(options: TrainOptions) -> Path:
     _keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
-    with torch.random.fork_rng():
+    with alone_in(Path(options.out)), torch.random.fork_rng():
         return _Run(options).finish()
 
 

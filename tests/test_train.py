@@ -27,7 +27,7 @@ from torch import Tensor
 import mmx
 from mmx import checkpointing
 from mmx.checkpoint import open_checkpoint, write_safetensors
-from mmx.checkpointing import average, checkpoints, latest_checkpoint, save_checkpoint
+from mmx.checkpointing import alone_in, average, checkpoints, latest_checkpoint, save_checkpoint
 from mmx.errors import CheckpointError, InputError, MmxWarning, OutputError, TrainingError
 from mmx.losses import TokenLosses, balanced_loss, task_weights, token_losses, tokens_by_task
 from mmx.manifest import Example, check_manifest, read_manifest
@@ -186,6 +186,12 @@ def test_a_run_is_not_resumed_with_other_options_or_data(data: Path, tmp_path: P
     other = write_manifest(tmp_path / "other.tsv", sentences(400, 7))
     with pytest.raises(InputError, match="the content of train"):
         train(options(data, tmp_path / "run", train=str(other)))
+
+
+def test_a_run_is_not_trained_by_two_processes_at_once(data: Path, tmp_path: Path) -> None:
+    with alone_in(tmp_path / "run"), pytest.raises(InputError, match="another out"):
+        train(options(data, tmp_path / "run"))
+    assert not (tmp_path / "run" / "tokenizer").exists()
 
 
 def test_it_keeps_two_checkpoints_and_the_best_snapshots(data: Path, tmp_path: Path) -> None:
