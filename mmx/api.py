@@ -16,15 +16,17 @@ import torch
 from torch import Tensor
 
 from mmx import hub
-from mmx.card import Card, Weights, find_card
+from mmx.card import Card, Weights, find_card, read_card
 from mmx.checkpoint import LazyTensors, open_checkpoint
-from mmx.convert import convert
+from mmx.convert import Rule, convert
 from mmx.errors import CheckpointError, InputError, MmxWarning, ModelNotFoundError, nearest
 from mmx.model import Model
 from mmx.quantize import quantize_linears, supported
 
 DType = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 DEFAULT_MODEL = "whisper-base"
+OWN_NAMES = (Rule("(.+)", r"\1"),)
+"""The conversion table of checkpoints that mmx wrote, of any family."""
 
 
 def load(
@@ -67,18 +69,21 @@ def _from_card(name: str, download: bool) -> tuple[Card, hub.Found]:
 
 
 def _from_path(path: Path) -> tuple[Card, hub.Found]:
-    """A card for a checkpoint without one: the numbers come from the checkpoint itself."""
+    """The card of a checkpoint: the one in its folder, or one made here. The numbers are the checkpoint's own."""
     found = hub.at_path(path)
     with hub.joined(found) as file:
         source = open_checkpoint(file, found.format)
         family = family_of(found.format, source)
         module = importlib.import_module(f"mmx.models.{family}")
         try:
-            config = module.config_from(found.format, source.meta, source.shapes)
+            own = found.format == "mmx"
+            config = source.meta["config"] if own else module.config_from(found.format, source.meta, source.shapes)
         except KeyError as e:
             raise CheckpointError(
                 f"expected {e} beside the weights in {path}, got none: take all of the checkpoint's files"
             ) from e
+    if (path / "card.toml").is_file():
+        return dataclasses.replace(read_card(path / "card.toml"), config=config), found
     heads = source.meta.get("alignment_heads") or ()
     return Card(
         name=path.stem if path.is_file() else path.resolve().name,
@@ -139,7 +144,8 @@ def _assemble(card: Card, family: ModuleType, found: hub.Found) -> Model:
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
         with hub.joined(found) as file:
-            yield from convert(open_checkpoint(file, found.format), family.KEYS[found.format], expected)
+            rules = OWN_NAMES if found.format == "mmx" else family.KEYS[found.format]
+            yield from convert(open_checkpoint(file, found.format), rules, expected)
 
     # What is on the disk as safetensors is read from there, page by page as it is needed.
     cache = None if found.is_mapped else hub.cached(card.name, found.identity, tensors)

@@ -150,7 +150,7 @@ def _stamp(paths: Sequence[Path]) -> str:
 
 
 def at_path(path: Path) -> Found:
-    """A checkpoint that the user points at: a folder (Hugging Face or CTranslate2) or an OpenAI `.pt` file.
+    """A checkpoint that the user points at: a folder (ours, Hugging Face's, CTranslate2's) or an OpenAI `.pt` file.
 
     Raises:
         ModelNotFoundError: the path holds none of them.
@@ -162,6 +162,8 @@ def at_path(path: Path) -> Found:
                 shards = sorted(path.glob("*.safetensors")) if name.endswith(".json") else []
                 config = [p for p in [path / "config.json"] if p.is_file()]
                 stamp = _stamp([path / name, *shards, *config])
+                if format == "hf" and _is_own(path):
+                    format = "mmx"
                 return Found(f"path {path}", format, (path / name,), "", _tokenizer_in(path), stamp)
         raise ModelNotFoundError(
             f"expected one of {', '.join(names)} in the folder {path}, got {sorted(p.name for p in path.iterdir())[:8]}"
@@ -172,6 +174,14 @@ def at_path(path: Path) -> Found:
         f"expected a checkpoint at {path} (a folder with {', '.join(names)}, or a .pt file), got "
         + ("a file of another kind" if path.exists() else "no such path")
     )
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether mmx wrote the folder, which has the file names of Hugging Face's."""
+    try:
+        return json.loads((folder / "config.json").read_text("utf-8")).get("format") == "mmx"
+    except (OSError, ValueError, AttributeError):
+        return False
 
 
 def _tokenizer_in(folder: Path) -> Path | None:
