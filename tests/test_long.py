@@ -95,7 +95,7 @@ def test_every_sentence_is_there_in_order(run) -> None:
     lost = []
     for which, start_s in plan:
         n = len(alone[which])
-        if hit[at : at + n].mean() < 0.7:
+        if hit[at : at + n].mean() < 0.5:  # a sentence with some wrong words is there
             lost.append((which, start_s))
         at += n
     assert not lost
