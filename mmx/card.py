@@ -99,6 +99,14 @@ def cards() -> dict[str, Card]:
     return {c.name: c for c in sorted(found, key=lambda c: (c.family, c.parameters, c.name))}
 
 
+def read_card(path: Path) -> Card:
+    """The card in a TOML file."""
+    try:
+        return Card.from_dict(tomllib.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, KeyError) as e:
+        raise InputError(f"expected a card in TOML at {path}, got something else ({e}): mend or remove it") from e
+
+
 def find_card(name: str) -> Card:
     """The card called `name`; raises `ModelNotFoundError` with the nearest name."""
     path = CARDS / f"{name}.toml"
