@@ -6,6 +6,7 @@ files of this machine is followed: nothing is downloaded.
 
 import importlib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,13 +63,13 @@ def find(name: str) -> Asset:
         ModelNotFoundError: fairseq2 is not installed, does not know the name, or its files are not here.
     """
     try:
-        fairseq2 = importlib.import_module("fairseq2")
-        assets = importlib.import_module("fairseq2.assets")
+        fairseq2, errors, assets = (importlib.import_module(f"fairseq2{part}") for part in ("", ".error", ".assets"))
     except ImportError as e:
         raise ModelNotFoundError(
             f"expected fairseq2 to find its card {name!r}, got none installed: give the path of the card's YAML file"
         ) from e
-    fairseq2.init_fairseq2()
+    with suppress(errors.InvalidOperationError):  # the program that we are in has done it
+        fairseq2.init_fairseq2()
     store = assets.get_asset_store()
     card = store.maybe_retrieve_card(name)
     if card is None:

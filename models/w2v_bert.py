@@ -555,7 +555,7 @@ def fairseq2_numbers(
     that is published.
 
     Args:
-        meta: `max_right_position`, where a card gives it.
+        meta: `max_right_rel_pos`, where a card gives it.
         shapes: source key to shape.
         frontend: see `fairseq2_rules`.
         encoder: see `fairseq2_rules`.
@@ -567,7 +567,7 @@ def fairseq2_numbers(
     layer = encoder + r"layers\.0\."
     keys = found(shapes, layer + r"self_attn\.sdpa\.rel_k_embed\.weight")
     width, features = needed(shapes, frontend + r"model_dim_proj\.weight")
-    right = int(meta.get("max_right_position", 8))
+    right = int(meta.get("max_right_rel_pos", 8))
     heads = width // keys[1] if keys else needed(shapes, layer + r"self_attn\.sdpa\.u_bias")[0]
     return {
         "width": width,
