@@ -85,7 +85,8 @@ def describe(found: hub.Found, path: Path) -> tuple[Card, hub.Found]:
         module = importlib.import_module(f"mmx.models.{family}")
         try:
             own, meta = found.format == "mmx", {**source.meta, **found.meta}
-            config = meta["config"] if own else module.config_from(found.format, meta, source.shapes)
+            shapes = prepared(module, found.format, source).shapes
+            config = meta["config"] if own else module.config_from(found.format, meta, shapes)
         except KeyError as e:
             raise CheckpointError(
                 f"expected {e} beside the weights in {path}, got none: take all of the checkpoint's files"
@@ -185,11 +186,14 @@ def converted(model: Model, family: ModuleType, found: hub.Found) -> Iterator[tu
     expected = {k: tuple(v.shape) for k, v in _unique(model).items()}
     with hub.joined(found) as file:
         source = open_checkpoint(file, found.format)
-        if found.format == "mmx":
-            yield from convert(source, OWN_NAMES, expected)
-        else:
-            prepare = getattr(family, "prepare_source", lambda _, source: source)
-            yield from convert(prepare(found.format, source), family.KEYS[found.format], expected)
+        rules = OWN_NAMES if found.format == "mmx" else family.KEYS[found.format]
+        yield from convert(prepared(family, found.format, source), rules, expected)
+
+
+def prepared(family: ModuleType, format: str, source: LazyTensors) -> LazyTensors:
+    """The checkpoint as the family's table expects it; most families have nothing to prepare."""
+    prepare = getattr(family, "prepare_source", None)
+    return source if prepare is None else prepare(format, source)
 
 
 def fill(model: Model, source: Mapping[str, Tensor]) -> None:

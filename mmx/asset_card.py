@@ -139,7 +139,7 @@ def _local(address: Any, folder: Path, name: str, what: str) -> Path:
     path = Path(unquote(parsed.path) if parsed.scheme == "file" else str(address)).expanduser()
     if parsed.scheme in ("", "file") and (folder / path).is_file():
         return folder / path
-    remedy = f"download it, and write a card with `base: {name}` and its path as {what}"
+    remedy = f"download it, and give a copy of the card that has its path as {what}"
     if parsed.scheme in ("", "file"):
         remedy = "correct the path"
     raise ModelNotFoundError(f"expected the {what} of the asset card {name!r} on this machine, got {address}: {remedy}")

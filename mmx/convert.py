@@ -148,9 +148,7 @@ def inverted(keys: Iterable[str], rules: Sequence[Rule]) -> dict[str, str]:
         else:
             bad.append(key)
     if bad:
-        raise CheckpointError(
-            "expected one published name for each tensor; " + _listing("without or with several", bad)
-        )
+        raise CheckpointError("expected one published name for each tensor; " + _listing("none or several for", bad))
     return out
 
 

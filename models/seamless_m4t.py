@@ -389,7 +389,8 @@ def hf_config(config: Config) -> dict[str, Any]:
         **hf_numbers(config.speech, config.text, config.vocoder),
         "t2u_encoder_attention_heads": u.heads, "t2u_decoder_attention_heads": u.heads,
         "t2u_encoder_layers": u.encoder_layers, "t2u_encoder_ffn_dim": u.encoder_hidden,
-        "t2u_decoder_layers": u.decoder_layers, "t2u_variance_predictor_hidden_dim": u.duration_hidden,
+        "t2u_decoder_layers": u.decoder_layers, "t2u_variance_predictor_embed_dim": u.width,
+        "t2u_variance_predictor_hidden_dim": u.duration_hidden,
         "t2u_variance_predictor_kernel_size": u.duration_kernel, "t2u_vocab_size": u.vocab,
         "char_vocab_size": u.char_vocab, "t2u_max_position_embeddings": u.ctx, "vocoder_offset": u.special_units,
     }  # fmt: skip

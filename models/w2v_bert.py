@@ -596,9 +596,7 @@ def hf_config(config: Config) -> dict[str, Any]:
     """
     c = config
     if not c.causal or c.conv_norm != "layer" or c.final_norm or (c.adaptor_layers and c.adaptor_norm):
-        raise CheckpointError(
-            "expected w2v-BERT 2.0 to write in Hugging Face's shape, got the encoder of another model"
-        )
+        raise CheckpointError("expected w2v-BERT 2.0 to write in Hugging Face's shape, got another model's encoder")
     return {
         "model_type": MODEL_TYPES[0], "architectures": ["Wav2Vec2BertModel"], "hidden_size": c.width,
         "num_attention_heads": c.heads, "num_hidden_layers": c.layers, "intermediate_size": c.hidden,

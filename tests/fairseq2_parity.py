@@ -31,12 +31,13 @@ from mmx.checkpoint import open_checkpoint
 from mmx.errors import ModelNotFoundError
 from mmx.export import convert_model
 from mmx.model import Model
-from mmx.models.nllb import FAIRSEQ2_ROWS
 from mmx.seq import Seq
 
 TOLERANCE = 1e-5
 VOCAB, WIDTH, HEADS = 61, 16, 2
 LENGTHS = (11, 7, 1)
+THEIR_SPECIALS, OUR_SPECIALS = ("pad", "unk", "bos", "eos"), ("bos", "pad", "eos", "unk")
+"""By id, 0 to 3: as fairseq2's tokenizer has them, and as fairseq's and Hugging Face's vocabulary does."""
 
 
 def randomize(module: nn.Module) -> nn.Module:
@@ -77,7 +78,7 @@ def difference(what: str, got: Tensor, wanted: Tensor) -> float:
 
 @torch.no_grad()
 def nllb(folder: Path) -> float:
-    """Logits of a padded batch. Their special tokens stand at other ids than ours: see `FAIRSEQ2_ROWS`."""
+    """Logits of a padded batch. Their special tokens stand at other ids than ours."""
     numbers = {"num_encoder_attn_heads": HEADS, "num_decoder_attn_heads": HEADS, "max_seq_len": 20}
     theirs = randomize(
         create_nllb_model(
@@ -92,9 +93,12 @@ def nllb(folder: Path) -> float:
     source = torch.randint(1, VOCAB, (len(LENGTHS), max(LENGTHS)), generator=generator)
     target = torch.randint(1, VOCAB, (len(LENGTHS), 9), generator=generator)
     wanted = theirs(
-        source, BatchLayout(tuple(source.shape), list(LENGTHS)), target, BatchLayout(tuple(target.shape), [9] * len(target))
+        source,
+        BatchLayout(tuple(source.shape), list(LENGTHS)),
+        target,
+        BatchLayout(tuple(target.shape), [9] * len(target)),
     )
-    theirs_of = torch.cat([torch.tensor(FAIRSEQ2_ROWS), torch.arange(4, VOCAB)])
+    theirs_of = torch.tensor([*map(THEIR_SPECIALS.index, OUR_SPECIALS), *range(4, VOCAB)])
     ours_of = theirs_of.argsort()
     got = ours({"text": Seq(ours_of[source], torch.tensor(LENGTHS))}, ours_of[target])
     return difference("NLLB logits, special tokens included", got, wanted[..., theirs_of])
@@ -146,7 +150,7 @@ def w2v_bert(folder: Path, name: str, theirs: Any, numbers: dict[str, Any]) -> f
 
 
 def names() -> None:
-    """A card is found by its name; that its file is a download, which the message says, is as far as it goes offline."""
+    """A card is found by its name. Its file is a download, which the message says: offline it goes no further."""
     try:
         asset_card.find("nllb-200_dense_distill_600m")
     except ModelNotFoundError as e:
