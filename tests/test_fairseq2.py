@@ -228,7 +228,7 @@ SPEECH = (
     ("feature_projection.layer_norm", "speech_encoder_frontend.post_extract_layer_norm"),
     ("speech_encoder.encoder.layer_norm", "speech_encoder.inner_layer_norm"),
     ("speech_encoder.encoder.layers", "speech_encoder.inner.layers"), ("adapter.layers", "adaptor_layers"),
-    ("speech_encoder.inner_layer_norm.", "speech_encoder.layer_norm."), ("final_layer_norm", "layer_norm"),
+    ("final_layer_norm", "layer_norm"),
     ("intermediate_ffn.intermediate_dense", "proj1"), ("intermediate_ffn.output_dense", "proj2"),
     ("intermediate_dense", "inner_proj"), ("output_dense", "output_proj"),
     ("self_attn.linear_out", "self_attn.output_proj"),
@@ -267,7 +267,7 @@ def published(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str,
         if key.startswith("vocoder."):
             voice[renamed(key.removeprefix("vocoder."), VOICE)] = value
         elif key.startswith("speech_encoder."):
-            # The encoder's last norm and the adaptor's swap the name that would confuse a replacement.
+            # The adaptor's last norm has the name there that the encoder's has here.
             key = key.replace("speech_encoder.inner_layer_norm", "speech_encoder.LAST")
             model[renamed(key.replace("speech_encoder.feature", "feature"), SPEECH).replace("LAST", "layer_norm")] = (
                 value
