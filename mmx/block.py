@@ -107,10 +107,21 @@ class Attention(nn.Module):
         """Keys and values of `x`, each `(B, H, T, C)`."""
         return split_heads(self.key(x_BTD), self.heads), split_heads(self.value(x_BTD), self.heads)
 
-    def forward(self, x_BTD: Tensor, k_BHMC: Tensor, v_BHMC: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Attend from `x` to the keys and values: to all, or to those that `mask` `(B, 1, T or 1, M)` says."""
+    def forward(
+        self, x_BTD: Tensor, k_BHMC: Tensor, v_BHMC: Tensor, mask: Tensor | None = None, causal: bool = False
+    ) -> Tensor:
+        """Attend from `x` to the keys and values.
+
+        Args:
+            x_BTD: `(B, T, D)`.
+            k_BHMC: keys.
+            v_BHMC: values.
+            mask: who sees whom, `(B, 1, T or 1, M)` bool; everyone everything when None.
+            causal: whether a position sees only itself and those before it; without `mask`.
+        """
         q_BHTC = split_heads(self.query(x_BTD), self.heads)
-        return self.out(merge_heads(F.scaled_dot_product_attention(q_BHTC, k_BHMC, v_BHMC, attn_mask=mask)))
+        o_BHTC = F.scaled_dot_product_attention(q_BHTC, k_BHMC, v_BHMC, attn_mask=mask, is_causal=causal)
+        return self.out(merge_heads(o_BHTC))
 
     def grouped(self, x_RUD: Tensor, keys: "Keys", groups: "Groups") -> Tensor:
         """Attend from hypotheses to the keys and values of the row that owns each; see `Groups`."""
@@ -139,6 +150,9 @@ class EncoderLayer(nn.Module):
         hidden: width inside the feed-forward.
         activation: of the feed-forward.
         key_bias: see `Attention`.
+
+    Attributes:
+        dropout: share of each sub-layer's output that is dropped; in training only.
     """
 
     def __init__(
@@ -150,6 +164,7 @@ class EncoderLayer(nn.Module):
         key_bias: bool = False,
     ):
         super().__init__()
+        self.dropout = 0.0
         self.attn_ln = nn.LayerNorm(width)
         self.attn = Attention(width, heads, key_bias)
         self.mlp_ln = nn.LayerNorm(width)
@@ -158,8 +173,8 @@ class EncoderLayer(nn.Module):
     def forward(self, x_BTD: Tensor, mask: Tensor | None = None) -> Tensor:
         """`mask` `(B, 1, T or 1, T)` bool says who sees whom; everyone everyone when None."""
         h = self.attn_ln(x_BTD)
-        x_BTD = x_BTD + self.attn(h, *self.attn.keys_values(h), mask)
-        return x_BTD + self.mlp(self.mlp_ln(x_BTD))
+        x_BTD = x_BTD + F.dropout(self.attn(h, *self.attn.keys_values(h), mask), self.dropout, self.training)
+        return x_BTD + F.dropout(self.mlp(self.mlp_ln(x_BTD)), self.dropout, self.training)
 
 
 def padding_mask(seq: Seq) -> Tensor | None:

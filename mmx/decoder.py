@@ -7,9 +7,10 @@ chosen heads.
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmx.block import Attention, FeedForward, Groups, HypothesisCache, Keys, sinusoids
+from mmx.block import Attention, FeedForward, Groups, HypothesisCache, Keys, padding_mask, sinusoids
 from mmx.seq import Seq
 from mmx.state import State, subtree, tensor
 
@@ -49,7 +50,7 @@ class SinusoidalPositions(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    """Pre-norm causal self-attention, cross-attention and feed-forward; arguments as in `mmx.block.EncoderLayer`."""
+    """Pre-norm causal self-attention, cross-attention and feed-forward; see `mmx.block.EncoderLayer`."""
 
     def __init__(
         self,
@@ -60,12 +61,23 @@ class DecoderLayer(nn.Module):
         key_bias: bool = False,
     ):
         super().__init__()
+        self.dropout = 0.0
         self.attn_ln = nn.LayerNorm(width)
         self.attn = Attention(width, heads, key_bias)
         self.cross_ln = nn.LayerNorm(width)
         self.cross = Attention(width, heads, key_bias)
         self.mlp_ln = nn.LayerNorm(width)
         self.mlp = FeedForward(width, hidden, activation)
+
+    def teach(self, x_BUD: Tensor, memory: Seq, mask: Tensor | None) -> Tensor:
+        """All positions of whole rows at once; `mask` is the memory's `padding_mask`."""
+        h = self.attn_ln(x_BUD)
+        x_BUD = x_BUD + self._drop(self.attn(h, *self.attn.keys_values(h), causal=True))
+        x_BUD = x_BUD + self._drop(self.cross(self.cross_ln(x_BUD), *self.cross.keys_values(memory.x), mask))
+        return x_BUD + self._drop(self.mlp(self.mlp_ln(x_BUD)))
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training)
 
 
 class TextDecoder(nn.Module):
@@ -77,6 +89,9 @@ class TextDecoder(nn.Module):
         positions: maps positions to vectors and says how many there are (`ctx`).
         scale: of the token embeddings.
         embed_ln: whether the sum of token and position is normalized, as mBART does.
+
+    Attributes:
+        dropout: share of the embeddings that is dropped; in training only.
     """
 
     def __init__(
@@ -88,6 +103,7 @@ class TextDecoder(nn.Module):
         embed_ln: bool = False,
     ):
         super().__init__()
+        self.dropout = 0.0
         width, self.heads = layers[0].attn.query.in_features, layers[0].attn.heads
         self.ctx, self.scale = positions.ctx, scale
         self.token = nn.Embedding(vocab, width)
@@ -143,6 +159,21 @@ class TextDecoder(nn.Module):
             x_RUD = x_RUD + layer.cross.grouped(layer.cross_ln(x_RUD), self._cross(i, memory, state), groups)
             x_RUD = x_RUD + layer.mlp(layer.mlp_ln(x_RUD))
         return self.ln(x_RUD)
+
+    def teach(self, tokens: Tensor, memory: Seq) -> Tensor:
+        """What `hidden` returns for the whole of one text a row, `(B, U)`, made for training.
+
+        No cache, and padding is masked where `hidden` attends row by row. With dropout in training mode.
+        """
+        if tokens.shape[1] > self.ctx:
+            raise ValueError(f"expected at most {self.ctx} tokens, got {tokens.shape[1]}: shorten the text")
+        x_BUD = self.embed(tokens, torch.arange(tokens.shape[1], device=tokens.device))
+        x_BUD = F.dropout(x_BUD, self.dropout, self.training)
+        mask = padding_mask(memory)
+        for layer in self.layers:
+            assert isinstance(layer, DecoderLayer)
+            x_BUD = layer.teach(x_BUD, memory, mask)
+        return self.ln(x_BUD)
 
     def _cross(self, i: int, memory: Seq, state: State) -> Keys:
         """Layer `i`'s keys and values of the memory: computed once, shared by all hypotheses of a row."""

@@ -29,6 +29,10 @@ class OutputError(MmxError):
     """A result that cannot be written (no permission, disk full)."""
 
 
+class TrainingError(MmxError):
+    """A training that cannot go on (a loss that is no number, a batch that memory does not hold)."""
+
+
 class MmxWarning(UserWarning):
     """Something that works but that the user should know, such as a non-commercial licence."""
 

@@ -26,7 +26,6 @@ def write_model(
     config: Mapping[str, Any],
     card: Mapping[str, Any],
     tokenizer: Path | None = None,
-    settings: Mapping[str, Any] | None = None,
     dtype: torch.dtype | None = torch.float32,
 ) -> None:
     """Write a model folder; weights last, so that a folder with weights is complete.
@@ -38,7 +37,6 @@ def write_model(
         config: the numbers of the family's `Config`.
         card: fields of `mmx.card.Card` but `family`, `config` and `weights`, which are known here.
         tokenizer: folder with the tokenizer's files, whose `config.json` is kept in ours.
-        settings: more for `config.json`.
         dtype: of the weights in the file; as they come when None.
 
     Raises:
@@ -46,7 +44,7 @@ def write_model(
     """
     files = [] if tokenizer is None else sorted(p for p in tokenizer.iterdir() if p.is_file())
     beside = next((json.loads(p.read_text("utf-8")) for p in files if p.name == "config.json"), {})
-    numbers = {**beside, **(settings or {}), "format": "mmx", "model_type": family, "config": dict(config)}
+    numbers = {**beside, "format": "mmx", "model_type": family, "config": dict(config)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for file in files:

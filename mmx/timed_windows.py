@@ -81,6 +81,8 @@ class Decoder:
 
     MAX_RETRY = 2
     SPLIT_S = 8.0  # windows longer than this are split when their text repeats itself
+    THIN_S = 4.0  # of speech, below which no piece is called thin
+    THIN_TOKENS_PER_S = 2.0  # of speech; people say 3 to 6
     MISSED_S = 1.2  # of speech without text: more than time tokens are wrong by, less than a short sentence
 
     def __init__(self, model: Model, options: Options):
@@ -122,16 +124,18 @@ class Decoder:
 
     def _decoded(self, jobs: Sequence[Job], memory: Seq, shared: State) -> list[Decoded]:
         outcomes = self._search(jobs, memory, shared)
-        spoken = [self._pieces(o.attempt) if o.attempt else [] for o in outcomes]
+        written = [self._pieces(o.attempt) if o.attempt else [] for o in outcomes]
+        thin = [self._thin(*each) for each in zip(jobs, outcomes, written, strict=True)]
+        spoken = [[p for p in pieces if p not in t] for pieces, t in zip(written, thin, strict=True)]
         timed: list[list[Sequence[align.TimedWord]]] = [[()] * len(pieces) for pieces in spoken]
         if self.options.word_timestamps:
             timed = self._words(jobs, spoken, memory, shared)
         out = []
-        for job, o, pieces, words in zip(jobs, outcomes, spoken, timed, strict=True):
+        for job, o, pieces, all_pieces, words in zip(jobs, outcomes, spoken, written, timed, strict=True):
             segments: list[Segment] = []
             if o.attempt:
                 segments = [self._on_clock(job, o.attempt, p, w) for p, w in zip(pieces, words, strict=True)]
-                missed = self._missed(job, pieces)
+                missed = self._missed(job, all_pieces)
                 o.again += missed
                 o.notes += [Note(m.start_s, m.end_s, "retried", "speech without text") for m in missed]
             out.append(Decoded(segments, o.notes, o.again))
@@ -301,6 +305,26 @@ class Decoder:
             temperature=a.temperature,
             words=timed,
         )
+
+    def _thin(self, job: Job, outcome: "_Outcome", pieces: Sequence["_Piece"]) -> list["_Piece"]:
+        """Pieces that say too little for the speech that they stand for; it is to be decoded again, in halves.
+
+        Of two like sentences in a row Whisper writes one now and then, and its time tokens span both.
+        """
+        window, found = job.window, []
+        if job.retry >= self.MAX_RETRY or window.speech is None:
+            return []
+        for piece in pieces:
+            begin, end = piece.start_s or 0.0, window.duration_s if piece.end_s is None else piece.end_s
+            heard_s = window.spoken_s(begin, end)
+            if heard_s < self.THIN_S or len(piece.tokens) > self.THIN_TOKENS_PER_S * heard_s:
+                continue
+            part = cut(window, begin, end)
+            outcome.again += halves(part)
+            why = f"{len(piece.tokens)} tokens for {heard_s:.1f} s of speech: decoded again in halves"
+            outcome.note(part, "retried", why)
+            found.append(piece)
+        return found
 
     def _missed(self, job: Job, pieces: Sequence["_Piece"]) -> list[Window]:
         """Stretches of the window that hold speech but no text."""

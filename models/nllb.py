@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmx.block import EncoderLayer, padding_mask
@@ -73,6 +74,9 @@ class Encoder(nn.Module):
         positions: maps positions to vectors and says how many there are (`ctx`).
         scale: of the token embeddings.
         embed_ln: whether the sum of token and position is normalized.
+
+    Attributes:
+        dropout: share of the embeddings that is dropped; in training only.
     """
 
     stride = 1
@@ -87,6 +91,7 @@ class Encoder(nn.Module):
         embed_ln: bool = False,
     ):
         super().__init__()
+        self.dropout = 0.0
         self.ctx, self.scale = positions.ctx, scale
         self.token = token
         self.positions = positions
@@ -103,6 +108,7 @@ class Encoder(nn.Module):
         x_BTD = self.token(seq.masked) * self.scale + self.positions(steps)
         # The decoder, which shares the embedding, may compute in another precision than these layers.
         x_BTD = self.embed_ln(x_BTD.to(self.ln.weight.dtype))
+        x_BTD = F.dropout(x_BTD, self.dropout, self.training)
         mask = padding_mask(seq)
         for layer in self.layers:
             x_BTD = layer(x_BTD, mask)

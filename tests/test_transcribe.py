@@ -117,6 +117,20 @@ def test_silence_without_text_is_no_loss(decoder: Decoder):
     assert len(decoder._missed(one, pieces)) == 2
 
 
+def test_a_text_too_short_for_its_speech_is_decoded_again_in_halves(decoder: Decoder):
+    one, outcome = job(), _Outcome()
+    one.window = replace(one.window, speech=((0.0, 3.0), (6.0, 9.0), (10.0, 19.0)))
+    short, slow, full = _Piece(0.0, 9.5, (1,) * 9), _Piece(10.0, 13.0, (1,)), _Piece(13.0, 19.0, (1,) * 20)
+    assert decoder._thin(one, outcome, [short, slow, full]) == [short]
+    assert [(w.start_s, w.end_s) for w in outcome.again] == [
+        (100.0, outcome.again[1].start_s),
+        (outcome.again[1].start_s, 109.5),
+    ]
+    assert outcome.notes[0].action == "retried" and "9 tokens for 6.0 s" in outcome.notes[0].reason
+    one.retry = Decoder.MAX_RETRY
+    assert decoder._thin(one, _Outcome(), [short]) == []
+
+
 def test_noise_gives_no_text(model: mmx.Model):
     noise = np.random.default_rng(3).standard_normal(16_000 * 8).astype(np.float32) * 0.1
     result = model.transcribe(noise)

@@ -1,0 +1,212 @@
+"""Checkpoints of a running training: whole or not there, whatever happens while they are written.
+
+A checkpoint is a folder `step-<update>` with `state.safetensors` (weights, optimizer, random number generator) and
+`state.json` (where the training is, and the digest of the former). It is written under another name, flushed to the
+disk and renamed; the ones before are removed only after that.
+"""
+
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mmx.checkpoint import LazyTensors, open_checkpoint, write_safetensors
+from mmx.errors import CheckpointError, InputError, MmxWarning, OutputError
+from mmx.hub import digest
+
+_PART = ".part-"
+
+
+def save_checkpoint(folder: Path, update: int, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> Path:
+    """Write the checkpoint of an update into `folder`.
+
+    Args:
+        folder: of all checkpoints of this training.
+        update: names the checkpoint.
+        tensors: by name.
+        record: anything else, as JSON.
+
+    Raises:
+        OutputError: it cannot be written; those that were there still are.
+    """
+    final = folder / f"step-{update:08d}"
+    part = folder / f"{_PART}{final.name}"
+    try:
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        write_safetensors(part / "state.safetensors", tensors.items())
+        seal = {**record, "update": update, "sha256": digest(part / "state.safetensors")}
+        (part / "state.json").write_text(json.dumps(seal, indent=1), "utf-8")
+        for file in (part / "state.safetensors", part / "state.json", part):
+            _flush(file)
+        if final.exists():
+            shutil.rmtree(final)  # from before a resume, and not sound, else it would have been resumed from
+        part.rename(final)
+        _flush(folder)
+    except OSError as e:
+        shutil.rmtree(part, ignore_errors=True)
+        raise OutputError(
+            f"expected to write a checkpoint into {folder}, got {e.strerror or e}: the last good one is kept. "
+            "Free some space, or move the folder to a larger disk, and start again with the same command"
+        ) from e
+    return final
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold a run's folder, so that a command given twice does not train twice into it. A killed process lets go.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("a") as file:
+        try:
+            import fcntl
+        except ImportError:  # Windows: two trainings into one folder are the user's to avoid
+            yield
+            return
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            raise InputError(
+                f"expected no other training in {folder}, got one that is running: wait for it, or choose another out"
+            ) from e
+        yield
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints in a folder, oldest first; half-written ones are none."""
+    return sorted(p for p in folder.glob("step-*") if p.is_dir())
+
+
+def latest_checkpoint(folder: Path) -> tuple[LazyTensors, dict[str, Any]] | None:
+    """Tensors and record of the newest sound checkpoint, or None where there is none. Damaged ones are warned of."""
+    for path in reversed(checkpoints(folder)):
+        try:
+            record = json.loads((path / "state.json").read_text("utf-8"))
+            if record["sha256"] == digest(path / "state.safetensors"):
+                return open_checkpoint(path / "state.safetensors", "mmx"), record
+        except (OSError, ValueError, KeyError, TypeError, CheckpointError):
+            pass
+        warnings.warn(f"the checkpoint {path} is damaged; the one before it is used", MmxWarning, 2)
+    return None
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Remove all but the `keep` newest checkpoints, and what a killed process left."""
+    for path in [*checkpoints(folder)[:-keep], *folder.glob(f"{_PART}*")]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+# -------------------- what a checkpoint holds
+
+
+def training_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Weights, the optimizer's moments by parameter name, and the state of the random number generators."""
+    out = {f"model.{name}": p.detach() for name, p in model.named_parameters()}
+    for name, p in model.named_parameters():
+        for key, value in optimizer.state.get(p, {}).items():
+            out[f"optimizer.{name}.{key}"] = value
+    out["random.cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        out["random.cuda"] = torch.cuda.get_rng_state()
+    return out
+
+
+def restore(model: nn.Module, optimizer: torch.optim.Optimizer, source: Mapping[str, Tensor]) -> None:
+    """Put the tensors of `training_tensors` back in their places."""
+    state: dict[str, dict[str, Tensor]] = {}
+    for key in source:
+        if key.startswith("optimizer."):
+            name, _, field = key.removeprefix("optimizer.").rpartition(".")
+            state.setdefault(name, {})[field] = source[key]
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            p.copy_(source[f"model.{name}"])
+            if name in state:
+                optimizer.state[p] = {
+                    field: value.clone() if field == "step" else value.to(p.device, copy=True)
+                    for field, value in state[name].items()
+                }
+    torch.set_rng_state(source["random.cpu"])
+    if torch.cuda.is_available() and "random.cuda" in source:
+        torch.cuda.set_rng_state(source["random.cuda"])
+
+
+# -------------------- the best snapshots
+
+
+def save_snapshot(folder: Path, update: int, model: nn.Module) -> str:
+    """Write the weights of an update and return the file's name. Whole or not there, as a checkpoint."""
+    name = f"step-{update:08d}.safetensors"
+    part = folder / f"{_PART}{name}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_safetensors(part, ((n, p.detach()) for n, p in model.named_parameters()))
+        _flush(part)
+        part.replace(folder / name)
+    except OSError as e:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
+        raise OutputError(
+            f"expected to write a snapshot into {folder}, got {e.strerror or e}: free some space, "
+            "and start again with the same command"
+        ) from e
+    return name
+
+
+def prune_snapshots(folder: Path, checkpoints_folder: Path) -> None:
+    """Remove the snapshots that no checkpoint counts among its best."""
+    wanted: set[str] = set()
+    for path in checkpoints(checkpoints_folder):
+        with suppress(OSError, ValueError, KeyError):
+            wanted |= {name for _, name in json.loads((path / "state.json").read_text("utf-8"))["best"]}
+    for file in [*folder.glob("step-*.safetensors"), *folder.glob(f"{_PART}*")]:
+        if file.name not in wanted:
+            file.unlink(missing_ok=True)
+
+
+def average(sources: Sequence[Mapping[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+    """Mean of several snapshots of one training, tensor by tensor (Schmidt et al. 2023, arXiv 2305.16834).
+
+    Floating tensors are averaged in at least float32 and keep their type; integers are the first's.
+
+    Raises:
+        CheckpointError: they differ in names or shapes: they are not of one model.
+    """
+    if not sources:
+        raise CheckpointError("expected snapshots to average, got none")
+    first = sources[0]
+    for other in sources[1:]:
+        differing = sorted(first.keys() ^ other.keys())
+        if differing:
+            raise CheckpointError(f"expected snapshots of one model, got tensors that not all have: {differing[:5]}")
+    for name in first:
+        values = [source[name] for source in sources]
+        shapes = {tuple(v.shape) for v in values}
+        if len(shapes) > 1:
+            raise CheckpointError(f"expected snapshots of one model, got {name} in the shapes {sorted(shapes)}")
+        if not values[0].is_floating_point():
+            yield name, values[0]
+            continue
+        wide = torch.promote_types(values[0].dtype, torch.float32)
+        mean = values[0].to(wide)
+        for i, value in enumerate(values[1:], 2):  # a running mean: equal snapshots give themselves, bit for bit
+            mean = mean + (value.to(wide) - mean) / i
+        yield name, mean.to(values[0].dtype)

@@ -1,0 +1,99 @@
+"""How a training goes: a line now and then, `metrics.jsonl`, and TensorBoard's curves where that is installed."""
+
+import json
+import math
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from mmx.files import atomic_write
+
+
+class Progress:
+    """Gathers the figures of updates and reports them.
+
+    Args:
+        out: folder that receives `metrics.jsonl` and `tensorboard`.
+        total: updates in all.
+        done: updates done before; what the file has of later ones, from before a resume, is removed.
+        tokens: learned from before.
+    """
+
+    def __init__(self, out: Path, total: int, done: int, tokens: int):
+        self.file, self.total, self.first = out / "metrics.jsonl", total, done
+        self.started = self.window = time.monotonic()
+        self.nll = self.counted = self.norm = 0.0
+        self.rate, self.tokens = 0.0, tokens
+        if self.file.is_file():
+            lines = self.file.read_text("utf-8").splitlines()
+            atomic_write(self.file, "".join(f"{line}\n" for line in lines if _update_of(line) <= done))
+        out.mkdir(parents=True, exist_ok=True)
+        self.board = _tensorboard(out / "tensorboard", done)
+
+    def learned(self, nll: float, counted: int, rate: float, norm: float) -> None:
+        """Take the figures of one update."""
+        self.nll, self.counted, self.rate = self.nll + nll, self.counted + counted, rate
+        self.norm = max(self.norm, norm)
+
+    def report(self, update: int, epoch: int, tokens: int) -> None:
+        """Write the figures since the last report."""
+        now = time.monotonic()
+        seconds, self.window = now - self.window, now
+        loss = self.nll / max(1.0, self.counted)
+        speed = (tokens - self.tokens) / seconds
+        left_s = (now - self.started) / (update - self.first) * (self.total - update)
+        self.say(
+            f"update {update}/{self.total}  epoch {epoch}  loss {loss:.3f}  perplexity {math.exp(min(loss, 30)):.1f}  "
+            f"rate {self.rate:.2e}  norm {self.norm:.2f}  {speed:.0f} tokens/s  {_duration(left_s)} left"
+        )
+        self._write(update, loss=loss, lr=self.rate, norm=self.norm, epoch=epoch, tokens=tokens, tokens_per_s=speed)
+        self.nll = self.counted = self.norm = 0.0
+        self.tokens = tokens
+
+    def validated(self, update: int, loss: float) -> None:
+        """Write a validation loss."""
+        self.say(f"update {update}/{self.total}  validation loss {loss:.4f}  perplexity {math.exp(min(loss, 30)):.2f}")
+        self._write(update, valid_loss=loss)
+
+    def close(self, figures: dict[str, Any]) -> None:
+        """Write the last line and close the curves."""
+        with self.file.open("a", encoding="utf-8") as f:
+            f.write(json.dumps(figures) + "\n")
+        if self.board is not None:
+            self.board.close()
+
+    def _write(self, update: int, **figures: float) -> None:
+        line = {"update": update, "time": round(time.time(), 1), **{k: round(v, 8) for k, v in figures.items()}}
+        with self.file.open("a", encoding="utf-8") as f:
+            f.write(json.dumps(line) + "\n")
+        if self.board is not None:
+            for name, value in figures.items():
+                self.board.add_scalar(name, value, update)
+
+    @staticmethod
+    def say(text: str) -> None:
+        """One line for whoever watches."""
+        print(time.strftime("%H:%M:%S"), text, file=sys.stderr, flush=True)
+
+
+def _update_of(line: str) -> float:
+    """The update that a line is about; a line that a kill cut short is about none."""
+    with suppress(ValueError, KeyError, TypeError):
+        return int(json.loads(line)["update"])
+    return math.inf
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{minutes // 60}:{minutes % 60:02d}" if minutes >= 60 else f"{minutes} min"
+
+
+def _tensorboard(folder: Path, done: int) -> Any:
+    """A writer of curves, or None without the package: `pip install 'mmx[train]'`."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=done + 1)
