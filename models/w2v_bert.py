@@ -437,14 +437,9 @@ _LINEARS = (("q_proj", "query"), ("k_proj", "key"), ("v_proj", "value"), ("outpu
 
 def _pool_rules(theirs: str, ours: str) -> list[Rule]:
     """Convolutions and norms of an adaptor layer, which both publishers call the same."""
-    return [
-        rule
-        for name, own in (("residual", "residual"), ("self_attn", "attn"))
-        for rule in (
-            Rule(theirs + rf"{name}_conv\.(.+)", ours + rf"{own}_conv.\2"),
-            Rule(theirs + rf"{name}_layer_norm\.(.+)", ours + rf"{own}_ln.\2"),
-        )
-    ]
+    sides = (("residual", "residual"), ("self_attn", "attn"))
+    names = [(f"{a}_{p}", f"{b}_{q}") for a, b in sides for p, q in (("conv", "conv"), ("layer_norm", "ln"))]
+    return [Rule(theirs + rf"{a}\.(.+)", ours + rf"{b}.\2") for a, b in names]
 
 
 def fairseq2_rules(frontend: str, encoder: str, norm: str, modality: str = "speech") -> list[Rule]:
@@ -551,8 +546,7 @@ def fairseq2_numbers(
 ) -> dict[str, Any]:
     """The numbers of fairseq2's Conformer from its shapes, without the adaptor's.
 
-    No shape tells that Shaw's positions come with causal convolutions, nor how many of them lie ahead: 8, as in all
-    that is published.
+    Shaw's positions come with causal convolutions, and 8 of them lie ahead, in all that is published: no shape tells.
 
     Args:
         meta: `max_right_rel_pos`, where a card gives it.
@@ -583,9 +577,6 @@ def fairseq2_numbers(
         "conv_norm": "layer" if found(shapes, layer + r"conv\.layer_norm\.weight") else "batch",
         "final_norm": found(shapes, norm + r"\.weight") is not None,
     }
-
-
-# -------------------- Hugging Face's folder
 
 
 def hf_config(config: Config) -> dict[str, Any]:
