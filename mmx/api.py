@@ -18,7 +18,7 @@ from torch import Tensor
 from mmx import hub
 from mmx.card import Card, Weights, find_card, read_card
 from mmx.checkpoint import LazyTensors, open_checkpoint
-from mmx.convert import Rule, convert
+from mmx.convert import Rule, convert, plan_misses
 from mmx.errors import CheckpointError, InputError, MmxWarning, ModelNotFoundError, nearest
 from mmx.model import Model
 from mmx.quantize import quantize_linears, supported
@@ -36,7 +36,7 @@ def load(
 
     Args:
         model: a card's name (`mmx models` lists them) or the path of a checkpoint: a folder with
-            `model.safetensors` or `model.bin`, or an OpenAI `.pt` file.
+            `model.safetensors` or `model.bin`, an OpenAI or fairseq2 `.pt` file, or an asset card of fairseq2's.
         device: auto, cpu, cuda, cuda:1, mps.
         dtype: auto chooses float16 on a GPU; on a CPU int8 linear layers for the decoder and, for the encoder,
             bfloat16 where the CPU has matrix units for it, else float32.
@@ -48,9 +48,7 @@ def load(
     """
     target = resolve_device(device)
     plan = resolve_dtype(dtype, target)
-    path = Path(model).expanduser()
-    is_path = isinstance(model, Path) or path.exists() or len(path.parts) > 1
-    card, found = _from_path(path) if is_path else _from_card(str(model), download)
+    card, found = locate(model, download)
     family = importlib.import_module(f"mmx.models.{card.family}")
     built = _assemble(card, family, found)
     if hasattr(family, "tokenizer"):
@@ -63,21 +61,32 @@ def load(
     return prepare(built, target, plan)
 
 
+def locate(model: str | Path, download: bool = True) -> tuple[Card, hub.Found]:
+    """What `load` builds, and where its weights are; arguments and errors as there."""
+    path = Path(model).expanduser()
+    is_path = isinstance(model, Path) or path.exists() or len(path.parts) > 1
+    return _from_path(path) if is_path else _from_card(str(model), download)
+
+
 def _from_card(name: str, download: bool) -> tuple[Card, hub.Found]:
     card = find_card(name)
     return card, hub.locate(card, download)
 
 
 def _from_path(path: Path) -> tuple[Card, hub.Found]:
+    return describe(hub.at_path(path), path)
+
+
+def describe(found: hub.Found, path: Path) -> tuple[Card, hub.Found]:
     """The card of a checkpoint: the one in its folder, or one made here. The numbers are the checkpoint's own."""
-    found = hub.at_path(path)
     with hub.joined(found) as file:
         source = open_checkpoint(file, found.format)
         family = family_of(found.format, source)
         module = importlib.import_module(f"mmx.models.{family}")
         try:
-            own = found.format == "mmx"
-            config = source.meta["config"] if own else module.config_from(found.format, source.meta, source.shapes)
+            own, meta = found.format == "mmx", {**source.meta, **found.meta}
+            shapes = prepared(module, found.format, source).shapes
+            config = meta["config"] if own else module.config_from(found.format, meta, shapes)
         except KeyError as e:
             raise CheckpointError(
                 f"expected {e} beside the weights in {path}, got none: take all of the checkpoint's files"
@@ -98,7 +107,11 @@ def _from_path(path: Path) -> tuple[Card, hub.Found]:
 
 
 def family_of(format: str, source: LazyTensors) -> str:
-    """The family module of a checkpoint, from the name that its format records."""
+    """The family module of a checkpoint, from the name that its format records, else from the tensors' names."""
+    if format in ("fairseq2", "fairseq"):
+        return _family_by_names(format, source)
+    if format == "mmx":
+        return _own_family(str(source.meta.get("model_type", "")))
     if format == "openai":
         name = "whisper" if "dims" in source.meta else ""
     elif format == "ct2":
@@ -111,6 +124,23 @@ def family_of(format: str, source: LazyTensors) -> str:
             f"expected a checkpoint of a model type among {sorted(known)}, got {name or 'an unnamed one'!r}"
         )
     return known[name]
+
+
+def _family_by_names(format: str, source: LazyTensors) -> str:
+    """The family whose table for the format knows the most of the tensors; conversion names those that it does not."""
+    tables = {f: getattr(importlib.import_module(f"mmx.models.{f}"), "KEYS", {}) for f in _stems()}
+    misses = {f: plan_misses(source, keys[format]) for f, keys in tables.items() if format in keys}
+    return min(misses, key=lambda f: misses[f])
+
+
+def _own_family(name: str) -> str:
+    if name not in _stems():
+        raise CheckpointError(f"expected a model of a family among {_stems()}, got {name!r}")
+    return name
+
+
+def _stems() -> list[str]:
+    return sorted(p.stem for p in (Path(__file__).parent / "models").glob("*.py"))
 
 
 def _families() -> dict[str, str]:
@@ -140,18 +170,30 @@ def _assemble(card: Card, family: ModuleType, found: hub.Found) -> Model:
     """Build on the meta device (no memory, no initialization), then put the tensors in their places."""
     with torch.device("meta"):
         model = family.build(family.Config(**card.config))
-    expected = {k: tuple(v.shape) for k, v in _unique(model).items()}
 
     def tensors() -> Iterator[tuple[str, Tensor]]:
-        with hub.joined(found) as file:
-            rules = OWN_NAMES if found.format == "mmx" else family.KEYS[found.format]
-            yield from convert(open_checkpoint(file, found.format), rules, expected)
+        yield from converted(model, family, found)
 
     # What is on the disk as safetensors is read from there, page by page as it is needed.
     cache = None if found.is_mapped else hub.cached(card.name, found.identity, tensors)
     source = dict(tensors()) if cache is None else open_checkpoint(cache, "mmx")
     fill(model, source)
     return model.eval()
+
+
+def converted(model: Model, family: ModuleType, found: hub.Found) -> Iterator[tuple[str, Tensor]]:
+    """The weights of `found` in our names, one at a time; `model` says which there must be."""
+    expected = {k: tuple(v.shape) for k, v in _unique(model).items()}
+    with hub.joined(found) as file:
+        source = open_checkpoint(file, found.format)
+        rules = OWN_NAMES if found.format == "mmx" else family.KEYS[found.format]
+        yield from convert(prepared(family, found.format, source), rules, expected)
+
+
+def prepared(family: ModuleType, format: str, source: LazyTensors) -> LazyTensors:
+    """The checkpoint as the family's table expects it; most families have nothing to prepare."""
+    prepare = getattr(family, "prepare_source", None)
+    return source if prepare is None else prepare(format, source)
 
 
 def fill(model: Model, source: Mapping[str, Tensor]) -> None:

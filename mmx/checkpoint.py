@@ -1,4 +1,4 @@
-"""Reading published checkpoints lazily: OpenAI `.pt`, (sharded) safetensors, CTranslate2 `model.bin`.
+"""Reading published checkpoints lazily: OpenAI and fairseq2 `.pt`, (sharded) safetensors, CTranslate2 `model.bin`.
 
 Nothing here executes code from a file: pickles are read with torch's weights-only unpickler.
 """
@@ -41,12 +41,15 @@ class LazyTensors(Mapping[str, Tensor]):
 
 
 def open_checkpoint(path: Path, format: str) -> LazyTensors:
-    """Open `path` (a file, or a folder for sharded files) in `format`: openai, hf, mmx or ct2.
+    """Open `path` (a file, or a folder for sharded files) in `format`: openai, fairseq2, fairseq, hf, mmx or ct2.
 
     Raises:
         CheckpointError: the file is damaged, truncated, of another format, or a pickle of more than tensors.
     """
-    readers = {"openai": _open_pickle, "hf": _open_hf, "mmx": _open_safetensors, "ct2": _open_ct2}
+    readers = {
+        "openai": _open_pickle, "fairseq2": _open_fairseq2, "fairseq": _open_fairseq2, "hf": _open_hf,
+        "mmx": _open_safetensors, "ct2": _open_ct2,
+    }  # fmt: skip
     if format not in readers:
         raise CheckpointError(f"expected a checkpoint format of {sorted(readers)}, got {format!r}")
     try:
@@ -95,7 +98,50 @@ def write_safetensors(path: Path, tensors: Iterable[tuple[str, Tensor]]) -> None
         f.write(struct.pack("<Q", _HEADER_ROOM) + header.ljust(_HEADER_ROOM))
 
 
-def _open_pickle(path: Path) -> LazyTensors:
+def pickle_format(path: Path) -> str:
+    """Whose names a `.pt` file uses: fairseq2, fairseq or openai, which is also the answer for an unreadable one.
+
+    fairseq2 keeps what comes before an encoder in a `..._frontend`; fairseq called its embeddings `embed_tokens`.
+    """
+    try:
+        keys = _state_dict(_unpickled(path)).keys()
+    except (CheckpointError, OSError):
+        return "openai"
+    if any("frontend." in k for k in keys):
+        return "fairseq2"
+    return "fairseq" if any(k.endswith("coder.embed_tokens.weight") for k in keys) else "openai"
+
+
+def vocoders_beside(path: Path) -> list[Path]:
+    """The files of the vocoder, which Seamless publishes apart from the model."""
+    return [p for p in sorted(path.parent.glob("vocoder*.pt")) if p != path]
+
+
+def _open_fairseq2(path: Path) -> LazyTensors:
+    """The tensors of a model, and of the vocoder that lies beside one that speaks, under `vocoder.code_generator.`."""
+    tensors = dict(_state_dict(_unpickled(path)))
+    if any(k.startswith("t2u_model.") for k in tensors):
+        beside = vocoders_beside(path)
+        if len(beside) != 1:
+            raise CheckpointError(
+                f"expected one vocoder*.pt beside {path}, which writes units, got {[p.name for p in beside]}: "
+                "put the model's own there"
+            )
+        voice = _state_dict(_unpickled(beside[0]))
+        tensors |= {f"vocoder.code_generator.{k.removeprefix('code_generator.')}": v for k, v in voice.items()}
+    return LazyTensors({k: tuple(v.shape) for k, v in tensors.items()}, tensors.__getitem__)
+
+
+def _state_dict(raw: dict[str, Any]) -> dict[str, Tensor]:
+    """The tensors among what a training framework saves beside them, without the prefix of data parallel training."""
+    tensors = next((raw[k] for k in ("model", "generator", "model_state_dict") if isinstance(raw.get(k), dict)), raw)
+    bad = [k for k, v in tensors.items() if not isinstance(v, Tensor)]
+    if bad:
+        raise CheckpointError(f"expected only tensors, got others under {bad[:5]}")
+    return {k.removeprefix("module."): v for k, v in tensors.items()}
+
+
+def _unpickled(path: Path) -> dict[str, Any]:
     import pickle
 
     try:
@@ -107,6 +153,11 @@ def _open_pickle(path: Path) -> LazyTensors:
         ) from e
     if not isinstance(raw, dict):
         raise CheckpointError(f"expected a dict of tensors at {path}, got {type(raw).__name__}")
+    return raw
+
+
+def _open_pickle(path: Path) -> LazyTensors:
+    raw = _unpickled(path)
     tensors = raw.get("model_state_dict", raw)
     bad = [k for k, v in tensors.items() if not isinstance(v, Tensor)]
     if bad:

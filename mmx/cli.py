@@ -193,6 +193,21 @@ def translate(
     raise typer.Exit(run(job))
 
 
+@app.command(
+    epilog="mmx convert whisper-base whisper-base-folder   |   mmx convert seamlessM4T_v2_large.pt m4t --to hf   |   "
+    "mmx convert my_nllb_card.yaml nllb"
+)
+def convert(
+    source: Annotated[str, typer.Argument(help="A model's name, the path of a checkpoint, or fairseq2's asset card.")],
+    out: Annotated[Path, typer.Argument(help="Folder to write; it must not exist.")],
+    to: Annotated[str, typer.Option(help="mmx, or hf: what transformers opens.")] = "mmx",
+) -> None:
+    """Write a model as a folder of safetensors."""
+    from mmx.export import convert_model
+
+    print(convert_model(source, out, to))
+
+
 @app.command()
 def models() -> None:
     """List the models, their licences and what is here."""

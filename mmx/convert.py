@@ -69,6 +69,12 @@ def plan(keys: Iterable[str], rules: Sequence[Rule]) -> dict[str, list[str] | No
     return out
 
 
+def plan_misses(keys: Iterable[str], rules: Sequence[Rule]) -> int:
+    """How many keys no rule matches."""
+    compiled = [re.compile(r.pattern) for r in rules]
+    return sum(not any(rx.fullmatch(key) for rx in compiled) for key in keys)
+
+
 def convert(
     source: Mapping[str, Tensor], rules: Sequence[Rule], expected: Mapping[str, tuple[int, ...]]
 ) -> Iterator[tuple[str, Tensor]]:
@@ -114,6 +120,113 @@ def convert(
                 yield target, part
     if wrong:
         raise CheckpointError(_listing("misshapen tensors", wrong) + "Do the config numbers belong to this checkpoint?")
+
+
+# -------------------- the table backwards
+
+
+def inverted(keys: Iterable[str], rules: Sequence[Rule]) -> dict[str, str]:
+    """Our keys to published ones: of the names that a rule knows for a tensor, the first.
+
+    Rules that drop or split a tensor have no inverse: what they drop is not written.
+
+    Raises:
+        CheckpointError: naming every key of ours that not exactly one rule gives.
+    """
+    backward = [(_template_regex(r.target), r) for r in rules if isinstance(r.target, str)]
+    out: dict[str, str] = {}
+    bad = []
+    for key in keys:
+        named = [(_fill(rule.pattern, m.groupdict()), rule) for rx, rule in backward if (m := rx.fullmatch(key))]
+        names = [
+            name
+            for name, rule in named
+            if (m := re.fullmatch(rule.pattern, name)) and m.expand(str(rule.target)) == key
+        ]
+        if len(names) == 1:
+            out[key] = names[0]
+        else:
+            bad.append(key)
+    if bad:
+        raise CheckpointError("expected one published name for each tensor; " + _listing("none or several for", bad))
+    return out
+
+
+def _template_regex(template: str) -> re.Pattern[str]:
+    """What a target template can give, with its groups by number."""
+    seen: set[str] = set()
+    parts = []
+    for part in re.split(r"(\\\d)", template):
+        if not re.fullmatch(r"\\\d", part):
+            parts.append(re.escape(part))
+        elif part in seen:
+            parts.append(f"(?P=g{part[1]})")
+        else:
+            seen.add(part)
+            parts.append(f"(?P<g{part[1]}>.*)")
+    return re.compile("".join(parts))
+
+
+def _fill(pattern: str, groups: Mapping[str, str]) -> str:
+    """A text that the pattern matches: groups as given, the first of alternatives, nothing for what may be absent.
+
+    Patterns of the tables hold literals, groups and alternatives; no sets or repetitions outside of a group.
+    """
+    out, at, number = "", 0, 0
+    while at < len(pattern):
+        if pattern[at] == "\\":
+            out, at = out + pattern[at + 1], at + 2
+        elif pattern[at] != "(":
+            out, at = out + pattern[at], at + 1
+        else:
+            end, first = _group(pattern, at)
+            captures = not pattern.startswith("(?:", at)
+            number += captures
+            optional = pattern[end : end + 1] == "?"
+            if captures:
+                out += groups[f"g{number}"]
+            elif not optional:
+                out += _fill(first, {})
+            at = end + optional
+    return out
+
+
+def _group(pattern: str, start: int) -> tuple[int, str]:
+    """Where the group that opens at `start` ends, and its first alternative."""
+    depth, bar, at = 0, None, start
+    while True:
+        if pattern[at] == "\\":
+            at += 1
+        elif pattern[at] == "|" and depth == 1 and bar is None:
+            bar = at
+        depth += {"(": 1, ")": -1}.get(pattern[at], 0) if pattern[at - 1] != "\\" else 0
+        at += 1
+        if depth == 0:
+            return at, pattern[start + 3 : bar or at - 1]
+
+
+# -------------------- numbers from shapes
+
+
+def found(shapes: Mapping[str, tuple[int, ...]], pattern: str) -> tuple[int, ...] | None:
+    """The shape of the first tensor whose whole key the pattern matches, if any."""
+    return next((shape for key, shape in shapes.items() if re.fullmatch(pattern, key)), None)
+
+
+def needed(shapes: Mapping[str, tuple[int, ...]], pattern: str) -> tuple[int, ...]:
+    """As `found`; raises `KeyError` when there is none."""
+    shape = found(shapes, pattern)
+    if shape is None:
+        raise KeyError(re.sub(r"\(\?:[^)]*\)\??|\\", "", pattern))
+    return shape
+
+
+def count(shapes: Iterable[str], pattern: str) -> int:
+    """One more than the largest number that the pattern's group finds among the keys; 0 when it finds none."""
+    return 1 + max((int(m[1]) for key in shapes if (m := re.fullmatch(pattern, key))), default=-1)
+
+
+# -------------------- details
 
 
 def _without_copies(

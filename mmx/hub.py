@@ -5,6 +5,7 @@ appears in one rename when it is complete and holds a digest, so that a half-wri
 noticed and made anew.
 """
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import json
@@ -13,15 +14,17 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
+from mmx import asset_card
 from mmx.card import Card, Weights
-from mmx.checkpoint import SAFETENSORS, is_safetensors, write_safetensors
+from mmx.checkpoint import SAFETENSORS, is_safetensors, pickle_format, vocoders_beside, write_safetensors
 from mmx.errors import CheckpointError, MmxWarning, ModelNotFoundError
 
 CACHE_VERSION = 2
@@ -48,6 +51,8 @@ class Found:
         sha256: digest to verify, or empty.
         tokenizer: tokenizer file, or None.
         identity: changes when the files change; names the cache folder.
+        meta: numbers that a card found beside the weights gives, for the family's `config_from`.
+        languages: of the model, in the order of their tokens, where such a card lists them.
     """
 
     how: str
@@ -56,6 +61,8 @@ class Found:
     sha256: str
     tokenizer: Path | None
     identity: str
+    meta: Mapping[str, Any] = field(default_factory=dict)
+    languages: tuple[str, ...] = ()
 
     @property
     def is_mapped(self) -> bool:
@@ -150,7 +157,9 @@ def _stamp(paths: Sequence[Path]) -> str:
 
 
 def at_path(path: Path) -> Found:
-    """A checkpoint that the user points at: a folder (ours, Hugging Face's, CTranslate2's) or an OpenAI `.pt` file.
+    """A checkpoint that the user points at: a folder, a `.pt` file or a card of fairseq2's.
+
+    A folder is ours, Hugging Face's or CTranslate2's; a `.pt` file OpenAI's, fairseq's or fairseq2's.
 
     Raises:
         ModelNotFoundError: the path holds none of them.
@@ -169,10 +178,25 @@ def at_path(path: Path) -> Found:
             f"expected one of {', '.join(names)} in the folder {path}, got {sorted(p.name for p in path.iterdir())[:8]}"
         )
     if path.suffix == ".pt" and path.is_file():
-        return Found(f"path {path}", "openai", (path,), "", _tokenizer_in(path.parent), _stamp([path]))
+        stamp = _stamp([path, *vocoders_beside(path)])
+        return Found(f"path {path}", pickle_format(path), (path,), "", _tokenizer_in(path.parent), stamp)
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        return of_asset(asset_card.read(path))
     raise ModelNotFoundError(
-        f"expected a checkpoint at {path} (a folder with {', '.join(names)}, or a .pt file), got "
+        f"expected a checkpoint at {path} (a folder with {', '.join(names)}, a .pt file, or an asset card), got "
         + ("a file of another kind" if path.exists() else "no such path")
+    )
+
+
+def of_asset(asset: asset_card.Asset) -> Found:
+    """What a card of fairseq2's points at."""
+    found = at_path(asset.checkpoint)
+    return dataclasses.replace(
+        found,
+        how=f"asset card {asset.name}",
+        tokenizer=asset.tokenizer or found.tokenizer,
+        meta=asset.numbers,
+        languages=asset.languages,
     )
 
 

@@ -25,8 +25,8 @@ def write_model(
     family: str,
     config: Mapping[str, Any],
     card: Mapping[str, Any],
-    tokenizer: Path,
-    dtype: torch.dtype = torch.float32,
+    tokenizer: Path | None = None,
+    dtype: torch.dtype | None = torch.float32,
 ) -> None:
     """Write a model folder; weights last, so that a folder with weights is complete.
 
@@ -36,17 +36,18 @@ def write_model(
         family: module in `models/`.
         config: the numbers of the family's `Config`.
         card: fields of `mmx.card.Card` but `family`, `config` and `weights`, which are known here.
-        tokenizer: folder with the tokenizer's files.
-        dtype: of the weights in the file.
+        tokenizer: folder with the tokenizer's files, whose `config.json` is kept in ours.
+        dtype: of the weights in the file; as they come when None.
 
     Raises:
         OutputError: the folder cannot be written.
     """
-    beside = json.loads((tokenizer / "config.json").read_text("utf-8"))
+    files = [] if tokenizer is None else sorted(p for p in tokenizer.iterdir() if p.is_file())
+    beside = next((json.loads(p.read_text("utf-8")) for p in files if p.name == "config.json"), {})
     numbers = {**beside, "format": "mmx", "model_type": family, "config": dict(config)}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for file in tokenizer.iterdir():
+        for file in files:
             if file.name != "config.json":
                 shutil.copyfile(file, folder / file.name)
         atomic_write(folder / "config.json", json.dumps(numbers, indent=1))
@@ -54,7 +55,7 @@ def write_model(
         tables = toml_table("config", config) + "\n[[weights]]\n" + 'format = "mmx"\nfiles = ["model.safetensors"]\n'
         atomic_write(folder / "card.toml", toml_fields(fields) + tables)
         part = folder / ".part-model.safetensors"
-        write_safetensors(part, ((name, value.to(dtype)) for name, value in tensors))
+        write_safetensors(part, ((name, value.to(dtype or value.dtype)) for name, value in tensors))
         part.replace(folder / "model.safetensors")
     except OSError as e:
         raise OutputError(f"expected to write the model into {folder}, got {e.strerror or e}: free some space") from e
@@ -69,5 +70,8 @@ def toml_fields(fields: Mapping[str, Any]) -> str:
 
 
 def toml_table(name: str, fields: Mapping[str, Any]) -> str:
-    """A table of `toml_fields`."""
-    return f"\n[{name}]\n{toml_fields(fields)}"
+    """A table of `toml_fields`, and the tables in it. What is None is left out: TOML has no word for it."""
+    known = {k: v for k, v in fields.items() if v is not None}
+    plain = {k: v for k, v in known.items() if not isinstance(v, Mapping)}
+    inner = "".join(toml_table(f"{name}.{k}", v) for k, v in known.items() if isinstance(v, Mapping))
+    return f"\n[{name}]\n{toml_fields(plain)}{inner}"

@@ -18,15 +18,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmx.convert import Rule
+from mmx.convert import Rule, count, needed
 from mmx.errors import CheckpointError
-from mmx.models.units import DurationPredictor, duration_rules, repeat
+from mmx.models.units import DurationPredictor, duration_rules, fairseq2_duration_rules, repeat
 from mmx.seq import Seq
 from mmx.state import State, subtree, tensor
 
@@ -495,6 +495,45 @@ def hf_rules(theirs_prefix: str = "", ours_prefix: str = "") -> list[Rule]:
         Rule(rf"{gan}upsampler\.(\d+)\.(weight|bias)", rf"{ours}generator.ups.\1.\2"),
         Rule(rf"{gan}resblocks\.(\d+)\.(convs[12])\.(\d+)\.(weight|bias)", rf"{ours}generator.blocks.\1.\2.\3.\4"),
     ]
+
+
+def fairseq2_rules(theirs: str, ours: str) -> list[Rule]:
+    """The vocoder in the names of seamless_communication to `CodeVocoder`, its weight norm folded.
+
+    Args:
+        theirs: pattern of their prefix, such as `vocoder\\.code_generator\\.`.
+        ours: template of ours.
+    """
+    tables = (("dict", "unit"), ("lang", "language"), ("spkr", "speaker"))
+    return [
+        *fairseq2_duration_rules(rf"{theirs}dur_predictor\.", rf"{ours}duration."),
+        *(Rule(rf"{theirs}{a}\.weight", f"{ours}{b}.weight") for a, b in tables),
+        Rule(rf"{theirs}conv_(pre|post)\.(weight|bias)", rf"{ours}generator.\1.\2"),
+        Rule(rf"{theirs}ups\.(\d+)\.(weight|bias)", rf"{ours}generator.ups.\1.\2"),
+        Rule(rf"{theirs}resblocks\.(\d+)\.(convs[12])\.(\d+)\.(weight|bias)", rf"{ours}generator.blocks.\1.\2.\3.\4"),
+    ]
+
+
+def fairseq2_numbers(meta: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], theirs: str) -> dict[str, Any]:
+    """The numbers of a vocoder from its shapes; strides and dilations are those published unless a card says."""
+    published = Config()
+    sizes = {name: needed(shapes, rf"{theirs}{key}\.weight") for name, key in (
+        ("unit", "dict"), ("language", "lang"), ("speaker", "spkr"), ("duration", r"dur_predictor\.conv1\.0"),
+    )}  # fmt: skip
+    ups = count(shapes, rf"{theirs}ups\.(\d+)\..+")
+    per_up = count(shapes, rf"{theirs}resblocks\.(\d+)\..+") // ups
+    conv = rf"{theirs}resblocks\.%d\.convs1\.0\.weight"
+    return {
+        "units": sizes["unit"][0], "unit_width": sizes["unit"][1],
+        "languages": sizes["language"][0], "language_width": sizes["language"][1],
+        "speakers": sizes["speaker"][0], "speaker_width": sizes["speaker"][1],
+        "channels": needed(shapes, rf"{theirs}conv_pre\.bias")[0],
+        "strides": tuple(meta.get("upsample_rates", published.strides)),
+        "kernels": tuple(needed(shapes, rf"{theirs}ups\.{i}\.weight")[2] for i in range(ups)),
+        "block_kernels": tuple(needed(shapes, conv % i)[2] for i in range(per_up)),
+        "dilations": tuple(tuple(d) for d in meta.get("resblock_dilation_sizes", published.dilations)),
+        "duration_kernel": sizes["duration"][2],
+    }  # fmt: skip
 
 
 _NORMED = (("weight_g", "weight_v"), ("parametrizations.weight.original0", "parametrizations.weight.original1"))

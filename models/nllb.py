@@ -8,6 +8,7 @@ Letters: B rows, T tokens of the source, U tokens of the target, D width, V voca
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +16,11 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from mmx.block import EncoderLayer, padding_mask
-from mmx.convert import ZERO, Rule
+from mmx.checkpoint import LazyTensors
+from mmx.convert import ZERO, Rule, count, needed
 from mmx.decoder import DecoderLayer, LearnedPositions, SinusoidalPositions, TextDecoder
 from mmx.errors import CheckpointError
 from mmx.model import Model
@@ -168,35 +170,64 @@ def embedding_rule(theirs: str, ours: str) -> Rule:
     return Rule(rf"(?:{theirs})\.weight", f"{ours}.weight", tied=True)
 
 
-def encoder_rules(theirs: str, ours: str) -> list[Rule]:
+@dataclass(frozen=True, kw_only=True)
+class Names:
+    """How a publisher calls the parts of a Transformer, as patterns without groups.
+
+    Attributes:
+        up: first layer of the feed-forward.
+        down: second layer of the feed-forward.
+        mlp_ln: norm before the feed-forward.
+        cross: attention to the encoder.
+        out: last projection of an attention.
+    """
+
+    up: str = "fc1"
+    down: str = "fc2"
+    mlp_ln: str = "final_layer_norm"
+    cross: str = "encoder_attn"
+    out: str = "out_proj"
+
+
+BART = Names()
+"""fairseq's names, which Hugging Face kept in M2M-100, NLLB and mBART."""
+SEAMLESS = Names(up=r"ffn\.fc1", down=r"ffn\.fc2", mlp_ln="ffn_layer_norm", cross="cross_attention")
+"""Hugging Face's names in SeamlessM4T."""
+FAIRSEQ2 = Names(
+    up=r"ffn\.inner_proj", down=r"ffn\.output_proj", mlp_ln="ffn_layer_norm", cross="encoder_decoder_attn",
+    out="output_proj",
+)  # fmt: skip
+
+
+def encoder_rules(theirs: str, ours: str, names: Names = BART) -> list[Rule]:
     """The encoder's table without its embedding.
 
     Args:
         theirs: pattern of the published prefix, such as `model\\.encoder\\.`; without groups.
         ours: our prefix, such as `encoders.text.`.
+        names: how the publisher calls the parts.
     """
-    return [*_layer_rules(theirs, ours, {"self_attn": "attn"}), *_edge_rules(theirs, ours)]
+    return [*_layer_rules(theirs, ours, names, {"self_attn": "attn"}), *_edge_rules(theirs, ours)]
 
 
-def decoder_rules(theirs: str, ours: str) -> list[Rule]:
+def decoder_rules(theirs: str, ours: str, names: Names = BART) -> list[Rule]:
     """The decoder's table without its embedding; arguments as in `encoder_rules`."""
-    attentions = {"self_attn": "attn", "(?:encoder_attn|cross_attention)": "cross"}
-    return [*_layer_rules(theirs, ours, attentions), *_edge_rules(theirs, ours)]
+    attentions = {"self_attn": "attn", names.cross: "cross"}
+    return [*_layer_rules(theirs, ours, names, attentions), *_edge_rules(theirs, ours)]
 
 
-def _layer_rules(theirs: str, ours: str, attentions: Mapping[str, str]) -> list[Rule]:
-    # SeamlessM4T names its feed-forward `ffn.` and that of the others has no name of its own.
+def _layer_rules(theirs: str, ours: str, names: Names, attentions: Mapping[str, str]) -> list[Rule]:
     layer, to = rf"{theirs}layers\.(\d+)\.", rf"{ours}layers.\1."
     rules = [
-        Rule(rf"{layer}(?:ffn\.)?fc1\.(.+)", rf"{to}mlp.0.\2"),
-        Rule(rf"{layer}(?:ffn\.)?fc2\.(.+)", rf"{to}mlp.2.\2"),
-        Rule(rf"{layer}(?:final|ffn)_layer_norm\.(.+)", rf"{to}mlp_ln.\2"),
+        Rule(rf"{layer}{names.up}\.(.+)", rf"{to}mlp.0.\2"),
+        Rule(rf"{layer}{names.down}\.(.+)", rf"{to}mlp.2.\2"),
+        Rule(rf"{layer}{names.mlp_ln}\.(.+)", rf"{to}mlp_ln.\2"),
     ]
     for name, own in attentions.items():
         rules.append(Rule(rf"{layer}{name}_layer_norm\.(.+)", rf"{to}{own}_ln.\2"))
         for part in ("query", "key", "value"):
             rules.append(Rule(rf"{layer}{name}\.{part[0]}_proj\.(.+)", rf"{to}{own}.{part}.\2"))
-        rules.append(Rule(rf"{layer}{name}\.out_proj\.(.+)", rf"{to}{own}.out.\2"))
+        rules.append(Rule(rf"{layer}{name}\.{names.out}\.(.+)", rf"{to}{own}.out.\2"))
     return rules
 
 
@@ -209,6 +240,15 @@ def _edge_rules(theirs: str, ours: str) -> list[Rule]:
     ]
 
 
+def fairseq2_rules(prefix: str = "") -> list[Rule]:
+    """Embedding, encoder and decoder in fairseq2's names; `prefix` stands before `encoder`, `decoder` and frontends."""
+    return [
+        embedding_rule(rf"{prefix}(?:en|de)coder_frontend\.embed|final_proj", "encoders.text.token"),
+        *encoder_rules(rf"{prefix}encoder\.", "encoders.text.", FAIRSEQ2),
+        *decoder_rules(rf"{prefix}decoder\.", "decoder.", FAIRSEQ2),
+    ]
+
+
 KEYS: Mapping[str, Sequence[Rule]] = {
     "hf": [
         embedding_rule(r"model\.shared|model\.(?:en|de)coder\.embed_tokens|lm_head", "encoders.text.token"),
@@ -216,8 +256,39 @@ KEYS: Mapping[str, Sequence[Rule]] = {
         *decoder_rules(r"model\.decoder\.", "decoder."),
         Rule("final_logits_bias", [ZERO]),
     ],
+    "fairseq2": fairseq2_rules(),
+    "fairseq": [
+        embedding_rule(r"(?:en|de)coder\.embed_tokens|decoder\.output_projection", "encoders.text.token"),
+        *encoder_rules(r"encoder\.", "encoders.text."),
+        *decoder_rules(r"decoder\.", "decoder."),
+        Rule(r"(?:en|de)coder\.(?:version|embed_positions\._float_tensor)", None, "a mark of fairseq, not a weight"),
+    ],
 }
 """Published key to ours, by format."""
+
+FAIRSEQ2_ROWS = (2, 0, 3, 1)
+"""Where each of our first four rows, (bos, pad, eos, unk), is among fairseq2's (pad, unk, bos, eos)."""
+
+
+def prepare_source(format: str, source: LazyTensors) -> LazyTensors:
+    """The tokens in the order of Hugging Face's and fairseq's vocabulary: fairseq2 swaps the four special ones."""
+    if format != "fairseq2":
+        return source
+
+    def read(key: str) -> Tensor:
+        value = source[key]
+        if not re.fullmatch(r"(?:(?:en|de)coder_frontend\.embed|final_proj)\.weight", key):
+            return value
+        return torch.cat([value[list(FAIRSEQ2_ROWS)], value[4:]])
+
+    return LazyTensors(source.shapes, read, source.meta)
+
+
+TOKEN_IDS = {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
+"""Of the vocabulary that `prepare_source` gives; what `config.json` says for the tokenizer."""
+
+PUBLISHED_HEADS = 16
+"""Of all NLLB checkpoints that fairseq2 publishes. No tensor's shape tells it; a card may say another number."""
 
 
 def config_from(format: str, meta: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
@@ -225,12 +296,14 @@ def config_from(format: str, meta: Mapping[str, Any], shapes: Mapping[str, tuple
 
     Args:
         format: a key of `KEYS`.
-        meta: `config.json`.
+        meta: `config.json`, or what a card of fairseq2 says of the model.
         shapes: source key to shape.
 
     Raises:
         CheckpointError: the model is of this kind but differs in a part that is not built here.
     """
+    if format in ("fairseq2", "fairseq"):
+        return fairseq2_numbers(meta, shapes)
     if meta["activation_function"] not in ACTIVATIONS:
         raise CheckpointError(
             f"expected an activation among {', '.join(ACTIVATIONS)}, got {meta['activation_function']!r}: "
@@ -251,3 +324,52 @@ def config_from(format: str, meta: Mapping[str, Any], shapes: Mapping[str, tuple
         "offset": 2 if learned else meta.get("pad_token_id", 1) + 1,
         "embed_ln": "model.encoder.layernorm_embedding.weight" in shapes,
     }
+
+
+def fairseq2_numbers(
+    meta: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], prefix: str = "", ctx: int = 1024
+) -> dict[str, Any]:
+    """The numbers of fairseq2's NLLB from its shapes.
+
+    Args:
+        meta: `num_encoder_attn_heads`, `num_decoder_attn_heads` and `max_seq_len`, where a card gives them.
+        shapes: source key to shape, in fairseq2's or fairseq's names.
+        prefix: what stands before `encoder` and `decoder`.
+        ctx: tokens that a text may have, when the card does not say.
+    """
+    embedding = needed(shapes, rf"{prefix}decoder(?:_frontend\.embed|\.embed_tokens)\.weight")
+    sides = [f"{prefix}encoder", f"{prefix}decoder"]
+    up = r"\.layers\.0\.(?:ffn\.inner_proj|fc1)\.bias"
+    return {
+        "vocab": embedding[0],
+        "ctx": meta.get("max_seq_len", ctx),
+        "width": embedding[1],
+        "heads": tuple(meta.get(f"num_{s}_attn_heads", PUBLISHED_HEADS) for s in ("encoder", "decoder")),
+        "layers": tuple(count(shapes, rf"{s}\.layers\.(\d+)\..+") for s in sides),
+        "hidden": tuple(needed(shapes, s + up)[0] for s in sides),
+        # fairseq2 always begins where fairseq's padding token, 1, would have put it.
+        "offset": 2,
+    }
+
+
+# -------------------- Hugging Face's folder
+
+
+def hf_config(config: Config) -> dict[str, Any]:
+    """The `config.json` of a model without learned positions, whose checkpoint `KEYS["hf"]` describes.
+
+    Raises:
+        CheckpointError: for mBART's variants, whose settings beside these numbers are not known here.
+    """
+    c = config
+    if c.positions != "sinusoidal" or c.embed_ln or c.offset != 2:
+        raise CheckpointError("expected an NLLB or M2M-100 model to write in Hugging Face's shape, got another variant")
+    sides = {f"{side}_{name}": values[i] for name, values in (
+        ("layers", c.layers), ("attention_heads", c.heads), ("ffn_dim", c.hidden),
+    ) for i, side in enumerate(("encoder", "decoder"))}  # fmt: skip
+    return {
+        "model_type": "m2m_100", "architectures": ["M2M100ForConditionalGeneration"], "vocab_size": c.vocab,
+        "d_model": c.width, "max_position_embeddings": c.ctx, "activation_function": c.activation,
+        "scale_embedding": c.scaled, "tie_word_embeddings": True, "is_encoder_decoder": True,
+        "decoder_start_token_id": 2, **TOKEN_IDS, **sides,
+    }  # fmt: skip

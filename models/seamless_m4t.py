@@ -13,6 +13,7 @@ Letters: B rows, U tokens, D width, N samples.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -21,7 +22,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmx.convert import Rule
+from mmx.checkpoint import LazyTensors
+from mmx.convert import Rule, count, needed
 from mmx.decoder import TextDecoder
 from mmx.errors import CheckpointError, InputError, nearest
 from mmx.kaldi import Fbank
@@ -218,19 +220,38 @@ def finish(model: Model, folder: Path) -> None:
 # -------------------- checkpoints
 
 
-def text_and_speech_rules() -> list[Rule]:
-    """All but the voice, which the versions share."""
+def text_and_speech_rules(conv_norm: str) -> list[Rule]:
+    """All but the voice, which the versions share but for the name of a norm; see `w2v_bert.hf_rules`."""
     return [
         nllb.embedding_rule(r"shared|text_(?:en|de)coder\.embed_tokens|lm_head", "encoders.text.token"),
-        *nllb.encoder_rules(r"text_encoder\.", "encoders.text."),
-        *nllb.decoder_rules(r"text_decoder\.", "decoder."),
-        *w2v_bert.hf_rules(r"speech_encoder\."),
+        *nllb.encoder_rules(r"text_encoder\.", "encoders.text.", nllb.SEAMLESS),
+        *nllb.decoder_rules(r"text_decoder\.", "decoder.", nllb.SEAMLESS),
+        *w2v_bert.hf_rules(r"speech_encoder\.", conv_norm=conv_norm),
     ]
 
 
+def fairseq2_text_and_speech_rules() -> list[Rule]:
+    """All but the voice in the names of seamless_communication, which the versions share."""
+    return [
+        *nllb.fairseq2_rules("text_"),
+        *w2v_bert.fairseq2_rules(*FAIRSEQ2_SPEECH),
+        *w2v_bert.fairseq2_adaptor_rules(r"speech_encoder\."),
+    ]
+
+
+FAIRSEQ2_SPEECH = (r"speech_encoder_frontend\.", r"speech_encoder\.inner\.", r"speech_encoder\.inner_layer_norm")
+"""Where fairseq2 keeps the frontend, the Conformer and its last norm."""
+VOCODER = r"vocoder\.code_generator\."
+"""Where the vocoder stands among the other tensors; its own file has no prefix, or a part of this."""
+
 KEYS: dict[str, list[Rule]] = {
+    "fairseq2": [
+        *fairseq2_text_and_speech_rules(),
+        *units.fairseq2_rules(r"t2u_model\.", "synth.t2u."),
+        *hifigan.fairseq2_rules(VOCODER, "synth.vocoder."),
+    ],
     "hf": [
-        *text_and_speech_rules(),
+        *text_and_speech_rules("depthwise_layer_norm"),
         *units.hf_rules("t2u_model.", "synth.t2u."),
         *hifigan.hf_rules("vocoder.", "synth.vocoder."),
     ],
@@ -246,6 +267,13 @@ def config_from(format: str, meta: Mapping[str, Any], shapes: Mapping[str, tuple
         meta: the content of `config.json`.
         shapes: source key to shape.
     """
+    if format == "fairseq2":
+        numbers = units.fairseq2_numbers(meta, shapes, r"t2u_model\.")
+        vocoder = hifigan.fairseq2_numbers(meta, shapes, VOCODER)
+        return fairseq2_numbers(meta, shapes, ctx=4096) | {
+            "units": numbers | {"units": vocoder["units"]},
+            "vocoder": vocoder,
+        }
     return {
         "speech": speech_numbers(meta, causal=True, conv_norm="layer"),
         "text": text_numbers(meta),
@@ -265,6 +293,34 @@ def config_from(format: str, meta: Mapping[str, Any], shapes: Mapping[str, tuple
         },
         "vocoder": vocoder_numbers(meta),
     }
+
+
+def prepare_source(format: str, source: LazyTensors) -> LazyTensors:
+    """A checkpoint of fairseq2 with the pairs of its vocoder's weight norm folded; others as they are."""
+    if format != "fairseq2":
+        return source
+    folded = hifigan.fold_weight_norm({k: source[k] for k in source if re.match(VOCODER, k)})
+    others = {k: shape for k, shape in source.shapes.items() if not re.match(VOCODER, k)}
+    shapes = others | {k: tuple(v.shape) for k, v in folded.items()}
+    return LazyTensors(shapes, lambda k: folded[k] if k in folded else source[k], source.meta)
+
+
+TOKEN_IDS = {"bos_token_id": 2, "pad_token_id": 0, "eos_token_id": 3}
+"""Of the vocabulary, whose first rows have one order at both publishers; what the tokenizer reads."""
+
+
+def fairseq2_numbers(
+    meta: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], ctx: int
+) -> dict[str, dict[str, Any]]:
+    """The speech and text numbers of a checkpoint of seamless_communication."""
+    pool = needed(shapes, r"speech_encoder\.adaptor_layers\.0\.residual_conv\.weight")
+    adaptor = {
+        "adaptor_layers": count(shapes, r"speech_encoder\.adaptor_layers\.(\d+)\..+"),
+        "adaptor_kernel": pool[2],
+        "adaptor_stride": meta.get("adaptor_stride", pool[2]),
+    }
+    speech = w2v_bert.fairseq2_numbers(meta, shapes, *FAIRSEQ2_SPEECH)
+    return {"speech": speech | adaptor, "text": nllb.fairseq2_numbers(meta, shapes, "text_", ctx)}
 
 
 def speech_numbers(meta: Mapping[str, Any], causal: bool, conv_norm: str) -> dict[str, Any]:
@@ -320,3 +376,54 @@ def vocoder_numbers(meta: Mapping[str, Any]) -> dict[str, Any]:
         "dilations": tuple(tuple(d) for d in meta["resblock_dilation_sizes"]),
         "duration_kernel": meta["variance_predictor_kernel_size"],
     }
+
+
+# -------------------- Hugging Face's folder
+
+
+def hf_config(config: Config) -> dict[str, Any]:
+    """The `config.json` of a model whose checkpoint `KEYS["hf"]` describes."""
+    u = config.units
+    return {
+        "model_type": MODEL_TYPES[0], "architectures": ["SeamlessM4Tv2Model"],
+        **hf_numbers(config.speech, config.text, config.vocoder),
+        "t2u_encoder_attention_heads": u.heads, "t2u_decoder_attention_heads": u.heads,
+        "t2u_encoder_layers": u.encoder_layers, "t2u_encoder_ffn_dim": u.encoder_hidden,
+        "t2u_decoder_layers": u.decoder_layers, "t2u_variance_predictor_embed_dim": u.width,
+        "t2u_variance_predictor_hidden_dim": u.duration_hidden,
+        "t2u_variance_predictor_kernel_size": u.duration_kernel, "t2u_vocab_size": u.vocab,
+        "char_vocab_size": u.char_vocab, "t2u_max_position_embeddings": u.ctx, "vocoder_offset": u.special_units,
+    }  # fmt: skip
+
+
+def hf_numbers(speech: w2v_bert.Config, text: nllb.Config, vocoder: hifigan.Config) -> dict[str, Any]:
+    """What the `config.json` of both versions has.
+
+    Raises:
+        CheckpointError: positions that transformers cannot count. It always begins one after the padding token, 0;
+            fairseq2 begins at 2, and so does a checkpoint that comes from there.
+    """
+    s, v = speech, vocoder
+    if text.offset != TOKEN_IDS["pad_token_id"] + 1:
+        raise CheckpointError(
+            f"expected text positions from 1, as transformers counts them, got {text.offset}: with fairseq2's "
+            "checkpoint it would compute something else; use --to mmx"
+        )
+    sides = {f"{side}_{name}": values[i] for name, values in (
+        ("layers", text.layers), ("attention_heads", text.heads), ("ffn_dim", text.hidden),
+    ) for i, side in enumerate(("encoder", "decoder"))}  # fmt: skip
+    return {
+        "hidden_size": s.width, "speech_encoder_attention_heads": s.heads, "speech_encoder_layers": s.layers,
+        "speech_encoder_intermediate_size": s.hidden, "feature_projection_input_dim": s.features,
+        "conv_depthwise_kernel_size": s.kernel, "position_embeddings_type": s.positions,
+        "left_max_position_embeddings": s.left, "right_max_position_embeddings": s.right,
+        "num_adapter_layers": s.adaptor_layers, "add_adapter": s.adaptor_layers > 0,
+        "adaptor_kernel_size": s.adaptor_kernel, "adaptor_stride": s.adaptor_stride,
+        "vocab_size": text.vocab, "max_position_embeddings": text.ctx, "activation_function": text.activation,
+        "scale_embedding": text.scaled, **sides, **TOKEN_IDS, "tie_word_embeddings": True,
+        "unit_hifi_gan_vocab_size": v.units, "unit_embed_dim": v.unit_width, "vocoder_num_langs": v.languages,
+        "lang_embed_dim": v.language_width, "vocoder_num_spkrs": v.speakers, "spkr_embed_dim": v.speaker_width,
+        "upsample_initial_channel": v.channels, "upsample_rates": v.strides, "upsample_kernel_sizes": v.kernels,
+        "resblock_kernel_sizes": v.block_kernels, "resblock_dilation_sizes": v.dilations,
+        "variance_predictor_kernel_size": v.duration_kernel,
+    }  # fmt: skip

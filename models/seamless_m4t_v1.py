@@ -20,12 +20,15 @@ from mmx.errors import InputError
 from mmx.generate import SearchOptions, search
 from mmx.model import Model
 from mmx.models import hifigan, nllb, seamless_m4t, units, w2v_bert
-from mmx.models.seamless_m4t import TOKENIZER_OF, VOICES, Voices, finish
+from mmx.models.seamless_m4t import TOKEN_IDS, TOKENIZER_OF, VOICES, Voices, finish, prepare_source
 from mmx.seq import Seq, pad
 from mmx.state import State
 from mmx.translation_tokenizer import TranslationTokenizer
 
-__all__ = ["KEYS", "MODEL_TYPES", "TOKENIZER_OF", "Config", "build", "config_from", "finish", "tokenizer"]
+__all__ = [
+    "KEYS", "MODEL_TYPES", "TOKENIZER_OF", "TOKEN_IDS", "Config", "build", "config_from", "finish", "hf_config",
+    "prepare_source", "tokenizer",
+]  # fmt: skip
 
 MODEL_TYPES = ("seamless_m4t",)
 """What Hugging Face's `config.json` calls the models that are built here."""
@@ -133,8 +136,13 @@ def tokenizer(file: Path, c: Config) -> TranslationTokenizer:
 
 
 KEYS: dict[str, list[Rule]] = {
+    "fairseq2": [
+        *seamless_m4t.fairseq2_text_and_speech_rules(),
+        *units.fairseq2_autoregressive_rules(r"t2u_model\.", "synth.t2u."),
+        *hifigan.fairseq2_rules(seamless_m4t.VOCODER, "synth.vocoder."),
+    ],
     "hf": [
-        *seamless_m4t.text_and_speech_rules(),
+        *seamless_m4t.text_and_speech_rules("batch_norm"),
         *units.hf_autoregressive_rules("t2u_model.", "synth.t2u."),
         *hifigan.hf_rules("vocoder.", "synth.vocoder."),
     ],
@@ -150,6 +158,11 @@ def config_from(format: str, meta: Mapping[str, Any], shapes: Mapping[str, tuple
         meta: the content of `config.json`.
         shapes: source key to shape.
     """
+    if format == "fairseq2":
+        return seamless_m4t.fairseq2_numbers(meta, shapes, ctx=1024) | {
+            "units": units.fairseq2_numbers(meta, shapes, r"t2u_model\."),
+            "vocoder": hifigan.fairseq2_numbers(meta, shapes, seamless_m4t.VOCODER),
+        }
     return {
         "speech": seamless_m4t.speech_numbers(meta, causal=False, conv_norm="batch"),
         "text": seamless_m4t.text_numbers(meta),
@@ -167,3 +180,20 @@ def config_from(format: str, meta: Mapping[str, Any], shapes: Mapping[str, tuple
         "unit_eos": meta["t2u_eos_token_id"],
         "special_units": meta["vocoder_offset"],
     }
+
+
+# -------------------- Hugging Face's folder
+
+
+def hf_config(config: Config) -> dict[str, Any]:
+    """The `config.json` of a model whose checkpoint `KEYS["hf"]` describes."""
+    u = config.units
+    return {
+        "model_type": MODEL_TYPES[0], "architectures": ["SeamlessM4TModel"],
+        **seamless_m4t.hf_numbers(config.speech, config.text, config.vocoder),
+        "t2u_encoder_attention_heads": u.heads, "t2u_decoder_attention_heads": u.heads,
+        "t2u_encoder_layers": u.encoder_layers, "t2u_encoder_ffn_dim": u.encoder_hidden,
+        "t2u_decoder_layers": u.decoder_layers, "t2u_decoder_ffn_dim": u.decoder_hidden, "t2u_vocab_size": u.vocab,
+        "t2u_max_position_embeddings": u.ctx, "t2u_eos_token_id": config.unit_eos,
+        "vocoder_offset": config.special_units,
+    }  # fmt: skip

@@ -17,13 +17,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from mmx.block import Attention, EncoderLayer, padding_mask
-from mmx.convert import Rule
+from mmx.convert import Rule, count, found, needed
 from mmx.decoder import DecoderLayer, SinusoidalPositions, TextDecoder
 from mmx.model import Model
 from mmx.seq import Seq, pad
@@ -383,8 +383,8 @@ def build_autoregressive(config: AutoregressiveConfig) -> Model:
 # -------------------- conversion
 
 
-def _attention(theirs: str, ours: str) -> list[Rule]:
-    parts = {"q_proj": "query", "k_proj": "key", "v_proj": "value", "out_proj": "out"}
+def _attention(theirs: str, ours: str, out: str = "out_proj") -> list[Rule]:
+    parts = {"q_proj": "query", "k_proj": "key", "v_proj": "value", out: "out"}
     return [Rule(rf"{theirs}\.{p}\.(weight|bias)", rf"{ours}.{q}.\2") for p, q in parts.items()]
 
 
@@ -448,3 +448,83 @@ def hf_autoregressive_rules(theirs_prefix: str = "", ours_prefix: str = "") -> l
         Rule(rf"{theirs}model\.decoder\.layer_norm\.(weight|bias)", rf"{ours}decoder.ln.\1"),
         Rule(rf"{theirs}(?:model\.decoder\.embed_tokens|lm_head)\.weight", rf"{ours}decoder.token.weight", tied=True),
     ]
+
+
+def fairseq2_rules(theirs: str, ours: str) -> list[Rule]:
+    """UnitY2's model in the names of seamless_communication to `TextToUnits`; a pattern and a template of prefixes."""
+    layer, to = rf"{theirs}decoder\.layers\.(\d+)", rf"{ours}layers.\1"
+    front = rf"{theirs}decoder_frontend\."
+    names = {"self_attn_layer_norm": "attn_ln", "conv1d.conv1": "conv1", "conv1d.conv2": "conv2"}
+    return [
+        *_fairseq2_encoder_rules(rf"{theirs}encoder\.", rf"{ours}encoder."),
+        *_attention(rf"{layer}\.self_attn", rf"{to}.attn", "output_proj"),
+        *_renamed(layer, to, names | {"conv1d_layer_norm": "conv_ln"}),
+        *fairseq2_duration_rules(rf"{front}variance_adaptor\.duration_predictor\.", rf"{ours}duration."),
+        Rule(rf"{theirs}decoder\.layer_norm\.(weight|bias)", rf"{ours}ln.\1"),
+        Rule(rf"{front}embed_char\.weight", rf"{ours}char.weight"),
+        Rule(rf"{front}pos_emb_alpha_char", rf"{ours}char_alpha"),
+        Rule(rf"{front}pos_emb_alpha", rf"{ours}unit_alpha"),
+        Rule(rf"{theirs}(?:decoder_frontend\.embed|final_proj)\.weight", rf"{ours}head.weight", tied=True),
+    ]
+
+
+def fairseq2_autoregressive_rules(theirs: str, ours: str) -> list[Rule]:
+    """Version 1's model in the names of seamless_communication to what `build_autoregressive` gives."""
+    layer, to = rf"{theirs}decoder\.layers\.(\d+)", rf"{ours}decoder.layers.\1"
+    names = {"self_attn_layer_norm": "attn_ln", "encoder_decoder_attn_layer_norm": "cross_ln"}
+    embedding = rf"{theirs}(?:decoder_frontend\.embed|final_proj)\.weight"
+    return [
+        *_fairseq2_encoder_rules(rf"{theirs}encoder\.", rf"{ours}encoders.states."),
+        *_attention(rf"{layer}\.self_attn", rf"{to}.attn", "output_proj"),
+        *_attention(rf"{layer}\.encoder_decoder_attn", rf"{to}.cross", "output_proj"),
+        *_renamed(layer, to, names | _FAIRSEQ2_MLP),
+        Rule(rf"{theirs}decoder\.layer_norm\.(weight|bias)", rf"{ours}decoder.ln.\1"),
+        Rule(embedding, rf"{ours}decoder.token.weight", tied=True),
+    ]
+
+
+_FAIRSEQ2_MLP = {"ffn.inner_proj": "mlp.0", "ffn.output_proj": "mlp.2", "ffn_layer_norm": "mlp_ln"}
+
+
+def _fairseq2_encoder_rules(theirs: str, ours: str) -> list[Rule]:
+    layer, to = rf"{theirs}layers\.(\d+)", rf"{ours}layers.\1"
+    return [
+        *_attention(rf"{layer}\.self_attn", rf"{to}.attn", "output_proj"),
+        *_renamed(layer, to, {"self_attn_layer_norm": "attn_ln"} | _FAIRSEQ2_MLP),
+        Rule(rf"{theirs}layer_norm\.(weight|bias)", rf"{ours}ln.\1"),
+    ]
+
+
+def fairseq2_duration_rules(theirs: str, ours: str) -> list[Rule]:
+    """A variance predictor in the names of seamless_communication, where a convolution has its ReLU beside it."""
+    return [
+        Rule(rf"{theirs}(conv[12])\.0\.(weight|bias)", rf"{ours}\1.\2"),
+        Rule(rf"{theirs}(ln[12])\.(weight|bias)", rf"{ours}\1.\2"),
+        Rule(rf"{theirs}proj\.(weight|bias)", rf"{ours}out.\1"),
+    ]
+
+
+def fairseq2_numbers(meta: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], theirs: str) -> dict[str, int]:
+    """The numbers that both versions have, from the shapes; heads and positions as published unless a card says."""
+    front = rf"{theirs}decoder_frontend\."
+    vocab, width = needed(shapes, rf"{theirs}final_proj\.weight")
+    numbers = {
+        "width": width,
+        "heads": int(meta.get("num_t2u_attn_heads", Config.heads)),
+        "encoder_layers": count(shapes, rf"{theirs}encoder\.layers\.(\d+)\..+"),
+        "encoder_hidden": needed(shapes, rf"{theirs}encoder\.layers\.0\.ffn\.inner_proj\.bias")[0],
+        "decoder_layers": count(shapes, rf"{theirs}decoder\.layers\.(\d+)\..+"),
+        "vocab": vocab,
+    }
+    chars = found(shapes, rf"{front}embed_char\.weight")
+    if chars is None:
+        hidden = needed(shapes, rf"{theirs}decoder\.layers\.0\.ffn\.inner_proj\.bias")[0]
+        return numbers | {"decoder_hidden": hidden, "ctx": meta.get("unit_max_seq_len", AutoregressiveConfig.ctx)}
+    hidden, _, kernel = needed(shapes, rf"{front}variance_adaptor\.duration_predictor\.conv1\.0\.weight")
+    return numbers | {
+        "decoder_kernel": needed(shapes, rf"{theirs}decoder\.layers\.0\.conv1d\.conv1\.weight")[2],
+        "duration_hidden": hidden,
+        "duration_kernel": kernel,
+        "char_vocab": chars[0],
+        "ctx": meta.get("unit_max_seq_len", Config.ctx),
+    }

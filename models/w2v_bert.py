@@ -28,7 +28,7 @@ from mmx.conformer import (
     feed_forward,
     look,
 )
-from mmx.convert import Rule
+from mmx.convert import Rule, count, found, needed
 from mmx.errors import CheckpointError, InputError
 from mmx.kaldi import Fbank
 from mmx.model import Model
@@ -386,12 +386,13 @@ def build(config: Config) -> Model:
     )
 
 
-def hf_rules(source: str = "", modality: str = "speech") -> list[Rule]:
+def hf_rules(source: str = "", modality: str = "speech", conv_norm: str = "depthwise_layer_norm") -> list[Rule]:
     """The table for Hugging Face's names, standalone or inside a larger checkpoint.
 
     Args:
         source: regular expression of what stands before each of their names, such as `speech_encoder\\.`.
         modality: ours become `encoders.<modality>.*` and `adapters.<modality>.*`.
+        conv_norm: what they call the norm inside the convolution module: depthwise_layer_norm, or batch_norm in v1.
     """
     enc, ada = f"encoders.{modality}.", f"adapters.{modality}."
     layer, ours = source + r"encoder\.layers\.(\d+)\.", enc + r"layers.\1."
@@ -414,7 +415,7 @@ def hf_rules(source: str = "", modality: str = "speech") -> list[Rule]:
         Rule(layer + r"conv_module\.layer_norm\.(.+)", ours + r"conv.ln.\2"),
         Rule(layer + r"conv_module\.pointwise_conv1\.weight", ours + r"conv.expand.weight"),
         Rule(layer + r"conv_module\.depthwise_conv\.weight", ours + r"conv.depthwise.weight"),
-        Rule(layer + r"conv_module\.(?:depthwise_layer|batch)_norm\.(weight|bias)", ours + r"conv.norm.\2"),
+        Rule(layer + rf"conv_module\.{conv_norm}\.(weight|bias)", ours + r"conv.norm.\2"),
         Rule(layer + r"conv_module\.batch_norm\.running_mean", ours + r"conv.norm.mean"),
         Rule(layer + r"conv_module\.batch_norm\.running_var", ours + r"conv.norm.variance"),
         Rule(layer + r"conv_module\.batch_norm\.num_batches_tracked", None, "a counter of training steps"),
@@ -425,12 +426,81 @@ def hf_rules(source: str = "", modality: str = "speech") -> list[Rule]:
         *(Rule(pool + rf"ffn\.{a}\.(.+)", ours_pool + rf"mlp.{b}.\2") for a, b in dense),
         Rule(pool + r"ffn_layer_norm\.(.+)", ours_pool + r"mlp_ln.\2"),
         *(Rule(pool + rf"self_attn\.{a}\.(.+)", ours_pool + rf"attn.{b}.\2") for a, b in linears),
-        Rule(pool + r"(?:self_)?(residual|attn)_conv\.(.+)", ours_pool + r"\2_conv.\3"),
-        Rule(pool + r"(?:self_)?(residual|attn)_layer_norm\.(.+)", ours_pool + r"\2_ln.\3"),
+        *_pool_rules(pool, ours_pool),
     ]
 
 
-KEYS: dict[str, list[Rule]] = {"hf": hf_rules()}
+_DENSE = (("inner_proj", "0"), ("output_proj", "2"))
+_LINEARS = (("q_proj", "query"), ("k_proj", "key"), ("v_proj", "value"), ("output_proj", "out"))
+"""fairseq2's names of the layers of a feed-forward and of an attention, and ours."""
+
+
+def _pool_rules(theirs: str, ours: str) -> list[Rule]:
+    """Convolutions and norms of an adaptor layer, which both publishers call the same."""
+    sides = (("residual", "residual"), ("self_attn", "attn"))
+    names = [(f"{a}_{p}", f"{b}_{q}") for a, b in sides for p, q in (("conv", "conv"), ("layer_norm", "ln"))]
+    return [Rule(theirs + rf"{a}\.(.+)", ours + rf"{b}.\2") for a, b in names]
+
+
+def fairseq2_rules(frontend: str, encoder: str, norm: str, modality: str = "speech") -> list[Rule]:
+    """The table for the Conformer in fairseq2's names.
+
+    Args:
+        frontend: pattern of the prefix before `post_extract_layer_norm`.
+        encoder: pattern of the prefix before `layers`.
+        norm: pattern of the last norm's name, without `.weight`.
+        modality: ours become `encoders.<modality>.*`.
+    """
+    enc = f"encoders.{modality}."
+    layer, ours = encoder + r"layers\.(\d+)\.", enc + r"layers.\1."
+    positions = ((r"rel_k_embed\.weight", "keys.weight"), (r"r_proj\.weight", "project.weight"))
+    positions += (("u_bias", "content"), ("v_bias", "position"))
+    conv = (("pointwise_conv1", "expand"), ("depthwise_conv", "depthwise"), ("pointwise_conv2", "project"))
+    return [
+        Rule(frontend + r"post_extract_layer_norm\.(weight|bias)", enc + r"features_ln.\1"),
+        Rule(frontend + r"model_dim_proj\.(weight|bias)", enc + r"features.\1"),
+        Rule(norm + r"\.(weight|bias)", enc + r"ln.\1"),
+        *(Rule(layer + rf"ffn([12])\.{a}\.(.+)", ours + rf"mlp\2.{b}.\3") for a, b in _DENSE),
+        Rule(layer + r"ffn([12])_layer_norm\.(.+)", ours + r"mlp\2_ln.\3"),
+        *(Rule(layer + rf"self_attn\.{a}\.(.+)", ours + rf"attn.{b}.\2") for a, b in _LINEARS),
+        *(Rule(layer + rf"self_attn\.sdpa\.{a}", ours + rf"attn.positions.{b}") for a, b in positions),
+        Rule(layer + r"self_attn_layer_norm\.(.+)", ours + r"attn_ln.\2"),
+        Rule(layer + r"conv_layer_norm\.(.+)", ours + r"conv.ln.\2"),
+        *(Rule(layer + rf"conv\.{a}\.weight", ours + rf"conv.{b}.weight") for a, b in conv),
+        Rule(layer + r"conv\.(?:layer|batch)_norm\.(weight|bias)", ours + r"conv.norm.\2"),
+        Rule(layer + r"conv\.batch_norm\.running_mean", ours + r"conv.norm.mean"),
+        Rule(layer + r"conv\.batch_norm\.running_var", ours + r"conv.norm.variance"),
+        Rule(layer + r"conv\.batch_norm\.num_batches_tracked", None, "a counter of training steps"),
+        Rule(layer + r"layer_norm\.(.+)", ours + r"ln.\2"),
+    ]
+
+
+def fairseq2_adaptor_rules(source: str, modality: str = "speech") -> list[Rule]:
+    """The table for the length adaptor in the names of seamless_communication; `source` is its pattern of a prefix."""
+    ada = f"adapters.{modality}."
+    pool, ours = source + r"adaptor_layers\.(\d+)\.", ada + r"layers.\1."
+    return [
+        Rule(source + r"proj1\.(.+)", ada + r"mlp.0.\1"),
+        Rule(source + r"proj2\.(.+)", ada + r"mlp.2.\1"),
+        Rule(source + r"layer_norm\.(.+)", ada + r"ln.\1"),
+        *(Rule(pool + rf"ffn\.{a}\.(.+)", ours + rf"mlp.{b}.\2") for a, b in _DENSE),
+        Rule(pool + r"ffn_layer_norm\.(.+)", ours + r"mlp_ln.\2"),
+        *(Rule(pool + rf"self_attn\.{a}\.(.+)", ours + rf"attn.{b}.\2") for a, b in _LINEARS),
+        *_pool_rules(pool, ours),
+    ]
+
+
+_FAIRSEQ2 = tuple(rf"(?:w2v2_model\.)?encoder{end}" for end in (r"_frontend\.", r"\.", r"\.layer_norm"))
+_PRETRAINING = r"(?:w2v2_model\.)?(?:masker|quantizer|final_proj|final_target_proj)\..+|final_bert_proj\..+"
+
+KEYS: dict[str, list[Rule]] = {
+    "hf": hf_rules(),
+    # fairseq2's w2v-BERT keeps its wav2vec 2.0 model under a name; conformer_shaw, the encoder of w2v-BERT 2.0, is one.
+    "fairseq2": [
+        *fairseq2_rules(*_FAIRSEQ2),
+        Rule(_PRETRAINING, None, "of the pretraining task"),
+    ],
+}
 """Published key to ours, by format."""
 
 
@@ -445,6 +515,8 @@ def config_from(format: str, meta: Mapping[str, Any], shapes: Mapping[str, tuple
     Raises:
         CheckpointError: the config asks for a part that this family does not have.
     """
+    if format == "fairseq2":
+        return fairseq2_numbers(meta, shapes, *_FAIRSEQ2)
     width = meta["hidden_size"]
     fixed = {"hidden_act": "swish", "adapter_act": "relu", "layer_norm_eps": 1e-5, "output_hidden_size": width}
     other = {k: meta[k] for k, v in fixed.items() if meta.get(k, v) not in (v, None)}
@@ -467,3 +539,62 @@ def config_from(format: str, meta: Mapping[str, Any], shapes: Mapping[str, tuple
         "adaptor_mlp": meta["use_intermediate_ffn_before_adapter"],
         "adaptor_norm": False,
     }
+
+
+def fairseq2_numbers(
+    meta: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], frontend: str, encoder: str, norm: str
+) -> dict[str, Any]:
+    """The numbers of fairseq2's Conformer from its shapes, without the adaptor's.
+
+    Shaw's positions come with causal convolutions, and 8 of them lie ahead, in all that is published: no shape tells.
+
+    Args:
+        meta: `max_right_rel_pos`, where a card gives it.
+        shapes: source key to shape.
+        frontend: see `fairseq2_rules`.
+        encoder: see `fairseq2_rules`.
+        norm: see `fairseq2_rules`.
+
+    Raises:
+        KeyError: a shape that the numbers follow from is not there.
+    """
+    layer = encoder + r"layers\.0\."
+    keys = found(shapes, layer + r"self_attn\.sdpa\.rel_k_embed\.weight")
+    width, features = needed(shapes, frontend + r"model_dim_proj\.weight")
+    right = int(meta.get("max_right_rel_pos", 8))
+    heads = width // keys[1] if keys else needed(shapes, layer + r"self_attn\.sdpa\.u_bias")[0]
+    return {
+        "width": width,
+        "heads": heads,
+        "layers": count(shapes, encoder + r"layers\.(\d+)\..+"),
+        "hidden": needed(shapes, layer + r"ffn1\.inner_proj\.bias")[0],
+        "features": features,
+        "kernel": needed(shapes, layer + r"conv\.depthwise_conv\.weight")[2],
+        "positions": "relative_key" if keys else "relative",
+        "left": keys[0] - 1 - right if keys else 64,
+        "right": right,
+        "causal": keys is not None,
+        "conv_norm": "layer" if found(shapes, layer + r"conv\.layer_norm\.weight") else "batch",
+        "final_norm": found(shapes, norm + r"\.weight") is not None,
+    }
+
+
+def hf_config(config: Config) -> dict[str, Any]:
+    """The `config.json` of a model whose checkpoint `KEYS["hf"]` describes.
+
+    Raises:
+        CheckpointError: the model has a part that Hugging Face's w2v-BERT has not.
+    """
+    c = config
+    if not c.causal or c.conv_norm != "layer" or c.final_norm or (c.adaptor_layers and c.adaptor_norm):
+        raise CheckpointError("expected w2v-BERT 2.0 to write in Hugging Face's shape, got another model's encoder")
+    return {
+        "model_type": MODEL_TYPES[0], "architectures": ["Wav2Vec2BertModel"], "hidden_size": c.width,
+        "num_attention_heads": c.heads, "num_hidden_layers": c.layers, "intermediate_size": c.hidden,
+        "feature_projection_input_dim": c.features, "conv_depthwise_kernel_size": c.kernel,
+        "position_embeddings_type": c.positions, "left_max_position_embeddings": c.left,
+        "right_max_position_embeddings": c.right, "add_adapter": c.adaptor_layers > 0,
+        "num_adapter_layers": max(1, c.adaptor_layers), "adapter_kernel_size": c.adaptor_kernel,
+        "adapter_stride": c.adaptor_stride, "use_intermediate_ffn_before_adapter": c.adaptor_mlp,
+        "output_hidden_size": c.width, "mask_time_prob": 0.0, "mask_feature_prob": 0.0,
+    }  # fmt: skip

@@ -312,3 +312,28 @@ def config_from(format: str, meta: Mapping[str, Any], shapes: Mapping[str, tuple
         values = [n_mels, audio_ctx, width, int(meta["encoder/num_heads"]), count["encoder"]]
         values += [vocab, text_ctx, text_width, int(meta["decoder/num_heads"]), count["decoder"]]
     return dict(zip(Config.__dataclass_fields__, values, strict=True))
+
+
+# -------------------- Hugging Face's folder
+
+
+def hf_config(config: Config) -> dict[str, Any]:
+    """The `config.json` of a model whose checkpoint `KEYS["hf"]` describes."""
+    c = config
+    # Without languages, Whisper's vocabulary has one token less, and all control tokens stand one earlier.
+    english = c.vocab < 51_865
+    eot = 50_256 if english else 50_257
+    return {
+        "model_type": "whisper", "architectures": ["WhisperForConditionalGeneration"], "num_mel_bins": c.n_mels,
+        "max_source_positions": c.audio_ctx, "d_model": c.audio_width, "encoder_attention_heads": c.audio_heads,
+        "encoder_layers": c.audio_layers, "vocab_size": c.vocab, "max_target_positions": c.text_ctx,
+        "decoder_attention_heads": c.text_heads, "decoder_layers": c.text_layers,
+        "encoder_ffn_dim": 4 * c.audio_width, "decoder_ffn_dim": 4 * c.text_width, "activation_function": "gelu",
+        "tie_word_embeddings": True, "is_encoder_decoder": True, "bos_token_id": eot, "eos_token_id": eot,
+        "pad_token_id": eot, "decoder_start_token_id": eot + 1, "suppress_tokens": None,
+    }  # fmt: skip
+
+
+def hf_fixed(config: Config) -> dict[str, Tensor]:
+    """What Hugging Face stores and we compute: the encoder's positions."""
+    return {"model.encoder.embed_positions.weight": sinusoids(config.audio_ctx, config.audio_width)}

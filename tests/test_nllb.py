@@ -79,8 +79,8 @@ def seamless() -> Any:
 
 SEAMLESS_RULES: list[Rule] = [
     embedding_rule(r"shared|text_(?:en|de)coder\.embed_tokens|lm_head", "encoders.text.token"),
-    *encoder_rules(r"text_encoder\.", "encoders.text."),
-    *decoder_rules(r"text_decoder\.", "decoder."),
+    *encoder_rules(r"text_encoder\.", "encoders.text.", nllb.SEAMLESS),
+    *decoder_rules(r"text_decoder\.", "decoder.", nllb.SEAMLESS),
 ]
 MBART = Config(**{**vars(TINY), "activation": "gelu", "positions": "learned", "embed_ln": True})
 SEAMLESS = Config(**{**vars(TINY), "offset": 1})

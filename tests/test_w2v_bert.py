@@ -192,7 +192,8 @@ def ours(reference: nn.Module, config: Config) -> Model:
     """Our model with the reference's weights, through the conversion table."""
     model = build(config).eval()
     expected = {k: tuple(v.shape) for k, v in model.named_parameters()}
-    model.load_state_dict(dict(convert(reference.state_dict(), KEYS["hf"], expected)))
+    rules = KEYS["hf"] if config.conv_norm == "layer" else hf_rules(conv_norm="batch_norm")
+    model.load_state_dict(dict(convert(reference.state_dict(), rules, expected)))
     return model
 
 
