@@ -225,7 +225,7 @@ def test_a_licence_that_forbids_business_stays_on_the_card(tmp_path: Path) -> No
 
 
 def test_memory_stays_below_the_models_size(tmp_path: Path) -> None:
-    """The process grows by less than 1.15 times the file's 310 MB; its pages in memory, which can go, are counted."""
+    """The process grows by less than 1.15 times the file; its pages in memory, which can go, are counted."""
     tensors = nllb_tensors()
     for key in list(tensors):
         if ".layers.0.ffn." in key:  # 12.8 MB a matrix
