@@ -126,16 +126,17 @@ class Decoder:
         outcomes = self._search(jobs, memory, shared)
         written = [self._pieces(o.attempt) if o.attempt else [] for o in outcomes]
         thin = [self._thin(*each) for each in zip(jobs, outcomes, written, strict=True)]
-        spoken = [[p for p in pieces if p not in t] for pieces, t in zip(written, thin, strict=True)]
-        timed: list[list[Sequence[align.TimedWord]]] = [[()] * len(pieces) for pieces in spoken]
+        timed: list[list[Sequence[align.TimedWord]]] = [[()] * len(pieces) for pieces in written]
         if self.options.word_timestamps:
-            timed = self._words(jobs, spoken, memory, shared)
+            # Of all that was written, though some is dropped: an alignment stretches words over sound without text.
+            timed = self._words(jobs, written, memory, shared)
         out = []
-        for job, o, pieces, all_pieces, words in zip(jobs, outcomes, spoken, written, timed, strict=True):
+        for job, o, pieces, dropped, words in zip(jobs, outcomes, written, thin, timed, strict=True):
             segments: list[Segment] = []
             if o.attempt:
-                segments = [self._on_clock(job, o.attempt, p, w) for p, w in zip(pieces, words, strict=True)]
-                missed = self._missed(job, all_pieces)
+                kept = [(p, w) for p, w in zip(pieces, words, strict=True) if p not in dropped]
+                segments = [self._on_clock(job, o.attempt, p, w) for p, w in kept]
+                missed = self._missed(job, pieces)
                 o.again += missed
                 o.notes += [Note(m.start_s, m.end_s, "retried", "speech without text") for m in missed]
             out.append(Decoded(segments, o.notes, o.again))
