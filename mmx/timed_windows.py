@@ -81,6 +81,7 @@ class Decoder:
 
     MAX_RETRY = 2
     SPLIT_S = 8.0  # windows longer than this are split when their text repeats itself
+    ASTRAY_S = 1.0  # by which a word's alignment may leave the time tokens, which are right within half a second
     THIN_S = 4.0  # of speech, below which no piece is called thin
     THIN_TOKENS_PER_S = 2.0  # of speech; people say 3 to 6
     MISSED_S = 1.2  # of speech without text: more than time tokens are wrong by, less than a short sentence
@@ -291,7 +292,7 @@ class Decoder:
         window = job.window
         begin, end = piece.start_s or 0.0, window.duration_s if piece.end_s is None else piece.end_s
         start_s, end_s = window.file_span(min(begin, window.duration_s), min(max(begin, end), window.duration_s), 0.5)
-        timed = on_clock(window, words)
+        timed = on_clock(window, [self._kept_near(w, begin, end) for w in words])
         if timed:  # words know better than time tokens where a segment begins and ends
             start_s, end_s = min(w.start_s for w in timed), max(w.end_s for w in timed)
         return Segment(
@@ -306,6 +307,14 @@ class Decoder:
             temperature=a.temperature,
             words=timed,
         )
+
+    def _kept_near(self, word: align.TimedWord, begin_s: float, end_s: float) -> align.TimedWord:
+        """A word that lies far outside the time tokens of its piece, as sound without text before or after it makes
+        alignments do, moved to their edge; others as they are."""
+        if begin_s - word.start_s <= self.ASTRAY_S and word.end_s - end_s <= self.ASTRAY_S:
+            return word
+        start, stop = (min(max(t, begin_s), end_s) for t in (word.start_s, word.end_s))
+        return align.TimedWord(word.text, word.tokens, start, stop, word.probability)
 
     def _thin(self, job: Job, outcome: "_Outcome", pieces: Sequence["_Piece"]) -> list["_Piece"]:
         """Pieces that say too little for the speech that they stand for; it is to be decoded again, in halves.

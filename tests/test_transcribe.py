@@ -9,6 +9,7 @@ import pytest
 import soundfile
 
 import mmx
+from mmx.align import TimedWord
 from mmx.bench import word_error_rate
 from mmx.errors import InputError
 from mmx.generate import Hypothesis
@@ -129,6 +130,14 @@ def test_a_text_too_short_for_its_speech_is_decoded_again_in_halves(decoder: Dec
     assert outcome.notes[0].action == "retried" and "9 tokens for 6.0 s" in outcome.notes[0].reason
     one.retry = Decoder.MAX_RETRY
     assert decoder._thin(one, _Outcome(), [short]) == []
+
+
+def test_a_word_far_outside_its_piece_is_moved_to_its_edge(decoder: Decoder):
+    word = TimedWord(" He", (1,), 3.0, 3.4, 0.9)
+    assert decoder._kept_near(word, 3.9, 9.0) is word, "time tokens are not that exact"
+    assert (decoder._kept_near(word, 8.0, 9.0).start_s, decoder._kept_near(word, 8.0, 9.0).end_s) == (8.0, 8.0)
+    long = TimedWord(" man.", (1,), 3.0, 9.0, 0.9)
+    assert (decoder._kept_near(long, 2.5, 4.0).start_s, decoder._kept_near(long, 2.5, 4.0).end_s) == (3.0, 4.0)
 
 
 def test_noise_gives_no_text(model: mmx.Model):
