@@ -172,7 +172,7 @@ class _Bench:
                 module.weights = module.weights.to(self.device, self.dtype)
         rules = [
             nllb.embedding_rule(r"shared|text_decoder\.embed_tokens|lm_head", "decoder.token"),
-            *nllb.decoder_rules(r"text_decoder\.", "decoder."),
+            *nllb.decoder_rules(r"text_decoder\.", "decoder.", nllb.SEAMLESS),
             *w2v_bert.hf_rules(r"speech_encoder\."),
         ]
         _load(ours, dict(theirs.state_dict()), rules)
