@@ -165,9 +165,9 @@ def test_one_memory_serves_text_and_speech(ours: Model) -> None:
     memory = ours.memory({"text": pad([torch.tensor([LANGUAGE, 5, 6, EOS])])})
     state = ours.decoder.init_state(1, 8)
     ours.decoder(WRITTEN, memory, state)
-    fresh = written_states(ours.decoder, memory, [list(WRITTEN[0])])
+    fresh = written_states(ours.decoder, memory, WRITTEN.tolist())
     gone = memory._replace(x=torch.full_like(memory.x, torch.nan))
-    again = written_states(ours.decoder, gone, [list(WRITTEN[0])], shared=state["memory"])
+    again = written_states(ours.decoder, gone, WRITTEN.tolist(), shared=state["memory"])
     torch.testing.assert_close(again.x, fresh.x, atol=1e-6, rtol=1e-6)
 
 
