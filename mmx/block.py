@@ -274,11 +274,15 @@ class HypothesisCache:
     ) -> State:
         """An empty cache; `like` gives dtype and device. Room that is never reached costs no memory on a CPU."""
         shape = (batch, heads, capacity, hypotheses, head_width)
-        room = untouched_zeros((layers, 2, *shape), like)
+        room: Sequence[Sequence[Tensor]] | Tensor
+        if torch.is_grad_enabled():  # autograd wants blocks of their own for what is written in place
+            room = [[like.new_zeros(shape) for _ in "kv"] for _ in range(layers)]
+        else:
+            room = untouched_zeros((layers, 2, *shape), like)
         return {
             "ancestors": torch.zeros(batch, hypotheses, capacity, dtype=torch.int64, device=like.device),
             "length": torch.zeros(batch, dtype=torch.int64, device=like.device),
-            "layers": {str(i): {"k": room[i, 0], "v": room[i, 1]} for i in range(layers)},
+            "layers": {str(i): {"k": room[i][0], "v": room[i][1]} for i in range(layers)},
         }
 
     def begin(self, n_new: int, dtype: torch.dtype) -> Tensor:

@@ -3,6 +3,7 @@
 Letters: B rows, T source tokens, U target tokens, V vocabulary.
 """
 
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,10 @@ def test_the_encoder_keeps_the_contract(tiny: Model) -> None:
     verify_contract(Embedded(encoder), feature_rows)
 
 
+ONE_HOOK = threading.Lock()
+"""The hook below hangs on the module, which the threads of the contract share."""
+
+
 class Embedded(torch.nn.Module):
     """The encoder over numbers, which have gradients, where its own input is tokens."""
 
@@ -254,11 +259,12 @@ class Embedded(torch.nn.Module):
     def forward(self, seq: Seq, state: Any = None) -> Seq:
         mixed_BTD = seq.masked.softmax(-1) @ self.encoder.token.weight
         tokens = torch.zeros(seq.x.shape[:2], dtype=torch.int64)
-        handle = self.encoder.token.register_forward_hook(lambda *_: mixed_BTD)
-        try:
-            return self.encoder(seq._replace(x=tokens))
-        finally:
-            handle.remove()
+        with ONE_HOOK:
+            handle = self.encoder.token.register_forward_hook(lambda *_: mixed_BTD)
+            try:
+                return self.encoder(seq._replace(x=tokens))
+            finally:
+                handle.remove()
 
 
 def feature_rows(lengths: Any, seed: int) -> Seq:
