@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,9 @@ from mmx.errors import InputError, MmxError, OutputError
 
 if TYPE_CHECKING:
     from mmx.result import Transcript
-    from mmx.transcribe import Progress
+    from mmx.transcribe import Options, Progress
+
+    Step = Callable[[Iterator[Transcript]], Iterator[Transcript]]
 
 _MEDIA = """
 .wav .flac .mp3 .m4a .aac .ogg .oga .opus .webm .mp4 .mkv .mov .avi .m4v .ts .wma .aiff .aif .amr .3gp .flv
@@ -150,6 +152,10 @@ def run(job: Job) -> int:
         return 0
     if job.output_dir is not None:
         writable(job.output_dir)
+    if job.speech is not None and len(inputs) == 1:
+        from mmx.dub import kind_of
+
+        kind_of(job.speech)  # an ending that cannot be written is told before hours are spent
     report = Report()
     report.failed = _missing(todo)
     try:
@@ -195,6 +201,10 @@ def run_text(
     """Translate a text to standard output, and say it in `speak` if that is given; returns the exit code."""
     if src is None:
         raise InputError("expected the language of the text, got none: add --from, as in --from en")
+    if speak is not None:
+        from mmx.dub import kind_of
+
+        kind_of(speak)
     import torch
 
     from mmx.api import load
@@ -240,14 +250,7 @@ def _transcripts(job: Job, todo: Sequence[Input], report: "Report") -> Iterator[
     if job.threads:
         torch.set_num_threads(job.threads)
     model = load(job.model, device=job.device, dtype=job.dtype)  # type: ignore[arg-type]
-    to, text_model = options.to, None
-    from mmx.cascade import cascade, first_step
-
-    if job.text_model is not None:
-        text_model = load(job.text_model, device=job.device, dtype=job.dtype)  # type: ignore[arg-type]
-        text_model.tokenizer.language(to)
-        options = first_step(text_model, options)
-        _say(f"in two steps: {model.name} writes {options.language or 'English'}, {text_model.name} translates it")
+    options, second = _two_steps(job, options, model.name) if job.text_model else (options, iter)
     fit(model, options)
     report.open()
     failed: set[int] = set()
@@ -262,15 +265,24 @@ def _transcripts(job: Job, todo: Sequence[Input], report: "Report") -> Iterator[
             report.reading += 1
             yield item.source
 
-    results = transcribe(model, sources(), options, report.progress, on_error)
-    if text_model is not None:
-        results = cascade(results, text_model, to, options.beam_size)
-    for transcript in results:
+    for transcript in second(transcribe(model, sources(), options, report.progress, on_error)):
         while report.given in failed:
             report.given += 1
         item = todo[report.given]
         report.given += 1
         yield item, transcript
+
+
+def _two_steps(job: Job, options: "Options", first: str) -> "tuple[Options, Step]":
+    """What the speech model, called `first`, is asked for, and what translates its transcripts."""
+    from mmx.api import load
+    from mmx.cascade import cascade, first_step
+
+    text_model = load(job.text_model or "", device=job.device, dtype=job.dtype)  # type: ignore[arg-type]
+    text_model.tokenizer.language(options.to)
+    asked = first_step(text_model, options)
+    _say(f"in two steps: {first} writes {asked.language or 'English'}, {text_model.name} translates it")
+    return asked, lambda done: cascade(done, text_model, options.to, options.beam_size, options.bilingual)
 
 
 def _done(item: Input, job: Job) -> bool:

@@ -1,7 +1,7 @@
 """Speech translation in two steps: a speech model writes what was said, or its English, a text model translates that.
 
 It is what reaches languages that the speech model cannot write. Errors of the first step pass into the second, which
-sees neither the sound nor the pauses; the segments keep the first step's text as their `source_text`.
+sees neither the sound nor the pauses.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,12 +25,12 @@ def first_step(text_model: Model, options: Options) -> Options:
     """What the speech model is asked for: the words spoken where the text model has their language, else English."""
     spoken = options.language
     if spoken is not None and _has(text_model, spoken):
-        return replace(options, task="transcribe", to="en")
+        return replace(options, task="transcribe", to="en", bilingual=False)
     if not _has(text_model, "en"):
         raise InputError(
             f"expected --language, one of {', '.join(text_model.tokenizer.language_ids)}, which {text_model.name} reads"
         )
-    return replace(options, task="translate", to="en")
+    return replace(options, task="translate", to="en", bilingual=False)
 
 
 def _has(model: Model, language: str) -> bool:
@@ -41,7 +41,9 @@ def _has(model: Model, language: str) -> bool:
     return True
 
 
-def cascade(transcripts: Iterable[Transcript], text_model: Model, to: str, beam_size: int = 5) -> Iterator[Transcript]:
+def cascade(
+    transcripts: Iterable[Transcript], text_model: Model, to: str, beam_size: int = 5, bilingual: bool = False
+) -> Iterator[Transcript]:
     """Transcripts in another language, sentence by sentence, with the times of the first step.
 
     Args:
@@ -49,18 +51,19 @@ def cascade(transcripts: Iterable[Transcript], text_model: Model, to: str, beam_
         text_model: translates text.
         to: language to write.
         beam_size: of the text model's search.
+        bilingual: keep the first step's text beside each sentence.
     """
     target = text_model.tokenizer.language(to)
     for t in transcripts:
-        yield _translated(t, text_model, target, beam_size)
+        yield _translated(t, text_model, target, beam_size, bilingual)
 
 
-def _translated(t: Transcript, model: Model, to: str, beam_size: int) -> Transcript:
+def _translated(t: Transcript, model: Model, to: str, beam_size: int, bilingual: bool) -> Transcript:
     groups = sentences(t.segments)
     written = "en" if t.task == "translate" else t.language
     texts = ["".join(s.text for s in g).strip() for g in groups]
     done = translate_text(model, texts, src=written, to=to, beam_size=beam_size) if texts else []
-    code = find_language(to).code
+    code = find_language(to).tag
     segments, notes = [], list(t.notes)
     for group, text, translation in zip(groups, texts, done, strict=True):
         start_s, end_s = group[0].start_s, max(s.end_s for s in group)
@@ -68,7 +71,7 @@ def _translated(t: Transcript, model: Model, to: str, beam_size: int) -> Transcr
         segments.append(
             Segment(
                 start_s, end_s, translation.text, code, avg_logprob=min(scores, default=0.0),
-                no_speech_prob=max(s.no_speech_prob for s in group), source_text=text,
+                no_speech_prob=max(s.no_speech_prob for s in group), source_text=text if bilingual else "",
             )
         )  # fmt: skip
         if any(s.repetition or s.cut for s in translation.segments):

@@ -85,31 +85,12 @@ def transcribe(
     skip_existing: SkipExisting = False,
 ) -> None:
     """Write down what is said in recordings."""
-    from mmx.batch import Job, run
-
-    options = {
-        "language": language,
-        "task": task,
-        "word_timestamps": word_timestamps,
-        "beam_size": beam_size,
-        "temperature": _temperatures(temperature),
-        "initial_prompt": initial_prompt,
-        "hotwords": hotwords,
-        "batch_size": batch_size,
-        "vad": vad,
-    }
-    job = Job(
-        files=tuple(files),
-        formats=_formats(output_format, output_dir),
-        output_dir=output_dir,
-        skip_existing=skip_existing,
-        model=model,
-        device=device,
-        dtype=dtype,
-        threads=threads,
-        options=options,
-    )
-    raise typer.Exit(run(job))
+    _run(
+        files, output_format=output_format, output_dir=output_dir, skip_existing=skip_existing, model=model,
+        device=device, dtype=dtype, threads=threads, temperature=temperature, language=language, task=task,
+        word_timestamps=word_timestamps, beam_size=beam_size, initial_prompt=initial_prompt, hotwords=hotwords,
+        batch_size=batch_size, vad=vad,
+    )  # fmt: skip
 
 
 @app.command(
@@ -160,35 +141,45 @@ def translate(
                 speak=speak, speaker=speaker, device=device, dtype=dtype, threads=threads,
             )
         )  # fmt: skip
+    _run(
+        files or [], output_format=output_format, output_dir=output_dir, skip_existing=skip_existing, model=model,
+        device=device, dtype=dtype, threads=threads, speech=speak, text_model=text_model, temperature=temperature,
+        language=language, task="translate", to=to, word_timestamps=word_timestamps, beam_size=beam_size,
+        initial_prompt=initial_prompt, hotwords=hotwords, batch_size=batch_size, vad=vad, bilingual=bilingual,
+        speak=speak is not None, speaker=speaker,
+    )  # fmt: skip
+
+
+def _run(
+    files: Sequence[str],
+    *,
+    output_format: str,
+    output_dir: Path | None,
+    skip_existing: bool,
+    model: str,
+    device: str,
+    dtype: str,
+    threads: int,
+    temperature: str,
+    speech: Path | None = None,
+    text_model: str | None = None,
+    **options: Any,
+) -> None:
+    """Leave with the exit code of a run; `options` are those of `mmx.transcribe.Options`."""
     from mmx.batch import Job, run
 
-    options = {
-        "language": language,
-        "task": "translate",
-        "to": to,
-        "word_timestamps": word_timestamps,
-        "beam_size": beam_size,
-        "temperature": _temperatures(temperature),
-        "initial_prompt": initial_prompt,
-        "hotwords": hotwords,
-        "batch_size": batch_size,
-        "vad": vad,
-        "bilingual": bilingual,
-        "speak": speak is not None,
-        "speaker": speaker,
-    }
     job = Job(
-        files=tuple(files or ()),
+        files=tuple(files),
         formats=_formats(output_format, output_dir),
         output_dir=output_dir,
         skip_existing=skip_existing,
-        speech=speak,
+        speech=speech,
         model=model,
         text_model=text_model,
         device=device,
         dtype=dtype,
         threads=threads,
-        options=options,
+        options={**options, "temperature": _temperatures(temperature)},
     )
     raise typer.Exit(run(job))
 

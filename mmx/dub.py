@@ -35,11 +35,16 @@ def lay(spoken: Iterable[Spoken], duration_s: float = 0.0) -> NDArray[np.float32
     return track
 
 
+def kind_of(path: Path) -> str:
+    """The format that a file's ending names. Raises `InputError` for one that is not written."""
+    kind = path.suffix.upper().lstrip(".")
+    if kind not in ("WAV", "FLAC"):
+        raise InputError(f"expected a .wav or .flac file for speech, got {str(path)!r}")
+    return kind
+
+
 def write(path: Path, track: NDArray[np.float32]) -> Path:
     """Write a track as WAV or FLAC. Raises `InputError` for another ending, `OutputError` for a full disk."""
-    kind = path.suffix.lower().lstrip(".")
-    if kind not in ("wav", "flac"):
-        raise InputError(f"expected a .wav or .flac file for speech, got {str(path)!r}")
-    buffer = io.BytesIO()
-    soundfile.write(buffer, track, RATE, subtype="PCM_16", format=kind.upper())
+    kind, buffer = kind_of(path), io.BytesIO()
+    soundfile.write(buffer, track, RATE, subtype="PCM_16", format=kind)
     return atomic_write(path, buffer.getvalue())

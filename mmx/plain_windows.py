@@ -15,13 +15,14 @@ import torch
 from mmx import align
 from mmx.errors import InputError
 from mmx.generate import Hypothesis, SearchOptions, Suppress, search
+from mmx.languages import find_language
 from mmx.model import Model
 from mmx.result import Note, Segment, Spoken
 from mmx.sentences import split_sentences
 from mmx.seq import Seq, pad
 from mmx.state import State
 from mmx.translate import has_loop
-from mmx.windows import RATE, Decoded, Job, Options, beside, on_clock
+from mmx.windows import RATE, Decoded, Job, Options, beside, on_clock, timed_words
 
 
 def fit(model: Model, options: Options) -> Options:
@@ -53,15 +54,17 @@ class Decoder:
         self.prompt = self.tok.prompt(self.target)
         self.filters = [Suppress(self.tok.control_ids)]
         self.device = model.decoder.token.weight.device
+        self.as_spoken: Decoder | None = None
+        if options.bilingual and options.task == "translate":
+            self.as_spoken = Decoder(model, replace(options, task="transcribe", speak=False))
 
     @torch.inference_mode()
     def __call__(self, jobs: Sequence[Job]) -> list[Decoded]:
         """Segments and notes of each job on its file's clock."""
         memory, shared = self._encode(jobs), {}
         out = self._decoded(jobs, memory, shared)
-        if self.options.bilingual and self.options.task == "translate":
-            as_spoken = Decoder(self.model, replace(self.options, task="transcribe", speak=False))
-            for one, source in zip(out, as_spoken._decoded(jobs, memory, shared), strict=True):
+        if self.as_spoken is not None:
+            for one, source in zip(out, self.as_spoken._decoded(jobs, memory, shared), strict=True):
                 one.segments = beside(one.segments, [w for s in source.segments for w in s.words])
         return out
 
@@ -73,9 +76,11 @@ class Decoder:
         out = [Decoded() for _ in jobs]
         found = self._search(jobs, memory, shared, out)
         rows = [list(h.tokens) for h in found]
-        words = self._words(jobs, rows, memory, shared)
+        prompts = [self.prompt] * len(rows)
+        words = timed_words(self.model, jobs, prompts, rows, memory, shared, lambda _, text: self.tok.split_words(text))
         for job, h, timed, one in zip(jobs, found, words, out, strict=True):
-            job.file.language = job.file.language or self.options.language
+            if self.options.language and not job.file.language:
+                job.file.language = find_language(self.options.language).tag
             one.segments = self._segments(job, h, timed)
         if self.options.speak and any(rows):
             self._speak(jobs, rows, memory, shared, out)
@@ -111,31 +116,6 @@ class Decoder:
         prefix = torch.tensor([self.prompt] * rows, device=self.device)
         return [r[0] for r in search(self.model.decoder, memory, prefix, self.tok.eot, how, self.filters, shared).rows]
 
-    def _words(
-        self, jobs: Sequence[Job], rows: Sequence[list[int]], memory: Seq, shared: State
-    ) -> list[list[align.TimedWord]]:
-        """Timed words of each window, from one teacher-forced pass over the batch."""
-        decoder = self.model.decoder
-        heads = self.model.card.alignment_heads if self.model.card else ()
-        if not heads:  # unknown: those of the later half follow the source best
-            heads = tuple((i, h) for i in range(len(decoder.layers) // 2, len(decoder.layers))
-                          for h in range(decoder.heads))  # fmt: skip
-        tokens = [torch.tensor([*self.prompt, *row, self.tok.eot]) for row in rows]
-        padded = torch.nn.utils.rnn.pad_sequence(tokens, batch_first=True, padding_value=self.tok.eot)
-        scores, probs = decoder.cross_weights(padded.to(self.device), memory, heads, shared)
-        rate = memory.rate or 50.0
-        n0, out = len(self.prompt) - 1, []
-        for i, (job, row) in enumerate(zip(jobs, rows, strict=True)):
-            n = n0 + len(row) + 2
-            frames = min(int(memory.lengths[i]), max(1, math.ceil(job.window.duration_s * rate)))
-            if not row:
-                out.append([])
-                continue
-            matrix = align.attention_matrix(scores[i, :, :n].cpu(), frames)[n0:-1]
-            times = align.token_times(matrix, probs[i, n0 : n0 + len(row)].cpu().tolist(), rate)
-            out.append(align.words(times, self.tok.split_words(row)))
-        return out
-
     def _segments(self, job: Job, h: Hypothesis, timed: Sequence[align.TimedWord]) -> list[Segment]:
         """One segment for each sentence."""
         text = self.tok.decode(h.tokens)
@@ -152,7 +132,7 @@ class Decoder:
                     start_s=min((w.start_s for w in mine), default=job.window.start_s),
                     end_s=max((w.end_s for w in mine), default=job.window.end_s),
                     text=f" {sentence}",
-                    language=self.target,
+                    language=find_language(self.target).tag,  # as all results have it, not as the model spells it
                     avg_logprob=h.avg_log_prob,
                     words=mine if self.options.word_timestamps or self.options.task == "transcribe" else (),
                 )

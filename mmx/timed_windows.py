@@ -4,7 +4,6 @@ Search with fallback to higher temperatures, segments from time tokens, word tim
 text is decoded again, invented text and loops are caught.
 """
 
-import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -22,7 +21,7 @@ from mmx.segment import Window, cut, halves
 from mmx.seq import Seq
 from mmx.state import State, select, subtree
 from mmx.text import LANGUAGES, find_language
-from mmx.windows import RATE, Decoded, Job, Options, beside, on_clock
+from mmx.windows import RATE, Decoded, Job, Options, beside, on_clock, timed_words
 
 
 @dataclass
@@ -93,6 +92,9 @@ class Decoder:
         self.dtype = next(model.decoder.parameters()).dtype
         self.filters = self._filters()
         self.prompt = self._prompt()
+        self.as_spoken: Decoder | None = None
+        if options.bilingual and options.task == "translate":
+            self.as_spoken = Decoder(model, replace(options, task="transcribe", word_timestamps=True))
 
     def _filters(self) -> list[Filter]:
         from mmx.models.whisper import TimestampRules
@@ -117,9 +119,8 @@ class Decoder:
         memory = self._encode([j.window.samples for j in jobs])
         shared = self._languages(jobs, memory)
         out = self._decoded(jobs, memory, shared)
-        if self.options.bilingual and self.options.task == "translate":
-            as_spoken = replace(self.options, task="transcribe", word_timestamps=True, bilingual=False)
-            for one, source in zip(out, Decoder(self.model, as_spoken)._decoded(jobs, memory, shared), strict=True):
+        if self.as_spoken is not None:
+            for one, source in zip(out, self.as_spoken._decoded(jobs, memory, shared), strict=True):
                 one.segments = beside(one.segments, [w for s in source.segments for w in s.words])
         return out
 
@@ -353,29 +354,14 @@ class Decoder:
         self, jobs: Sequence[Job], spoken: Sequence[Sequence["_Piece"]], memory: Seq, shared: State
     ) -> list[list[Sequence[align.TimedWord]]]:
         """Timed words of each piece of each window, from one teacher-forced pass over the batch."""
-        heads = self.model.card.alignment_heads if self.model.card else ()
-        if not heads:
-            layers = len(self.model.decoder.layers)
-            heads = tuple((i, h) for i in range(layers // 2, layers) for h in range(self.model.decoder.heads))
         texts = [[t for p in pieces for t in p.tokens] for pieces in spoken]
-        head = [[*self.tok.prompt(j.file.language, self.options.task, timestamps=False)] for j in jobs]
-        rows = [torch.tensor([*h, *t, self.tok.eot]) for h, t in zip(head, texts, strict=True)]
-        tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.tok.eot)
-        scores, probs = self.model.decoder.cross_weights(tokens.to(self.device), memory, heads, shared, self.tok.eot)
-        out: list[list[Sequence[align.TimedWord]]] = []
-        for row, (job, text) in enumerate(zip(jobs, texts, strict=True)):
-            n0 = len(head[row]) - 1
-            n = n0 + len(text) + 2
-            frames = max(1, math.ceil(job.window.duration_s * (memory.rate or 50)))
-            if not text:
-                out.append([[] for _ in spoken[row]])
-                continue
-            matrix = align.attention_matrix(scores[row, :, :n].cpu(), frames)[n0:-1]
-            p = probs[row, n0 : n0 + len(text)].cpu()
-            times = align.token_times(matrix, p.tolist(), memory.rate or 50)
-            words = align.words(times, self.tok.split_words(text, self._written_language(job)))
-            out.append(_by_piece(words, [len(piece.tokens) for piece in spoken[row]]))
-        return out
+        prompts = [self.tok.prompt(j.file.language, self.options.task, timestamps=False) for j in jobs]
+
+        def split(job: Job, text: Sequence[int]) -> list[tuple[str, list[int]]]:
+            return self.tok.split_words(text, self._written_language(job))
+
+        words = timed_words(self.model, jobs, prompts, texts, memory, shared, split, self.tok.eot)
+        return [_by_piece(w, [len(p.tokens) for p in pieces]) for w, pieces in zip(words, spoken, strict=True)]
 
     def _written_language(self, job: Job) -> str:
         return "en" if self.options.task == "translate" else job.file.language or "en"

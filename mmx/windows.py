@@ -5,15 +5,20 @@ Two kinds of model write what is said in a window: `TimedWindows` for those whos
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol
+
+import torch
 
 from mmx import align
 from mmx.errors import InputError, MmxError
 from mmx.languages import find_language
+from mmx.model import Model
 from mmx.result import Note, Segment, Spoken, Word
 from mmx.segment import Window
+from mmx.seq import Seq
+from mmx.state import State
 
 RATE = 16_000
 Task = Literal["transcribe", "translate"]
@@ -130,6 +135,51 @@ class Windows(Protocol):
     def __call__(self, jobs: Sequence[Job]) -> list[Decoded]:
         """One answer for each job."""
         ...
+
+
+def timed_words(
+    model: Model,
+    jobs: Sequence[Job],
+    prompts: Sequence[Sequence[int]],
+    texts: Sequence[Sequence[int]],
+    memory: Seq,
+    shared: State,
+    split: Callable[[Job, Sequence[int]], Sequence[tuple[str, Sequence[int]]]],
+    below: int | None = None,
+) -> list[list[align.TimedWord]]:
+    """When each word was said, on its window's clock, from one teacher-forced pass of the decoder.
+
+    Args:
+        model: whose cross-attention follows the sound. Where its card does not name the heads that do, those of the
+            later half of the layers are taken.
+        jobs: the windows.
+        prompts: what each text was steered by.
+        texts: text tokens of each window.
+        memory: of the windows, `(B, M, D)`.
+        shared: `state["memory"]` of the search that wrote the texts.
+        split: text tokens of a window to its words.
+        below: probabilities are taken among the tokens below this one; among all when None.
+    """
+    decoder = model.decoder
+    heads = model.card.alignment_heads if model.card else ()
+    if not heads:
+        n_layers = len(decoder.layers)
+        heads = tuple((i, h) for i in range(n_layers // 2, n_layers) for h in range(decoder.heads))
+    eot, rate = model.tokenizer.eot, memory.rate or 50.0
+    rows = [torch.tensor([*p, *t, eot]) for p, t in zip(prompts, texts, strict=True)]
+    tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=eot).to(memory.x.device)
+    scores, probs = decoder.cross_weights(tokens, memory, heads, shared, below)
+    out: list[list[align.TimedWord]] = []
+    for i, (job, prompt, text) in enumerate(zip(jobs, prompts, texts, strict=True)):
+        if not text:
+            out.append([])
+            continue
+        first, last = len(prompt) - 1, len(prompt) + len(text) + 1
+        frames = min(int(memory.lengths[i]), max(1, math.ceil(job.window.duration_s * rate)))
+        matrix = align.attention_matrix(scores[i, :, :last].cpu(), frames)[first:-1]
+        times = align.token_times(matrix, probs[i, first : first + len(text)].cpu().tolist(), rate)
+        out.append(align.words(times, split(job, text)))
+    return out
 
 
 def on_clock(window: Window, words: Iterable[align.TimedWord]) -> tuple[Word, ...]:

@@ -39,7 +39,7 @@ def wave() -> np.ndarray:
 
 def test_a_translation_has_its_language_and_times_in_order(model: Model, wave: np.ndarray) -> None:
     got = model.transcribe(wave, task="translate", to="German", word_timestamps=True, beam_size=2)
-    assert got.segments and {s.language for s in got.segments} == {"deu"}
+    assert got.segments and {s.language for s in got.segments} == {"de"}
     assert got.task == "translate"
     for s in got.segments:
         assert 0 <= s.start_s <= s.end_s <= got.duration_s + 0.2
@@ -132,6 +132,8 @@ def test_the_command_line_writes_and_speaks(
         (["--text", "x", "--from", "en"], "--to"),
         (["a.wav", "--text", "x", "--to", "de"], "both"),
         (["--to", "de"], "neither"),
+        (["--text", "x", "--from", "en", "--to", "de", "--speak", "x.mp3"], r"\.wav or \.flac"),
+        ([str(SAMPLE), "--to", "de", "--speak", "x.mp3"], r"\.wav or \.flac"),
         ([str(SAMPLE), "--to", "de"], "English only"),
         ([str(SAMPLE), "--to", "en", "--speak", "x.wav"], "voice"),
         ([str(SAMPLE), "--to", "germn"], "(?i)german"),
@@ -161,12 +163,14 @@ def test_a_text_model_never_sees_half_a_sentence() -> None:
 def test_two_steps_keep_times_and_the_first_text(model: Model) -> None:
     segments = (*said("the cat", "sat on there."), Segment(7.0, 8.0, " a hat.", "en"))
     first = Transcript("x.wav", segments, "fr", 1.0, 9.0, "translate", "whisper-base")
-    (got,) = cascade([first], model, "German", beam_size=1)
+    (got,) = cascade([first], model, "German", beam_size=1, bilingual=True)
     assert [(s.start_s, s.end_s, s.source_text) for s in got.segments] == [
         (0.0, 2.1, "the cat sat on there."), (7.0, 8.0, "a hat."),
     ]  # fmt: skip
     assert got.model == f"whisper-base + {model.name}" and got.task == "translate"
-    assert {s.language for s in got.segments} == {"deu"} or {s.language for s in got.segments} == {"de"}
+    assert {s.language for s in got.segments} == {"de"}
+    (plain,) = cascade([first], model, "German", beam_size=1)
+    assert not any(s.source_text for s in plain.segments), "only when it is asked for"
 
 
 def test_the_first_step_goes_through_english_only_where_it_must(model: Model) -> None:
