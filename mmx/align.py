@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 MEDIAN_WIDTH = 7
+IMPOSSIBLE = 100.0  # attention is in standard deviations, a few at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,23 @@ def attention_matrix(scores_NUM: Tensor, n_frames: int) -> Tensor:
     weights = scores_NUM[..., :n_frames].float().softmax(-1)
     std, mean = torch.std_mean(weights, dim=-2, keepdim=True, correction=0)
     return median_filter((weights - mean) / std).mean(0)
+
+
+def confine(matrix_UM: Tensor, spans_s: Sequence[tuple[float, float]], rate: float, slack_s: float) -> Tensor:
+    """The attention matrix with what lies more than `slack_s` outside each token's span made as good as impossible.
+
+    Args:
+        matrix_UM: from `attention_matrix`; rows past the spans (the end token) are left alone.
+        spans_s: start and end between which each token is known to lie.
+        rate: frames per second.
+        slack_s: by which a span may be wrong.
+    """
+    at_s = torch.arange(matrix_UM.shape[1]) / rate
+    begin, end = torch.tensor(spans_s).T.reshape(2, -1, 1)
+    outside = (at_s < begin - slack_s) | (at_s > end + slack_s)
+    out = matrix_UM.clone()
+    out[: len(spans_s)] -= IMPOSSIBLE * outside
+    return out
 
 
 def warp(cost_UM: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

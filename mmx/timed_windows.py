@@ -80,7 +80,6 @@ class Decoder:
 
     MAX_RETRY = 2
     SPLIT_S = 8.0  # windows longer than this are split when their text repeats itself
-    ASTRAY_S = 1.0  # by which a word's alignment may leave the time tokens, which are right within half a second
     THIN_S = 4.0  # of speech, below which no piece is called thin
     THIN_TOKENS_PER_S = 2.0  # of speech; people say 3 to 6
     MISSED_S = 1.2  # of speech without text: more than time tokens are wrong by, less than a short sentence
@@ -291,9 +290,9 @@ class Decoder:
 
     def _on_clock(self, job: Job, a: _Attempt, piece: "_Piece", words: Sequence[align.TimedWord]) -> Segment:
         window = job.window
-        begin, end = piece.start_s or 0.0, window.duration_s if piece.end_s is None else piece.end_s
+        begin, end = piece.span(window)
         start_s, end_s = window.file_span(min(begin, window.duration_s), min(max(begin, end), window.duration_s), 0.5)
-        timed = on_clock(window, [self._kept_near(w, begin, end) for w in words])
+        timed = on_clock(window, words)
         if timed:  # words know better than time tokens where a segment begins and ends
             start_s, end_s = min(w.start_s for w in timed), max(w.end_s for w in timed)
         return Segment(
@@ -309,14 +308,6 @@ class Decoder:
             words=timed,
         )
 
-    def _kept_near(self, word: align.TimedWord, begin_s: float, end_s: float) -> align.TimedWord:
-        """A word that lies far outside the time tokens of its piece, as sound without text before or after it makes
-        alignments do, moved to their edge; others as they are."""
-        if begin_s - word.start_s <= self.ASTRAY_S and word.end_s - end_s <= self.ASTRAY_S:
-            return word
-        start, stop = (min(max(t, begin_s), end_s) for t in (word.start_s, word.end_s))
-        return align.TimedWord(word.text, word.tokens, start, stop, word.probability)
-
     def _thin(self, job: Job, outcome: "_Outcome", pieces: Sequence["_Piece"]) -> list["_Piece"]:
         """Pieces that say too little for the speech that they stand for; it is to be decoded again, in halves.
 
@@ -326,7 +317,7 @@ class Decoder:
         if job.retry >= self.MAX_RETRY or window.speech is None:
             return []
         for piece in pieces:
-            begin, end = piece.start_s or 0.0, window.duration_s if piece.end_s is None else piece.end_s
+            begin, end = piece.span(window)
             heard_s = window.spoken_s(begin, end)
             if heard_s < self.THIN_S or len(piece.tokens) > self.THIN_TOKENS_PER_S * heard_s:
                 continue
@@ -342,9 +333,9 @@ class Decoder:
         if job.retry >= self.MAX_RETRY:
             return []
         window = job.window
-        starts = [p.start_s or 0.0 for p in pieces]
-        ends = [window.duration_s if p.end_s is None else p.end_s for p in pieces]
-        at = np.maximum.accumulate([0.0, *ends]).tolist()
+        spans = [p.span(window) for p in pieces]
+        starts = [begin for begin, _ in spans]
+        at = np.maximum.accumulate([0.0, *(end for _, end in spans)]).tolist()
         holes = [(a, b) for a, b in zip(at, [*starts, window.duration_s], strict=True)]
         holes = [(a, b) for a, b in holes if b > a and window.spoken_s(a, b) > self.MISSED_S]
         whole = len(holes) == 1 and holes[0] == (0.0, window.duration_s)
@@ -360,7 +351,12 @@ class Decoder:
         def split(job: Job, text: Sequence[int]) -> list[tuple[str, list[int]]]:
             return self.tok.split_words(text, self._written_language(job))
 
-        words = timed_words(self.model, jobs, prompts, texts, memory, shared, split, self.tok.eot)
+        # Attention alone stretches words over sound without text, and slips where a sentence recurs.
+        spans = [
+            [span for p in pieces for span in [p.span(job.window)] * len(p.tokens)]
+            for job, pieces in zip(jobs, spoken, strict=True)
+        ]
+        words = timed_words(self.model, jobs, prompts, texts, memory, shared, split, self.tok.eot, spans)
         return [_by_piece(w, [len(p.tokens) for p in pieces]) for w, pieces in zip(words, spoken, strict=True)]
 
     def _written_language(self, job: Job) -> str:
@@ -374,6 +370,10 @@ class _Piece:
     start_s: float | None
     end_s: float | None
     tokens: tuple[int, ...]
+
+    def span(self, window: Window) -> tuple[float, float]:
+        """Start and end, the window's own where none was written."""
+        return self.start_s or 0.0, window.duration_s if self.end_s is None else self.end_s
 
 
 def _by_piece(words: Sequence[align.TimedWord], lengths: Sequence[int]) -> list[Sequence[align.TimedWord]]:

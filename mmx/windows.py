@@ -22,6 +22,8 @@ from mmx.state import State
 
 RATE = 16_000
 Task = Literal["transcribe", "translate"]
+SPAN_SLACK_S = 0.5
+"""By which time tokens may be wrong."""
 LATE_S = 0.15
 """By which the speech detector may be late at soft sounds."""
 
@@ -146,6 +148,7 @@ def timed_words(
     shared: State,
     split: Callable[[Job, Sequence[int]], Sequence[tuple[str, Sequence[int]]]],
     below: int | None = None,
+    spans_s: Sequence[Sequence[tuple[float, float]]] | None = None,
 ) -> list[list[align.TimedWord]]:
     """When each word was said, on its window's clock, from one teacher-forced pass of the decoder.
 
@@ -159,6 +162,7 @@ def timed_words(
         shared: `state["memory"]` of the search that wrote the texts.
         split: text tokens of a window to its words.
         below: probabilities are taken among the tokens below this one; among all when None.
+        spans_s: where each text token lies, on its window's clock and within `SPAN_SLACK_S`, where that is known.
     """
     decoder = model.decoder
     heads = model.card.alignment_heads if model.card else ()
@@ -177,6 +181,8 @@ def timed_words(
         first, last = len(prompt) - 1, len(prompt) + len(text) + 1
         frames = min(int(memory.lengths[i]), max(1, math.ceil(job.window.duration_s * rate)))
         matrix = align.attention_matrix(scores[i, :, :last].cpu(), frames)[first:-1]
+        if spans_s is not None:
+            matrix = align.confine(matrix, spans_s[i], rate, SPAN_SLACK_S)
         times = align.token_times(matrix, probs[i, first : first + len(text)].cpu().tolist(), rate)
         out.append(align.words(times, split(job, text)))
     return out

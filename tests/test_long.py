@@ -127,8 +127,8 @@ def test_word_times_are_on_the_true_clock(run) -> None:
 def test_memory_is_flat(run) -> None:
     *_, memory = run
     third = len(memory) // 3
-    # What a batch takes depends on how much is said in it; what leaks grows with every batch.
-    assert max(memory[-third:]) < 1.1 * max(memory[third : 2 * third])
+    # What a batch takes depends on how much is said in it, by a tenth or two; what leaks grows with every batch.
+    assert max(memory[-third:]) < 1.2 * max(memory[third : 2 * third])
 
 
 def test_the_clock_ends_where_the_file_ends(run) -> None:

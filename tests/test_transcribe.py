@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 import mmx
-from mmx.align import TimedWord
+from mmx import align
 from mmx.bench import word_error_rate
 from mmx.errors import InputError
 from mmx.generate import Hypothesis
@@ -132,12 +133,17 @@ def test_a_text_too_short_for_its_speech_is_decoded_again_in_halves(decoder: Dec
     assert decoder._thin(one, _Outcome(), [short]) == []
 
 
-def test_a_word_far_outside_its_piece_is_moved_to_its_edge(decoder: Decoder):
-    word = TimedWord(" He", (1,), 3.0, 3.4, 0.9)
-    assert decoder._kept_near(word, 3.9, 9.0) is word, "time tokens are not that exact"
-    assert (decoder._kept_near(word, 8.0, 9.0).start_s, decoder._kept_near(word, 8.0, 9.0).end_s) == (8.0, 8.0)
-    long = TimedWord(" man.", (1,), 3.0, 9.0, 0.9)
-    assert (decoder._kept_near(long, 2.5, 4.0).start_s, decoder._kept_near(long, 2.5, 4.0).end_s) == (3.0, 4.0)
+def test_an_alignment_stays_within_what_the_time_tokens_say():
+    matrix = torch.zeros(4, 100)  # three tokens and the end token, ten frames a second
+    matrix[0, :90] = matrix[1, 90:95] = matrix[2, 95:] = 1.0  # the first sound draws everything that follows
+    spans = [(0.0, 3.0), (4.0, 7.0), (4.0, 7.0)]
+    free = align.token_times(matrix, [1.0] * 3, 10.0).start_s
+    held = align.token_times(align.confine(matrix, spans, 10.0, 0.5), [1.0] * 3, 10.0).start_s
+    assert free[1] > 8.5
+    assert 3.0 <= held[1] <= 4.5, "between the end of the first and the start of the second, give or take the slack"
+    assert held[1] <= held[2] <= held[3] <= 8.0
+    wide = [(0.0, 10.0)] * 3
+    assert torch.equal(align.confine(matrix, wide, 10.0, 0.5), matrix)
 
 
 def test_noise_gives_no_text(model: mmx.Model):
