@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mmx.errors import InputError, MmxError, OutputError
 
 if TYPE_CHECKING:
+    from mmx.model import Model
     from mmx.result import Transcript
     from mmx.transcribe import Options, Progress
 
@@ -192,6 +193,7 @@ def run_text(
     to: str,
     model: str,
     beam_size: int = 5,
+    shortlist: str | None = None,
     speak: Path | None = None,
     speaker: int = 0,
     device: str = "auto",
@@ -216,11 +218,13 @@ def run_text(
         from mmx import dub
         from mmx.speak import speak_text
 
-        done, track = speak_text(loaded, text, src=src, to=to, speaker=speaker, beam_size=beam_size)
+        done, track = speak_text(
+            loaded, text, src=src, to=to, speaker=speaker, beam_size=beam_size, shortlist=shortlist
+        )
         dub.write(speak, track)
         _say(f"spoken -> {speak}")
     else:
-        done = loaded.translate_text([text], src=src, to=to, beam_size=beam_size)[0]
+        done = loaded.translate_text([text], src=src, to=to, beam_size=beam_size, shortlist=shortlist)[0]
     print(done.text)
     return 0
 
@@ -250,7 +254,8 @@ def _transcripts(job: Job, todo: Sequence[Input], report: "Report") -> Iterator[
     if job.threads:
         torch.set_num_threads(job.threads)
     model = load(job.model, device=job.device, dtype=job.dtype)  # type: ignore[arg-type]
-    options, second = _two_steps(job, options, model.name) if job.text_model else (options, iter)
+    text_model = job.text_model or _second_step(model, options)
+    options, second = _two_steps(job, options, model.name, text_model) if text_model else (options, iter)
     fit(model, options)
     report.open()
     failed: set[int] = set()
@@ -273,16 +278,34 @@ def _transcripts(job: Job, todo: Sequence[Input], report: "Report") -> Iterator[
         yield item, transcript
 
 
-def _two_steps(job: Job, options: "Options", first: str) -> "tuple[Options, Step]":
-    """What the speech model, called `first`, is asked for, and what translates its transcripts."""
+def _second_step(model: "Model", options: "Options") -> str | None:
+    """The text model that ships with mmx for a language which the speech model cannot write."""
+    from mmx.transcribe import fit
+
+    try:
+        fit(model, options)
+    except InputError:
+        from mmx.cascade import shipped_for
+
+        name = shipped_for(options.to) if options.task == "translate" else None
+        if name is None:
+            raise
+        return name
+    return None
+
+
+def _two_steps(job: Job, options: "Options", first: str, second: str) -> "tuple[Options, Step]":
+    """What the speech model, called `first`, is asked for, and what translates its transcripts, the model `second`."""
     from mmx.api import load
     from mmx.cascade import cascade, first_step
 
-    text_model = load(job.text_model or "", device=job.device, dtype=job.dtype)  # type: ignore[arg-type]
+    text_model = load(second, device=job.device, dtype=job.dtype)  # type: ignore[arg-type]
     text_model.tokenizer.language(options.to)
     asked = first_step(text_model, options)
     _say(f"in two steps: {first} writes {asked.language or 'English'}, {text_model.name} translates it")
-    return asked, lambda done: cascade(done, text_model, options.to, options.beam_size, options.bilingual)
+    return asked, lambda done: cascade(
+        done, text_model, options.to, options.beam_size, options.bilingual, options.shortlist
+    )
 
 
 def _done(item: Input, job: Job) -> bool:

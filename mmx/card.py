@@ -18,6 +18,7 @@ class Weights:
 
     Attributes:
         format: key of the family's conversion tables (openai, hf, ct2, mmx).
+        folder: in `models/weights`, of weights that ship with mmx.
         packages: installed distributions whose `file` parts, joined in order, are the checkpoint.
         repo: Hugging Face repository, with `revision` and `file`.
         beside: other files of the repository that the reader needs: shards, the tokenizer's own settings.
@@ -25,6 +26,7 @@ class Weights:
     """
 
     format: str
+    folder: str = ""
     packages: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     tokenizer: str = ""
@@ -46,6 +48,7 @@ class Card:
         weights: sources in the order in which they are tried.
         license: SPDX identifier of the weights.
         commercial: whether the licence allows commercial use.
+        writes: languages (BCP-47) of a text model that may serve as a second step unasked.
         alignment_heads: (layer, head) pairs whose cross-attention follows the audio, for word times.
         streaming: stride and look-ahead in milliseconds.
         results: measured figures, each with the command that made it.
@@ -61,6 +64,7 @@ class Card:
     source: str = ""
     languages: str = ""
     tasks: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
     parameters: int = 0
     alignment_heads: tuple[tuple[int, int], ...] = ()
     streaming: Mapping[str, Any] = field(default_factory=dict)

@@ -6,7 +6,9 @@ sees neither the sound nor the pauses.
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
+from mmx.card import cards
 from mmx.errors import InputError
 from mmx.languages import find_language
 from mmx.model import Model
@@ -21,16 +23,22 @@ LONGEST = 400
 ENDS = (".", "!", "?", "…", "。", "！", "？", "।", "؟")
 
 
+def shipped_for(to: str) -> str | None:
+    """The name of a text model that ships with mmx and writes the language, if there is one."""
+    tag = find_language(to).tag
+    return next((c.name for c in cards().values() if tag in c.writes), None)
+
+
 def first_step(text_model: Model, options: Options) -> Options:
     """What the speech model is asked for: the words spoken where the text model has their language, else English."""
     spoken = options.language
     if spoken is not None and _has(text_model, spoken):
-        return replace(options, task="transcribe", to="en", bilingual=False)
+        return replace(options, task="transcribe", to="en", bilingual=False, shortlist=None)
     if not _has(text_model, "en"):
         raise InputError(
             f"expected --language, one of {', '.join(text_model.tokenizer.language_ids)}, which {text_model.name} reads"
         )
-    return replace(options, task="translate", to="en", bilingual=False)
+    return replace(options, task="translate", to="en", bilingual=False, shortlist=None)
 
 
 def _has(model: Model, language: str) -> bool:
@@ -42,7 +50,12 @@ def _has(model: Model, language: str) -> bool:
 
 
 def cascade(
-    transcripts: Iterable[Transcript], text_model: Model, to: str, beam_size: int = 5, bilingual: bool = False
+    transcripts: Iterable[Transcript],
+    text_model: Model,
+    to: str,
+    beam_size: int = 5,
+    bilingual: bool = False,
+    shortlist: str | None = None,
 ) -> Iterator[Transcript]:
     """Transcripts in another language, sentence by sentence, with the times of the first step.
 
@@ -52,17 +65,18 @@ def cascade(
         to: language to write.
         beam_size: of the text model's search.
         bilingual: keep the first step's text beside each sentence.
+        shortlist: of the text model's vocabulary; see `Options`.
     """
     target = text_model.tokenizer.language(to)
     for t in transcripts:
-        yield _translated(t, text_model, target, beam_size, bilingual)
+        yield _translated(t, text_model, target, bilingual, beam_size=beam_size, shortlist=shortlist)
 
 
-def _translated(t: Transcript, model: Model, to: str, beam_size: int, bilingual: bool) -> Transcript:
+def _translated(t: Transcript, model: Model, to: str, bilingual: bool, **options: Any) -> Transcript:
     groups = sentences(t.segments)
     written = "en" if t.task == "translate" else t.language
     texts = ["".join(s.text for s in g).strip() for g in groups]
-    done = translate_text(model, texts, src=written, to=to, beam_size=beam_size) if texts else []
+    done = translate_text(model, texts, src=written, to=to, **options) if texts else []
     code = find_language(to).tag
     segments, notes = [], list(t.notes)
     for group, text, translation in zip(groups, texts, done, strict=True):

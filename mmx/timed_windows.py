@@ -61,6 +61,8 @@ def fit(model: Model, options: Options) -> Options:
                 f"expected --to en for {model.name}, which translates to English only, got {LANGUAGES[target]}: name a "
                 "model that has the language, or a text model (--text-model) that translates the English on"
             )
+    if options.shortlist:
+        raise InputError(f"expected a model with language tokens for a shortlist, got {model.name}: leave it out")
     if options.speak:
         raise InputError(f"expected a model with a voice, got {model.name}: use seamless-m4t-v2-large")
     if language and language not in tokenizer.language_ids and tokenizer.multilingual:

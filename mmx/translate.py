@@ -7,17 +7,16 @@ and put back with the line breaks between them.
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 
 from mmx.errors import InputError, MmxWarning
-from mmx.generate import Hypothesis, SearchOptions, Suppress, search
+from mmx.generate import Hypothesis, SearchOptions
 from mmx.languages import check_script, find_language
 from mmx.model import Model
 from mmx.sentences import Sentence, split_long, split_sentences
 from mmx.seq import pad
-from mmx.shortlist import ShortlistDecoder
+from mmx.writer import Writer, has_loop
 
 MAX_SOURCE = 256
 """Tokens that a source sentence may have; the models were trained on sentences, and on longer ones they drop parts."""
@@ -87,7 +86,7 @@ def translate_text(
     to: str,
     beam_size: int = 5,
     batch_size: int = 16,
-    shortlist: Sequence[int] | None = None,
+    shortlist: Sequence[int] | str | None = None,
     max_source: int = MAX_SOURCE,
 ) -> list[Translation]:
     """Translate texts.
@@ -99,7 +98,7 @@ def translate_text(
         to: language to translate into.
         beam_size: hypotheses of the search; 1 is greedy.
         batch_size: sentences decoded at once.
-        shortlist: ids of the tokens that may be written (see `mmx.shortlist`); all when None.
+        shortlist: ids of the tokens that may be written, or what `mmx.shortlist.read` takes; all when None.
         max_source: tokens past which a sentence is cut into clauses.
 
     Raises:
@@ -117,7 +116,7 @@ def translate_text(
     longest = min(max_source, model.encoders["text"].ctx)  # pyright: ignore[reportArgumentType]
     pieces = [_pieces(text, lambda t: tok.source(t, source), longest) for text in texts]
     rows = [p for text_pieces in pieces for p in text_pieces if p.text]
-    writer = _Writer(model, target, SearchOptions(beam_size=beam_size), shortlist)
+    writer = _Sentences(model, Writer(model, target, shortlist), SearchOptions(beam_size=beam_size))
     done = iter(_in_batches(rows, batch_size, writer))
     joint = "" if find_language(target).script in _JOINED else " "
     return [_assembled(text_pieces, done, source, target, joint) for text_pieces in pieces]
@@ -157,36 +156,26 @@ def _in_batches(
     return [out[i] for i in range(len(rows))]
 
 
-class _Writer:
-    """Decodes batches into one language."""
+class _Sentences:
+    """Translates batches of sentences; a loop is searched again with repetition forbidden."""
 
-    def __init__(self, model: Model, target: str, options: SearchOptions, shortlist: Sequence[int] | None):
-        self.model, self.options, tok = model, options, model.tokenizer
-        self.prompt = tok.prompt(target)
-        controls = tok.control_ids
-        kept = range(tok.n_vocab) if shortlist is None else sorted({*shortlist, *self.prompt, tok.eot})
-        self.short = None if shortlist is None else ShortlistDecoder(model.decoder, kept)
-        self.decoder: Any = model.decoder if self.short is None else self.short
-        self.filters = [Suppress(self._to_search(controls))]
-        self.eot = self._to_search([tok.eot])[0]
+    NO_REPEAT = 3
 
-    def _to_search(self, tokens: Sequence[int]) -> Sequence[int]:
-        return tokens if self.short is None else self.short.short(tokens)
-
-    def _from_search(self, tokens: Sequence[int]) -> Sequence[int]:
-        return tokens if self.short is None else self.short.long(tokens)
+    def __init__(self, model: Model, write: Writer, options: SearchOptions):
+        self.model, self.write, self.options = model, write, options
 
     def __call__(self, batch: Sequence[_Piece]) -> list[SentenceTranslation]:
-        found = self._search(batch, self.options)
+        found = self.search(batch, self.options)
         looping = [i for i, h in enumerate(found) if has_loop(h.tokens) and not has_loop(batch[i].ids[1:-1])]
         if looping:
-            again = self._search([batch[i] for i in looping], replace(self.options, no_repeat_ngram=3))
+            calm = replace(self.options, no_repeat_ngram=self.NO_REPEAT)
+            again = self.search([batch[i] for i in looping], calm)
             for i, h in zip(looping, again, strict=True):
                 found[i] = h
         return [
             SentenceTranslation(
                 piece.text,
-                self.model.tokenizer.decode(self._from_search(h.tokens)),
+                self.model.tokenizer.decode(h.tokens),
                 h.avg_log_prob,
                 repetition=i in looping,
                 cut=not h.ended,
@@ -195,27 +184,12 @@ class _Writer:
             for i, (piece, h) in enumerate(zip(batch, found, strict=True))
         ]
 
-    def _search(self, batch: Sequence[_Piece], options: SearchOptions) -> list[Hypothesis]:
-        device = self.model.decoder.token.weight.device
-        room = self.model.decoder.ctx - len(self.prompt)
-        options = replace(options, max_tokens=min(batch[0].limit, room))
+    def search(self, batch: Sequence[_Piece], options: SearchOptions) -> list[Hypothesis]:
+        """The best translation of each piece of a batch of one limit."""
+        device, dtype = self.model.decoder.token.weight.device, self.model.decoder.ln.weight.dtype
         with torch.inference_mode():
             memory = self.model.memory({"text": pad([torch.tensor(p.ids, device=device) for p in batch])})
-            dtype = self.model.decoder.ln.weight.dtype
-            prefix = torch.tensor([self._to_search(self.prompt)] * len(batch), device=device)
-            result = search(self.decoder, memory.to(dtype), prefix, self.eot, options, self.filters)
-        return [hypotheses[0] for hypotheses in result.rows]
-
-
-def has_loop(tokens: Sequence[int], times: int = 4, shortest: int = 8, longest_unit: int = 16) -> bool:
-    """Whether a run of tokens repeats itself `times` in a row over at least `shortest` tokens."""
-    for unit in range(1, longest_unit + 1):
-        same = 0
-        for a, b in zip(tokens, tokens[unit:], strict=False):
-            same = same + 1 if a == b else 0
-            if same + unit >= max(times * unit, shortest):
-                return True
-    return False
+            return self.write(memory.to(dtype), replace(options, max_tokens=batch[0].limit))
 
 
 def _assembled(

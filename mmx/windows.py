@@ -51,6 +51,8 @@ class Options:
         bilingual: of a translation, keep the words spoken beside it.
         speak: of a translation, also say it.
         speaker: voice that says it.
+        shortlist: of a model for many languages, which of its vocabulary may be written (see `mmx.shortlist.read`);
+            all when None.
     """
 
     language: str | None = None
@@ -73,6 +75,7 @@ class Options:
     bilingual: bool = False
     speak: bool = False
     speaker: int = 0
+    shortlist: str | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.temperature, int | float):

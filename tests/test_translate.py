@@ -25,8 +25,9 @@ from mmx.models.nllb import Config, build
 from mmx.models.whisper import Config as WhisperConfig
 from mmx.models.whisper import build as build_whisper
 from mmx.quantize import supported
-from mmx.translate import has_loop, translate_text
+from mmx.translate import translate_text
 from mmx.translation_tokenizer import TranslationTokenizer
+from mmx.writer import Writer, has_loop
 
 LINES = [
     "The quick brown fox jumps over the lazy dog.",
@@ -185,9 +186,11 @@ def test_only_text_is_ever_written(model: Model) -> None:
     whole, tok = model.decoder, model.tokenizer
     model.decoder = Looping(whole, tok.language_ids["eng_Latn"], tok.n_vocab - 1)
     try:
-        writer = translate._Writer(model, "rus_Cyrl", SearchOptions(beam_size=3), None)
+        writer = Writer(model, "rus_Cyrl")
         rows = translate._pieces(TEXT, lambda t: tok.source(t, "eng_Latn"), 40)
-        found = writer._search([rows[0]], writer.options)
+        found = translate._Sentences(model, writer, SearchOptions(beam_size=3)).search(
+            [rows[0]], SearchOptions(beam_size=3)
+        )
     finally:
         model.decoder = whole
     assert found[0].tokens and all(tok.is_text(t) for t in found[0].tokens)
@@ -237,9 +240,10 @@ def test_bad_calls_say_what_is_wrong(model: Model) -> None:
 
 def written(model: Model, ids: list[int] | None) -> list[list[int]]:
     """Tokens of the sentences of `TEXT` by greedy search, kept from looping, over the tokens `ids`."""
-    writer = translate._Writer(model, "rus_Cyrl", SearchOptions(beam_size=1, no_repeat_ngram=3), ids)
+    options = SearchOptions(beam_size=1, no_repeat_ngram=3)
+    sentences = translate._Sentences(model, Writer(model, "rus_Cyrl", ids), options)
     pieces = translate._pieces(TEXT, lambda t: model.tokenizer.source(t, "eng_Latn"), 40)
-    return [list(writer._from_search(writer._search([p], writer.options)[0].tokens)) for p in pieces]
+    return [list(sentences.search([p], options)[0].tokens) for p in pieces]
 
 
 def test_a_shortlist_that_covers_the_reference_changes_nothing(model: Model) -> None:
@@ -271,6 +275,26 @@ def test_a_shortlist_by_script_holds_all_of_a_language_and_none_of_others(model:
     assert set(tok.encode(LINES[2])) <= ids
     assert not {i for i in tok.encode("你好世界") if len(tok.pieces.texts[i]) and tok.pieces.texts[i] != "▁"} & ids
     assert len(ids) < len(tok.pieces.texts)
+
+
+def test_a_shortlist_is_asked_for_by_a_text_or_by_script(model: Model, tmp_path: Path) -> None:
+    tok, corpus = model.tokenizer, tmp_path / "corpus.txt"
+    corpus.write_text("\n".join(LINES), "utf-8")
+    assert shortlist.read(tok, "rus_Cyrl", str(corpus)) == shortlist.from_texts(tok, LINES)
+    assert shortlist.read(tok, "rus_Cyrl", "script") == shortlist.from_script(tok, "rus_Cyrl")
+    options: Any = {"src": "en", "to": "ru", "beam_size": 1}
+    by_path = translate_text(model, [TEXT], shortlist=str(corpus), **options)
+    assert by_path == translate_text(model, [TEXT], shortlist=shortlist.from_texts(tok, LINES), **options)
+    assert by_path != translate_text(model, [TEXT], shortlist=shortlist.from_texts(tok, LINES[:1]), **options)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"\xff\xfe\x00"], ids=["missing", "empty", "binary"])
+def test_a_shortlist_needs_a_text(model: Model, tmp_path: Path, content: bytes | None) -> None:
+    corpus = tmp_path / "corpus.txt"
+    if content is not None:
+        corpus.write_bytes(content)
+    with pytest.raises(InputError, match="text in rus_Cyrl for a shortlist"):
+        shortlist.read(model.tokenizer, "rus_Cyrl", str(corpus))
 
 
 @pytest.mark.parametrize("ids", [[], [3, 1], [1, 1], [-1, 2], [10**6]], ids=str)

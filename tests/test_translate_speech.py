@@ -71,6 +71,20 @@ def test_a_batch_writes_what_single_windows_do(model: Model, wave: np.ndarray) -
     assert [s.start_s for s in one.segments] == [s.start_s for s in all_at_once.segments]
 
 
+def test_a_shortlist_holds_for_speech_too(model: Model, wave: np.ndarray, tmp_path: Path) -> None:
+    """Greedy search writes the same where the list covers it, and nothing but what is on it where it does not."""
+    options: Any = {"task": "translate", "to": "de", "beam_size": 1}
+    whole = model.transcribe(wave, **options).text
+    corpus = tmp_path / "german.txt"
+    corpus.write_text(whole, "utf-8")
+    assert model.transcribe(wave, shortlist=str(corpus), **options).text == whole
+    fewer = whole.split()[0]
+    corpus.write_text(fewer, "utf-8")
+    short = model.transcribe(wave, shortlist=str(corpus), **options).text
+    assert short != whole
+    assert set(model.tokenizer.encode(short)) <= {*model.tokenizer.encode(fewer)}
+
+
 def test_a_translation_is_said_and_laid_on_the_clock(model: Model, wave: np.ndarray) -> None:
     got = model.transcribe(wave, task="translate", to="de", beam_size=1, speak=True)
     assert got.spoken and all(len(s.samples) for s in got.spoken)
@@ -120,7 +134,8 @@ def test_the_command_line_writes_and_speaks(
     assert list(srt.parse((out / "dashwood.srt").read_text("utf-8")))
     assert soundfile.info(out / "said.wav").duration >= soundfile.info(SAMPLE).duration
     capsys.readouterr()
-    args = ["translate", "--text", "the cat. a hat.", "--from", "en", "--to", "German", "--model", str(folder)]
+    args = ["translate", "--text", "the cat. a hat.", "--from", "en", "--to", "German", "--model", str(folder),
+            "--shortlist", "script"]  # fmt: skip
     assert cli.main(args) == 0
     assert capsys.readouterr().out.strip()
 
