@@ -11,19 +11,18 @@ Letters: n samples, c channels. Rates are in Hz, times in seconds.
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 
-from mmx.errors import InputError, MediaError, MmxWarning, nearest
+from mmx.errors import InputError, MediaError, MmxWarning
+from mmx.media_file import File, open_file
 
 if TYPE_CHECKING:
     import torch
@@ -43,9 +42,6 @@ GAP_S = 0.1
 
 MAX_GAP_S = 3600.0
 """A jump longer than this is a broken or restarted clock, not an hour of missing sound."""
-
-SPOOL_BYTES = 64 * 2**20
-"""A stream that cannot seek is copied to memory up to here, and to a temporary file beyond."""
 
 KINDS = "wav, flac, mp3, m4a, ogg, opus, webm, mp4, mkv and whatever else FFmpeg reads"
 
@@ -158,9 +154,9 @@ def open_audio(
             f"source_rate={source_rate} is for arrays: a file declares its own rate. For headerless samples "
             "pass an array, such as numpy.frombuffer(data, numpy.int16)."
         )
-    file, label, name, ours = _open_file(source)
+    file, label, name, ours = open_file(source)
     try:
-        media = _File(file, label)
+        media = File(file, label)
         container, stream = _open_container(media, label)
     except BaseException:
         if ours:
@@ -300,140 +296,10 @@ def _slices(samples: np.ndarray, size: int) -> Iterator[np.ndarray]:
     return (samples[start : start + size] for start in range(0, len(samples), size))
 
 
-# -------------------------------------------------------------------------------------- files, before FFmpeg
-
-
-class _File:
-    """What FFmpeg reads from: an open binary file, checked at each read; 0 is where it stood when given."""
-
-    def __init__(self, file: BinaryIO, label: str) -> None:
-        self._file, self._label = file, label
-        self._start = file.tell()
-        # Some formats are told apart only by a name's ending. No more of the name than that reaches FFmpeg.
-        ending = Path(label).suffix
-        self.name = "media" + (ending if re.fullmatch(r"\.[A-Za-z0-9]{1,8}", ending) else "")
-        self.size = file.seek(0, os.SEEK_END) - self._start
-        self.head = b""
-        if self.size > 0:
-            self.seek(0)
-            self.head = self.read(4096)
-        self.seek(0)
-
-    def read(self, count: int) -> bytes:
-        data = self._file.read(count)
-        if not isinstance(data, bytes | bytearray):
-            raise InputError(f"{self._label}: read() gave {type(data).__name__}, expected bytes; open it with 'rb'.")
-        if len(data) > count:  # PyAV would copy past the end of its buffer
-            raise InputError(f"{self._label}: read({count}) gave {len(data)} bytes, expected at most {count}.")
-        return bytes(data)
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._file.seek(offset + (self._start if whence == os.SEEK_SET else 0), whence)
-        return self.tell()
-
-    def tell(self) -> int:
-        return self._file.tell() - self._start
-
-
-def _open_file(source: object) -> tuple[BinaryIO, str, str, bool]:
-    """A seekable file of `source`, what messages call it, its short name, whether closing it is up to us."""
-    import io
-
-    if isinstance(source, bytes | bytearray | memoryview):
-        return io.BytesIO(source), "bytes", "bytes", True
-    if isinstance(source, str) and source == "-":
-        return _open_stdin()
-    if isinstance(source, str | os.PathLike):
-        path = os.fsdecode(source)
-        file = _open_path(path)
-        file, ours = (file, True) if file.seekable() else _spooled(file, path, close=True)
-        return file, path, Path(path).name, ours
-    if not hasattr(source, "read"):
-        kind = type(source).__name__
-        raise InputError(f"expected a path, '-', an open binary file, bytes, an array or a tensor, got {kind}.")
-    file = cast(BinaryIO, source)
-    if isinstance(file, io.TextIOBase):
-        raise InputError("expected a binary file, got one opened in text mode: open it with 'rb'.")
-    given = getattr(file, "name", None)
-    label = given if isinstance(given, str) and given else "file object"
-    seekable = hasattr(file, "seek") and (not hasattr(file, "seekable") or file.seekable())
-    file, ours = (file, False) if seekable else _spooled(file, label)
-    return file, label, Path(label).name, ours
-
-
-def _open_stdin() -> tuple[BinaryIO, str, str, bool]:
-    """As `_open_file`, of stdin."""
-    if sys.stdin is None or sys.stdin.isatty():
-        raise InputError("expected media on stdin, and nothing is piped in: try `cat talk.mp3 | mmx ... -`.")
-    file = sys.stdin.buffer
-    file, ours = (file, False) if file.seekable() else _spooled(file, "stdin")
-    return file, "stdin", "stdin", ours
-
-
-def _spooled(file: BinaryIO, label: str, *, close: bool = False) -> tuple[BinaryIO, bool]:
-    """A seekable copy of a stream (an mp4 may keep its index at the end), deleted when closed; and True."""
-    import shutil
-    import tempfile
-
-    spool = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115 (the reader closes it)
-    try:
-        shutil.copyfileobj(file, spool)
-        spool.seek(0)
-    except BaseException as error:
-        spool.close()
-        if isinstance(error, TypeError):
-            raise InputError(f"{label}: expected bytes, got text; open it with 'rb'.") from error
-        if isinstance(error, OSError):
-            folder = tempfile.gettempdir()
-            raise MediaError(f"{label}: cannot copy the stream to {folder} ({error}): set TMPDIR.") from error
-        raise
-    finally:
-        if close:
-            file.close()
-    return cast(BinaryIO, spool), True
-
-
-def _open_path(path: str) -> BinaryIO:
-    """Open a local file for reading, or say why not and what to do about it."""
-    if not path:
-        raise InputError("expected a path, got an empty one.")
-    try:
-        return open(path, "rb")
-    except (FileNotFoundError, NotADirectoryError) as error:
-        scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", path)
-        if scheme:
-            raise InputError(
-                f"{path}: {scheme[1]} addresses are not opened, only local files. Download it first "
-                "(curl -LO, yt-dlp) and give the file."
-            ) from error
-        raise MediaError(_missing(path)) from error
-    except IsADirectoryError as error:
-        raise MediaError(f"{path}: expected a file, got a folder. Give the files in it, one by one.") from error
-    except PermissionError as error:
-        if Path(path).is_dir():  # what Windows says of a folder
-            raise MediaError(f"{path}: expected a file, got a folder. Give the files in it, one by one.") from error
-        raise MediaError(f"{path}: no permission to read it. Change its mode (chmod u+r) or owner.") from error
-    except (OSError, ValueError) as error:  # a name too long, a NUL in it, a dead network drive
-        raise MediaError(f"{path!r}: cannot be opened: {error}.") from error
-
-
-def _missing(path: str) -> str:
-    """The message for a file that is not there: what the folder has instead."""
-    folder = Path(path).parent
-    if not folder.is_dir():
-        return f"{path}: no such file: the folder {str(folder)!r} does not exist. Check the path."
-    try:
-        names = [entry.name for entry in itertools.islice(folder.iterdir(), 2000)]
-    except OSError:
-        names = []
-    hint = nearest(Path(path).name, names) or f" Check the name, or look into {str(folder.absolute())!r}."
-    return f"{path}: no such file.{hint}"
-
-
 # --------------------------------------------------------------------------------------- opening with FFmpeg
 
 
-def _open_container(media: _File, label: str) -> tuple[InputContainer, AudioStream]:
+def _open_container(media: File, label: str) -> tuple[InputContainer, AudioStream]:
     """The container and the audio stream to read, or a MediaError that says what the file is instead."""
     import av
 
@@ -468,7 +334,7 @@ def _reason(error: BaseException) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
-def _unreadable(media: _File) -> str:
+def _unreadable(media: File) -> str:
     """Why FFmpeg opens no container here, from the first bytes: cut-off mp4, text, or something else."""
     if media.head[4:8] == b"ftyp":
         try:
@@ -489,7 +355,7 @@ def _unreadable(media: _File) -> str:
     return f"expected sound or video ({KINDS}), got something else or a damaged file: play it, or convert it."
 
 
-def _boxes(media: _File) -> list[bytes]:
+def _boxes(media: File) -> list[bytes]:
     """The types of an mp4's top-level boxes, at most 1000."""
     types: list[bytes] = []
     at = 0
@@ -714,7 +580,7 @@ def _decoded(
         )
 
 
-def _expected_s(container: InputContainer, stream: AudioStream, media: _File) -> float | None:
+def _expected_s(container: InputContainer, stream: AudioStream, media: File) -> float | None:
     """How long the sound should be, where the header knows: to tell a file that was cut off."""
     declared_s = _declared_s(container, stream)
     if container.format.name == "aac":  # no header at all: FFmpeg guesses from the first packets' bit rate

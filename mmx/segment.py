@@ -10,18 +10,17 @@ the start of the file; seconds appear only in the options and in what is given o
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from mmx.errors import InputError
+from mmx.window import SAMPLE_RATE_HZ, Gap, Piece, Window, last_least, quietest, to_samples
 
 if TYPE_CHECKING:
     from mmx.seq import Seq
     from mmx.state import State
 
-SAMPLE_RATE_HZ = 16_000
 FRAME = 512
 """Samples that one speech probability speaks for."""
 CHUNK = 128 * FRAME
@@ -42,117 +41,6 @@ class Vad(Protocol):
     def init_state(self, batch: int, capacity: int = 0) -> "State":
         """The state of a stream that has heard nothing."""
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """`duration_s` seconds of a window from `window_s` are those of the file from `file_s`."""
-
-    window_s: float
-    file_s: float
-    duration_s: float
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Window:
-    """Audio for one call of a recogniser.
-
-    Attributes:
-        samples: `(N,)` float32 at 16 kHz, never longer than the longest window allowed.
-        pieces: at least one, in time order, which together fill `samples`.
-        index: 0, 1, 2 ... in time order.
-        speech: where the detector heard speech, seconds from and to on the window's clock, in time order; None when
-            nobody listened.
-    """
-
-    samples: np.ndarray
-    pieces: tuple[Piece, ...]
-    index: int
-    speech: tuple[tuple[float, float], ...] | None = None
-
-    @property
-    def start_s(self) -> float:
-        """Where the window starts in the file."""
-        return self.pieces[0].file_s
-
-    @property
-    def end_s(self) -> float:
-        """Where the window ends in the file."""
-        return self.pieces[-1].file_s + self.pieces[-1].duration_s
-
-    @property
-    def duration_s(self) -> float:
-        """Seconds of `samples`; less than `end_s - start_s` when a long silence was cut out."""
-        return len(self.samples) / SAMPLE_RATE_HZ
-
-    @property
-    def speech_s(self) -> float:
-        """Seconds of the file that the window holds: speech, and the short silences within and around it."""
-        return sum(p.duration_s for p in self.pieces)
-
-    def spoken_s(self, start_s: float, end_s: float) -> float:
-        """Seconds of speech between two times of the window; all of it counts where nobody listened."""
-        heard = ((0.0, self.duration_s),) if self.speech is None else self.speech
-        return sum(max(0.0, min(end_s, b) - max(start_s, a)) for a, b in heard)
-
-    def within_speech(self, start_s: float, end_s: float, slack_s: float) -> tuple[float, float]:
-        """A span of the window's clock without the silence at its ends.
-
-        Args:
-            start_s: seconds since the start of the window.
-            end_s: the same.
-            slack_s: silence that may stay on each side of speech, for detectors are late at soft sounds.
-
-        Returns:
-            The part that lies in the stretch of speech which holds most of the span; the span itself where it holds
-            none.
-        """
-        held = [(min(end_s, b) - max(start_s, a), a, b) for a, b in self.speech or ()]
-        most, a, b = max(held, default=(0.0, 0.0, 0.0))
-        return (max(start_s, a - slack_s), min(end_s, b + slack_s)) if most > 0 else (start_s, end_s)
-
-    def file_time(self, window_s: float, side: Literal["start", "end"] = "start") -> float:
-        """The file's clock at a time of this window.
-
-        Args:
-            window_s: seconds since the start of the window; clamped to the window.
-            side: which edge of a word or segment this is. At a joint of two pieces an end belongs to the
-                earlier one and a start to the later one.
-
-        Returns:
-            Seconds since the start of the file. A time between two pieces goes to the nearer edge.
-        """
-        half = 0.5 / SAMPLE_RATE_HZ  # times are sums of floats: within half a sample is at the joint
-        for piece, following in pairwise(self.pieces):
-            joint_s = (piece.window_s + piece.duration_s + following.window_s) / 2
-            if window_s < joint_s - half or (side == "end" and window_s <= joint_s + half):
-                return _within(piece, window_s)
-        return _within(self.pieces[-1], window_s)
-
-    def file_span(self, start_s: float, end_s: float, slack_s: float) -> tuple[float, float]:
-        """The file's clock at both edges of something said in the window.
-
-        Recognisers place edges loosely, and at a joint that would stretch a word over the silence that was cut out.
-        So a piece that holds less than `slack_s` of the span does not count, if another one holds more.
-
-        Args:
-            start_s: seconds since the start of the window.
-            end_s: the same, not before `start_s`.
-            slack_s: infinity keeps only the piece that holds most of the span, which is right for a word.
-        """
-        held = [min(end_s, p.window_s + p.duration_s) - max(start_s, p.window_s) for p in self.pieces]
-        most = held.index(max(held))
-        kept = [p for i, p in enumerate(self.pieces) if i == most or held[i] > slack_s]
-        return _within(kept[0], start_s), max(_within(kept[0], start_s), _within(kept[-1], end_s))
-
-
-@dataclass(frozen=True, slots=True)
-class Gap:
-    """A stretch of the file that is in no window, and why."""
-
-    start_s: float
-    end_s: float
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,34 +128,20 @@ def _by_speech(chunks: Iterator[np.ndarray], vad: Vad, options: SegmentOptions) 
 
 def _fixed(chunks: Iterator[np.ndarray], options: SegmentOptions) -> Iterator[Window]:
     """Windows one after the other, each cut where it is quietest near its end."""
-    limit = _samples(options.max_window_s)
+    limit = to_samples(options.max_window_s)
     audio, start, index = _Audio(), 0, 0
     for chunk in chunks:
         audio.append(chunk)
         # Strictly longer: a rest that fits is one window, which only the end of the file can tell.
         while audio.end - start > limit:
-            search = min(_samples(5.0), limit // 2)
+            search = min(to_samples(5.0), limit // 2)
             tail = audio.get(start + limit - search, start + limit)
-            cut = start + limit - search + _quietest(tail)
+            cut = start + limit - search + quietest(tail)
             yield _window(index, [(start, cut)], [audio.get(start, cut)])
             audio.drop(cut)
             start, index = cut, index + 1
     if audio.end > start:
         yield _window(index, [(start, audio.end)], [audio.get(start, audio.end)])
-
-
-def _quietest(x: np.ndarray) -> int:
-    """The middle of the 0.1 s of least energy in `x`, the latest of equals; `x` is longer than 0.1 s."""
-    cell, cells = 160, 10  # 10 ms, 0.1 s
-    x = x[: len(x) // cell * cell].astype(np.float64)
-    energy = np.square(x - x.mean()).reshape(-1, cell).sum(1)
-    smoothed = np.convolve(energy, np.ones(cells), mode="valid")
-    return (_last_least(smoothed) + cells // 2) * cell
-
-
-def _last_least(x: np.ndarray) -> int:
-    """Index of the smallest value, the last of equals: the longer window for the same risk."""
-    return len(x) - 1 - int(np.argmin(x[::-1]))
 
 
 def _chunks(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -368,12 +242,12 @@ class _Spans:
 
     def __init__(self, options: SegmentOptions) -> None:
         self.threshold, self.neg_threshold = options.threshold, options.neg_threshold
-        self.min_speech, self.min_silence = _samples(options.min_speech_s), _samples(options.min_silence_s)
-        pad = _samples(options.pad_s) + MIN_GAP
+        self.min_speech, self.min_silence = to_samples(options.min_speech_s), to_samples(options.min_silence_s)
+        pad = to_samples(options.pad_s) + MIN_GAP
         # The most speech in one window: after a pad (or, of a span that was cut, after none), and before one.
         self.most = {
-            False: _samples(options.max_window_s) - 2 * pad,
-            True: _samples(options.max_window_s) - pad,
+            False: to_samples(options.max_window_s) - 2 * pad,
+            True: to_samples(options.max_window_s) - pad,
         }
         self.at = 0
         self.start: int | None = None
@@ -423,7 +297,7 @@ class _Spans:
         smoothed = np.convolve(padded, np.full(5, 0.2), mode="valid").round(6)
         middles = (first + np.arange(len(smoothed))) * FRAME + FRAME // 2
         allowed = np.flatnonzero((middles >= self.start + most // 2) & (middles <= self.start + most))
-        best = int(allowed[_last_least(smoothed[allowed])])
+        best = int(allowed[last_least(smoothed[allowed])])
         span = _Span(self.start, int(middles[best]), True, self.joined)
         self.start, self.joined, self.heard = span.end, True, self.heard[best:]
         return span
@@ -438,9 +312,9 @@ class _Packer:
 
     def __init__(self, audio: "_Audio", options: SegmentOptions) -> None:
         self.audio = audio
-        self.limit, self.pad = _samples(options.max_window_s), _samples(options.pad_s)
+        self.limit, self.pad = to_samples(options.max_window_s), to_samples(options.pad_s)
         # A silence that two pads nearly fill cannot be cut out.
-        self.keep = max(_samples(options.max_gap_s), 2 * self.pad + MIN_GAP)
+        self.keep = max(to_samples(options.max_gap_s), 2 * self.pad + MIN_GAP)
         self.too_short = f"speech shorter than {options.min_speech_s:g} s"
         self.index = 0
         self.edge = 0
@@ -577,45 +451,3 @@ def _window(
 
 def _gap(start: int, end: int, reason: str) -> Gap:
     return Gap(start / SAMPLE_RATE_HZ, end / SAMPLE_RATE_HZ, reason)
-
-
-def _within(piece: Piece, window_s: float) -> float:
-    return piece.file_s + min(max(window_s - piece.window_s, 0.0), piece.duration_s)
-
-
-def _samples(seconds: float) -> int:
-    """Whole samples that fit in `seconds`."""
-    return int(seconds * SAMPLE_RATE_HZ + 1e-6)
-
-
-def halves(window: Window) -> tuple[Window, Window]:
-    """The window cut in two where it hurts least: at a joint near the middle, else at its quietest point there."""
-    low, high = window.duration_s / 4, window.duration_s * 3 / 4
-    joints = [p.window_s for p in window.pieces[1:] if low <= p.window_s <= high]
-    if joints:
-        at_s = min(joints, key=lambda t: abs(t - window.duration_s / 2))
-    else:
-        first = _samples(low)
-        at_s = (first + _quietest(window.samples[first : _samples(high)])) / SAMPLE_RATE_HZ
-    return cut(window, 0.0, at_s), cut(window, at_s, window.duration_s)
-
-
-def cut(window: Window, start_s: float, end_s: float) -> Window:
-    """The part of a window between two times on the window's clock, as a window that knows its place in the file."""
-    a = max(0, round(start_s * SAMPLE_RATE_HZ))
-    b = min(len(window.samples), round(end_s * SAMPLE_RATE_HZ))
-    pieces = []
-    for p in window.pieces:
-        first = max(a, round(p.window_s * SAMPLE_RATE_HZ))
-        last = min(b, round((p.window_s + p.duration_s) * SAMPLE_RATE_HZ))
-        if last > first:
-            shift = first / SAMPLE_RATE_HZ - p.window_s
-            pieces.append(Piece((first - a) / SAMPLE_RATE_HZ, p.file_s + shift, (last - first) / SAMPLE_RATE_HZ))
-    if not pieces:
-        raise ValueError(f"expected a stretch of audio inside the window, got {start_s:.2f} to {end_s:.2f} s")
-    speech = window.speech
-    if speech is not None:
-        start_s, end_s = a / SAMPLE_RATE_HZ, b / SAMPLE_RATE_HZ
-        inside = ((max(from_s, start_s), min(to_s, end_s)) for from_s, to_s in speech)
-        speech = tuple((from_s - start_s, to_s - start_s) for from_s, to_s in inside if from_s < to_s)
-    return Window(window.samples[a:b], tuple(pieces), window.index, speech)

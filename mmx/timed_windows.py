@@ -17,10 +17,10 @@ from mmx.errors import InputError
 from mmx.generate import Filter, Hypothesis, SearchOptions, Suppress, SuppressFirst, search
 from mmx.model import Model
 from mmx.result import Note, Segment
-from mmx.segment import Window, cut, halves
 from mmx.seq import Seq
 from mmx.state import State, select, subtree
 from mmx.text import LANGUAGES, find_language
+from mmx.window import Window, cut, halves
 from mmx.windows import RATE, Decoded, Job, Options, beside, on_clock, timed_words
 
 

@@ -16,7 +16,8 @@ from mmx.errors import InputError, MmxError
 from mmx.media import AudioReader, Source, open_audio
 from mmx.model import Model
 from mmx.result import Note, Transcript
-from mmx.segment import Gap, SegmentOptions, Window, split
+from mmx.segment import SegmentOptions, split
+from mmx.window import Gap, Window
 from mmx.windows import RATE, File, Job, Options, Windows
 
 if TYPE_CHECKING:

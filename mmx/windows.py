@@ -16,9 +16,9 @@ from mmx.errors import InputError, MmxError
 from mmx.languages import find_language
 from mmx.model import Model
 from mmx.result import Note, Segment, Spoken, Word
-from mmx.segment import Window
 from mmx.seq import Seq
 from mmx.state import State
+from mmx.window import Window
 
 RATE = 16_000
 Task = Literal["transcribe", "translate"]

@@ -744,7 +744,7 @@ def test_an_interrupt_that_ffmpeg_swallows_still_counts(mmx_cli: Cli, tmp_path: 
     from mmx import media
 
     said(tmp_path / "in" / "a.wav")
-    real = media._File.read
+    real = media.File.read
     calls: list[int] = []
 
     def read(self: Any, count: int) -> bytes:
@@ -753,7 +753,7 @@ def test_an_interrupt_that_ffmpeg_swallows_still_counts(mmx_cli: Cli, tmp_path: 
             signal.raise_signal(signal.SIGINT)
         return real(self, count)
 
-    monkeypatch.setattr(media._File, "read", read)
+    monkeypatch.setattr(media.File, "read", read)
     ran = mmx_cli("transcribe", tmp_path / "in", "--output-dir", tmp_path / "out")
     ran.refuses("interrupted: 0 of 1", code=130)
     assert len(calls) >= 3 and names(tmp_path / "out") == []

@@ -22,7 +22,7 @@ import soxr
 import torch
 from av.stream import Disposition
 
-from mmx import media
+from mmx import media, media_file
 from mmx.errors import InputError, MediaError, MmxWarning
 from mmx.media import open_audio, read_audio
 
@@ -392,7 +392,7 @@ def test_stdin_from_a_pipe(monkeypatch: pytest.MonkeyPatch, codec: str, containe
     data = encoded(codec, container, **more)
     pipe = types.SimpleNamespace(buffer=Pipe(data), isatty=lambda: False)
     monkeypatch.setattr(sys, "stdin", pipe)
-    monkeypatch.setattr(media, "SPOOL_BYTES", 10_000)  # so that most of them go through a temporary file
+    monkeypatch.setattr(media_file, "SPOOL_BYTES", 10_000)  # so that most of them go through a temporary file
     with open_audio("-") as reader:
         assert reader.name == "stdin"
         samples = np.concatenate(list(reader))

@@ -14,9 +14,9 @@ from mmx import align
 from mmx.bench import word_error_rate
 from mmx.errors import InputError
 from mmx.generate import Hypothesis
-from mmx.segment import Piece, Window
 from mmx.timed_windows import Decoder, _Attempt, _Outcome, _Piece
 from mmx.transcribe import Options, fit, transcribe
+from mmx.window import Piece, Window
 from mmx.windows import File, Job
 
 ROOT = Path(__file__).parents[1]

@@ -1,0 +1,143 @@
+"""What FFmpeg is handed: an open, seekable binary file, whatever the source was.
+
+The file is opened in Python, so that a name is only a name and never an address.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import os
+import re
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from mmx.errors import InputError, MediaError, nearest
+
+SPOOL_BYTES = 64 * 2**20
+"""A stream that cannot seek is copied to memory up to here, and to a temporary file beyond."""
+
+
+class File:
+    """What FFmpeg reads from: an open binary file, checked at each read; 0 is where it stood when given."""
+
+    def __init__(self, file: BinaryIO, label: str) -> None:
+        self._file, self._label = file, label
+        self._start = file.tell()
+        # Some formats are told apart only by a name's ending. No more of the name than that reaches FFmpeg.
+        ending = Path(label).suffix
+        self.name = "media" + (ending if re.fullmatch(r"\.[A-Za-z0-9]{1,8}", ending) else "")
+        self.size = file.seek(0, os.SEEK_END) - self._start
+        self.head = b""
+        if self.size > 0:
+            self.seek(0)
+            self.head = self.read(4096)
+        self.seek(0)
+
+    def read(self, count: int) -> bytes:
+        data = self._file.read(count)
+        if not isinstance(data, bytes | bytearray):
+            raise InputError(f"{self._label}: read() gave {type(data).__name__}, expected bytes; open it with 'rb'.")
+        if len(data) > count:  # PyAV would copy past the end of its buffer
+            raise InputError(f"{self._label}: read({count}) gave {len(data)} bytes, expected at most {count}.")
+        return bytes(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._file.seek(offset + (self._start if whence == os.SEEK_SET else 0), whence)
+        return self.tell()
+
+    def tell(self) -> int:
+        return self._file.tell() - self._start
+
+
+def open_file(source: object) -> tuple[BinaryIO, str, str, bool]:
+    """A seekable file of `source`, what messages call it, its short name, whether closing it is up to us."""
+    if isinstance(source, bytes | bytearray | memoryview):
+        return io.BytesIO(source), "bytes", "bytes", True
+    if isinstance(source, str) and source == "-":
+        return _open_stdin()
+    if isinstance(source, str | os.PathLike):
+        path = os.fsdecode(source)
+        file = _open_path(path)
+        file, ours = (file, True) if file.seekable() else _spooled(file, path, close=True)
+        return file, path, Path(path).name, ours
+    if not hasattr(source, "read"):
+        kind = type(source).__name__
+        raise InputError(f"expected a path, '-', an open binary file, bytes, an array or a tensor, got {kind}.")
+    file = cast(BinaryIO, source)
+    if isinstance(file, io.TextIOBase):
+        raise InputError("expected a binary file, got one opened in text mode: open it with 'rb'.")
+    given = getattr(file, "name", None)
+    label = given if isinstance(given, str) and given else "file object"
+    seekable = hasattr(file, "seek") and (not hasattr(file, "seekable") or file.seekable())
+    file, ours = (file, False) if seekable else _spooled(file, label)
+    return file, label, Path(label).name, ours
+
+
+def _open_stdin() -> tuple[BinaryIO, str, str, bool]:
+    """As `open_file`, of stdin."""
+    if sys.stdin is None or sys.stdin.isatty():
+        raise InputError("expected media on stdin, and nothing is piped in: try `cat talk.mp3 | mmx ... -`.")
+    file = sys.stdin.buffer
+    file, ours = (file, False) if file.seekable() else _spooled(file, "stdin")
+    return file, "stdin", "stdin", ours
+
+
+def _spooled(file: BinaryIO, label: str, *, close: bool = False) -> tuple[BinaryIO, bool]:
+    """A seekable copy of a stream (an mp4 may keep its index at the end), deleted when closed; and True."""
+    spool = tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES)  # noqa: SIM115 (the reader closes it)
+    try:
+        shutil.copyfileobj(file, spool)
+        spool.seek(0)
+    except BaseException as error:
+        spool.close()
+        if isinstance(error, TypeError):
+            raise InputError(f"{label}: expected bytes, got text; open it with 'rb'.") from error
+        if isinstance(error, OSError):
+            folder = tempfile.gettempdir()
+            raise MediaError(f"{label}: cannot copy the stream to {folder} ({error}): set TMPDIR.") from error
+        raise
+    finally:
+        if close:
+            file.close()
+    return cast(BinaryIO, spool), True
+
+
+def _open_path(path: str) -> BinaryIO:
+    """Open a local file for reading, or say why not and what to do about it."""
+    if not path:
+        raise InputError("expected a path, got an empty one.")
+    try:
+        return open(path, "rb")
+    except (FileNotFoundError, NotADirectoryError) as error:
+        scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", path)
+        if scheme:
+            raise InputError(
+                f"{path}: {scheme[1]} addresses are not opened, only local files. Download it first "
+                "(curl -LO, yt-dlp) and give the file."
+            ) from error
+        raise MediaError(_missing(path)) from error
+    except IsADirectoryError as error:
+        raise MediaError(f"{path}: expected a file, got a folder. Give the files in it, one by one.") from error
+    except PermissionError as error:
+        if Path(path).is_dir():  # what Windows says of a folder
+            raise MediaError(f"{path}: expected a file, got a folder. Give the files in it, one by one.") from error
+        raise MediaError(f"{path}: no permission to read it. Change its mode (chmod u+r) or owner.") from error
+    except (OSError, ValueError) as error:  # a name too long, a NUL in it, a dead network drive
+        raise MediaError(f"{path!r}: cannot be opened: {error}.") from error
+
+
+def _missing(path: str) -> str:
+    """The message for a file that is not there: what the folder has instead."""
+    folder = Path(path).parent
+    if not folder.is_dir():
+        return f"{path}: no such file: the folder {str(folder)!r} does not exist. Check the path."
+    try:
+        names = [entry.name for entry in itertools.islice(folder.iterdir(), 2000)]
+    except OSError:
+        names = []
+    hint = nearest(Path(path).name, names) or f" Check the name, or look into {str(folder.absolute())!r}."
+    return f"{path}: no such file.{hint}"
