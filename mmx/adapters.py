@@ -7,8 +7,9 @@
 | `qformer` | each of `queries`, of a window or of the whole (Li et al. 2023, arXiv 2301.12597) | no |
 | `cif` | each unit of weight that the frames add up to (Dong & Xu 2020, arXiv 1905.11235) | yes |
 
-Each is a `Block`. One that has something to learn from the length of the text, as CIF has, also has `teach`; see
-`taught_memory`.
+Each is a `Block`. One that learns from the length of the text, as CIF does, has two methods more: `teach(seq,
+target_lengths)`, to be called in place of `forward` in training, and `loss(seq, target_lengths)`, to be added to the
+loss of the text.
 
 Letters: B rows, T frames, M memory frames, N frames that wait, D width, Q queries, W windows, K fired vectors.
 """
@@ -24,7 +25,6 @@ from torch import Tensor, nn
 
 from mmx.block import Attention, FeedForward, sinusoids
 from mmx.errors import InputError, nearest
-from mmx.model import Model
 from mmx.seq import Seq, after, concat
 from mmx.state import State, subtree, tensor
 
@@ -329,25 +329,25 @@ class CIF(nn.Module):
         seq = _normalized(seq, self.ln)
         return self._fired(seq, self._weights(seq, subtree(state, "context")), state)
 
-    def teach(self, seq: Seq, target_lengths: Tensor) -> tuple[Seq, Tensor]:
-        """As `forward` in training: as many vectors as the text has tokens, and what is to be minimized beside.
+    def teach(self, seq: Seq, target_lengths: Tensor) -> Seq:
+        """As `forward`, in training: as many vectors as the text has tokens, `(B, max(target_lengths), D)`.
 
         Args:
             seq: `(B, T, D)`.
             target_lengths: `(B,)` int64, tokens of each row's text.
-
-        Returns:
-            `(B, max(target_lengths), D)`, and the quantity loss of each row `(B,)`: by how many tokens the weights
-            miss the length (section 3.2).
         """
         seq, state = _normalized(seq, self.ln), self.init_state(len(seq.x))
-        alpha_BT = self._weights(seq, subtree(state, "context"))
-        fired = self._fired(seq, scaled_weights(alpha_BT, target_lengths), state)
-        # Rounding may lose or add an empty vector at the end.
-        width = int(target_lengths.max())
+        alpha_BT = scaled_weights(self._weights(seq, subtree(state, "context")), target_lengths)
+        fired, width = self._fired(seq, alpha_BT, state), int(target_lengths.max())
+        # Rounding may add an empty vector at the end, or leave the last one unfired.
         x_BKD = F.pad(fired.x, (0, 0, 0, max(0, width - fired.x.shape[1])))[:, :width]
-        loss_B = (alpha_BT.sum(1) - target_lengths).abs()
-        return fired._replace(x=x_BKD, lengths=target_lengths), loss_B
+        return fired._replace(x=x_BKD, lengths=target_lengths)
+
+    def loss(self, seq: Seq, target_lengths: Tensor) -> Tensor:
+        """The quantity loss (section 3.2): by how many tokens the weights miss the length, a mean over rows."""
+        seq = _normalized(seq, self.ln)
+        context = subtree(self.init_state(len(seq.x)), "context")
+        return (self._weights(seq, context).sum(1) - target_lengths).abs().mean()
 
     def _weights(self, seq: Seq, context: State) -> Tensor:
         """`(B, T)`; 0 for padding."""
@@ -390,26 +390,22 @@ class Chain(nn.Module):
             seq = part(seq, None if state is None else subtree(state, name))
         return seq
 
-    def teach(self, seq: Seq, target_lengths: Tensor) -> tuple[Seq, Tensor]:
+    def teach(self, seq: Seq, target_lengths: Tensor) -> Seq:
         """See `CIF.teach`."""
         return teach(self.new, self.own(seq), target_lengths)
 
+    def loss(self, seq: Seq, target_lengths: Tensor) -> Tensor:
+        """See `CIF.loss`; 0 where the new adapter has none."""
+        if not hasattr(self.new, "loss"):
+            return torch.zeros((), device=seq.x.device)
+        return self.new.loss(self.own(seq), target_lengths)  # type: ignore[operator]
 
-def teach(adapter: nn.Module, seq: Seq, target_lengths: Tensor) -> tuple[Seq, Tensor]:
-    """What an adapter gives in training, and its own loss of each row `(B,)`: 0 for those that have none."""
+
+def teach(adapter: nn.Module, seq: Seq, target_lengths: Tensor) -> Seq:
+    """What an adapter gives in training, to those that make use of the lengths of the texts `(B,)`."""
     if hasattr(adapter, "teach"):
         return adapter.teach(seq, target_lengths)  # type: ignore[operator]
-    return adapter(seq), torch.zeros(len(seq.x), device=seq.x.device)
-
-
-def taught_memory(model: Model, modality: str, seq: Seq, target_lengths: Tensor) -> tuple[Seq, Tensor]:
-    """`model.memory({modality: seq})` in training: the memory, and the adapter's own loss of each row `(B,)`."""
-    for stage in (model.front, model.encoders):
-        if modality in stage:
-            seq = stage[modality](seq)
-    if modality not in model.adapters:
-        return seq, torch.zeros(len(seq.x), device=seq.x.device)
-    return teach(model.adapters[modality], seq, target_lengths)
+    return adapter(seq)
 
 
 KINDS: Mapping[str, type[nn.Module]] = {"linear": Linear, "conv": Conv, "qformer": QFormer, "cif": CIF}
