@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import importlib
+import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -67,7 +68,7 @@ def compose(
     out = None if out is None else Path(out).expanduser()
     if out is not None and out.exists():
         raise InputError(f"expected a new folder, got {out}, which exists: choose another name or remove it")
-    target = api.resolve_device(device)
+    target, stage = api.resolve_device(device), as_stage(stage)
     heard, writes = _opened(encoder), _opened(decoder)
     if out is not None and writes.copy_tokenizer is None:
         raise InputError(
@@ -91,16 +92,22 @@ def compose(
     return model.to(target)
 
 
+def as_stage(name: str) -> Stage:
+    """The stage of this name. Raises `InputError` for an unknown one."""
+    known: tuple[Stage, ...] = get_args(Stage)
+    for stage in known:
+        if stage == name:
+            return stage
+    raise InputError(f"expected a stage among {', '.join(known)}, got {name!r}.{nearest(name, list(known))}")
+
+
 def frozen_patterns(model: Model, stage: Stage) -> tuple[str, ...]:
     """What `mmx.optim.freeze` and `TrainOptions.freeze` take to train only a stage's parameters of a composed model.
 
     Raises:
         InputError: an unknown stage, or a decoder without attention to the memory where that is to be trained.
     """
-    if stage not in get_args(Stage):
-        known = get_args(Stage)
-        raise InputError(f"expected a stage among {', '.join(known)}, got {stage!r}.{nearest(stage, list(known))}")
-    if stage == "all":
+    if as_stage(stage) == "all":
         return ()
     new = [f"adapters.{n}.{'new.' if isinstance(a, Chain) else ''}" for n, a in model.adapters.items()]
     names = [name for name, _ in model.named_parameters()]
@@ -235,3 +242,8 @@ def describe(model: Model) -> str:
         total, trained = sum(n for n, _ in sizes), sum(n for n, on in sizes if on)
         lines.append(f"{part:<8} {kind:<24} {total:>13,} parameters, {trained:>13,} trained")
     return "\n".join(lines)
+
+
+def recipe(model: Model, folder: Path, stage: Stage) -> str:
+    """The lines of a training recipe (see `mmx.train.TrainOptions`) for a stage."""
+    return f"init = {json.dumps(str(folder))}\nfreeze = {json.dumps(frozen_patterns(model, stage))}"
