@@ -72,7 +72,7 @@ class Linear(nn.Module):
 
     def __init__(self, width_in: int, width_out: int, stride: int = 4):
         super().__init__()
-        self.stride = _at_least(1, stride=stride)
+        self.stride, self.width = _at_least(1, stride=stride), width_out
         self.ln = nn.LayerNorm(width_in)
         self.project = nn.Linear(stride * width_in, width_out)
 
@@ -133,7 +133,7 @@ class Conv(nn.Module):
     def __init__(self, width_in: int, width_out: int, layers: int = 2, kernel: int = 5, stride: int = 2):
         super().__init__()
         _at_least(1, layers=layers, kernel=kernel, stride=stride)
-        self.stride = stride**layers
+        self.stride, self.width = stride**layers, width_out
         widths = [width_in, *[width_out] * layers]
         self.layers = nn.ModuleList(ConvLayer(widths[i], widths[i + 1], kernel, stride) for i in range(layers))
         self.project = nn.Linear(width_out, width_out)
@@ -194,7 +194,7 @@ class QFormer(nn.Module):
         _at_least(0, window=window)
         if width_out % heads or width_out % 2:
             raise InputError(f"expected an even width that {heads} heads divide, got {width_out}: choose other heads")
-        self.queries, self.window = queries, window
+        self.queries, self.window, self.width = queries, window, width_out
         self.stride = window // queries if window and window % queries == 0 else None
         self.ln, self.frames = nn.LayerNorm(width_in), nn.Linear(width_in, width_out)
         self.query = nn.Parameter(0.02 * torch.randn(queries, width_out))
@@ -309,7 +309,7 @@ class CIF(nn.Module):
         _at_least(1, kernel=kernel)
         if not 0 < weight < 1:
             raise InputError(f"expected a weight between 0 and 1, got {weight}")
-        self.kernel = kernel
+        self.kernel, self.width = kernel, width_out
         self.ln = nn.LayerNorm(width_in)
         self.context = nn.Conv1d(width_in, width_in, kernel)
         self.weigh = nn.Linear(width_in, 1)
@@ -375,7 +375,7 @@ class Chain(nn.Module):
 
     def __init__(self, own: nn.Module, new: nn.Module):
         super().__init__()
-        self.own, self.new = own, new
+        self.own, self.new, self.width = own, new, new.width
         strides = own.stride, new.stride
         self.stride = None if None in strides else math.prod(strides)  # type: ignore[arg-type]
         self.lookahead = own.lookahead + (own.stride or 1) * new.lookahead  # type: ignore[operator]

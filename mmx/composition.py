@@ -83,7 +83,11 @@ def compose(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = composed.compose(config, heard.model, writes.model)
-    model = copy.deepcopy(model).float().eval()  # training it must not change the models that it came from
+    for name, part in list(model.named_children()):
+        # Training must not change the models that the parts came from; and what two parts of one model shared (an
+        # embedding), each has for itself here.
+        setattr(model, name, copy.deepcopy(part))
+    model.float().eval()
     _require_whole(model, config)
     model.tokenizer, model.card = writes.tokenizer, _card(model, config, heard.card, writes.card, out)
     freeze(model, frozen_patterns(model, stage))

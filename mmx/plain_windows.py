@@ -77,7 +77,15 @@ class Decoder:
         found = self._search(jobs, memory, shared, out)
         rows = [list(h.tokens) for h in found]
         prompts = [self.prompt] * len(rows)
-        words = timed_words(self.model, jobs, prompts, rows, memory, shared, lambda _, text: self.tok.split_words(text))
+        if memory.rate is None or not hasattr(self.model.decoder, "cross_weights"):
+            words = [
+                spread(job.window.duration_s, self.tok.split_words(h.tokens), h)
+                for job, h in zip(jobs, found, strict=True)
+            ]
+        else:
+            words = timed_words(
+                self.model, jobs, prompts, rows, memory, shared, lambda _, text: self.tok.split_words(text)
+            )
         for job, h, timed, one in zip(jobs, found, words, out, strict=True):
             if self.options.language and not job.file.language:
                 job.file.language = find_language(self.options.language).tag
@@ -151,3 +159,17 @@ class Decoder:
             samples = said.x[i, : int(said.lengths[i])].float().cpu().numpy()
             if len(samples) and rows[i]:
                 one.spoken.append(Spoken(job.window.start_s, samples))
+
+
+def spread(duration_s: float, words: Sequence[tuple[str, Sequence[int]]], h: Hypothesis) -> list[align.TimedWord]:
+    """Words one after the other over a window, each as long as it has tokens: where nothing tells when they were said.
+
+    Without attention to the memory (a language model) or a clock in it (CIF) there is nothing to align.
+    """
+    step_s = duration_s / max(1, sum(len(tokens) for _, tokens in words))
+    out, at = [], 0
+    for text, tokens in words:
+        span_s = (at * step_s, (at + len(tokens)) * step_s)
+        out.append(align.TimedWord(text, tuple(tokens), *span_s, math.exp(h.avg_log_prob)))
+        at += len(tokens)
+    return out

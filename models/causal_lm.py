@@ -68,6 +68,16 @@ class CausalLM(nn.Module):
         self._placed = "position_ids" in signature(lm.forward).parameters
         self.head = nn.Identity()
 
+    def _apply(self, fn: Any, recurse: bool = True) -> "CausalLM":
+        """Casts and moves; buffers keep their precision: rotary frequencies in half of it lose their place."""
+        before = {name: buffer for name, buffer in self.named_buffers() if buffer.is_floating_point()}
+        super()._apply(fn, recurse)
+        for name, old in before.items():
+            owner, _, leaf = name.rpartition(".")
+            module = self.get_submodule(owner)
+            setattr(module, leaf, old.to(getattr(module, leaf).device))
+        return self
+
     @property
     def token(self) -> nn.Embedding:
         """The embedding of tokens, whose width the memory must have."""
@@ -345,6 +355,25 @@ class Tokenizer:
     def prompt(self, language: str) -> list[int]:
         """What the decoder starts from, after the memory, to write `language`."""
         return self.encode(self.instruction.format(language=language))
+
+    def split_words(self, ids: Iterable[int]) -> list[tuple[str, list[int]]]:
+        """Group ids into words: each word's text, with its leading space, and its ids; together they are the input."""
+        words: list[tuple[str, list[int]]] = []
+        used: list[int] = []
+        waiting: list[int] = []
+        written = ""
+        for i in ids:
+            waiting.append(i)
+            text = self.decode([*used, *waiting])
+            if text.endswith("\ufffd"):
+                continue  # a letter of several tokens
+            new, written = text[len(written) :], text
+            if not words or new[:1].isspace():
+                words.append((new, waiting))
+            else:
+                words[-1] = (words[-1][0] + new, [*words[-1][1], *waiting])
+            used, waiting = [*used, *waiting], []
+        return [*words, ("", waiting)] if waiting else words
 
     @cached_property
     def control_ids(self) -> list[int]:

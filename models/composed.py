@@ -109,7 +109,7 @@ class WindowEncoder(nn.Module):
     def __init__(self, encoder: nn.Module, window_s: float):
         super().__init__()
         self.encoder, self.window_s = encoder, window_s
-        self.ctx, self.stride = encoder.ctx, encoder.stride
+        self.ctx, self.stride, self.width = encoder.ctx, encoder.stride, width_of(encoder)
 
     def init_state(self, batch: int, capacity: int = 0) -> State:
         """Nothing is remembered."""
@@ -135,11 +135,11 @@ def compose(config: Config, encoder: Model, decoder: Model) -> Model:
     _require_parts(config, encoder, decoder)
     name = config.modality
     heard, front = encoder.encoders[name], {k: v for k, v in encoder.front.items() if k == name}
-    adapter = adapters.build(
-        config.adapter.kind, config.adapter.numbers, width_of(heard), decoder.decoder.token.embedding_dim
-    )
-    if name in encoder.adapters:
-        adapter = adapters.Chain(encoder.adapters[name], adapter)
+    own = encoder.adapters[name] if name in encoder.adapters else None
+    width = getattr(own, "width", width_of(heard))  # one that says nothing keeps the encoder's
+    adapter = adapters.build(config.adapter.kind, config.adapter.numbers, width, decoder.decoder.token.embedding_dim)
+    if own is not None:
+        adapter = adapters.Chain(own, adapter)
     if front and hasattr(heard, "ctx"):
         samples = heard.ctx * heard.stride * front[name].stride  # type: ignore[operator]
         front[name], heard = PaddedFront(front[name], samples), WindowEncoder(heard, samples / RATE)
