@@ -135,7 +135,7 @@ def compose(config: Config, encoder: Model, decoder: Model) -> Model:
     _require_parts(config, encoder, decoder)
     name = config.modality
     heard, front = encoder.encoders[name], {k: v for k, v in encoder.front.items() if k == name}
-    own = encoder.adapters[name] if name in encoder.adapters else None
+    own = dict(encoder.adapters.items()).get(name)
     width = getattr(own, "width", width_of(heard))  # one that says nothing keeps the encoder's
     adapter = adapters.build(config.adapter.kind, config.adapter.numbers, width, decoder.decoder.token.embedding_dim)
     if own is not None:
