@@ -187,7 +187,10 @@ class CausalLM(nn.Module):
         empty_B = width - slots.lengths
         if not width:
             return {"layers": {}, "empty": empty_B}
-        out = self.lm(inputs_embeds=slots.x[:, :width], use_cache=True)
+        # A cache of the model's own choice may drop what a window has passed, which right padding would put amiss.
+        out = self.lm(
+            inputs_embeds=slots.x[:, :width], past_key_values=_cache({}, {}, empty_B, empty_B), use_cache=True
+        )
         index_BM = torch.arange(width, device=empty_B.device) - empty_B[:, None]
         layers: State = {}
         for i, (k, v) in enumerate(_pairs(out.past_key_values)):
