@@ -27,11 +27,11 @@ from mmx.seq import Seq, pad
 from mmx.train_tokenizer import train_tokenizer
 
 WHISPER = whisper.Config(
-    n_mels=8, audio_ctx=50, audio_width=16, audio_heads=2, audio_layers=1, vocab=60, text_ctx=32, text_width=20,
+    n_mels=8, audio_ctx=100, audio_width=16, audio_heads=2, audio_layers=1, vocab=60, text_ctx=32, text_width=20,
     text_heads=2, text_layers=2,
 )  # fmt: skip
 BERT = w2v_bert.Config(width=16, heads=2, layers=1, hidden=24, features=12, kernel=5, left=4, right=2, adaptor_layers=1)
-NLLB = nllb.Config(vocab=290, ctx=64, width=24, heads=(2, 2), layers=(1, 2), hidden=(32, 32))
+NLLB = nllb.Config(vocab=275, ctx=64, width=24, heads=(2, 2), layers=(1, 2), hidden=(32, 32))
 FAMILIES: dict[str, tuple[Any, Any]] = {
     "whisper": (whisper, WHISPER),
     "w2v_bert": (w2v_bert, BERT),
@@ -136,10 +136,10 @@ def test_whisper_hears_its_whole_window_and_the_memory_is_of_the_sound(models: d
     """Whisper's encoder was trained on windows filled up with silence: it is shown one, and silence is left out."""
     model = compose(models["whisper"], models["nllb"], adapter="linear", numbers={"stride": 1})
     speech, (front, encoder) = waves(), models["whisper"].stages("speech")
-    whole = torch.zeros(2, 50 * 2 * 160)
+    whole = torch.zeros(2, 100 * 2 * 160)
     whole[:, :9000] = speech.masked
     with torch.no_grad():
-        encoded = encoder(front(Seq(whole, torch.tensor([16_000] * 2), 16_000.0)))
+        encoded = encoder(front(Seq(whole, torch.tensor([32_000] * 2), 16_000.0)))
         lengths = [math.ceil(n / 320) for n in (9000, 5000)]
         want = model.adapters["speech"](encoded._replace(lengths=torch.tensor(lengths)))
         got = model.memory({"speech": speech})
@@ -256,6 +256,7 @@ def test_a_folder_transcribes(folders: dict[str, Path], tmp_path: Path) -> None:
         waves((16_000,)).x[0].numpy(), language="en", vad=False, beam_size=2, max_tokens=4
     )
     assert got.duration_s == pytest.approx(1.0)
+    assert all(0 <= s.start_s <= s.end_s <= 1 for s in got.segments)
 
 
 # -------------------- language models
@@ -335,8 +336,12 @@ def test_what_cannot_be_composed_is_said(folders: dict[str, Path], tmp_path: Pat
         compose(hears, writes, out=tmp_path / "new")
     with pytest.raises(ModelNotFoundError, match="nllb-200-distilled-600m"):
         compose(hears, "nllb-200-distiled-600m")
+    mute = Model(front={}, encoders={}, decoder=writes.decoder)
+    with pytest.raises(InputError, match="without a card"):
+        compose(mute, writes)
+    mute.card = writes.card
     with pytest.raises(InputError, match="which only writes"):
-        compose(Model(front={}, encoders={}, decoder=writes.decoder), writes)
+        compose(mute, writes)
 
 
 def test_a_quantized_model_cannot_be_trained(models: dict[str, Model]) -> None:

@@ -38,11 +38,11 @@ FRAMES = (2, 6)
 class Size:
     """How large the experiment is; the defaults are those of the published table."""
 
-    width: int = 48
+    width: int = 32
     sound: int = 16
-    noise: float = 0.6
-    batch: int = 32
-    pretraining: int = 400
+    noise: float = 0.5
+    batch: int = 24
+    pretraining: int = 600
     updates: int = 400
     test: int = 200
     lr: float = 3e-3
