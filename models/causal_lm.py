@@ -344,8 +344,8 @@ class Tokenizer:
         self.raw, self.eot, self.n_vocab, self.instruction = raw, eot, n_vocab, instruction
 
     def language(self, text: str) -> str:
-        """The English name of a language; see `mmx.languages.find_language`. Whether the model knows it, it tells."""
-        return find_language(text).name
+        """The tag of a language; see `mmx.languages.find_language`. Whether the model knows it, its text tells."""
+        return find_language(text).tag
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, without what the tokenizer puts around one."""
@@ -357,7 +357,7 @@ class Tokenizer:
 
     def prompt(self, language: str) -> list[int]:
         """What the decoder starts from, after the memory, to write `language`."""
-        return self.encode(self.instruction.format(language=language))
+        return self.encode(self.instruction.format(language=find_language(language).name))
 
     def split_words(self, ids: Iterable[int]) -> list[tuple[str, list[int]]]:
         """Group ids into words: each word's text, with its leading space, and its ids; together they are the input."""

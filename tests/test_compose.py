@@ -291,7 +291,7 @@ def test_a_language_model_reads_speech_and_its_folder_loads(folders: dict[str, P
     assert tok.eot == 1
     assert {0, 2} <= set(tok.control_ids)
     assert 1 not in tok.control_ids
-    inputs, tokens = {"speech": waves()}, torch.tensor([tok.prompt("German")] * 2)
+    inputs, tokens = {"speech": waves()}, torch.tensor([tok.prompt("de")] * 2)
     with torch.no_grad():
         want = model(inputs, tokens)
         torch.testing.assert_close(again(inputs, tokens), want, rtol=0, atol=1e-6)
