@@ -72,7 +72,8 @@ class Linear(nn.Module):
 
     def __init__(self, width_in: int, width_out: int, stride: int = 4):
         super().__init__()
-        self.stride, self.width = _at_least(1, stride=stride), width_out
+        _at_least(1, stride=stride)
+        self.stride, self.width = stride, width_out
         self.ln = nn.LayerNorm(width_in)
         self.project = nn.Linear(stride * width_in, width_out)
 
@@ -241,14 +242,14 @@ class Fired(NamedTuple):
     """What `integrate` made of some frames.
 
     Attributes:
-        x: `(B, K, D)` fired vectors, zeros beyond each row's `count`.
-        count: `(B,)` int64.
+        x: `(B, K, D)` fired vectors, zeros beyond the lengths.
+        lengths: `(B,)` int64, vectors of each row.
         level: `(B,)` float64, the weight in [0, 1) that waits for the next frames.
         held: `(B, D)`, the weighted frames that wait with it.
     """
 
     x: Tensor
-    count: Tensor
+    lengths: Tensor
     level: Tensor
     held: Tensor
 
@@ -364,7 +365,7 @@ class CIF(nn.Module):
     def _fired(self, seq: Seq, alpha_BT: Tensor, state: State) -> Seq:
         fired = integrate(seq.x, alpha_BT, tensor(state, "level"), tensor(state, "held"), seq.final)
         state["level"], state["held"] = fired.level, fired.held
-        return Seq(self.project(fired.x), fired.count, None, seq.final)
+        return Seq(self.project(fired.x), fired.lengths, None, seq.final)
 
 
 # -------------------- by name
@@ -446,9 +447,8 @@ def _nothing(like_BND: Tensor, width: int) -> Tensor:
     return like_BND.new_zeros(len(like_BND), 0, width)
 
 
-def _at_least(least: int, **numbers: int) -> int:
-    """The last of the numbers; raises `InputError` for one that is too small."""
+def _at_least(least: int, **numbers: int) -> None:
+    """Raises `InputError` for a number that is too small."""
     for name, value in numbers.items():
         if value < least:
             raise InputError(f"expected {name} >= {least}, got {value}")
-    return value

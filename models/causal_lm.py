@@ -194,8 +194,8 @@ class CausalLM(nn.Module):
         index_BM = torch.arange(width, device=empty_B.device) - empty_B[:, None]
         layers: State = {}
         for i, (k, v) in enumerate(_pairs(out.past_key_values)):
-            ends = {n: take(t.transpose(1, 2), index_BM).transpose(1, 2) for n, t in (("k", k), ("v", v))}
-            layers[str(i)] = ends
+            ends = [take(t.transpose(1, 2), index_BM).transpose(1, 2) for t in (k, v)]
+            layers[str(i)] = {"k": ends[0], "v": ends[1]}
         return {"layers": layers, "empty": empty_B}
 
 

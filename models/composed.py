@@ -141,7 +141,7 @@ def compose(config: Config, encoder: Model, decoder: Model) -> Model:
     if own is not None:
         adapter = adapters.Chain(own, adapter)
     if front and hasattr(heard, "ctx"):
-        samples = heard.ctx * heard.stride * front[name].stride  # type: ignore[operator]
+        samples = int(heard.ctx * heard.stride * front[name].stride)  # type: ignore[operator]
         front[name], heard = PaddedFront(front[name], samples), WindowEncoder(heard, samples / RATE)
     return Model(front=front, encoders={name: heard}, adapters={name: adapter}, decoder=decoder.decoder)
 

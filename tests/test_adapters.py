@@ -125,7 +125,7 @@ def test_integration_without_a_loop_is_integration_by_the_frame(seed: int, final
     got = integrate(x_BTD, alpha_BT, torch.zeros(3).double(), torch.zeros(3, IN), final)
     for b in range(3):
         want = by_the_frame(x_BTD[b], alpha_BT[b], final)
-        assert int(got.count[b]) == len(want)
+        assert int(got.lengths[b]) == len(want)
         torch.testing.assert_close(got.x[b, : len(want)], torch.stack(want), rtol=0, atol=1e-5)
 
 
@@ -134,8 +134,10 @@ def test_no_weight_is_lost() -> None:
     alpha_BT = weights((4, 30), 1)
     got = integrate(torch.ones(4, 30, 1), alpha_BT, torch.zeros(4).double(), torch.zeros(4, 1), final=False)
     for b in range(4):
-        torch.testing.assert_close(got.x[b, : int(got.count[b]), 0], torch.ones(int(got.count[b])), rtol=0, atol=1e-5)
-    torch.testing.assert_close(got.count + got.level, alpha_BT.double().sum(1), rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            got.x[b, : int(got.lengths[b]), 0], torch.ones(int(got.lengths[b])), rtol=0, atol=1e-5
+        )
+    torch.testing.assert_close(got.lengths + got.level, alpha_BT.double().sum(1), rtol=0, atol=1e-5)
     torch.testing.assert_close(got.held[:, 0].double(), got.level, rtol=0, atol=1e-5)
 
 
@@ -144,8 +146,8 @@ def test_a_remainder_above_a_half_is_fired_at_the_end(total: float, count: int) 
     alpha_BT = torch.full((1, 10), total / 10)
     none = torch.zeros(1).double(), torch.zeros(1, 1)
     got = integrate(torch.ones(1, 10, 1), alpha_BT, *none, final=True)
-    assert int(got.count) == count
-    assert int(integrate(torch.ones(1, 10, 1), alpha_BT, *none, final=False).count) == int(total + 1e-6)
+    assert int(got.lengths) == count
+    assert int(integrate(torch.ones(1, 10, 1), alpha_BT, *none, final=False).lengths) == int(total + 1e-6)
 
 
 def test_in_training_there_are_as_many_vectors_as_tokens() -> None:

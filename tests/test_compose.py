@@ -202,7 +202,7 @@ def test_weights_are_kept_and_the_adapter_comes_from_the_seed(models: dict[str, 
 def test_a_stage_trains_what_it_says(models: dict[str, Model], encoder: str, stage: Any) -> None:
     model = compose(models[encoder], models["nllb"], stage=stage)
     chained = encoder == "w2v_bert"
-    wanted = {"adapter": ("adapters.speech.new." if chained else "adapters.",)}
+    wanted: dict[str, tuple[str, ...]] = {"adapter": ("adapters.speech.new." if chained else "adapters.",)}
     wanted["adapter+cross"] = (*wanted["adapter"], "cross")
     for name, p in model.named_parameters():
         expected = stage == "all" or name.startswith(wanted["adapter"])
