@@ -13,6 +13,7 @@ from mmx._version import __version__
 if TYPE_CHECKING:
     from mmx.api import load
     from mmx.card import Card, cards
+    from mmx.composition import compose
     from mmx.errors import MmxError
     from mmx.model import Model
     from mmx.result import Note, Segment, Transcript, Word
@@ -21,12 +22,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Card", "MmxError", "Model", "Note", "Options", "Segment", "Seq", "Transcript", "Word", "__version__", "cards",
-    "load",
+    "compose", "load",
 ]  # fmt: skip
 
 _HOME = {
-    "load": "api", "Card": "card", "cards": "card", "MmxError": "errors", "Model": "model", "Note": "result",
-    "Segment": "result", "Transcript": "result", "Word": "result", "Seq": "seq", "Options": "transcribe",
+    "load": "api", "Card": "card", "cards": "card", "compose": "composition", "MmxError": "errors", "Model": "model",
+    "Note": "result", "Segment": "result", "Transcript": "result", "Word": "result", "Seq": "seq",
+    "Options": "transcribe",
 }  # fmt: skip
 
 

@@ -64,9 +64,9 @@ def convert_model(source: str | Path, out: str | Path, to: str = "mmx") -> Path:
     config = family.Config(**card.config)
     with torch.device("meta"):
         model = family.build(config)
-    with _new_folder(out) as folder, tempfile.TemporaryDirectory(prefix="mmx-") as settings:
+    with new_folder(out) as folder, tempfile.TemporaryDirectory(prefix="mmx-") as settings:
         _require_room(folder, found)
-        _copy_tokenizer(family, found, Path(settings))
+        copy_tokenizer(family, found, Path(settings))
         weights = api.converted(model, family, found)
         if to == "hf":
             _write_hf(folder, model, family, config, weights, Path(settings))
@@ -92,7 +92,7 @@ def _located(source: str | Path) -> tuple[Card, hub.Found]:
 
 
 @contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
+def new_folder(out: Path) -> Iterator[Path]:
     """A folder that gets its name when all went well, and leaves nothing behind otherwise."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -125,7 +125,7 @@ def _require_room(folder: Path, found: hub.Found) -> None:
 # -------------------- what stands beside the weights
 
 
-def _copy_tokenizer(family: ModuleType, found: hub.Found, folder: Path) -> None:
+def copy_tokenizer(family: ModuleType, found: hub.Found, folder: Path) -> None:
     """The tokenizer's files and those it reads, under the names that `mmx.load` looks for."""
     home = found.parts[0].parent
     for name in ("config.json", *BESIDE):

@@ -69,14 +69,13 @@ class Decoder:
 
     def _encode(self, jobs: Sequence[Job]) -> Seq:
         waves = pad([torch.from_numpy(j.window.samples) for j in jobs], RATE).to(self.device)
-        return self.model.memory({"speech": waves}).to(self.model.decoder.ln.weight.dtype)
+        return self.model.memory({"speech": waves}).to(self.model.decoder.token.weight.dtype)
 
     def _decoded(self, jobs: Sequence[Job], memory: Seq, shared: State) -> list[Decoded]:
         out = [Decoded() for _ in jobs]
         found = self._search(jobs, memory, shared, out)
         rows = [list(h.tokens) for h in found]
-        prompts = [self.write.prompt] * len(rows)
-        words = timed_words(self.model, jobs, prompts, rows, memory, shared, lambda _, text: self.tok.split_words(text))
+        words = self._words(jobs, found, memory, shared)
         for job, h, timed, one in zip(jobs, found, words, out, strict=True):
             if self.options.language and not job.file.language:
                 job.file.language = find_language(self.options.language).tag
@@ -84,6 +83,18 @@ class Decoder:
         if self.options.speak and any(rows):
             self._speak(jobs, rows, memory, shared, out)
         return out
+
+    def _words(
+        self, jobs: Sequence[Job], found: Sequence[Hypothesis], memory: Seq, shared: State
+    ) -> Sequence[Sequence[align.TimedWord]]:
+        """Timed words of each window's text."""
+        if memory.rate is None or not hasattr(self.model.decoder, "cross_weights"):
+            return [
+                spread(job.window.duration_s, self.tok.split_words(h.tokens), h)
+                for job, h in zip(jobs, found, strict=True)
+            ]
+        prompts, texts = [self.write.prompt] * len(jobs), [h.tokens for h in found]
+        return timed_words(self.model, jobs, prompts, texts, memory, shared, lambda _, t: self.tok.split_words(t))
 
     def _search(self, jobs: Sequence[Job], memory: Seq, shared: State, out: Sequence[Decoded]) -> list[Hypothesis]:
         """The best text of each window; a loop is searched again with repetition forbidden."""
@@ -151,3 +162,17 @@ class Decoder:
             samples = said.x[i, : int(said.lengths[i])].float().cpu().numpy()
             if len(samples) and rows[i]:
                 one.spoken.append(Spoken(job.window.start_s, samples))
+
+
+def spread(duration_s: float, words: Sequence[tuple[str, Sequence[int]]], h: Hypothesis) -> list[align.TimedWord]:
+    """Words one after the other over a window, each as long as it has tokens: where nothing tells when they were said.
+
+    Without attention to the memory (a language model) or a clock in it (CIF) there is nothing to align.
+    """
+    step_s = duration_s / max(1, sum(len(tokens) for _, tokens in words))
+    out, at = [], 0
+    for text, tokens in words:
+        span_s = (at * step_s, (at + len(tokens)) * step_s)
+        out.append(align.TimedWord(text, tuple(tokens), *span_s, math.exp(h.avg_log_prob)))
+        at += len(tokens)
+    return out
