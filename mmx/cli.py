@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mmx import cli_train
 from mmx._version import __version__
 from mmx.errors import InputError, MmxError, nearest
 
@@ -26,6 +27,8 @@ app = typer.Typer(
 )
 bench = typer.Typer(help="Measure mmx beside its peers, in one run.", no_args_is_help=True)
 app.add_typer(bench, name="bench")
+app.command(epilog=cli_train.TRAIN_EXAMPLES)(cli_train.train)
+app.add_typer(cli_train.data, name="data")
 
 Files = Annotated[list[str], typer.Argument(metavar="FILES", help="Files, folders, globs, or - for standard input.")]
 ModelName = Annotated[str, typer.Option(help="A model's name (see `mmx models`) or the path of a checkpoint.")]

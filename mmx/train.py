@@ -446,18 +446,7 @@ def _keep_freed_memory() -> None:
         libc.mallopt(trim_threshold, 2**31 - 1)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """`recipe.toml [option=value ...]`; values as in TOML, texts without quotes."""
-    recipe, *changes = sys.argv[1:] if arguments is None else arguments
-    parsed: dict[str, Any] = {}
-    for change in changes:
-        name, _, value = change.partition("=")
-        try:
-            parsed[name] = tomllib.loads(f"x = {value}")["x"]
-        except tomllib.TOMLDecodeError:
-            parsed[name] = value
-    print(train(TrainOptions.from_toml(recipe, **parsed)))
-
-
 if __name__ == "__main__":
-    main()
+    from mmx.cli import main
+
+    sys.exit(main(["train", *sys.argv[1:]]))
