@@ -16,9 +16,9 @@ from mmx.files import atomic_write
 
 WORD = "Maristelka"
 VOICES = {
-    "train": ("flite:slt", "flite:awb", "flite:kal16", "espeak-ng:en-us", "espeak-ng:en-gb-x-rp"),
+    "train": ("flite:slt", "flite:awb", "flite:kal16", "espeak-ng:en-us"),
     "valid": ("flite:slt", "espeak-ng:en-us"),
-    "test": ("flite:rms", "espeak-ng:en-gb-scotland", "espeak-ng:en-us-nyc", "flite:slt"),
+    "test": ("flite:rms", "espeak-ng:en-gb-scotland", "flite:slt"),
 }
 """Speakers of each set; of the test, all but the last are heard nowhere else."""
 
@@ -30,15 +30,12 @@ WITH_WORD = {
         "{} will call you back after lunch.",
         "Please give this letter to {} before you leave.",
         "My sister and {} went to school together.",
-        "We are waiting for {} to open the door.",
-        "Last summer {} moved to a house near the river.",
     ),
-    "valid": ("Everyone at the table laughed when {} told the story.", "The doctor asked {} to sit down."),
+    "valid": ("Everyone at the table laughed when {} told the story.",),
     "test": (
         "Yesterday {} bought a new coat in the city.",
         "Can {} play the piano this evening?",
         "The teacher thanked {} for the flowers.",
-        "I have never heard {} sing so well.",
         "In the end it was {} who found the key.",
     ),
 }
@@ -47,15 +44,12 @@ WITH_WORD = {
 WITHOUT = {
     "train": (
         "The train was late again because of the snow.",
-        "She put the books back on the shelf.",
         "There is nothing to eat in the kitchen.",
-        "My brother works in a small shop near the market.",
     ),
     "valid": ("He opened the window and looked at the garden.",),
     "test": (
         "The children were playing in the park until dark.",
         "We drove along the coast for three hours.",
-        "Nobody knew where the old map had gone.",
     ),
 }
 

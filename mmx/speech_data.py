@@ -90,7 +90,9 @@ def duration_s(example: Example) -> float:
         with open_audio(example.audio) as reader:
             declared = reader.duration_s
     except MediaError as e:
-        raise InputError(f"expected speech in {example.audio}, got {e}: mend it or remove its row") from e
+        raise InputError(
+            f"expected speech in {example.audio}, got {e} Mend it or remove its row; `mmx data check` lists all such"
+        ) from e
     if declared is None:
         return len(read_speech(example)) / SAMPLE_RATE
     return declared - example.start_s
@@ -220,12 +222,8 @@ class EncodedData:
 
     def __init__(self, data: SpeechData, room: int = CACHE_BYTES):
         self.data, self.room = data, room
-        self.examples, self.lengths, self.groups, self.left_out = (
-            data.examples,
-            data.lengths,
-            data.groups,
-            data.left_out,
-        )
+        self.examples, self.left_out = data.examples, data.left_out
+        self.lengths, self.groups = data.lengths, data.groups
         self._kept: dict[int, Seq] = {}
 
     def batch(self, indices: Sequence[int], epoch: int = 0) -> Batch:
