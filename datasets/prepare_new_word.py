@@ -14,7 +14,7 @@ from typing import NamedTuple
 from mmx.errors import InputError, MmxError
 from mmx.files import atomic_write
 
-WORD = "Maristelka"
+WORD = "Brindolva"
 VOICES = {
     "train": ("flite:slt", "flite:awb", "flite:kal16", "espeak-ng:en-us"),
     "valid": ("flite:slt", "espeak-ng:en-us"),

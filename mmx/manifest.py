@@ -153,7 +153,7 @@ def _checked(
     texts = {k: fields[k] for k in (*REQUIRED, *OPTIONAL) if fields.get(k)}
     if not is_speech(fields):
         return Row(where, Example(**texts))
-    numbers = {k: float(fields[k]) for k in SECONDS if fields.get(k) not in (None, "")}
+    numbers: dict[str, Any] = {k: float(fields[k]) for k in SECONDS if fields.get(k) not in (None, "")}
     return Row(where, Example(**{"source": "", **texts}, audio=str(folder / fields["audio"]), **numbers))
 
 
@@ -171,8 +171,8 @@ def _whole(row: Mapping[str, Any], language: str) -> dict[str, Any]:
         return fields
     if "target" not in fields and "text" in fields:
         fields["target"] = fields["text"]
-    if not fields.get("tgt_lang") and fields.get("src_lang"):
-        fields["tgt_lang"] = "en" if fields.get("task") == "translate" else fields["src_lang"]
+    if not fields.get("tgt_lang"):
+        fields["tgt_lang"] = "en" if fields.get("task") == "translate" else fields.get("src_lang", "")
     if not fields.get("task"):
         fields["task"] = TASKS[fields.get("src_lang") != fields.get("tgt_lang")]
     return fields
@@ -213,6 +213,8 @@ def _spoken_flaws(row: Mapping[str, Any]) -> list[str]:
 
 
 def _language_flaw(text: str, spellings: Collection[str] | None) -> str:
+    if not text:
+        return "expected a language, got none: say it in the row, or for all rows by the option language"
     try:
         if spellings is None:
             languages.find_language(text)
