@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -51,14 +51,29 @@ def load(
     card, found = locate(model, download)
     family = importlib.import_module(f"mmx.models.{card.family}")
     built = _assemble(card, family, found)
-    if hasattr(family, "tokenizer"):
-        built.tokenizer = family.tokenizer(_tokenizer_file(found, family), family.Config(**card.config))
+    built.tokenizer = _tokenizer(card, family, found)
     if hasattr(family, "finish"):
         family.finish(built, found.parts[0].parent)
     built.card = card
     if not card.commercial:
         warnings.warn(f"{card.name}: weights under {card.license}, not for commercial use", MmxWarning, 2)
     return prepare(built, target, plan)
+
+
+def outline(model: str | Path, download: bool = True) -> Model:
+    """A model with its tokenizer and without its weights: what it has and can take; arguments as of `load`."""
+    card, found = locate(model, download)
+    family = importlib.import_module(f"mmx.models.{card.family}")
+    with torch.device("meta"):
+        built = family.build(family.Config(**card.config))
+    built.tokenizer, built.card = _tokenizer(card, family, found), card
+    return built
+
+
+def _tokenizer(card: Card, family: ModuleType, found: hub.Found) -> Any:
+    if not hasattr(family, "tokenizer"):
+        return None
+    return family.tokenizer(_tokenizer_file(found, family), family.Config(**card.config))
 
 
 def locate(model: str | Path, download: bool = True) -> tuple[Card, hub.Found]:

@@ -117,9 +117,17 @@ def prune(folder: Path, keep: int) -> None:
 # -------------------- what a checkpoint holds
 
 
+def trained_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    """The parameters that are not frozen, by name."""
+    return ((name, p) for name, p in model.named_parameters() if p.requires_grad)
+
+
 def training_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Weights, the optimizer's moments by parameter name, and the state of the random number generators."""
-    out = {f"model.{name}": p.detach() for name, p in model.named_parameters()}
+    """What is trained, the optimizer's moments by parameter name, and the state of the random number generators.
+
+    Frozen parameters are not in it: the model that a training begins with has them.
+    """
+    out = {f"model.{name}": p.detach() for name, p in trained_parameters(model)}
     for name, p in model.named_parameters():
         for key, value in optimizer.state.get(p, {}).items():
             out[f"optimizer.{name}.{key}"] = value
@@ -137,7 +145,7 @@ def restore(model: nn.Module, optimizer: torch.optim.Optimizer, source: Mapping[
             name, _, field = key.removeprefix("optimizer.").rpartition(".")
             state.setdefault(name, {})[field] = source[key]
     with torch.no_grad():
-        for name, p in model.named_parameters():
+        for name, p in trained_parameters(model):
             p.copy_(source[f"model.{name}"])
             if name in state:
                 optimizer.state[p] = {
@@ -153,12 +161,12 @@ def restore(model: nn.Module, optimizer: torch.optim.Optimizer, source: Mapping[
 
 
 def save_snapshot(folder: Path, update: int, model: nn.Module) -> str:
-    """Write the weights of an update and return the file's name. Whole or not there, as a checkpoint."""
+    """Write what is trained, after an update, and return the file's name. Whole or not there, as a checkpoint."""
     name = f"step-{update:08d}.safetensors"
     part = folder / f"{_PART}{name}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_safetensors(part, ((n, p.detach()) for n, p in model.named_parameters()))
+        write_safetensors(part, ((n, p.detach()) for n, p in trained_parameters(model)))
         _flush(part)
         part.replace(folder / name)
     except OSError as e:

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mmx import cli_train
+from mmx import cli_make, cli_train
 from mmx._version import __version__
 from mmx.errors import InputError, MmxError, nearest
 
@@ -221,6 +221,7 @@ def doctor() -> None:
 
 
 cli_train.register(app)
+cli_make.register(app)
 
 
 @bench.command("asr", epilog="mmx bench asr talk.wav --reference talk.txt")

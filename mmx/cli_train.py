@@ -1,5 +1,7 @@
-"""The verbs of training and of making what is to be trained; see `mmx.cli`."""
+"""The verbs of training and of judging what was trained; see `mmx.cli`."""
 
+import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,59 +9,65 @@ import typer
 
 from mmx.errors import InputError
 
+data = typer.Typer(help="Look at training data before hours are spent on it.", no_args_is_help=True)
+
+TRAIN_EXAMPLES = (
+    "mmx train models/recipes/new_word.toml   |   mmx train recipe.toml updates=2000 lr=3e-4 out=runs/second   |   "
+    "The same command resumes; the options are those of mmx.train.TrainOptions."
+)
+CHECK_EXAMPLES = (
+    "mmx data check data/train.tsv --model whisper-base   |   mmx data check my_recordings/ --language en   |   "
+    "Exit code 1 where something is wrong."
+)
+
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
-    app.command(
-        epilog="mmx compose --encoder whisper-base --decoder nllb-200-distilled-600m --out speech-nllb   |   "
-        "mmx compose --encoder w2v-bert-2.0 --decoder ./Qwen2-0.5B --adapter cif --numbers weight=0.05 --out hears-qwen"
-    )(compose)
+    app.command(epilog=TRAIN_EXAMPLES)(train)
+    app.add_typer(data, name="data")
 
 
-def compose(
-    encoder: Annotated[str, typer.Option(help="Model whose encoder is taken: its name or its path.")],
-    decoder: Annotated[
-        str, typer.Option(help="Model whose decoder is taken; also a folder of Hugging Face's with a language model.")
-    ],
-    out: Annotated[Path, typer.Option(help="Folder to write; it must not exist.")],
-    adapter: Annotated[str, typer.Option(help="What is put between: linear, conv, qformer or cif.")] = "conv",
-    numbers: Annotated[
-        str, typer.Option(help="Of the adapter, with commas, as in layers=3,kernel=5; see `mmx.adapters`.")
-    ] = "",
-    modality: Annotated[str | None, typer.Option(help="What is encoded, of an encoder model that has several.")] = None,
-    stage: Annotated[
-        str, typer.Option(help="What is trained: adapter, adapter+cross (the decoder's attention too), or all.")
-    ] = "adapter",
-    seed: Annotated[int, typer.Option(help="Of the adapter's weights.")] = 0,
+def train(
+    recipe: Annotated[Path, typer.Argument(help="A recipe in TOML; see models/recipes.")],
+    changes: Annotated[
+        list[str] | None, typer.Argument(metavar="[OPTION=VALUE]...", help="Options that come before the recipe's.")
+    ] = None,
 ) -> None:
-    """Put the encoder of one model before the decoder of another, ready to train."""
-    from mmx import composition
+    """Train, or go on with, a model; at the end, write it as a folder that every verb takes."""
+    chosen = options(changes or [])
+    from mmx.train import TrainOptions
+    from mmx.train import train as run
 
-    chosen = composition.as_stage(stage)
-    model = composition.compose(
-        encoder,
-        decoder,
-        adapter=adapter,
-        numbers=_numbers(numbers),
-        modality=modality,
-        stage=chosen,
-        seed=seed,
-        out=out,
-    )
-    print(composition.describe(model))
-    print(f"\nwritten to {out}. To train the stage {chosen}, put into a recipe:\n")
-    print(composition.recipe(model, out, chosen))
-    print("\nand run: mmx train recipe.toml")
+    print(run(TrainOptions.from_toml(recipe, **chosen)))
 
 
-def _numbers(text: str) -> dict[str, Any]:
+def options(changes: Sequence[str]) -> dict[str, Any]:
+    """`name=value` texts as a table; values as in TOML, texts with or without quotes."""
     found: dict[str, Any] = {}
-    for part in filter(None, (p.strip() for p in text.split(","))):
-        name, equals, value = part.partition("=")
+    for change in changes:
+        name, sign, value = change.partition("=")
+        if not (name and sign):
+            raise InputError(f"expected option=value, as in updates=2000, got {change!r}")
         try:
-            found[name.strip()] = int(value) if value.strip().lstrip("-").isdigit() else float(value)
-        except ValueError:
-            equals = ""
-        if not equals:
-            raise InputError(f"expected numbers such as layers=3,kernel=5 for --numbers, got {part!r}")
+            found[name] = tomllib.loads(f"x = {value}")["x"]
+        except tomllib.TOMLDecodeError:
+            found[name] = value
     return found
+
+
+@data.command("check", epilog=CHECK_EXAMPLES)
+def check(
+    manifest: Annotated[Path, typer.Argument(help="A .tsv or .jsonl file, or a folder of recordings beside texts.")],
+    model: Annotated[
+        str | None, typer.Option(help="Also check that this model has the languages and the room.")
+    ] = None,
+    language: Annotated[str, typer.Option(help="What is spoken where the data do not say it.")] = "",
+    show: Annotated[int, typer.Option(min=1, help="Problems that are listed; all are counted.")] = 50,
+    threads: Annotated[int, typer.Option(min=1, help="Recordings read at once.")] = 4,
+) -> None:
+    """Say what is wrong with training data, and what is in them."""
+    from mmx.data_check import check_data, report
+
+    found = check_data(manifest, model, language, threads)
+    report(found, show)
+    raise typer.Exit(1 if found.problems else 0)

@@ -5,12 +5,13 @@ Letters: B rows, U tokens, N tokens that count, V vocabulary.
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from mmx.model import Model
+from mmx.seq import Seq
 from mmx.text_data import IGNORED, Batch
 
 
@@ -21,11 +22,13 @@ class TokenLosses(NamedTuple):
         smoothed: `(N,)` with label smoothing: what is minimized.
         nll: `(N,)` negative log-likelihood in nats: what is reported.
         rows: `(N,)` row of the batch that each token belongs to.
+        adapters: what the model's adapters have to learn besides, a mean over rows; None where they have nothing.
     """
 
     smoothed: Tensor
     nll: Tensor
     rows: Tensor
+    adapters: Tensor | None = None
 
 
 def token_losses(model: Model, batch: Batch, smoothing: float = 0.0) -> TokenLosses:
@@ -33,12 +36,21 @@ def token_losses(model: Model, batch: Batch, smoothing: float = 0.0) -> TokenLos
 
     The target distribution has `1 - smoothing` on the true token and `smoothing` shared evenly among all V.
     """
-    hidden_BUD = model.decoder.teach(batch.tokens, model.memory(batch.inputs))
+    encoded = {name: model.encode(name, seq, batch.begin, "adapters") for name, seq in batch.inputs.items()}
+    hidden_BUD = model.decoder.teach(batch.tokens, model.memory(encoded, "adapters"))
     counts_BU = batch.targets != IGNORED
     log_probs_NV = model.decoder.head(hidden_BUD[counts_BU]).float().log_softmax(-1)
     nll_N = -log_probs_NV.gather(1, batch.targets[counts_BU][:, None])[:, 0]
     smoothed_N = (1 - smoothing) * nll_N - smoothing * log_probs_NV.mean(-1) if smoothing else nll_N
-    return TokenLosses(smoothed_N, nll_N.detach(), counts_BU.nonzero()[:, 0])
+    rows_N = counts_BU.nonzero()[:, 0]
+    return TokenLosses(smoothed_N, nll_N.detach(), rows_N, _adapter_loss(model, encoded, counts_BU.sum(1)))
+
+
+def _adapter_loss(model: Model, encoded: Mapping[str, Seq], target_lengths: Tensor) -> Tensor | None:
+    """The sum of what adapters offer as `loss(seq, target_lengths)`: CIF has a number of tokens to learn."""
+    adapters: dict[str, Any] = {name: a for name, a in model.adapters.items() if name in encoded}
+    offers = [a.loss(encoded[name], target_lengths) for name, a in adapters.items() if hasattr(a, "loss")]
+    return torch.stack(offers).sum() if offers else None
 
 
 def tokens_by_task(batches: Iterable[Batch]) -> Counter[str]:

@@ -43,6 +43,9 @@ GAP_S = 0.1
 MAX_GAP_S = 3600.0
 """A jump longer than this is a broken or restarted clock, not an hour of missing sound."""
 
+NOT_FINITE = "NaN or infinite"
+"""How the warning of such samples calls them: what is trained on must have none."""
+
 KINDS = "wav, flac, mp3, m4a, ogg, opus, webm, mp4, mkv and whatever else FFmpeg reads"
 
 # FFmpeg may open nothing by itself: "none" is not the name of a protocol, so no protocol is on the list.
@@ -515,7 +518,7 @@ class _Damage:
                 "(or declares it wrongly)"
             )
         if self.not_finite:
-            said.append(f"{self.not_finite} samples are NaN or infinite and are read as silence")
+            said.append(f"{self.not_finite} samples are {NOT_FINITE} and are read as silence")
         return said
 
 

@@ -1,7 +1,7 @@
 """`Model`: the one concrete class; every task is a composition of the parts it holds."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from mmx.media import Source
     from mmx.result import Transcript
     from mmx.translate import Translation
+
+Stage = Literal["front", "encoders", "adapters", "fuse"]
+"""What an input passes on its way to the decoder, in order."""
 
 
 class Model(nn.Module):
@@ -60,22 +63,30 @@ class Model(nn.Module):
         """The front end and the encoder of a modality, with whatever attributes their family gives them."""
         return self.front[modality], self.encoders[modality]
 
-    def memory(self, inputs: Mapping[str, Seq]) -> Seq:
-        """Encode raw inputs by modality (`{"speech": Seq (B, N)}`) to what the decoder reads, `(B, M, D)`."""
+    def memory(self, inputs: Mapping[str, Seq], begin: Stage = "front") -> Seq:
+        """Encode inputs by modality to what the decoder reads, `(B, M, D)`.
+
+        Args:
+            inputs: raw (`{"speech": Seq (B, N)}`), or what a stage made of them.
+            begin: the first stage that they have yet to pass: with "encoders" they are features.
+        """
         unknown = inputs.keys() - self.encoders.keys()
         if unknown or not inputs:
             raise InputError(f"expected inputs among {sorted(self.encoders)}, got {sorted(inputs)}")
-        memories = {name: self._encode(name, seq) for name, seq in inputs.items()}
+        memories = {name: self.encode(name, seq, begin) for name, seq in inputs.items()}
         if len(memories) == 1:
             return next(iter(memories.values()))
         if self.fuse is None:
             raise InputError(f"expected one modality, got {sorted(inputs)}: this model has no part that fuses them")
         return self.fuse(memories)
 
-    def _encode(self, name: str, seq: Seq) -> Seq:
-        for stage in (self.front, self.encoders, self.adapters):
-            if name in stage:
-                seq = stage[name](seq)
+    def encode(self, modality: str, seq: Seq, begin: Stage = "front", end: Stage = "fuse") -> Seq:
+        """The input of one modality through its stages from `begin` to the one before `end`."""
+        names = get_args(Stage)
+        for name in names[names.index(begin) : names.index(end)]:
+            stage = getattr(self, name)
+            if modality in stage:
+                seq = stage[modality](seq)
         return seq
 
     def forward(self, inputs: Mapping[str, Seq], tokens: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from torch import nn
 
 from mmx.errors import InputError
+from mmx.model import Model
 
 Schedule = Literal["inverse_sqrt", "cosine"]
 
@@ -68,6 +69,14 @@ def initialize(model: nn.Module) -> None:
     for module in model.modules():  # after the others: the output projection is an embedding
         if isinstance(module, nn.Embedding):
             nn.init.normal_(module.weight, std=module.embedding_dim**-0.5)
+
+
+def train_mode(model: Model) -> None:
+    """Training mode for all but frozen front ends, encoders and adapters, which stay as they are used: no dropout."""
+    model.train()
+    for part in (model.front, model.encoders, model.adapters):
+        for stage in part.values():
+            stage.train(any(p.requires_grad for p in stage.parameters()))
 
 
 def set_dropout(model: nn.Module, share: float) -> None:

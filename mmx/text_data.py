@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mmx.manifest import Example
+from mmx.model import Stage
 from mmx.seq import Seq, pad
 from mmx.translation_tokenizer import TranslationTokenizer
 
@@ -23,12 +24,14 @@ class Batch(NamedTuple):
         tokens: `(B, U)` what the decoder reads.
         targets: `(B, U)` what it should write after each token; `IGNORED` where that does not matter.
         tasks: name of each row's task.
+        begin: the stage that the inputs have yet to pass, see `Model.memory`.
     """
 
     inputs: dict[str, Seq]
     tokens: Tensor
     targets: Tensor
     tasks: tuple[str, ...]
+    begin: Stage = "front"
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on a device."""

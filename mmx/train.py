@@ -2,16 +2,14 @@
 
 An update is: batches from the sampler, their losses and gradients, one step of AdamW. Every so often the model is
 validated, and all that the rest of the training depends on is written to a checkpoint. At the end the best snapshots
-are averaged and written as a model folder. `python -m mmx.train recipe.toml [option=value ...]` runs it; the same
-command resumes it.
+are averaged and written as a model folder. `mmx train recipe.toml [option=value ...]` runs it; the same command
+resumes it.
 """
 
 import ctypes
 import dataclasses
-import importlib
 import json
 import math
-import shutil
 import sys
 import tomllib
 import typing
@@ -22,8 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from mmx import api, hub
+from mmx import api
 from mmx.checkpoint import open_checkpoint
 from mmx.checkpointing import (
     alone_in,
@@ -38,17 +37,16 @@ from mmx.checkpointing import (
     training_tensors,
 )
 from mmx.errors import InputError, TrainingError, nearest
+from mmx.lora import add_lora, merge_lora
 from mmx.losses import balanced_loss, task_weights, token_losses, tokens_by_task
-from mmx.manifest import read_manifest
+from mmx.manifest import digest_manifest, read_manifest
 from mmx.model import Model
 from mmx.model_folder import write_model
-from mmx.optim import Schedule, freeze, initialize, learning_rate, parameter_groups, set_dropout
+from mmx.optim import Schedule, freeze, learning_rate, parameter_groups, set_dropout, train_mode
 from mmx.progress import Progress
 from mmx.sampling import Sampler
-from mmx.text_data import Batch, TextData
-from mmx.train_tokenizer import FILE as TOKENIZER_FILE
-from mmx.train_tokenizer import train_tokenizer
-from mmx.translation_tokenizer import TranslationTokenizer
+from mmx.starting import Data, start, training_data
+from mmx.text_data import Batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,12 +57,14 @@ class TrainOptions:
         train: manifest of the training data; see `mmx.manifest`.
         valid: manifest of the data that snapshots are chosen by.
         out: folder of the run: tokenizer, checkpoints, snapshots, metrics.jsonl, and at the end `model`.
-        init: model to go on from, a name or a path; a new one when empty.
+        language: what is spoken in examples that do not say it, as those of a folder.
+        init: model to go on from, whatever `mmx.load` takes; a new one for text when empty.
         family: module in `models/` of a new model.
         config: numbers of a new model, but its `vocab`.
         vocab: size of the vocabulary of a new model, whose tokenizer is trained on the training data.
         updates: steps of the optimizer in all.
-        batch_tokens: of a batch, both sides and padding included; what to lower when memory runs out.
+        batch_tokens: of a batch, both sides and padding included; what to lower when memory runs out. Speech counts
+            by the frames that the decoder is given, 1500 for each window of Whisper's.
         accumulate: batches to an update.
         max_tokens: of an example on either side; longer ones are left out.
         lr: peak learning rate.
@@ -81,6 +81,13 @@ class TrainOptions:
         task_weights: weight of each task in the loss; 1 where absent.
         lowercase: share of the sources shown in lower case.
         unpunctuated: share of the sources shown without final punctuation.
+        masks: policy of SpecAugment, see `mmx.augment.POLICIES`; none when empty.
+        speeds: that speech is played at by chance, in percent (90, 100, 110).
+        noise_snr_db: lowest and highest ratio of speech to the noise that is added to it; none when empty.
+        noise: folder of recordings of noise; white noise when empty.
+        lora_rank: of the matrices that are trained in place of all else; 0 for none. See `mmx.lora`.
+        lora_alpha: scale of their change.
+        lora_targets: patterns of the names of layers that get them.
         freeze: patterns of the names of parameters that are not trained.
         bf16: whether to compute in bfloat16 where that is safe (weights and sums stay float32).
         device: see `mmx.load`.
@@ -97,6 +104,7 @@ class TrainOptions:
     train: str
     valid: str
     out: str
+    language: str = ""
     init: str = ""
     family: str = "nllb"
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -119,6 +127,13 @@ class TrainOptions:
     task_weights: Mapping[str, float] = field(default_factory=dict)
     lowercase: float = 0.0
     unpunctuated: float = 0.0
+    masks: str = ""
+    speeds: Sequence[int] = ()
+    noise_snr_db: Sequence[float] = ()
+    noise: str = ""
+    lora_rank: int = 0
+    lora_alpha: float = 16.0
+    lora_targets: Sequence[str] = ("decoder.layers.*",)
     freeze: Sequence[str] = ()
     bf16: bool = False
     device: str = "cpu"
@@ -209,12 +224,14 @@ class _Run:
         self.folders = {name: self.out / name for name in ("tokenizer", "checkpoints", "best", "model")}
         torch.manual_seed(options.seed)
         for path in (options.train, options.valid):
-            read_manifest(path)  # all of it, before the minutes that a tokenizer takes
-        self.model, tokenizer, self.config = _model_and_tokenizer(options, self.folders["tokenizer"])
-        self.model.to(self.device)
+            read_manifest(path, language=options.language)  # all of it, before the minutes that a tokenizer takes
+        self.start = start(options, self.folders["tokenizer"])
+        self.model = self.start.model.to(self.device)
         freeze(self.model, options.freeze)
+        if options.lora_rank:
+            add_lora(self.model, options.lora_rank, options.lora_alpha, options.lora_targets)
         set_dropout(self.model, options.dropout)
-        self.data, self.valid = (self._data(path, tokenizer) for path in (options.train, options.valid))
+        self.data, self.valid = (training_data(options, path, self.model) for path in (options.train, options.valid))
         self.sampler = self._sampler(self.data, options.temperature)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.model, options.weight_decay),
@@ -226,19 +243,7 @@ class _Run:
         self._resume()
         self.progress = Progress(self.out, options.updates, self.at.update, self.at.tokens)
 
-    def _data(self, path: str, tokenizer: TranslationTokenizer) -> TextData:
-        o, learned = self.options, path == self.options.train
-        return TextData(
-            read_manifest(path, tokenizer.language_ids),
-            tokenizer,
-            max_tokens=o.max_tokens,
-            group_by=o.group_by,
-            lowercase=o.lowercase if learned else 0.0,
-            unpunctuated=o.unpunctuated if learned else 0.0,
-            seed=o.seed,
-        )
-
-    def _sampler(self, data: TextData, temperature: float) -> Sampler:
+    def _sampler(self, data: Data, temperature: float) -> Sampler:
         o = self.options
         return Sampler(data.lengths, data.groups, o.batch_tokens, temperature, o.seed)
 
@@ -294,19 +299,22 @@ class _Run:
             )
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.at.tokens += counts.total() + sum(int(s.lengths.sum()) for b in batches for s in b.inputs.values())
+        read = (s for b in batches for s in b.inputs.values() if s.rate is None)  # tokens, and not speech
+        self.at.tokens += counts.total() + sum(int(s.lengths.sum()) for s in read)
         self.at.epoch, self.at.batch = epoch, batch
         self.progress.learned(nll, counts.total(), rate, norm)
 
     def _backward(self, batches: Sequence[Batch], token_weights: Mapping[str, float]) -> float:
         """Add up the gradients of the batches; the sum of their tokens' negative log-likelihoods."""
-        self.model.train()
+        train_mode(self.model)
         nll = torch.zeros((), device=self.device)
         for batch in batches:
             moved = batch.to(self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.bf16):
                 losses = token_losses(self.model, moved, self.options.smoothing)
                 loss = balanced_loss(losses, moved, token_weights)
+                if losses.adapters is not None:
+                    loss = loss + losses.adapters / len(batches)
             loss.backward()
             nll += losses.nll.sum()
         return float(nll)
@@ -334,7 +342,7 @@ class _Run:
         record = {
             **dataclasses.asdict(self.at),
             "options": _comparable(self.options),
-            "data": hub.digest(Path(self.options.train)),
+            "data": digest_manifest(self.options.train),
         }
         folder = self.folders["checkpoints"]
         save_checkpoint(folder, self.at.update, training_tensors(self.model, self.optimizer), record)
@@ -350,8 +358,10 @@ class _Run:
             return
         tensors, record = found
         now = _comparable(self.options)
-        changed = sorted(k for k in now if now[k] != record["options"].get(k))
-        if record["data"] != hub.digest(Path(self.options.train)):
+        # An option that mmx did not have when the training was begun had what is now its default.
+        before = {**_comparable(TrainOptions(train="", valid="", out="")), **record["options"]}
+        changed = sorted(k for k in now if now[k] != before[k])
+        if record["data"] != digest_manifest(self.options.train):
             changed.append("the content of train")
         if changed:
             raise InputError(
@@ -368,29 +378,39 @@ class _Run:
         candidates = {"average": dict(average(sources)), "best": dict(sources[0])}
         losses = {}
         for name, tensors in candidates.items():
-            with torch.no_grad():
-                for key, p in self.model.named_parameters():
-                    p.copy_(tensors[key])
+            _fill(self.model, tensors)
             losses[name] = self._loss(self.model)
         chosen = min(losses, key=losses.__getitem__)
         self.progress.say(f"validation loss {losses}: {chosen} is written")
         self.progress.close({"update": self.at.update, "final": losses, "chosen": chosen})
-        defaults = {
-            "name": self.out.resolve().name,
+        _fill(self.model, candidates[chosen])
+        merge_lora(self.model)
+        card = {
             "summary": f"trained by mmx to {self.at.update} updates",
             "license": "unknown",
             "commercial": True,
+            **self.start.card,
+            "name": self.out.resolve().name,
+            "parameters": sum(p.numel() for p in self.model.parameters()),
         }
         write_model(
             self.folders["model"],
-            candidates[chosen].items(),
-            family=self.options.family,
-            config=self.config,
-            card={**defaults, "parameters": sum(p.numel() for p in self.model.parameters()), **self.options.card},
+            ((name, p.detach()) for name, p in self.model.named_parameters()),
+            family=self.start.family,
+            config=self.start.config,
+            card={**card, **self.options.card},
             tokenizer=self.folders["tokenizer"],
             dtype=getattr(torch, self.options.dtype),
         )
         return self.folders["model"]
+
+
+@torch.no_grad()
+def _fill(model: Model, tensors: Mapping[str, Tensor]) -> None:
+    """Give parameters these values; frozen ones are not among them."""
+    parameters = dict(model.named_parameters())
+    for name, value in tensors.items():
+        parameters[name].copy_(value)
 
 
 @contextmanager
@@ -413,38 +433,6 @@ def _comparable(options: TrainOptions) -> dict[str, Any]:
     return json.loads(json.dumps(fields))
 
 
-def _model_and_tokenizer(options: TrainOptions, folder: Path) -> tuple[Model, TranslationTokenizer, dict[str, Any]]:
-    """A new model, or the one to go on from; its tokenizer's files are put into `folder`."""
-    if options.init:
-        return _initial(options, folder)
-    family = importlib.import_module(f"mmx.models.{options.family}")
-    if (folder / TOKENIZER_FILE).is_file():
-        tokenizer = TranslationTokenizer.from_file(folder / TOKENIZER_FILE, options.vocab)
-    else:
-        examples = read_manifest(options.train)
-        texts = (text for e in examples for text in (e.source, e.target))
-        codes = sorted({code for e in examples for code in (e.src_lang, e.tgt_lang)})
-        tokenizer = train_tokenizer(texts, codes, options.vocab, folder)
-    config = family.Config(**{**options.config, "vocab": options.vocab})
-    model = family.build(config)
-    initialize(model)
-    return model, tokenizer, dataclasses.asdict(config)
-
-
-def _initial(options: TrainOptions, folder: Path) -> tuple[Model, TranslationTokenizer, dict[str, Any]]:
-    source = Path(options.init)
-    if not (source / TOKENIZER_FILE).is_file():
-        raise InputError(f"expected init to be a folder that mmx.train wrote, got {options.init!r}")
-    model = api.load(source, device="cpu", dtype="float32")
-    assert model.card is not None
-    folder.mkdir(parents=True, exist_ok=True)
-    for name in ("config.json", "tokenizer_config.json", TOKENIZER_FILE):
-        shutil.copyfile(source / name, folder / name)
-    for p in model.parameters():
-        p.data = p.data.clone()  # may be a view of the file
-    return model, model.tokenizer, dict(model.card.config)
-
-
 def _keep_freed_memory() -> None:
     """Tell the C library to keep freed memory. By default glibc gives large blocks back to the system.
 
@@ -458,18 +446,7 @@ def _keep_freed_memory() -> None:
         libc.mallopt(trim_threshold, 2**31 - 1)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """`recipe.toml [option=value ...]`; values as in TOML, texts without quotes."""
-    recipe, *changes = sys.argv[1:] if arguments is None else arguments
-    parsed: dict[str, Any] = {}
-    for change in changes:
-        name, _, value = change.partition("=")
-        try:
-            parsed[name] = tomllib.loads(f"x = {value}")["x"]
-        except tomllib.TOMLDecodeError:
-            parsed[name] = value
-    print(train(TrainOptions.from_toml(recipe, **parsed)))
-
-
 if __name__ == "__main__":
-    main()
+    from mmx.cli import main
+
+    sys.exit(main(["train", *sys.argv[1:]]))

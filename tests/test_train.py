@@ -509,7 +509,131 @@ def test_recipes_in_the_repository_can_be_read(tmp_path: Path) -> None:
     assert recipes
     for path in recipes:
         o = TrainOptions.from_toml(path)
-        build(Config(**{**o.config, "vocab": o.vocab}))
+        if not o.init:
+            build(Config(**{**o.config, "vocab": o.vocab}))
     (tmp_path / "r.toml").write_text("trian = 1")
     with pytest.raises(InputError, match="Did you mean 'train'"):
         TrainOptions.from_toml(tmp_path / "r.toml")
+
+
+# -------------------- speech
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny Whisper and tones to name."""
+    pytest.importorskip("soundfile")
+    from tiny_speech import tiny_whisper, tones
+
+    folder = tmp_path_factory.mktemp("spoken")
+    tiny_whisper(folder / "tiny")
+    tones(folder, 24)
+    tones(folder, 6, "valid")
+    return folder
+
+
+def speech_options(spoken: Path, out: Path, **changes: Any) -> TrainOptions:
+    base = options(
+        spoken, out, init=str(spoken / "tiny"), vocab=8000, config={}, updates=6, batch_tokens=480, accumulate=1,
+        max_tokens=32, warmup=2, lowercase=0.0, unpunctuated=0.0, masks="LB", valid_every=3,
+    )  # fmt: skip
+    return replace(base, **changes)
+
+
+def test_a_model_learns_to_name_tones(spoken: Path, tmp_path: Path) -> None:
+    o = speech_options(
+        spoken, tmp_path / "run", updates=150, lr=1e-2, warmup=15, cooldown=50, masks="", dropout=0.0, smoothing=0.0,
+        log_every=50, valid_every=50, save_every=150, batch_tokens=600,
+    )  # fmt: skip
+    folder = train(o)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    losses = [line["valid_loss"] for line in lines if "valid_loss" in line]
+    assert losses[-1] < 0.1 < 1.0  # a byte of 256 at first: 5.5
+    model = mmx.load(folder, device="cpu", dtype="float32")
+    from mmx.manifest import read_manifest as read
+    from mmx.speech_data import SpeechData
+
+    data = SpeechData(read(spoken / "valid.tsv"), model, max_tokens=32)
+    batch = data.batch(range(6))
+    written = model(batch.inputs, batch.tokens).argmax(-1)
+    counts = batch.targets != IGNORED
+    assert torch.equal(written[counts], batch.targets[counts])
+
+
+@pytest.mark.parametrize("changes", [{}, {"lora_rank": 2, "masks": "", "dropout": 0.3}], ids=["masks", "lora"])
+def test_speech_resumes_with_the_same_bits(spoken: Path, tmp_path: Path, changes: dict[str, Any]) -> None:
+    train(speech_options(spoken, tmp_path / "a", **changes))
+    for updates in (3, 6):
+        train(speech_options(spoken, tmp_path / "b", updates=updates, **changes))
+    assert_same(everything(tmp_path / "a"), everything(tmp_path / "b"))
+
+
+def test_lora_trains_little_and_writes_a_whole_model(spoken: Path, tmp_path: Path) -> None:
+    folder = train(speech_options(spoken, tmp_path / "run", lora_rank=2, masks="", lr=1e-2))
+    before = open_checkpoint(spoken / "tiny" / "model.safetensors", "mmx")
+    after = open_checkpoint(folder / "model.safetensors", "mmx")
+    assert set(after) == set(before)
+    moved = {k for k in after if not torch.equal(after[k], before[k])}
+    assert moved and all(re.fullmatch(r"decoder\.layers\.\d+\.(attn|cross|mlp)\..*weight", k) for k in moved)
+    kept = latest_checkpoint(tmp_path / "run" / "checkpoints")
+    assert kept is not None
+    assert all(".down" in k or ".up" in k or k.startswith("random.") for k in kept[0])
+    written = mmx.load(folder, device="cpu", dtype="float32")
+    assert written.card is not None and written.card.license == "CC0-1.0"
+    assert written.transcribe(str(spoken / "valid" / "0.wav"), vad=False, temperature=(0.0,)).duration_s > 0
+
+
+def test_a_run_that_was_begun_before_an_option_was_there_resumes(data: Path, tmp_path: Path) -> None:
+    train(options(data, tmp_path / "run", updates=2))
+    for path in checkpoints(tmp_path / "run" / "checkpoints"):
+        record = json.loads((path / "state.json").read_text())
+        del record["options"]["lora_rank"]
+        (path / "state.json").write_text(json.dumps(record))
+    train(options(data, tmp_path / "run", updates=3))
+    with pytest.raises(InputError, match="for lora_rank"):
+        train(options(data, tmp_path / "run", updates=3, lora_rank=2))
+
+
+def test_speech_and_text_are_not_mixed_and_speech_needs_a_model(spoken: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="name a model"):
+        train(speech_options(spoken, tmp_path / "a", init=""))
+    mixed = tmp_path / "mixed.jsonl"
+    rows = [{"audio": str(spoken / "train" / "0.wav"), "text": "low", "src_lang": "en"}]
+    rows += [{"source": "a", "target": "b", "src_lang": "en", "tgt_lang": "en"}]
+    mixed.write_text("\n".join(map(json.dumps, rows)))
+    with pytest.raises(InputError, match="got both"):
+        train(speech_options(spoken, tmp_path / "b", train=str(mixed)))
+
+
+def test_what_adapters_have_to_learn_is_added() -> None:
+    class Counts(torch.nn.Linear):
+        def loss(self, seq: Seq, target_lengths: Tensor) -> Tensor:
+            assert seq.x.shape == (2, 5, 1)
+            return target_lengths.double().mean()
+
+    class Hears(torch.nn.Module):
+        def forward(self, seq: Seq) -> Seq:
+            return seq
+
+    model = tiny()
+    batch = random_batch([(4, 3), (2, 6)])
+    assert token_losses(model, batch).adapters is None
+    adapter = Counts(1, 1)
+    adapter.forward = lambda seq: model.encode("text", batch.inputs["text"])  # type: ignore[method-assign,assignment]
+    with_adapter = Model(front={}, encoders={"speech": Hears()}, adapters={"speech": adapter}, decoder=model.decoder)
+    heard = batch._replace(inputs={"speech": Seq(torch.zeros(2, 5, 1), torch.tensor([5, 5]))})
+    losses = token_losses(with_adapter, heard)
+    assert losses.adapters is not None and losses.adapters.item() == 4.5
+    torch.testing.assert_close(losses.nll, token_losses(model, batch).nll)
+
+
+def test_the_verb(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from mmx import cli
+
+    recipe = as_toml(options(data, tmp_path / "run", updates=1), tmp_path / "r.toml")
+    assert cli.main(["train", str(recipe), f"out={tmp_path / 'other'}", "updates=2"]) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "other" / "model")
+    assert cli.main(["train", str(recipe), "updats=2"]) == 2
+    assert "Did you mean 'updates'" in capsys.readouterr().err
+    assert cli.main(["train", str(recipe), "updates"]) == 2
+    assert "option=value" in capsys.readouterr().err

@@ -1,0 +1,130 @@
+"""What a training begins from: the model, its tokenizer, and the data in its terms."""
+
+import dataclasses
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmx import api
+from mmx.augment import Noise, Speeds, in_turn, mask_policy, masker
+from mmx.errors import InputError
+from mmx.export import card_fields, copy_tokenizer
+from mmx.manifest import Example, read_manifest
+from mmx.model import Model
+from mmx.optim import initialize
+from mmx.speech_data import EncodedData, SpeechData, hears_frozen
+from mmx.text_data import TextData
+from mmx.train_tokenizer import FILE as TOKENIZER_FILE
+from mmx.train_tokenizer import train_tokenizer
+from mmx.translation_tokenizer import TranslationTokenizer
+
+if TYPE_CHECKING:
+    from mmx.train import TrainOptions
+
+Data = TextData | SpeechData | EncodedData
+
+
+@dataclass(frozen=True)
+class Start:
+    """A model that is to be trained.
+
+    Attributes:
+        model: with its tokenizer, in float32.
+        family: module in `models/`.
+        config: the numbers of the family's `Config`.
+        card: fields of the card of the model that this one goes on from.
+    """
+
+    model: Model
+    family: str
+    config: Mapping[str, Any]
+    card: Mapping[str, Any]
+
+
+def start(options: "TrainOptions", folder: Path) -> Start:
+    """A new model, or the one to go on from; its tokenizer's files are put into `folder`.
+
+    Raises:
+        InputError: there is nothing to make a tokenizer or a model of.
+        ModelNotFoundError: see `mmx.load`.
+    """
+    return _loaded(options, folder) if options.init else _new(options, folder)
+
+
+def _new(options: "TrainOptions", folder: Path) -> Start:
+    family = importlib.import_module(f"mmx.models.{options.family}")
+    if (folder / TOKENIZER_FILE).is_file():
+        tokenizer = TranslationTokenizer.from_file(folder / TOKENIZER_FILE, options.vocab)
+    else:
+        examples = read_manifest(options.train, language=options.language)
+        if any(e.audio for e in examples):
+            raise InputError(
+                f"expected init with the speech in {options.train}, got none: name a model, or compose one"
+            )
+        texts = (text for e in examples for text in (e.source, e.target))
+        codes = sorted({code for e in examples for code in (e.src_lang, e.tgt_lang)})
+        tokenizer = train_tokenizer(texts, codes, options.vocab, folder)
+    config = family.Config(**{**options.config, "vocab": options.vocab})
+    model = family.build(config)
+    initialize(model)
+    model.tokenizer = tokenizer
+    return Start(model, options.family, dataclasses.asdict(config), {})
+
+
+def _loaded(options: "TrainOptions", folder: Path) -> Start:
+    card, found = api.locate(options.init)
+    model = api.load(options.init, device="cpu", dtype="float32")
+    model.require_decoder()
+    if model.tokenizer is None:
+        raise InputError(f"expected init to be a model with a tokenizer, got {options.init!r}, which has none")
+    folder.mkdir(parents=True, exist_ok=True)
+    copy_tokenizer(importlib.import_module(f"mmx.models.{card.family}"), found, folder)
+    for p in model.parameters():
+        p.data = p.data.clone()  # may be a view of the file
+    inherited = {**card_fields(card, model), "summary": f"{card.name}, trained further by mmx"}
+    return Start(model, card.family, dict(card.config), inherited)
+
+
+def training_data(options: "TrainOptions", path: str, model: Model) -> Data:
+    """The examples of a manifest, in the model's terms; only those of `options.train` are augmented.
+
+    Raises:
+        InputError: the manifest has mistakes, or holds both speech and text.
+    """
+    examples = read_manifest(path, model.tokenizer.language_ids, options.language)
+    spoken = [bool(e.audio) for e in examples]
+    if any(spoken) and not all(spoken):
+        raise InputError(f"expected speech or text in {path}, got both: make a training of each")
+    return (_speech if all(spoken) else _text)(options, examples, model, path == options.train)
+
+
+def _text(options: "TrainOptions", examples: list[Example], model: Model, learned: bool) -> TextData:
+    return TextData(
+        examples,
+        model.tokenizer,
+        max_tokens=options.max_tokens,
+        group_by=options.group_by,
+        lowercase=options.lowercase if learned else 0.0,
+        unpunctuated=options.unpunctuated if learned else 0.0,
+        seed=options.seed,
+    )
+
+
+def _speech(options: "TrainOptions", examples: list[Example], model: Model, learned: bool) -> SpeechData | EncodedData:
+    o, steps = options, []
+    if learned and o.speeds:
+        steps.append(Speeds(o.speeds))
+    if learned and o.noise_snr_db:
+        steps.append(Noise(o.noise_snr_db, folder=o.noise or None))
+    data = SpeechData(
+        examples,
+        model,
+        max_tokens=o.max_tokens,
+        group_by=o.group_by,
+        change_samples=in_turn(steps),
+        change_features=masker(mask_policy(o.masks)) if learned and o.masks else None,
+        seed=o.seed,
+    )
+    return EncodedData(data) if data.is_fixed and hears_frozen(model) else data
