@@ -31,7 +31,7 @@ from mmx.model_folder import write_model
 SHAPES = ("mmx", "hf")
 BESIDE = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "sentencepiece.bpe.model", "generation_config.json", "preprocessor_config.json",
+    "sentencepiece.bpe.model", "bytes.json", "generation_config.json", "preprocessor_config.json",
 )  # fmt: skip
 """Files beside the weights that tokenizers and voices read."""
 _ROOM = 1.02  # of the weights' size: headers and the small files
@@ -64,7 +64,7 @@ def convert_model(source: str | Path, out: str | Path, to: str = "mmx") -> Path:
     config = family.Config(**card.config)
     with torch.device("meta"):
         model = family.build(config)
-    with _new_folder(out) as folder, tempfile.TemporaryDirectory(prefix="mmx-") as settings:
+    with new_folder(out) as folder, tempfile.TemporaryDirectory(prefix="mmx-") as settings:
         _require_room(folder, found)
         _copy_tokenizer(family, found, Path(settings))
         weights = api.converted(model, family, found)
@@ -92,7 +92,7 @@ def _located(source: str | Path) -> tuple[Card, hub.Found]:
 
 
 @contextmanager
-def _new_folder(out: Path) -> Iterator[Path]:
+def new_folder(out: Path) -> Iterator[Path]:
     """A folder that gets its name when all went well, and leaves nothing behind otherwise."""
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -133,6 +133,7 @@ def _copy_tokenizer(family: ModuleType, found: hub.Found, folder: Path) -> None:
             shutil.copyfile(home / name, folder / name)
     if found.tokenizer is not None:
         name = "tokenizer.json" if found.tokenizer.suffix == ".json" else "sentencepiece.bpe.model"
+        name = found.tokenizer.name if found.tokenizer.name in hub.TOKENIZERS else name
         shutil.copyfile(found.tokenizer, folder / name)
     if found.format in ("fairseq2", "fairseq") and not (folder / "config.json").exists():
         (folder / "config.json").write_text(json.dumps(getattr(family, "TOKEN_IDS", {})), "utf-8")

@@ -19,11 +19,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
-from mmx import api, hub
+from mmx import api, byte_tokenizer, hub
 from mmx.checkpoint import open_checkpoint
 from mmx.checkpointing import (
     alone_in,
@@ -62,7 +62,8 @@ class TrainOptions:
         init: model to go on from, a name or a path; a new one when empty.
         family: module in `models/` of a new model.
         config: numbers of a new model, but its `vocab`.
-        vocab: size of the vocabulary of a new model, whose tokenizer is trained on the training data.
+        tokenizer: of a new model: pieces, learned from the training data, or bytes; see `mmx.byte_tokenizer`.
+        vocab: size of the vocabulary of pieces; that of bytes follows from the languages.
         updates: steps of the optimizer in all.
         batch_tokens: of a batch, both sides and padding included; what to lower when memory runs out.
         accumulate: batches to an update.
@@ -100,6 +101,7 @@ class TrainOptions:
     init: str = ""
     family: str = "nllb"
     config: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer: Literal["pieces", "bytes"] = "pieces"
     vocab: int = 8000
     updates: int = 10_000
     batch_tokens: int = 4096
@@ -137,6 +139,8 @@ class TrainOptions:
                 raise InputError(f"expected {name} >= 1, got {getattr(self, name)}")
         if self.schedule not in typing.get_args(Schedule):
             raise InputError(f"expected a schedule among {typing.get_args(Schedule)}, got {self.schedule!r}")
+        if self.tokenizer not in ("pieces", "bytes"):
+            raise InputError(f"expected a tokenizer of pieces or bytes, got {self.tokenizer!r}")
         if self.dtype not in ("float32", "bfloat16", "float16"):
             raise InputError(f"expected dtype float32, bfloat16 or float16, got {self.dtype!r}")
 
@@ -350,7 +354,8 @@ class _Run:
             return
         tensors, record = found
         now = _comparable(self.options)
-        changed = sorted(k for k in now if now[k] != record["options"].get(k))
+        was = {**_comparable(TrainOptions(train="", valid="", out="")), **record["options"]}  # older than some options
+        changed = sorted(k for k in now if now[k] != was[k])
         if record["data"] != hub.digest(Path(self.options.train)):
             changed.append("the content of train")
         if changed:
@@ -418,28 +423,38 @@ def _model_and_tokenizer(options: TrainOptions, folder: Path) -> tuple[Model, Tr
     if options.init:
         return _initial(options, folder)
     family = importlib.import_module(f"mmx.models.{options.family}")
-    if (folder / TOKENIZER_FILE).is_file():
-        tokenizer = TranslationTokenizer.from_file(folder / TOKENIZER_FILE, options.vocab)
-    else:
-        examples = read_manifest(options.train)
-        texts = (text for e in examples for text in (e.source, e.target))
-        codes = sorted({code for e in examples for code in (e.src_lang, e.tgt_lang)})
-        tokenizer = train_tokenizer(texts, codes, options.vocab, folder)
-    config = family.Config(**{**options.config, "vocab": options.vocab})
+    tokenizer = _tokenizer(options, folder)
+    config = family.Config(**{**options.config, "vocab": tokenizer.n_vocab})
     model = family.build(config)
     initialize(model)
     return model, tokenizer, dataclasses.asdict(config)
 
 
+def _tokenizer(options: TrainOptions, folder: Path) -> TranslationTokenizer:
+    """The tokenizer of a new model, made unless `folder` has it."""
+    if (folder / TOKENIZER_FILE).is_file():
+        return TranslationTokenizer.from_file(folder / TOKENIZER_FILE, options.vocab)
+    if (folder / byte_tokenizer.FILE).is_file():
+        return byte_tokenizer.from_file(folder / byte_tokenizer.FILE)
+    examples = read_manifest(options.train)
+    codes = sorted({code for e in examples for code in (e.src_lang, e.tgt_lang)})
+    if options.tokenizer == "bytes":
+        return byte_tokenizer.make(codes, folder)
+    texts = (text for e in examples for text in (e.source, e.target))
+    return train_tokenizer(texts, codes, options.vocab, folder)
+
+
 def _initial(options: TrainOptions, folder: Path) -> tuple[Model, TranslationTokenizer, dict[str, Any]]:
     source = Path(options.init)
-    if not (source / TOKENIZER_FILE).is_file():
+    files = [name for name in (TOKENIZER_FILE, byte_tokenizer.FILE) if (source / name).is_file()]
+    if not files:
         raise InputError(f"expected init to be a folder that mmx.train wrote, got {options.init!r}")
     model = api.load(source, device="cpu", dtype="float32")
     assert model.card is not None
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("config.json", "tokenizer_config.json", TOKENIZER_FILE):
-        shutil.copyfile(source / name, folder / name)
+    for name in ("config.json", "tokenizer_config.json", *files):
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
     for p in model.parameters():
         p.data = p.data.clone()  # may be a view of the file
     return model, model.tokenizer, dict(model.card.config)

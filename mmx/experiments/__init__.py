@@ -1,0 +1,5 @@
+"""Small experiments that show, on a laptop and with real words, that a method does what it is there for.
+
+Each is a module that prints its table: `python -m mmx.experiments.averaging --seeds 3`. They train tiny models with
+`mmx.train` on numbers written out in several languages (`pip install 'mmx[experiments]'`).
+"""
