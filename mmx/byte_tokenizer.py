@@ -58,11 +58,15 @@ def make(languages: Iterable[str], folder: Path) -> TranslationTokenizer:
         folder: receives the file, and the `config.json` that says where the special tokens are.
     """
     found = map(find_language, languages)
-    spelled = sorted({f"{language.code}_{language.script}" for language in found})
+    return write(sorted({f"{language.code}_{language.script}" for language in found}), folder)
+
+
+def write(languages: Sequence[str], folder: Path) -> TranslationTokenizer:
+    """As `make`, for languages that are spelled as they should be and in the order of their ids."""
     ids = {"bos_token_id": SPECIALS.bos, "pad_token_id": SPECIALS.pad, "eos_token_id": SPECIALS.eos}
     atomic_write(folder / "config.json", json.dumps(ids))
-    atomic_write(folder / FILE, json.dumps({"languages": spelled}))
-    return byte_tokenizer(spelled)
+    atomic_write(folder / FILE, json.dumps({"languages": list(languages)}))
+    return byte_tokenizer(languages)
 
 
 def from_file(path: str | Path, n_vocab: int | None = None) -> TranslationTokenizer:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mmx import cli_train
 from mmx._version import __version__
 from mmx.errors import InputError, MmxError, nearest
 
@@ -197,6 +198,9 @@ def convert(
     from mmx.export import convert_model
 
     print(convert_model(source, out, to))
+
+
+cli_train.register(app)
 
 
 @app.command()

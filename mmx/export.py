@@ -71,7 +71,7 @@ def convert_model(source: str | Path, out: str | Path, to: str = "mmx") -> Path:
         if to == "hf":
             _write_hf(folder, model, family, config, weights, Path(settings))
         else:
-            fields = _card_fields(card, model)
+            fields = card_fields(card, model)
             numbers = dataclasses.asdict(config)
             tokenizer = Path(settings)
             write_model(
@@ -142,7 +142,7 @@ def _copy_tokenizer(family: ModuleType, found: hub.Found, folder: Path) -> None:
         (folder / "special_tokens_map.json").write_text(json.dumps({"additional_special_tokens": tokens}), "utf-8")
 
 
-def _card_fields(card: Card, model: Model) -> dict[str, Any]:
+def card_fields(card: Card, model: Model) -> dict[str, Any]:
     """What of the card stays true of the folder; the family, the numbers and the weights are written apart."""
     own = {f.name: getattr(card, f.name) for f in dataclasses.fields(card)}
     kept = {k: v for k, v in own.items() if k not in ("family", "config", "weights", "streaming", "results") and v}

@@ -23,10 +23,14 @@ from mmx.state import State
 from mmx.translation_tokenizer import TranslationTokenizer, byte_of
 
 
+def count_pieces(tokenizer: TranslationTokenizer, texts: Iterable[str]) -> Counter[int]:
+    """How often each piece occurs in texts, by id."""
+    return Counter(i for text in texts for i in tokenizer.encode(text) if tokenizer.is_text(i))
+
+
 def from_texts(tokenizer: TranslationTokenizer, texts: Iterable[str], size: int | None = None) -> list[int]:
     """Ids of the pieces in texts of the target language, the `size` most frequent ones, ascending."""
-    counts = Counter(i for text in texts for i in tokenizer.encode(text) if tokenizer.is_text(i))
-    return sorted(i for i, _ in counts.most_common(size))
+    return sorted(i for i, _ in count_pieces(tokenizer, texts).most_common(size))
 
 
 def from_script(tokenizer: TranslationTokenizer, language: str) -> list[int]:

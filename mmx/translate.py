@@ -139,8 +139,8 @@ def _check_pieces(text: str, tokenizer: TranslationTokenizer) -> str:
         return ""
     letters = "".join(dict.fromkeys(foreign))
     return (
-        f"expected text in letters that the model has, got {text.strip()[:40]!r}: its vocabulary is for other languages "
-        f"and lacks {letters[:20]!r}"
+        f"expected text in letters that the model has, got {text.strip()[:40]!r}: its vocabulary is for other "
+        f"languages and lacks {letters[:20]!r}"
     )
 
 

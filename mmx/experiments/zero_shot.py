@@ -13,7 +13,7 @@ from statistics import mean
 
 import mmx
 from mmx.experiments import numbers
-from mmx.experiments.numbers import Direction, USUAL, LanguageGuess, Size
+from mmx.experiments.numbers import USUAL, Direction, LanguageGuess, Size
 from mmx.forgetting import chrf_of
 from mmx.manifest import Example
 from mmx.model import Model
