@@ -236,4 +236,7 @@ def _write_settings(folder: Path, tokenizer: TranslationTokenizer, ids: Mapping[
 
 
 def _write_bytes(folder: Path, ids: Mapping[str, int]) -> None:
-    byte_tokenizer.write(sorted(ids, key=ids.__getitem__), folder)
+    ordered = sorted(ids, key=ids.__getitem__)
+    if ids[ordered[-1]] != byte_tokenizer.LANGUAGES + len(ordered) - 1:
+        raise InputError(f"expected languages right after the bytes, got their ids {sorted(ids.values())}")
+    byte_tokenizer.write(ordered, folder)

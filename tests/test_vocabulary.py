@@ -177,12 +177,12 @@ def test_new_letters_get_pieces_and_old_texts_keep_theirs(
     for text in RUSSIAN:
         assert new.decode(new.encode(text)) == text
         assert not new.foreign(text) and old.foreign(text)
-        assert len(new.encode(text)) < len([c for c in text if c != " "]) < len(text.encode())
+        assert len(new.encode(text)) <= len(text) < len(text.encode())
         assert any(len(new.pieces.texts[i]) > 2 for i in new.encode(text) if i >= first)
-    used = count_pieces(new, RUSSIAN)
-    added = list(new.pieces.texts[first:])
-    assert all(any("а" <= c <= "я" for c in piece) for piece in added)
-    assert set(used) >= {i for i in range(first, first + len(added)) if len(added[i - first]) > 3}
+    added = dict(enumerate(new.pieces.texts[first:], first))
+    assert all(any("а" <= c <= "я" for c in piece) for piece in added.values())
+    found = {i: new.encode(piece[1:]) == [i] for i, piece in added.items() if len(piece) > 2 and piece[0] == "▁"}
+    assert any(found.values()) and (kind == "unigram" or all(found.values()))
 
 
 @pytest.mark.parametrize("kind", ["unigram", "bpe"])
@@ -284,8 +284,8 @@ def whisper(folder: Path) -> Path:
     from mmx.models import whisper
 
     config = whisper.Config(
-        n_mels=80, n_vocab=100, n_audio_ctx=10, n_audio_state=8, n_audio_head=1, n_audio_layer=1, n_text_ctx=10,
-        n_text_state=8, n_text_head=1, n_text_layer=1,
+        n_mels=80, audio_ctx=10, audio_width=8, audio_heads=1, audio_layers=1, vocab=100, text_ctx=10, text_width=8,
+        text_heads=1, text_layers=1,
     )  # fmt: skip
     (folder / "w").mkdir()
     write_safetensors(folder / "w" / "model.safetensors", [("x", torch.zeros(1))])
@@ -328,7 +328,8 @@ def test_one_language_drops_pieces_of_the_other(
     kind: str, folders: Callable[[str], Path], corpora: list[Path], tmp_path: Path
 ) -> None:
     old, new = load(folders(kind)), load(trim(folders(kind), ["en"], corpora[:1], tmp_path / "out"))
-    assert len(new.tokenizer.pieces.texts) < 0.75 * len(old.tokenizer.pieces.texts)
+    n_old, n_new = (sum(len(p) > 1 and p[0] != "<" for p in m.tokenizer.pieces.texts) for m in (old, new))
+    assert n_new < 0.75 * n_old
     for text in ENGLISH:
         was, now = (m.tokenizer.encode(text) for m in (old, new))
         assert [old.tokenizer.pieces.texts[i] for i in was] == [new.tokenizer.pieces.texts[i] for i in now]
@@ -437,8 +438,9 @@ def test_the_verbs(
 def test_the_forgetting_report(folders: Callable[[str], Path], russian: Path, tmp_path: Path) -> None:
     pytest.importorskip("sacrebleu", reason="needs sacrebleu: pip install 'mmx[eval]'")
     old, new = folders("unigram"), extend(folders("unigram"), ["ru"], russian, tmp_path / "more")
-    rows = [*pairs("es", SPANISH), *(Example(e.target, e.source, "es", "en") for e in pairs("es", SPANISH))]
-    test = write_manifest(tmp_path / "test.tsv", [*rows, *pairs("ru", RUSSIAN)])
+    rows = pairs("es", SPANISH)[:2]
+    rows += [Example(e.target, e.source, "es", "en") for e in rows]
+    test = write_manifest(tmp_path / "test.tsv", [*rows, *pairs("ru", RUSSIAN)[:2]])
     found = forgetting.report(old, new, test)
     assert [c.direction for c in found.changes] == ["en-es", "es-en", "en-ru"]
     assert found.changes[2].before is None and found.changes[2].after is not None
@@ -452,4 +454,4 @@ def test_the_forgetting_report(folders: Callable[[str], Path], russian: Path, tm
     assert same.worst == 0 and [c.direction for c in same.changes] == ["en-es", "es-en", "en-ru"]
     assert same.changes[2].after is None
     with pytest.raises(InputError, match="a model that translates text"):
-        forgetting.score(mmx.Model(front={}, encoders={}), rows)
+        forgetting.score(mmx.Model(front={}, encoders={"speech": torch.nn.Identity()}), rows)
