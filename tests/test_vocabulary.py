@@ -178,7 +178,7 @@ def test_new_letters_get_pieces_and_old_texts_keep_theirs(
         assert new.decode(new.encode(text)) == text
         assert not new.foreign(text) and old.foreign(text)
         assert len(new.encode(text)) <= len(text) < len(text.encode())
-        assert any(len(new.pieces.texts[i]) > 2 for i in new.encode(text) if i >= first)
+    assert any(len(new.pieces.texts[i]) > 2 for text in RUSSIAN for i in new.encode(text) if i >= first)
     added = dict(enumerate(new.pieces.texts[first:], first))
     assert all(any("а" <= c <= "я" for c in piece) for piece in added.values())
     found = {i: new.encode(piece[1:]) == [i] for i, piece in added.items() if len(piece) > 2 and piece[0] == "▁"}
