@@ -31,7 +31,7 @@ from mmx.model_folder import write_model
 SHAPES = ("mmx", "hf")
 BESIDE = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "sentencepiece.bpe.model", "generation_config.json", "preprocessor_config.json",
+    "sentencepiece.bpe.model", "bytes.json", "generation_config.json", "preprocessor_config.json",
 )  # fmt: skip
 """Files beside the weights that tokenizers and voices read."""
 _ROOM = 1.02  # of the weights' size: headers and the small files
@@ -133,6 +133,7 @@ def copy_tokenizer(family: ModuleType, found: hub.Found, folder: Path) -> None:
             shutil.copyfile(home / name, folder / name)
     if found.tokenizer is not None:
         name = "tokenizer.json" if found.tokenizer.suffix == ".json" else "sentencepiece.bpe.model"
+        name = found.tokenizer.name if found.tokenizer.name in hub.TOKENIZERS else name
         shutil.copyfile(found.tokenizer, folder / name)
     if found.format in ("fairseq2", "fairseq") and not (folder / "config.json").exists():
         (folder / "config.json").write_text(json.dumps(getattr(family, "TOKEN_IDS", {})), "utf-8")

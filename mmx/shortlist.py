@@ -21,23 +21,33 @@ from mmx.errors import InputError
 from mmx.languages import find_language, is_written_with
 from mmx.seq import Seq
 from mmx.state import State
-from mmx.translation_tokenizer import TranslationTokenizer
+from mmx.translation_tokenizer import TranslationTokenizer, byte_of
+
+
+def count_pieces(tokenizer: TranslationTokenizer, texts: Iterable[str]) -> Counter[int]:
+    """How often each piece occurs in texts, by id."""
+    return Counter(i for text in texts for i in tokenizer.encode(text) if tokenizer.is_text(i))
 
 
 def from_texts(tokenizer: TranslationTokenizer, texts: Iterable[str], size: int | None = None) -> list[int]:
     """Ids of the pieces in texts of the target language, the `size` most frequent ones, ascending."""
-    counts = Counter(i for text in texts for i in tokenizer.encode(text) if tokenizer.is_text(i))
-    return sorted(i for i, _ in counts.most_common(size))
+    return sorted(i for i, _ in count_pieces(tokenizer, texts).most_common(size))
 
 
 def from_script(tokenizer: TranslationTokenizer, language: str) -> list[int]:
-    """Ids of the pieces without a letter of a script other than the language's, and of short ones in ASCII for names.
+    """Ids of the pieces without a letter of a script other than the language's, of bytes, and of short ones in ASCII,
+    for names.
 
     It keeps all that the language may need, and for scripts other than Latin it is short.
     """
     script = find_language(tokenizer.language(language)).script
     pieces = tokenizer.pieces.texts
-    return [i for i, p in enumerate(pieces) if p and (is_written_with(p, script) or (len(p) < 3 and p.isascii()))]
+
+    def wanted(piece: str) -> bool:
+        short = len(piece) < 3 and piece.isascii()
+        return bool(piece) and (short or byte_of(piece) is not None or is_written_with(piece, script))
+
+    return [i for i, piece in enumerate(pieces) if wanted(piece)]
 
 
 def read(tokenizer: TranslationTokenizer, language: str, spec: str) -> list[int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mmx import api
+from mmx import api, byte_tokenizer
 from mmx.augment import Noise, Speeds, in_turn, mask_policy, masker
 from mmx.errors import InputError
 from mmx.export import card_fields, copy_tokenizer
@@ -55,22 +55,28 @@ def start(options: "TrainOptions", folder: Path) -> Start:
 
 def _new(options: "TrainOptions", folder: Path) -> Start:
     family = importlib.import_module(f"mmx.models.{options.family}")
-    if (folder / TOKENIZER_FILE).is_file():
-        tokenizer = TranslationTokenizer.from_file(folder / TOKENIZER_FILE, options.vocab)
-    else:
-        examples = read_manifest(options.train, language=options.language)
-        if any(e.audio for e in examples):
-            raise InputError(
-                f"expected init with the speech in {options.train}, got none: name a model, or compose one"
-            )
-        texts = (text for e in examples for text in (e.source, e.target))
-        codes = sorted({code for e in examples for code in (e.src_lang, e.tgt_lang)})
-        tokenizer = train_tokenizer(texts, codes, options.vocab, folder)
-    config = family.Config(**{**options.config, "vocab": options.vocab})
+    tokenizer = _tokenizer(options, folder)
+    config = family.Config(**{**options.config, "vocab": tokenizer.n_vocab})
     model = family.build(config)
     initialize(model)
     model.tokenizer = tokenizer
     return Start(model, options.family, dataclasses.asdict(config), {})
+
+
+def _tokenizer(options: "TrainOptions", folder: Path) -> TranslationTokenizer:
+    """The tokenizer of a new model, made unless `folder` has it."""
+    if (folder / TOKENIZER_FILE).is_file():
+        return TranslationTokenizer.from_file(folder / TOKENIZER_FILE, options.vocab)
+    if (folder / byte_tokenizer.FILE).is_file():
+        return byte_tokenizer.from_file(folder / byte_tokenizer.FILE)
+    examples = read_manifest(options.train, language=options.language)
+    if any(e.audio for e in examples):
+        raise InputError(f"expected init with the speech in {options.train}, got none: name a model, or compose one")
+    codes = sorted({code for e in examples for code in (e.src_lang, e.tgt_lang)})
+    if options.tokenizer == "bytes":
+        return byte_tokenizer.make(codes, folder)
+    texts = (text for e in examples for text in (e.source, e.target))
+    return train_tokenizer(texts, codes, options.vocab, folder)
 
 
 def _loaded(options: "TrainOptions", folder: Path) -> Start:

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -61,7 +61,8 @@ class TrainOptions:
         init: model to go on from, whatever `mmx.load` takes; a new one for text when empty.
         family: module in `models/` of a new model.
         config: numbers of a new model, but its `vocab`.
-        vocab: size of the vocabulary of a new model, whose tokenizer is trained on the training data.
+        tokenizer: of a new model: pieces, learned from the training data, or bytes; see `mmx.byte_tokenizer`.
+        vocab: size of the vocabulary of pieces; that of bytes follows from the languages.
         updates: steps of the optimizer in all.
         batch_tokens: of a batch, both sides and padding included; what to lower when memory runs out. Speech counts
             by the frames that the decoder is given, 1500 for each window of Whisper's.
@@ -108,6 +109,7 @@ class TrainOptions:
     init: str = ""
     family: str = "nllb"
     config: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer: Literal["pieces", "bytes"] = "pieces"
     vocab: int = 8000
     updates: int = 10_000
     batch_tokens: int = 4096
@@ -152,6 +154,8 @@ class TrainOptions:
                 raise InputError(f"expected {name} >= 1, got {getattr(self, name)}")
         if self.schedule not in typing.get_args(Schedule):
             raise InputError(f"expected a schedule among {typing.get_args(Schedule)}, got {self.schedule!r}")
+        if self.tokenizer not in ("pieces", "bytes"):
+            raise InputError(f"expected a tokenizer of pieces or bytes, got {self.tokenizer!r}")
         if self.dtype not in ("float32", "bfloat16", "float16"):
             raise InputError(f"expected dtype float32, bfloat16 or float16, got {self.dtype!r}")
 

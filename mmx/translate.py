@@ -16,6 +16,7 @@ from mmx.languages import check_script, find_language
 from mmx.model import Model
 from mmx.sentences import Sentence, split_long, split_sentences
 from mmx.seq import pad
+from mmx.translation_tokenizer import TranslationTokenizer
 from mmx.writer import Writer, has_loop
 
 MAX_SOURCE = 256
@@ -112,7 +113,7 @@ def translate_text(
         raise InputError(f"expected batch_size >= 1, got {batch_size}")
     tok = model.tokenizer
     source, target = tok.language(src), tok.language(to)
-    _warn_of_wrong_script(texts, source)
+    _warn_of_wrong_script(texts, source, tok)
     longest = min(max_source, model.encoders["text"].ctx)  # pyright: ignore[reportArgumentType]
     pieces = [_pieces(text, lambda t: tok.source(t, source), longest) for text in texts]
     rows = [p for text_pieces in pieces for p in text_pieces if p.text]
@@ -122,11 +123,24 @@ def translate_text(
     return [_assembled(text_pieces, done, source, target, joint) for text_pieces in pieces]
 
 
-def _warn_of_wrong_script(texts: Iterable[str], language: str) -> None:
-    wrong = [message for text in texts if (message := check_script(text, find_language(language)))]
+def _warn_of_wrong_script(texts: Iterable[str], language: str, tokenizer: TranslationTokenizer) -> None:
+    own = find_language(language)
+    wrong = [message for text in texts if (message := check_script(text, own) or _check_pieces(text, tokenizer))]
     if wrong:
         more = f" ({len(wrong)} texts are like this)" if len(wrong) > 1 else ""
         warnings.warn(wrong[0] + more, MmxWarning, stacklevel=3)
+
+
+def _check_pieces(text: str, tokenizer: TranslationTokenizer) -> str:
+    """What is wrong with the letters of a text; a few that a model does not have are usual, in names."""
+    foreign = tokenizer.foreign(text)
+    if 4 * len(foreign) <= sum(c.isalpha() for c in text):
+        return ""
+    letters = "".join(dict.fromkeys(foreign))
+    return (
+        f"expected text in letters that the model has, got {text.strip()[:40]!r}: its vocabulary is for other "
+        f"languages and lacks {letters[:20]!r}"
+    )
 
 
 def _pieces(text: str, ids: Callable[[str], list[int]], longest: int) -> list[_Piece]:

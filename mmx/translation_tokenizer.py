@@ -7,6 +7,7 @@ languages. Text never turns into a control token, whatever it spells: "</s>" in 
 
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,9 @@ from mmx.errors import CheckpointError, InputError
 
 _LANGUAGE = re.compile(r"(?:__)?([a-z]{2,3}(?:_[A-Za-z]{2,4})?)(?:__)?")
 """How a language token is spelled: eng_Latn, en_XX, __eng__, __cmn_Hant__."""
+
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+"""How SentencePiece spells a piece that is one byte."""
 
 _BESIDE = "config.json, tokenizer_config.json, special_tokens_map.json, generation_config.json"
 
@@ -39,12 +43,20 @@ class Pieces:
     Attributes:
         encode: text to ids.
         decode: ids of pieces to text.
-        texts: each piece by id, as it is spelled ("▁the"); empty for an id that is no text.
+        texts: each piece by id, as it is spelled ("▁the", "<0xC3>" for a byte); empty for an id that is no text.
+        bytes_only: whether every piece is a byte, so that all scripts are written alike.
     """
 
     encode: Callable[[str], list[int]]
     decode: Callable[[list[int]], str]
     texts: Sequence[str]
+    bytes_only: bool = False
+
+
+def byte_of(piece: str) -> int | None:
+    """The byte that a piece writes; None for a piece that writes characters."""
+    found = _BYTE.fullmatch(piece)
+    return int(found[1], 16) if found else None
 
 
 class TranslationTokenizer:
@@ -96,7 +108,7 @@ class TranslationTokenizer:
         """Ids of a text, without language and end."""
         # Lone surrogates have no bytes: they become U+FFFD, and pairs of them their character.
         whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-        return self.pieces.encode(whole.strip())
+        return self.pieces.encode(whole)
 
     def source(self, text: str, language: str) -> list[int]:
         """What the encoder reads; `language` is one of `language_ids`."""
@@ -117,15 +129,31 @@ class TranslationTokenizer:
 
     def split_words(self, ids: Iterable[int]) -> list[tuple[str, list[int]]]:
         """Group ids into words: each word's text, with its leading space, and its ids; together they are the input."""
-        words: list[tuple[str, list[int]]] = []
+        words: list[list[int]] = []
         for i in ids:
-            piece = self.pieces.texts[i] if self.is_text(i) else ""
-            text = piece.replace("\u2581", " ")
-            if text.startswith(" ") or not words:
-                words.append((text, [i]))
-            else:
-                words[-1] = (words[-1][0] + text, [*words[-1][1], i])
-        return words
+            if not words or self._piece(i).startswith("\u2581"):
+                words.append([])
+            words[-1].append(i)
+        return [(b"".join(map(self._bytes, word)).decode("utf-8", "replace"), word) for word in words]
+
+    def _piece(self, i: int) -> str:
+        return self.pieces.texts[i] if self.is_text(i) else ""
+
+    def _bytes(self, i: int) -> bytes:
+        piece = self._piece(i)
+        byte = byte_of(piece)
+        return piece.replace("\u2581", " ").encode() if byte is None else bytes([byte])
+
+    def foreign(self, text: str) -> list[str]:
+        """The letters of a text that no piece holds: they are read as bytes or as unknown, and badly."""
+        if self.pieces.bytes_only:
+            return []
+        plain = unicodedata.normalize("NFKC", text)  # as the pieces are
+        return [c for c in plain if c.isalpha() and c not in self._alphabet]
+
+    @cached_property
+    def _alphabet(self) -> frozenset[str]:
+        return frozenset(c for piece in self.pieces.texts if byte_of(piece) is None for c in piece)
 
     def is_text(self, i: int) -> bool:
         """Whether an id writes something."""
@@ -170,7 +198,7 @@ def _from_json(path: Path) -> tuple[Pieces, Specials, dict[str, int]]:
     names = {"bos": "<s>", "pad": "<pad>", "eos": "</s>", "unk": "<unk>"}
     specials = Specials(**{field: added[name] for field, name in names.items()})
     pieces = Pieces(
-        lambda text: tok.encode(text, add_special_tokens=False).ids,
+        lambda text: tok.encode(text.strip(), add_special_tokens=False).ids,
         lambda ids: tok.decode(ids, skip_special_tokens=False),
         texts,
     )
@@ -194,7 +222,7 @@ def _from_sentencepiece(path: Path) -> tuple[Pieces, Specials, dict[str, int]]:
     for i, n in place.items():
         texts[i] = sp.id_to_piece(n)
     pieces = Pieces(
-        lambda text: [ids[n] for n in sp.encode(text)],
+        lambda text: [ids[n] for n in sp.encode(text.strip())],
         lambda wanted: sp.decode([place[i] for i in wanted]),
         texts,
     )

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmx import byte_tokenizer
 from mmx.block import EncoderLayer, padding_mask
 from mmx.checkpoint import LazyTensors
 from mmx.convert import ZERO, Rule, count, needed
@@ -153,8 +154,9 @@ def _scale(c: Config) -> float:
 
 
 def tokenizer(file: Path, c: Config) -> TranslationTokenizer:
-    """The tokenizer of `tokenizer.json` or of a SentencePiece model."""
-    return TranslationTokenizer.from_file(file, c.vocab)
+    """The tokenizer of `tokenizer.json`, of a SentencePiece model, or of bytes."""
+    read = byte_tokenizer.from_file if file.name == byte_tokenizer.FILE else TranslationTokenizer.from_file
+    return read(file, c.vocab)
 
 
 # -------------------- checkpoints
