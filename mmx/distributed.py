@@ -32,14 +32,14 @@ class World:
     """The processes of a training. One alone is a world as well, in which nothing is sent.
 
     Attributes:
+        device: that this process computes on.
         rank: number of this process; 0 is the one that writes files.
         size: how many there are.
-        device: that this process computes on.
     """
 
+    device: torch.device
     rank: int = 0
     size: int = 1
-    device: torch.device = torch.device("cpu")
 
     @property
     def first(self) -> bool:
@@ -100,14 +100,14 @@ def join(device: torch.device) -> Iterator[World]:
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
-        yield World(device=device)
+        yield World(device)
         return
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     try:
-        yield World(dist.get_rank(), size, device)
+        yield World(device, dist.get_rank(), size)
     finally:
         dist.destroy_process_group()
 

@@ -153,7 +153,7 @@ def test_a_full_disk_keeps_what_was_decoded(folder: Path, tmp_path: Path, monkey
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "open", full)
-        with pytest.raises(OutputError, match="No space left.*is kept"):
+        with pytest.raises(OutputError, match=r"No space left.*is kept"):
             run(folder, "one", output=out, batch_size=1)
     assert len((tmp_path / "out.json.part").read_text("utf-8").splitlines()) == 1 + 2 * 8
     run(folder, "one", output=out)
