@@ -19,7 +19,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from mmx.errors import InputError
@@ -115,8 +115,8 @@ def join(device: torch.device) -> Iterator[World]:
 def shard(root: nn.Module, world: World, bf16: bool = False) -> None:
     """Leave this process its part of every parameter, in place; each block of a stack is gathered by itself.
 
-    Whatever is computed must be within `root.forward`, or the weights are not there. Gradients are averaged over the
-    processes: a loss that is to be added up is multiplied by their number before.
+    Whatever is computed must be within `root.forward`, or the weights are not there. Gradients are added up over the
+    processes.
 
     Args:
         root: its parameters are on the world's device.
@@ -131,13 +131,21 @@ def shard(root: nn.Module, world: World, bf16: bool = False) -> None:
             dist.broadcast(p, 0)  # the same random numbers may give others on another machine
     mesh = dist.init_device_mesh(world.device.type, (world.size,))
     low = bf16 and world.device.type == "cuda"
-    policy = MixedPrecisionPolicy(torch.bfloat16, torch.float32) if low else MixedPrecisionPolicy()
+    # Inputs are left to autocast: a waveform would lose its quiet parts in bfloat16.
+    policy = MixedPrecisionPolicy(*((torch.bfloat16, torch.float32) if low else ()), cast_forward_inputs=False)
     stacks = [m for m in root.modules() if isinstance(m, nn.ModuleList)]
     for block in (b for stack in reversed(stacks) for b in stack):  # inner ones first
-        fully_shard(block, mesh=mesh, mp_policy=policy)
+        _add_up(fully_shard(block, mesh=mesh, mp_policy=policy))
         if hasattr(block, "teach"):
             register_fsdp_forward_method(block, "teach")
-    fully_shard(root, mesh=mesh, mp_policy=policy)
+    _add_up(fully_shard(root, mesh=mesh, mp_policy=policy))
+
+
+def _add_up(module: FSDPModule) -> None:
+    """Gradients are sums: the default, their mean, is not among gloo's operations."""
+    module.set_gradient_divide_factor(1.0)
+    if hasattr(module, "set_force_sum_reduction_for_comms"):  # else torch 2.8's NCCL multiplies by 1 on the way
+        module.set_force_sum_reduction_for_comms(True)
 
 
 def whole(tensor: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ moment: what is decoded is kept beside the output and read again.
 """
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -506,7 +507,7 @@ def show(lines: Sequence[Line]) -> None:
     for (languages, system), by_metric in cells.items():
         sentences = str(next(iter(by_metric.values())).measurement.sentences)
         table.add_row(system, languages, sentences, *(_cell(by_metric.get(m)) for m in metrics))
-    Console(markup=False, highlight=False).print(table)
+    Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 200).print(table)
     for metric, signature in dict.fromkeys((x.measurement.metric, x.measurement.signature) for x in lines):
         if not signature.startswith(MEAN):
             print(f"{metric}: {signature}")

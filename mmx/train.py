@@ -332,7 +332,7 @@ class _Run:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.bf16):
                 losses = self.losses(moved, self.options.smoothing)
                 loss = balanced_loss(losses, moved, token_weights)
-            (loss * self.world.size).backward()
+            loss.backward()
             nll += losses.nll.sum()
         return float(nll)
 
