@@ -148,6 +148,12 @@ def _add_up(module: FSDPModule) -> None:
         module.set_force_sum_reduction_for_comms(True)
 
 
+def part_again(root: nn.Module) -> None:
+    """Leave only the parts after forward passes without a backward one, which would have seen to it."""
+    if isinstance(root, FSDPModule):
+        root.reshard()  # of its blocks, each did it after its forward
+
+
 def whole(tensor: Tensor) -> Tensor:
     """A tensor of which each process has a part, whole on the CPU; others as they are. All processes must call it."""
     return tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor

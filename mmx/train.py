@@ -355,6 +355,7 @@ class _Run:
         for batch in self._batches(self.valid, self._sampler(self.valid, 1.0).epoch(0)):
             nll = self.losses(batch.to(self.device), 0.0).nll
             total, count = total + float(nll.sum()), count + len(nll)
+        distributed.part_again(self.losses)
         done = self.world.total({"nll": total, "tokens": count})
         return done["nll"] / done["tokens"]
 

@@ -32,7 +32,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recipe(data: Path, out: Path, **changes: Any) -> TrainOptions:
-    fixed: dict[str, Any] = {"updates": UPDATES, "accumulate": 4, "dropout": 0.1, "valid_every": 5, "save_every": 5}
+    fixed: dict[str, Any] = {
+        "updates": UPDATES,
+        "batch_tokens": 500,
+        "accumulate": 4,
+        "dropout": 0.1,
+        "valid_every": 5,
+        "save_every": 5,
+    }
     return options(data, out, **{**fixed, **changes})
 
 
