@@ -22,6 +22,7 @@ import numpy as np
 
 from mmx.errors import InputError, MmxError
 from mmx.files import atomic_write
+from mmx.metrics import installed_normalization, measure
 
 Transcriber = Callable[[], str]
 
@@ -319,20 +320,9 @@ def matmul_gflops(threads: int) -> float:
 
 
 def word_error_rate(reference: str, text: str) -> float:
-    """After Whisper's English normalization where openai-whisper is installed, else lower case without punctuation."""
-    import jiwer
-
-    return jiwer.wer(normalize(reference), normalize(text))
-
-
-def normalize(text: str) -> str:
-    """Comparable spelling of English text."""
-    try:
-        from whisper.normalizers import EnglishTextNormalizer
-    except ImportError:
-        kept = (c if c.isalnum() or c in " '" else " " for c in text.lower())
-        return " ".join("".join(kept).split())
-    return EnglishTextNormalizer()(text)
+    """Of English, after Whisper's normalization where openai-whisper is installed, else of bare words."""
+    how = installed_normalization()
+    return measure("wer", [text], [reference], language="en", normalize=how, bootstrap=0).value / 100
 
 
 def _audio(files: Sequence[Path], repeat: int) -> np.ndarray:

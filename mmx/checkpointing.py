@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mmx.checkpoint import LazyTensors, open_checkpoint, write_safetensors
+from mmx.distributed import part_of, whole
 from mmx.errors import CheckpointError, InputError, MmxWarning, OutputError
 from mmx.hub import digest
 
@@ -127,14 +128,19 @@ def training_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict
 
     Frozen parameters are not in it: the model that a training begins with has them.
     """
-    out = {f"model.{name}": p.detach() for name, p in trained_parameters(model)}
+    out = {f"model.{name}": value for name, value in weights(trained_parameters(model)).items()}
     for name, p in model.named_parameters():
         for key, value in optimizer.state.get(p, {}).items():
-            out[f"optimizer.{name}.{key}"] = value
+            out[f"optimizer.{name}.{key}"] = whole(value)
     out["random.cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         out["random.cuda"] = torch.cuda.get_rng_state()
     return out
+
+
+def weights(parameters: Iterable[tuple[str, nn.Parameter]]) -> dict[str, Tensor]:
+    """The values of parameters by name. Of a model in parts, all processes must ask for them."""
+    return {name: whole(p.detach()) for name, p in parameters}
 
 
 def restore(model: nn.Module, optimizer: torch.optim.Optimizer, source: Mapping[str, Tensor]) -> None:
@@ -146,10 +152,10 @@ def restore(model: nn.Module, optimizer: torch.optim.Optimizer, source: Mapping[
             state.setdefault(name, {})[field] = source[key]
     with torch.no_grad():
         for name, p in trained_parameters(model):
-            p.copy_(source[f"model.{name}"])
+            p.copy_(part_of(source[f"model.{name}"], p))
             if name in state:
                 optimizer.state[p] = {
-                    field: value.clone() if field == "step" else value.to(p.device, copy=True)
+                    field: value.clone() if field == "step" else part_of(value, p).to(p.device, copy=True)
                     for field, value in state[name].items()
                 }
     torch.set_rng_state(source["random.cpu"])
@@ -160,13 +166,18 @@ def restore(model: nn.Module, optimizer: torch.optim.Optimizer, source: Mapping[
 # -------------------- the best snapshots
 
 
-def save_snapshot(folder: Path, update: int, model: nn.Module) -> str:
-    """Write what is trained, after an update, and return the file's name. Whole or not there, as a checkpoint."""
-    name = f"step-{update:08d}.safetensors"
+def snapshot_name(update: int) -> str:
+    """Of the file with the weights of an update."""
+    return f"step-{update:08d}.safetensors"
+
+
+def save_snapshot(folder: Path, update: int, tensors: Mapping[str, Tensor]) -> None:
+    """Write the weights of an update. Whole or not there, as a checkpoint."""
+    name = snapshot_name(update)
     part = folder / f"{_PART}{name}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_safetensors(part, ((n, p.detach()) for n, p in trained_parameters(model)))
+        write_safetensors(part, tensors.items())
         _flush(part)
         part.replace(folder / name)
     except OSError as e:
@@ -176,7 +187,6 @@ def save_snapshot(folder: Path, update: int, model: nn.Module) -> str:
             f"expected to write a snapshot into {folder}, got {e.strerror or e}: free some space, "
             "and start again with the same command"
         ) from e
-    return name
 
 
 def prune_snapshots(folder: Path, checkpoints_folder: Path) -> None:

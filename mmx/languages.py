@@ -34,6 +34,15 @@ class Language:
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def spaced(self) -> bool:
+        """Whether it is written with spaces between words."""
+        return self.script not in _UNSPACED
+
+
+_UNSPACED = {"Hans", "Hant", "Jpan", "Thai", "Laoo", "Khmr", "Mymr", "Tibt"}
+"""Scripts that write sentences or words without spaces between them."""
+
 
 # Codes: ISO 639-3, then the others that mean it, of which the first with two letters is the tag. Scripts: the usual
 # one first. Names: the first is the one that is shown.

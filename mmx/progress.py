@@ -4,6 +4,7 @@ import json
 import math
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,9 +27,13 @@ class Progress:
         self.started = self.window = time.monotonic()
         self.nll = self.counted = self.norm = 0.0
         self.rate, self.tokens = 0.0, tokens
+        self.valid: list[float] = []
         if self.file.is_file():
-            lines = self.file.read_text("utf-8").splitlines()
-            atomic_write(self.file, "".join(f"{line}\n" for line in lines if _update_of(line) <= done))
+            lines = [
+                x for x in self.file.read_text("utf-8").splitlines() if _update_of(x) <= done and '"final":' not in x
+            ]
+            atomic_write(self.file, "".join(f"{line}\n" for line in lines))
+            self.valid = [json.loads(x)["valid_loss"] for x in lines if '"valid_loss"' in x]
         out.mkdir(parents=True, exist_ok=True)
         self.board = _tensorboard(out / "tensorboard", done)
 
@@ -54,7 +59,11 @@ class Progress:
 
     def validated(self, update: int, loss: float) -> None:
         """Write a validation loss."""
-        self.say(f"update {update}/{self.total}  validation loss {loss:.4f}  perplexity {math.exp(min(loss, 30)):.2f}")
+        self.valid.append(loss)
+        self.say(
+            f"update {update}/{self.total}  validation loss {loss:.4f}  perplexity {math.exp(min(loss, 30)):.2f}  "
+            + sparkline(self.valid)
+        )
         self._write(update, valid_loss=loss)
 
     def close(self, figures: dict[str, Any]) -> None:
@@ -76,6 +85,40 @@ class Progress:
     def say(text: str) -> None:
         """One line for whoever watches."""
         print(time.strftime("%H:%M:%S"), text, file=sys.stderr, flush=True)
+
+
+def sparkline(values: Sequence[float], width: int = 40) -> str:
+    """A curve in one line of text, from the lowest value to the highest; of many values, `width` evenly chosen ones."""
+    shown = [values[(i + 1) * len(values) // width - 1] for i in range(width)] if len(values) > width else values
+    kept = [v for v in shown if math.isfinite(v)]
+    low, high = min(kept, default=0.0), max(kept, default=0.0)
+    top = len(_BARS) - 1
+    return "".join(_BARS[round(top * (v - low) / (high - low or 1.0))] if math.isfinite(v) else "?" for v in shown)
+
+
+_BARS = "▁▂▃▄▅▆▇█"
+
+
+class Silence:
+    """What a process reports with whose figures another one reports; as `Progress`."""
+
+    def __init__(self, out: Path, total: int, done: int, tokens: int):
+        pass
+
+    def learned(self, nll: float, counted: int, rate: float, norm: float) -> None:
+        """Nothing."""
+
+    def report(self, update: int, epoch: int, tokens: int) -> None:
+        """Nothing."""
+
+    def validated(self, update: int, loss: float) -> None:
+        """Nothing."""
+
+    def close(self, figures: dict[str, Any]) -> None:
+        """Nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
 
 
 def _update_of(line: str) -> float:

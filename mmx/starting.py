@@ -93,8 +93,14 @@ def _loaded(options: "TrainOptions", folder: Path) -> Start:
     return Start(model, card.family, dict(card.config), inherited)
 
 
-def training_data(options: "TrainOptions", path: str, model: Model) -> Data:
+def training_data(options: "TrainOptions", path: str, model: Model, keep: bool = True) -> Data:
     """The examples of a manifest, in the model's terms; only those of `options.train` are augmented.
+
+    Args:
+        options: of the training.
+        path: of the manifest.
+        model: with its tokenizer.
+        keep: whether what a frozen encoder makes of speech is kept. Not where a process has only parts of the weights.
 
     Raises:
         InputError: the manifest has mistakes, or holds both speech and text.
@@ -103,7 +109,10 @@ def training_data(options: "TrainOptions", path: str, model: Model) -> Data:
     spoken = [bool(e.audio) for e in examples]
     if any(spoken) and not all(spoken):
         raise InputError(f"expected speech or text in {path}, got both: make a training of each")
-    return (_speech if all(spoken) else _text)(options, examples, model, path == options.train)
+    if not all(spoken):
+        return _text(options, examples, model, path == options.train)
+    data = _speech(options, examples, model, path == options.train)
+    return EncodedData(data) if keep and data.is_fixed and hears_frozen(model) else data
 
 
 def _text(options: "TrainOptions", examples: list[Example], model: Model, learned: bool) -> TextData:
@@ -118,13 +127,13 @@ def _text(options: "TrainOptions", examples: list[Example], model: Model, learne
     )
 
 
-def _speech(options: "TrainOptions", examples: list[Example], model: Model, learned: bool) -> SpeechData | EncodedData:
+def _speech(options: "TrainOptions", examples: list[Example], model: Model, learned: bool) -> SpeechData:
     o, steps = options, []
     if learned and o.speeds:
         steps.append(Speeds(o.speeds))
     if learned and o.noise_snr_db:
         steps.append(Noise(o.noise_snr_db, folder=o.noise or None))
-    data = SpeechData(
+    return SpeechData(
         examples,
         model,
         max_tokens=o.max_tokens,
@@ -133,4 +142,3 @@ def _speech(options: "TrainOptions", examples: list[Example], model: Model, lear
         change_features=masker(mask_policy(o.masks)) if learned and o.masks else None,
         seed=o.seed,
     )
-    return EncodedData(data) if data.is_fixed and hears_frozen(model) else data

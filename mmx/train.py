@@ -10,11 +10,12 @@ import ctypes
 import dataclasses
 import json
 import math
+import random
 import sys
 import tomllib
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +23,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from mmx import api
+from mmx import api, distributed
 from mmx.checkpoint import open_checkpoint
 from mmx.checkpointing import (
     alone_in,
@@ -34,19 +35,22 @@ from mmx.checkpointing import (
     restore,
     save_checkpoint,
     save_snapshot,
+    snapshot_name,
+    trained_parameters,
     training_tensors,
+    weights,
 )
 from mmx.errors import InputError, TrainingError, nearest
 from mmx.lora import add_lora, merge_lora
-from mmx.losses import balanced_loss, task_weights, token_losses, tokens_by_task
+from mmx.losses import TokenLosses, balanced_loss, task_weights, token_losses, tokens_by_task
 from mmx.manifest import digest_manifest, read_manifest
 from mmx.model import Model
 from mmx.model_folder import write_model
 from mmx.optim import Schedule, freeze, learning_rate, parameter_groups, set_dropout, train_mode
-from mmx.progress import Progress
+from mmx.progress import Progress, Silence
 from mmx.sampling import Sampler
 from mmx.starting import Data, start, training_data
-from mmx.text_data import Batch
+from mmx.text_data import IGNORED, Batch
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +70,7 @@ class TrainOptions:
         updates: steps of the optimizer in all.
         batch_tokens: of a batch, both sides and padding included; what to lower when memory runs out. Speech counts
             by the frames that the decoder is given, 1500 for each window of Whisper's.
-        accumulate: batches to an update.
+        accumulate: batches to an update; several processes share them, see `mmx.distributed`.
         max_tokens: of an example on either side; longer ones are left out.
         lr: peak learning rate.
         warmup: updates until the peak.
@@ -215,27 +219,35 @@ def train(options: TrainOptions) -> Path:
     _keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
-    with alone_in(Path(options.out)), torch.random.fork_rng():
-        return _Run(options).finish()
+    with distributed.join(api.resolve_device(options.device)) as world:
+        world.check(options.accumulate)
+        with alone_in(Path(options.out)) if world.first else nullcontext(), torch.random.fork_rng():
+            return _Run(options, world).finish()
 
 
 class _Run:
     """A training from its data to its end."""
 
-    def __init__(self, options: TrainOptions):
-        self.options, self.out = options, Path(options.out)
-        self.device = api.resolve_device(options.device)
+    def __init__(self, options: TrainOptions, world: distributed.World):
+        self.options, self.out, self.world, self.device = options, Path(options.out), world, world.device
         self.folders = {name: self.out / name for name in ("tokenizer", "checkpoints", "best", "model")}
         torch.manual_seed(options.seed)
         for path in (options.train, options.valid):
             read_manifest(path, language=options.language)  # all of it, before the minutes that a tokenizer takes
-        self.start = start(options, self.folders["tokenizer"])
+        with world.first_alone():
+            self.start = start(options, self.folders["tokenizer"])
         self.model = self.start.model.to(self.device)
         freeze(self.model, options.freeze)
         if options.lora_rank:
+            if world.size > 1:
+                raise InputError(f"expected one process for LoRA, got {world.size}: run `mmx train` without torchrun")
             add_lora(self.model, options.lora_rank, options.lora_alpha, options.lora_targets)
         set_dropout(self.model, options.dropout)
-        self.data, self.valid = (training_data(options, path, self.model) for path in (options.train, options.valid))
+        self.losses = _Losses(self.model)
+        distributed.shard(self.losses, world, options.bf16)
+        self.data, self.valid = (
+            training_data(options, path, self.model, keep=world.size == 1) for path in (options.train, options.valid)
+        )
         self.sampler = self._sampler(self.data, options.temperature)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.model, options.weight_decay),
@@ -245,7 +257,8 @@ class _Run:
         )
         self.at = Position()
         self._resume()
-        self.progress = Progress(self.out, options.updates, self.at.update, self.at.tokens)
+        report = Progress if world.first else Silence
+        self.progress = report(self.out, options.updates, self.at.update, self.at.tokens)
 
     def _sampler(self, data: Data, temperature: float) -> Sampler:
         o = self.options
@@ -271,7 +284,8 @@ class _Run:
         return self._write_model()
 
     def _updates(self) -> Iterator[tuple[int, int, list[Batch]]]:
-        """From where the training is: the epoch and the number of batches done in it after an update, and its batches.
+        """From where the training is: the epoch and the number of batches done in it after an update, and its batches,
+        or this process's part of them.
 
         The last update of an epoch takes what is left.
         """
@@ -280,9 +294,19 @@ class _Run:
             plan = self.sampler.epoch(epoch)
             for begin in range(start, len(plan), self.options.accumulate):
                 end = min(begin + self.options.accumulate, len(plan))
-                batches = [self.data.batch(rows, epoch) for rows in plan[begin:end]]
+                batches = list(self._batches(self.data, plan[begin:end], epoch))
                 yield (epoch, end, batches) if end < len(plan) else (epoch + 1, 0, batches)
             epoch, start = epoch + 1, 0
+
+    def _batches(self, data: Data, plan: Sequence[Sequence[int]], epoch: int = 0) -> Iterator[Batch]:
+        """This process's batches of a plan; where others have one more, one to learn nothing from, since all take part
+        in every step."""
+        mine, waits = self.world.share(plan)
+        for rows in mine:
+            yield data.batch(rows, epoch)
+        if waits:
+            batch = data.batch(plan[0], epoch)
+            yield batch._replace(targets=torch.full_like(batch.targets, IGNORED))
 
     def _update(self, epoch: int, batch: int, batches: list[Batch]) -> None:
         """One step of the optimizer; several batches give the gradient that one large one would give."""
@@ -292,10 +316,10 @@ class _Run:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        counts = tokens_by_task(batches)
+        counts = self.world.total(tokens_by_task(batches))
         with _memory_errors(o.batch_tokens):
             nll = self._backward(batches, task_weights(counts, o.task_weights))
-        norm = float(torch.nn.utils.clip_grad_norm_(self.model.parameters(), o.clip))
+        norm = float(distributed.whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), o.clip)))
         if not math.isfinite(norm):
             raise TrainingError(
                 f"expected a finite gradient in update {self.at.update}, got {norm}: lower lr or lengthen warmup, in a "
@@ -303,19 +327,23 @@ class _Run:
             )
         self.optimizer.step()
         self.optimizer.zero_grad()
-        read = (s for b in batches for s in b.inputs.values() if s.rate is None)  # tokens, and not speech
-        self.at.tokens += counts.total() + sum(int(s.lengths.sum()) for s in read)
+        read = (s for b in batches if _teaches(b) for s in b.inputs.values() if s.rate is None)  # tokens, not speech
+        done = self.world.total({"read": sum(int(s.lengths.sum()) for s in read), "nll": nll})
+        self.at.tokens += int(counts.total() + done["read"])
         self.at.epoch, self.at.batch = epoch, batch
-        self.progress.learned(nll, counts.total(), rate, norm)
+        self.progress.learned(done["nll"], counts.total(), rate, norm)
 
     def _backward(self, batches: Sequence[Batch], token_weights: Mapping[str, float]) -> float:
         """Add up the gradients of the batches; the sum of their tokens' negative log-likelihoods."""
         train_mode(self.model)
         nll = torch.zeros((), device=self.device)
-        for batch in batches:
+        for turn, batch in enumerate(batches):
+            # What is dropped depends on the batch alone, not on which process has it nor on what that did before.
+            dice = random.Random(f"{self.options.seed}/{self.at.update}/{self.world.place(turn)}")
+            torch.manual_seed(dice.getrandbits(63))
             moved = batch.to(self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.bf16):
-                losses = token_losses(self.model, moved, self.options.smoothing)
+                losses = self.losses(moved, self.options.smoothing)
                 loss = balanced_loss(losses, moved, token_weights)
                 if losses.adapters is not None:
                     loss = loss + losses.adapters / len(batches)
@@ -325,22 +353,26 @@ class _Run:
 
     def _validate(self) -> None:
         """Loss on the validation data; the snapshot is kept when it is one of the best."""
-        loss = self._loss(self.model)
+        loss = self._loss()
         keep = self.options.keep_best
         self.progress.validated(self.at.update, loss)
         if len(self.at.best) < keep or loss < self.at.best[-1][0]:
-            name = save_snapshot(self.folders["best"], self.at.update, self.model)
-            self.at.best = sorted([*self.at.best, (loss, name)])[:keep]
+            found = weights(trained_parameters(self.model))
+            if self.world.first:
+                save_snapshot(self.folders["best"], self.at.update, found)
+            self.at.best = sorted([*self.at.best, (loss, snapshot_name(self.at.update))])[:keep]
 
     @torch.no_grad()
-    def _loss(self, model: Model) -> float:
+    def _loss(self) -> float:
         """Negative log-likelihood of a validation token, in nats, without smoothing or dropout."""
-        model.eval()
+        self.losses.eval()
         total = count = 0.0
-        for rows in self._sampler(self.valid, 1.0).epoch(0):
-            nll = token_losses(model, self.valid.batch(rows).to(self.device)).nll
+        for batch in self._batches(self.valid, self._sampler(self.valid, 1.0).epoch(0)):
+            nll = self.losses(batch.to(self.device), 0.0).nll
             total, count = total + float(nll.sum()), count + len(nll)
-        return total / count
+        distributed.part_again(self.losses)
+        done = self.world.total({"nll": total, "tokens": count})
+        return done["nll"] / done["tokens"]
 
     def _save(self) -> None:
         record = {
@@ -348,8 +380,10 @@ class _Run:
             "options": _comparable(self.options),
             "data": digest_manifest(self.options.train),
         }
-        folder = self.folders["checkpoints"]
-        save_checkpoint(folder, self.at.update, training_tensors(self.model, self.optimizer), record)
+        folder, tensors = self.folders["checkpoints"], training_tensors(self.model, self.optimizer)
+        if not self.world.first:
+            return
+        save_checkpoint(folder, self.at.update, tensors, record)
         prune(folder, keep=2)
         prune_snapshots(self.folders["best"], folder)
 
@@ -378,17 +412,25 @@ class _Run:
 
     def _write_model(self) -> Path:
         """The average of the best snapshots, or the best one where that is better, as a model folder."""
+        self.world.wait()  # for the snapshots
         sources = [open_checkpoint(self.folders["best"] / name, "mmx") for _, name in self.at.best]
         candidates = {"average": dict(average(sources)), "best": dict(sources[0])}
         losses = {}
         for name, tensors in candidates.items():
             _fill(self.model, tensors)
-            losses[name] = self._loss(self.model)
+            losses[name] = self._loss()
         chosen = min(losses, key=losses.__getitem__)
         self.progress.say(f"validation loss {losses}: {chosen} is written")
         self.progress.close({"update": self.at.update, "final": losses, "chosen": chosen})
         _fill(self.model, candidates[chosen])
         merge_lora(self.model)
+        tensors = weights(self.model.named_parameters())
+        if self.world.first:
+            self._write(tensors)
+        self.world.wait()
+        return self.folders["model"]
+
+    def _write(self, tensors: Mapping[str, Tensor]) -> None:
         card = {
             "summary": f"trained by mmx to {self.at.update} updates",
             "license": "unknown",
@@ -399,14 +441,28 @@ class _Run:
         }
         write_model(
             self.folders["model"],
-            ((name, p.detach()) for name, p in self.model.named_parameters()),
+            tensors.items(),
             family=self.start.family,
             config=self.start.config,
             card={**card, **self.options.card},
             tokenizer=self.folders["tokenizer"],
             dtype=getattr(torch, self.options.dtype),
         )
-        return self.folders["model"]
+
+
+class _Losses(torch.nn.Module):
+    """Losses of a batch as one forward pass, which is what sharded weights are gathered for."""
+
+    def __init__(self, model: Model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Batch, smoothing: float) -> TokenLosses:
+        return token_losses(self.model, batch, smoothing)
+
+
+def _teaches(batch: Batch) -> bool:
+    return bool((batch.targets != IGNORED).any())
 
 
 @torch.no_grad()
@@ -414,7 +470,7 @@ def _fill(model: Model, tensors: Mapping[str, Tensor]) -> None:
     """Give parameters these values; frozen ones are not among them."""
     parameters = dict(model.named_parameters())
     for name, value in tensors.items():
-        parameters[name].copy_(value)
+        parameters[name].copy_(distributed.part_of(value, parameters[name]))
 
 
 @contextmanager

@@ -22,9 +22,6 @@ from mmx.writer import Writer, has_loop
 MAX_SOURCE = 256
 """Tokens that a source sentence may have; the models were trained on sentences, and on longer ones they drop parts."""
 
-_JOINED = {"Hans", "Hant", "Jpan", "Thai", "Laoo", "Khmr", "Mymr", "Tibt"}
-"""Scripts that write sentences or words without spaces between them."""
-
 
 @dataclass(frozen=True)
 class SentenceTranslation:
@@ -119,7 +116,7 @@ def translate_text(
     rows = [p for text_pieces in pieces for p in text_pieces if p.text]
     writer = _Sentences(model, Writer(model, target, shortlist), SearchOptions(beam_size=beam_size))
     done = iter(_in_batches(rows, batch_size, writer))
-    joint = "" if find_language(target).script in _JOINED else " "
+    joint = " " if find_language(target).spaced else ""
     return [_assembled(text_pieces, done, source, target, joint) for text_pieces in pieces]
 
 

@@ -1,0 +1,136 @@
+"""Several processes train what one would: the same losses, update by update, and the same weights, on any change of
+their number. On two CPU processes with gloo; what differs on GPUs is the backend."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_train import as_toml, options, sentences, write_manifest
+
+from mmx.checkpointing import latest_checkpoint
+from mmx.distributed import World
+from mmx.errors import InputError
+from mmx.sampling import Sampler
+from mmx.train import TrainOptions, train
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[1]
+UPDATES = 12
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("distributed")
+    write_manifest(folder / "train.tsv", sentences(150, 1))
+    write_manifest(folder / "valid.tsv", sentences(30, 2))
+    return folder
+
+
+def recipe(data: Path, out: Path, **changes: Any) -> TrainOptions:
+    fixed: dict[str, Any] = {
+        "updates": UPDATES,
+        "batch_tokens": 500,
+        "accumulate": 4,
+        "dropout": 0.1,
+        "valid_every": 5,
+        "save_every": 5,
+    }
+    return options(data, out, **{**fixed, **changes})
+
+
+@pytest.fixture(scope="module")
+def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same training by one process; its last update of an epoch has a number of batches that two cannot share."""
+    out = tmp_path_factory.mktemp("alone") / "run"
+    plans: list[int] = []
+    real = Sampler.epoch
+
+    def counted(self: Sampler, number: int) -> list[list[int]]:
+        plan = real(self, number)
+        plans.append(len(plan))
+        return plan
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Sampler, "epoch", counted)
+        train(recipe(data, out))
+    assert plans[0] % 4 % 2 == 1 and plans[0] < 4 * UPDATES, plans
+    return out
+
+
+def launch(o: TrainOptions, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Train by two processes, as torchrun starts them, on a port that is free."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "mmx.train", str(as_toml(o, folder / "recipe.toml"))]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+
+
+def by_update(out: Path) -> dict[int, dict[str, float]]:
+    """Figures of all updates; each is written once."""
+    found: dict[int, dict[str, float]] = {}
+    for line in (out / "metrics.jsonl").read_text("utf-8").splitlines():
+        row = json.loads(line)
+        for name in row.keys() & {"loss", "norm", "valid_loss", "tokens", "lr", "epoch"}:
+            assert name not in found.setdefault(row["update"], {}), f"{name} twice in update {row['update']}"
+            found[row["update"]][name] = row[name]
+    return found
+
+
+def assert_same_training(got: Path, expected: Path) -> None:
+    mine, theirs = by_update(got), by_update(expected)
+    assert mine.keys() == theirs.keys() == set(range(1, UPDATES + 1))
+    for update in theirs:
+        assert mine[update] == pytest.approx(theirs[update], rel=1e-5), update
+    a, b = latest_checkpoint(got / "checkpoints"), latest_checkpoint(expected / "checkpoints")
+    assert a and b and a[0].keys() == b[0].keys()
+    record = {k: a[1][k] for k in ("update", "epoch", "batch", "tokens")}
+    assert record == {k: b[1][k] for k in record}
+    for name in b[0]:
+        # A key's bias is nothing to the softmax: its gradient is rounding, which Adam makes as large as the others.
+        if name.startswith("random.") or "key.bias" in name:
+            continue
+        torch.testing.assert_close(a[0][name], b[0][name], rtol=1e-4, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_two_processes_equal_one_which_goes_on_from_them(data: Path, alone: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    done = launch(recipe(data, out, updates=UPDATES - 2), tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines() == [str(out / "model")]
+    assert "update 10/10" in done.stderr
+    assert len(by_update(out)) == UPDATES - 2
+    train(recipe(data, out))
+    assert_same_training(out, alone)
+
+
+def test_two_processes_go_on_from_one(data: Path, alone: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    train(recipe(data, out, updates=5))
+    done = launch(recipe(data, out), tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert_same_training(out, alone)
+
+
+def test_batches_that_cannot_be_shared_are_refused() -> None:
+    world = World(torch.device("cpu"), rank=0, size=2)
+    world.check(4)
+    with pytest.raises(InputError, match=r"multiple of the 2 processes.*got 3: take accumulate=4"):
+        world.check(3)
+    World(torch.device("cpu")).check(3)
+
+
+@pytest.mark.parametrize("items", [0, 1, 4, 5, 7])
+def test_every_item_is_dealt_out_once_and_all_take_as_many_turns(items: int) -> None:
+    worlds = [World(torch.device("cpu"), rank, 3) for rank in range(3)]
+    dealt: dict[int, int] = {}
+    turns = set()
+    for world in worlds:
+        mine, waits = world.share(range(items))
+        turns.add(len(mine) + waits)
+        dealt |= {world.place(turn): item for turn, item in enumerate(mine)}
+    assert dealt == {i: i for i in range(items)} and len(turns) == 1
