@@ -10,7 +10,6 @@ Files named in the recipe must be seen by all machines under the same paths.
 
 import math
 import os
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from mmx.errors import InputError
 
 T = TypeVar("T")
+N = TypeVar("N", int, float)
 
 
 @dataclass(frozen=True)
@@ -78,17 +78,14 @@ class World:
         if self.first:
             self.wait()
 
-    def total(self, counts: Mapping[str, float]) -> Counter[str]:
+    def total(self, counts: Mapping[str, N]) -> dict[str, N]:
         """Sums over the processes, by name; each may have names that others have not."""
         if self.size == 1:
-            return Counter(counts)
-        found: list[Mapping[str, float] | None] = [None] * self.size
+            return dict(counts)
+        found: list[Mapping[str, N]] = [{}] * self.size
         dist.all_gather_object(found, dict(counts))
-        out: Counter[str] = Counter()
-        for part in found:
-            for name, n in (part or {}).items():
-                out[name] += n
-        return out
+        names = dict.fromkeys(name for part in found for name in part)
+        return {name: sum(part[name] for part in found if name in part) for name in names}
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from mmx.adapters import teach
 from mmx.model import Model
 from mmx.seq import Seq
 from mmx.text_data import IGNORED, Batch
@@ -37,13 +38,21 @@ def token_losses(model: Model, batch: Batch, smoothing: float = 0.0) -> TokenLos
     The target distribution has `1 - smoothing` on the true token and `smoothing` shared evenly among all V.
     """
     encoded = {name: model.encode(name, seq, batch.begin, "adapters") for name, seq in batch.inputs.items()}
-    hidden_BUD = model.decoder.teach(batch.tokens, model.memory(encoded, "adapters"))
     counts_BU = batch.targets != IGNORED
+    hidden_BUD = model.decoder.teach(batch.tokens, model.memory(_adapted(model, encoded, counts_BU.sum(1)), "fuse"))
     log_probs_NV = model.decoder.head(hidden_BUD[counts_BU]).float().log_softmax(-1)
     nll_N = -log_probs_NV.gather(1, batch.targets[counts_BU][:, None])[:, 0]
     smoothed_N = (1 - smoothing) * nll_N - smoothing * log_probs_NV.mean(-1) if smoothing else nll_N
     rows_N = counts_BU.nonzero()[:, 0]
     return TokenLosses(smoothed_N, nll_N.detach(), rows_N, _adapter_loss(model, encoded, counts_BU.sum(1)))
+
+
+def _adapted(model: Model, encoded: Mapping[str, Seq], target_lengths: Tensor) -> dict[str, Seq]:
+    """What the adapters make of encodings; in training, of those that make use of the texts' lengths, knowing them."""
+    adapters = dict(model.adapters.items())
+    if not model.training:
+        return {name: model.encode(name, seq, "adapters") for name, seq in encoded.items()}
+    return {n: teach(adapters[n], seq, target_lengths) if n in adapters else seq for n, seq in encoded.items()}
 
 
 def _adapter_loss(model: Model, encoded: Mapping[str, Seq], target_lengths: Tensor) -> Tensor | None:

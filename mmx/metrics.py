@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -142,7 +142,8 @@ def suited(metrics: Sequence[str], language: str) -> tuple[str, ...]:
 # -------------------- what is counted
 
 
-class _Metric(NamedTuple):
+@dataclass(frozen=True)
+class _Metric:
     """A metric by its parts: counts of sentences, the score of their sum, and, after counting, what was done."""
 
     count: Callable[[Sequence[str], Sequence[str]], list[list[float]]]

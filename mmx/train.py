@@ -317,6 +317,7 @@ class _Run:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         counts = self.world.total(tokens_by_task(batches))
+        learned = sum(counts.values())
         with _memory_errors(o.batch_tokens):
             nll = self._backward(batches, task_weights(counts, o.task_weights))
         norm = float(distributed.whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), o.clip)))
@@ -329,9 +330,9 @@ class _Run:
         self.optimizer.zero_grad()
         read = (s for b in batches if _teaches(b) for s in b.inputs.values() if s.rate is None)  # tokens, not speech
         done = self.world.total({"read": sum(int(s.lengths.sum()) for s in read), "nll": nll})
-        self.at.tokens += int(counts.total() + done["read"])
+        self.at.tokens += int(learned + done["read"])
         self.at.epoch, self.at.batch = epoch, batch
-        self.progress.learned(done["nll"], counts.total(), rate, norm)
+        self.progress.learned(done["nll"], learned, rate, norm)
 
     def _backward(self, batches: Sequence[Batch], token_weights: Mapping[str, float]) -> float:
         """Add up the gradients of the batches; the sum of their tokens' negative log-likelihoods."""
