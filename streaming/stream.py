@@ -193,8 +193,16 @@ class Stream:
 
         tensors, values = self.listener.state()
         rows = [[e.text, e.start_s, e.end_s, e.at_s, e.final, e.language, e.probability] for e in self.events]
-        header = {"version": VERSION, "model": self.model.name, "settings": self.settings, "events": rows,
-                  "heard": self._heard, "ended": self._ended, "catch_up": self.catch_up, "listener": values}  # fmt: skip
+        header = {
+            "version": VERSION,
+            "model": self.model.name,
+            "settings": self.settings,
+            "catch_up": self.catch_up,
+            "heard": self._heard,
+            "ended": self._ended,
+            "events": rows,
+            "listener": values,
+        }
         held = {f"listener.{k}": v.contiguous() for k, v in tensors.items()}
         save_file({**held, "waiting": torch.from_numpy(self._waiting.copy())}, str(path), {"mmx": json.dumps(header)})
 

@@ -54,11 +54,12 @@ class Windowed:
     PAUSE_S = 0.4  # of silence, after which a word is surely complete
     REST_S = 1.2  # of silence, after which a sentence is surely over
     SHORT_S = 0.8  # of speech, below which a look would be guessing
-    TRIM_S = 12.0  # a longer window is cut at the last sentence that is written
-    LONGEST_S = 20.0  # ... and a window as long as this at the last word
+    TRIM_S = 8.0  # a longer window is cut at the last sentence that is written
+    LONGEST_S = 15.0  # ... and a window as long as this at the last word
     CONTEXT = 64  # tokens of text before the window
     TOKENS_PER_S = 8  # more is no speech
     ENOUGH_S = 2.0  # of speech to tell the language by
+    AFTER_S = 2.0  # of silence that is encoded after the window, in place of Whisper's padding to 30 s
 
     def __init__(
         self,
@@ -181,6 +182,8 @@ class Windowed:
         front, encoder = self.model.stages("speech")
         most = getattr(encoder, "ctx", None)
         n = len(wave) if most is None else most * encoder.stride * front.stride
+        if most is not None:
+            n = min(n, math.ceil(len(wave) / RATE + self.AFTER_S) * RATE)
         x_1N = torch.zeros(1, n)
         x_1N[0, : len(wave)] = torch.from_numpy(wave[:n])
         with torch.inference_mode():
