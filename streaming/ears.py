@@ -105,7 +105,7 @@ class Rehearing:
         if self.most is not None:
             n = min(self.most, math.ceil(n / RATE + self.AFTER_S) * RATE)
         x_1N = torch.zeros(1, n)
-        x_1N[0, : len(self.audio)] = torch.from_numpy(self.audio[:n])
+        x_1N[0, : min(n, len(self.audio))] = torch.from_numpy(self.audio[:n])  # what is beyond the longest window waits
         seq = Seq(x_1N.to(self.device), torch.tensor([n], device=self.device), RATE)
         return self.model.memory({"speech": seq})
 
