@@ -24,7 +24,10 @@ from mmx.windows import RATE
 class Ears(Protocol):
     """The window of a session, from sample `begin` to sample `covered` of it."""
 
-    begin: int
+    @property
+    def begin(self) -> int:
+        """Sample of the session with which the window begins."""
+        ...
 
     @property
     def covered(self) -> int:
