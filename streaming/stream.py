@@ -1,0 +1,256 @@
+"""`Stream`: one session of live listening. Sound goes in as it comes, text that will not change comes out.
+
+A model serves any number of streams in any number of threads: all that a session remembers is in its own `Stream`,
+which is for one thread at a time.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mmx.errors import CheckpointError, InputError
+from mmx.languages import find_language
+from mmx.model import Model
+from mmx.result import Segment, Transcript, Word
+from mmx.streaming.events import Event, Written
+from mmx.streaming.policies import Policy, find_policy
+from mmx.windows import RATE
+
+VERSION = 1
+"""Of the format that `Stream.save` writes."""
+
+
+class Listener(Protocol):
+    """What turns steps of sound into words: it owns all that a session remembers but its text."""
+
+    language: str
+
+    def step(self, samples: NDArray[np.float32], final: bool) -> list[Written]:
+        """Hear the next samples, at 16 kHz; `final` is the end of the session. Words that may be written."""
+        ...
+
+    @property
+    def tentative(self) -> str:
+        """Text after what was written, which may change."""
+        ...
+
+    @property
+    def behind_s(self) -> float:
+        """Seconds of speech heard but not written; 0 in silence."""
+        ...
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and plain values that `restore` needs."""
+        ...
+
+    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Go on where another listener of the same model and settings was."""
+        ...
+
+
+class Stream:
+    """A live session.
+
+    Args:
+        model: a speech model with a decoder and a tokenizer.
+        policy: decides when a token is written: a name with its threshold (see `mmx.streaming.policies.find_policy`),
+            or a function of a `View`.
+        language: of the speech; detected when None, by models that can.
+        task: transcribe or translate.
+        to: language to translate into; the model's default when None.
+        step_s: the model looks each time that so much new sound has come.
+        vad: the voice activity model; True makes one, None hears everything as speech. One may serve many streams.
+        catch_up: look once, not at each step, where a push brings several steps of sound: for a listener in real time
+            that fell behind. What is written then depends on how the sound was cut into pushes; else it does not.
+
+    Raises:
+        InputError: the model cannot do what is asked.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        policy: str | Policy = "alignatt",
+        language: str | None = None,
+        task: str = "transcribe",
+        to: str | None = None,
+        step_s: float = 1.0,
+        vad: Any = True,
+        catch_up: bool = False,
+    ):
+        if not 0.1 <= step_s <= 10:
+            raise InputError(f"expected step_s in 0.1 to 10 seconds, got {step_s}")
+        decide = find_policy(policy) if isinstance(policy, str) else policy
+        self.model, self.task, self.catch_up = model, task, catch_up
+        self.settings = {"language": language, "task": task, "to": to, "step_s": step_s}
+        if isinstance(policy, str):
+            self.settings["policy"] = policy
+        self.step = round(step_s * RATE)
+        self.events: list[Event] = []
+        self.listener = _listener(model, decide, language, task, to, vad)
+        self._waiting = np.zeros(0, np.float32)
+        self._heard = 0  # samples that the listener has had
+        self._ended = False
+
+    def push(self, chunk: "NDArray[np.float32] | Tensor", final: bool = False) -> list[Event]:
+        """Hear more of the source.
+
+        Args:
+            chunk: `(N,)` float mono samples at 16 kHz in [-1, 1], any N, none included.
+            final: whether this is the end of the session; then all that is left is written.
+
+        Returns:
+            What may be appended to the text.
+
+        Raises:
+            InputError: the session has ended, or the chunk is no such sound.
+        """
+        if self._ended:
+            raise InputError("expected no more sound after push(..., final=True): make a new Stream")
+        self._waiting = np.concatenate([self._waiting, _samples(chunk)])
+        out: list[Event] = []
+        while len(self._waiting) >= self.step:
+            take = self.step
+            if self.catch_up:  # whole steps, yet no more at once than a listener's window can hold
+                take *= min(len(self._waiting) // self.step, max(1, 5 * RATE // self.step))
+            part, self._waiting = self._waiting[:take], self._waiting[take:]
+            out += self._take(part, final and not len(self._waiting))
+        if final and not self._ended:
+            part, self._waiting = self._waiting, self._waiting[:0]
+            out += self._take(part, True)
+        return out
+
+    def _take(self, part: NDArray[np.float32], final: bool) -> list[Event]:
+        self._heard += len(part)
+        self._ended = final
+        written = self.listener.step(part, final)
+        at_s, language = self._heard / RATE, self.listener.language
+        first = len(self.events)
+        self.events += [
+            Event(first + i, w.text, w.start_s, w.end_s, at_s, w.final, language, w.probability)
+            for i, w in enumerate(written)
+        ]
+        return self.events[first:]
+
+    @property
+    def tentative(self) -> str:
+        """What would be written next if the source ended here; it may change."""
+        return self.listener.tentative
+
+    @property
+    def source_s(self) -> float:
+        """Seconds of the source that were pushed."""
+        return (self._heard + len(self._waiting)) / RATE
+
+    @property
+    def lag_s(self) -> float:
+        """Seconds of speech that were pushed but are not written yet; 0 in silence."""
+        return self.listener.behind_s + len(self._waiting) / RATE if self.listener.behind_s else 0.0
+
+    @property
+    def text(self) -> str:
+        """All that was written."""
+        return "".join(e.text for e in self.events).strip()
+
+    def transcript(self, source: str = "live") -> Transcript:
+        """What was written so far, to be saved as SRT or in any other format."""
+        segments: list[Segment] = []
+        words: list[Word] = []
+        for e in [*self.events, None]:
+            if e is not None and e.text:
+                words.append(Word(e.text, e.start_s, e.end_s, e.probability))
+            if words and (e is None or e.final):
+                text = "".join(w.text for w in words)
+                mean = sum(math.log(max(w.probability, 1e-9)) for w in words) / len(words)
+                segments.append(
+                    Segment(words[0].start_s, max(w.end_s for w in words), text, self.listener.language,
+                            avg_logprob=mean, words=tuple(words))
+                )  # fmt: skip
+                words = []
+        spoken = self.settings["language"]
+        language = find_language(spoken).tag if spoken else self.listener.language
+        return Transcript(
+            source=source,
+            segments=tuple(segments),
+            language=language,
+            language_probability=1.0,
+            duration_s=self.source_s,
+            task=self.task,
+            model=self.model.name,
+        )
+
+    def save(self, path: str | Path) -> None:
+        """Write the session to one safetensors file, from which `restore` goes on, in any process."""
+        from safetensors.torch import save_file
+
+        tensors, values = self.listener.state()
+        rows = [[e.text, e.start_s, e.end_s, e.at_s, e.final, e.language, e.probability] for e in self.events]
+        header = {"version": VERSION, "model": self.model.name, "settings": self.settings, "events": rows,
+                  "heard": self._heard, "ended": self._ended, "catch_up": self.catch_up, "listener": values}  # fmt: skip
+        held = {f"listener.{k}": v.contiguous() for k, v in tensors.items()}
+        save_file({**held, "waiting": torch.from_numpy(self._waiting.copy())}, str(path), {"mmx": json.dumps(header)})
+
+    @classmethod
+    def restore(cls, model: Model, path: str | Path, *, policy: Policy | None = None, vad: Any = True) -> "Stream":
+        """Go on with a session that `save` wrote.
+
+        Args:
+            model: the model that it was listening with.
+            path: the file.
+            policy: where the session was not made with a policy's name.
+            vad: as in `Stream`.
+
+        Raises:
+            CheckpointError: the file is no session, or one of another model.
+        """
+        tensors, header = _read(path)
+        if header["model"] != model.name:
+            raise CheckpointError(f"expected a session of {model.name}, got one of {header['model']}: load that model")
+        settings = dict(header["settings"])
+        if policy is not None:
+            settings["policy"] = policy
+        if "policy" not in settings:
+            raise InputError("expected the policy of the session, which was a function: pass it to restore")
+        stream = cls(model, **settings, vad=vad, catch_up=header["catch_up"])
+        stream.events = [Event(i, *row) for i, row in enumerate(header["events"])]
+        stream._heard, stream._ended = header["heard"], header["ended"]
+        stream._waiting = tensors.pop("waiting").numpy()
+        held = {k.removeprefix("listener."): v for k, v in tensors.items()}
+        stream.listener.restore(held, header["listener"])
+        return stream
+
+
+def _listener(model: Model, policy: Policy, language: str | None, task: str, to: str | None, vad: Any) -> Listener:
+    """An encoder that must see its whole input hears windows again and again."""
+    from mmx.streaming.windowed import Windowed
+
+    return Windowed(model, policy, language=language, task=task, to=to, vad=vad)
+
+
+def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(str(path), "pt") as file:
+            header = json.loads((file.metadata() or {})["mmx"])
+            tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as e:
+        raise CheckpointError(f"expected a session that Stream.save wrote in {path}, got {e}") from e
+    if header.get("version") != VERSION:
+        raise CheckpointError(f"expected a session of version {VERSION}, got {header.get('version')}: begin a new one")
+    return tensors, header
+
+
+def _samples(chunk: "NDArray[np.float32] | Tensor") -> NDArray[np.float32]:
+    x = chunk.detach().cpu().numpy() if isinstance(chunk, Tensor) else np.asarray(chunk)
+    if x.ndim != 1 or not np.issubdtype(x.dtype, np.floating):
+        raise InputError(f"expected mono float samples (N,) at 16 kHz, got {x.dtype} {x.shape}")
+    return np.nan_to_num(x.astype(np.float32), posinf=0.0, neginf=0.0)

@@ -1,0 +1,85 @@
+"""Whether somebody speaks, from moment to moment: the voice activity model with its memory for one stream."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mmx.seq import Seq
+from mmx.state import State, leaves
+from mmx.windows import RATE
+
+FRAME = 512
+"""Samples that one probability of the voice activity model speaks for."""
+
+
+class Voice:
+    """Follows one stream.
+
+    Speech starts at a frame of at least `START` and goes on until frames stay below `STOP`; quiet sound is amplified
+    for the model, which misses it else.
+
+    Args:
+        vad: `mmx.models.silero_vad.SileroVad`, or None to hear everything as speech.
+
+    Attributes:
+        heard: samples so far, in whole frames of the model.
+        speaking: whether somebody speaks.
+        onset: sample at which the latest speech began.
+        spoken_until: sample at which the latest speech ended, so far.
+    """
+
+    START, STOP = 0.5, 0.35
+    LEVEL, MOST_GAIN = 0.1, 100.0
+    FORGET = 0.8  # of the loudest level, each second
+
+    def __init__(self, vad: Any):
+        self.vad = vad
+        self.state: State = {} if vad is None else vad.init_state(1)
+        self.heard = self.onset = self.spoken_until = 0
+        self.speaking = vad is None
+        self.level = 0.0
+
+    def hear(self, samples: NDArray[np.float32], final: bool = False) -> None:
+        """Take the next samples, at 16 kHz."""
+        if self.vad is None:
+            self.heard += len(samples)
+            self.spoken_until = self.heard
+            return
+        with torch.inference_mode():
+            x_1N = torch.from_numpy(samples * self._gain(samples))[None]
+            out = self.vad.forward(Seq(x_1N, torch.tensor([len(samples)]), RATE, final), self.state)
+        # A detector that fails must not lose speech.
+        for p in out.x[0, : int(out.lengths[0])].nan_to_num(nan=1.0).tolist():
+            if p >= self.START and not self.speaking:
+                self.speaking, self.onset = True, self.heard
+            self.heard += FRAME
+            if self.speaking and p >= self.STOP:
+                self.spoken_until = self.heard
+            elif p < self.STOP:
+                self.speaking = False
+
+    def _gain(self, samples: NDArray[np.float32]) -> np.float32:
+        frames = samples[: len(samples) // FRAME * FRAME].reshape(-1, FRAME)
+        loudest = float(np.sqrt(np.square(frames, dtype=np.float64).mean(1).max(initial=0.0)))
+        self.level = max(loudest, self.level * self.FORGET ** (len(samples) / RATE))
+        return np.float32(min(max(self.LEVEL / max(self.level, 1e-9), 1.0), self.MOST_GAIN))
+
+    @property
+    def quiet_s(self) -> float:
+        """Seconds since the latest speech."""
+        return 0.0 if self.speaking else (self.heard - self.spoken_until) / RATE
+
+    def saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The memory, to be written to a file."""
+        names = ("heard", "speaking", "onset", "spoken_until", "level")
+        return dict(leaves(self.state)), {n: getattr(self, n) for n in names}
+
+    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Go on from what `saved` gave."""
+        self.state = dict(tensors)
+        for name, value in values.items():
+            setattr(self, name, value)
