@@ -10,6 +10,7 @@ of all layers, C head width.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -21,7 +22,7 @@ from mmx.convert import Rule, count, needed
 from mmx.decoder import DecoderLayer, SinusoidalPositions, TextDecoder
 from mmx.model import Model
 from mmx.models import nllb
-from mmx.seq import Seq
+from mmx.seq import Seq, take
 from mmx.state import State, subtree
 
 
@@ -55,7 +56,7 @@ class Config:
 def energy_projection(width: int, hidden: int, layers: int) -> nn.Sequential:
     """Linear layers to `hidden`, each with a ReLU after it, the last one too."""
     widths = [width, *[hidden] * layers]
-    parts = [(nn.Linear(a, b), nn.ReLU()) for a, b in zip(widths, widths[1:], strict=False)]
+    parts = [(nn.Linear(a, b), nn.ReLU()) for a, b in pairwise(widths)]
     return nn.Sequential(*(module for pair in parts for module in pair))
 
 
@@ -108,7 +109,7 @@ class PChoose(nn.Module):
 
 def pooled(memory: Seq, size: int) -> Seq:
     """Means of `size` frames, the last one of a row over those that are left: `(B, P, D)`, P = ceil(M / size)."""
-    frames, width = memory.x.shape[1:]
+    frames = memory.x.shape[1]
     n = -(-frames // size)
     x_BMD = nn.functional.pad(memory.masked, (0, 0, 0, n * size - frames))
     starts_P = torch.arange(n, device=x_BMD.device) * size
@@ -144,7 +145,12 @@ class MonotonicHeads(nn.Module):
         return self._energies(decoder, tokens, memory, memory, state)
 
     def p_choose(
-        self, decoder: TextDecoder, tokens: Tensor, memory: Seq, heard: Tensor | None = None, shared: State | None = None
+        self,
+        decoder: TextDecoder,
+        tokens: Tensor,
+        memory: Seq,
+        heard: Tensor | None = None,
+        shared: State | None = None,
     ) -> Tensor:
         """The probability of each head that what was heard suffices for the token after each of `tokens`.
 
@@ -164,7 +170,7 @@ class MonotonicHeads(nn.Module):
         frames_B = memory.lengths if heard is None else heard.clamp(min=1)
         first_B = (frames_B - 1) // self.pooling * self.pooling
         index_BP = first_B[:, None] + torch.arange(self.pooling, device=memory.x.device)
-        last_BPD = memory.x.gather(1, index_BP.clamp(max=memory.x.shape[1] - 1)[..., None].expand(-1, -1, memory.x.shape[2]))
+        last_BPD = take(memory.x, index_BP)
         end = Seq(last_BPD, frames_B - first_B, memory.rate)
         return self._energies(decoder, tokens, memory, end, state)[..., 0].float().sigmoid()
 
@@ -230,9 +236,7 @@ def build(config: Config) -> Model:
     c = config
     layers = [DecoderLayer(c.width, c.heads, c.hidden, nn.ReLU, key_bias=True) for _ in range(c.layers)]
     text = TextDecoder(c.vocab, layers, SinusoidalPositions(c.ctx, c.width, offset=2), c.width**0.5)
-    heads = {
-        i: PChoose(c.width, c.heads, c.width, c.energy_layers, c.pooling, c.temperature) for i in range(c.layers)
-    }
+    heads = {i: PChoose(c.width, c.heads, c.width, c.energy_layers, c.pooling, c.temperature) for i in range(c.layers)}
     return Model(front={}, encoders={}, decoder=MonotonicDecoder(text, MonotonicHeads(heads)))
 
 
@@ -294,7 +298,9 @@ def config_from(format: str, meta: Mapping[str, Any], shapes: Mapping[str, tuple
     """
     layer = r"(?:text_)?decoder\.layers\.0\."
     vocab, width = needed(shapes, r"(?:text_decoder_frontend\.embed|decoder\.embed_tokens)\.weight")
-    last = count(shapes, layer + r"(?:p_choose_layer\.q_energy_proj|encoder_attn\.target_energy_layer)\.layers\.(\d+)\..+")
+    last = count(
+        shapes, layer + r"(?:p_choose_layer\.q_energy_proj|encoder_attn\.target_energy_layer)\.layers\.(\d+)\..+"
+    )
     published = Config()
     return {
         "vocab": vocab,

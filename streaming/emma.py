@@ -146,7 +146,11 @@ def average_lagging(delays: Tensor, source: Tensor, tokens: Tensor) -> Tensor:
 
 
 def latency_loss(
-    alpha_BNUJ: Tensor, ends_BJ: Tensor, source_B: Tensor, tokens_B: Tensor, weighting: Literal["mean", "slowest"] = "mean"
+    alpha_BNUJ: Tensor,
+    ends_BJ: Tensor,
+    source_B: Tensor,
+    tokens_B: Tensor,
+    weighting: Literal["mean", "slowest"] = "mean",
 ) -> Tensor:
     """Average lagging of the expected delays, in the unit of `ends_BJ`; a scalar.
 
@@ -244,7 +248,7 @@ class EmmaPolicy:
         if view.finished:
             return len(view.hypothesis)
         if view.p_choose is None:
-            raise InputError("expected a model with monotonic attention (p_choose), got one without: use another policy")
+            raise InputError("expected a model with monotonic attention (p_choose), got none: use policy alignatt")
         if view.source_s < self.min_wait_s:
             return 0
         return tokens_to_write(
