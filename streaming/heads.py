@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import mmx
-from mmx.errors import CheckpointError, ModelNotFoundError
+from mmx.errors import CheckpointError, InputError
 from mmx.model import Model
 from mmx.models.monotonic import MonotonicHeads, PChoose
 
@@ -69,13 +69,13 @@ def read_heads(path: Path) -> tuple[MonotonicHeads, HeadsConfig]:
 
 
 def find_heads(model: Model) -> MonotonicHeads:
-    """The heads that ship for a model, on its device. Raises `ModelNotFoundError` where there are none."""
+    """The heads that ship for a model, on its device. Raises `InputError` where there are none."""
     path = WEIGHTS / f"emma-{model.name}.safetensors"
     if not path.is_file():
         known = [p.stem.removeprefix("emma-") for p in sorted(WEIGHTS.glob("emma-*.safetensors"))]
-        raise ModelNotFoundError(
-            f"expected monotonic heads for {model.name}, found none: use policy alignatt, or a model among "
-            + (", ".join(known) or "those that you train heads for with mmx.streaming.train_emma")
+        raise InputError(
+            f"expected a model with monotonic attention among {', '.join(known) or 'none so far'}, got {model.name}: "
+            "use policy alignatt, or train heads with mmx.streaming.train_emma"
         )
     heads, _ = read_heads(path)
     return heads.to(next(model.decoder.parameters()).device)

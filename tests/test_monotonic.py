@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mmx.checkpoint import LazyTensors
 from mmx.convert import convert, plan
 from mmx.decoder import DecoderLayer, LearnedPositions, TextDecoder
-from mmx.errors import CheckpointError, ModelNotFoundError
+from mmx.errors import CheckpointError, InputError
 from mmx.model import Model
 from mmx.models.monotonic import (
     KEYS,
@@ -287,7 +287,7 @@ def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_model_without_heads_is_told_what_to_do() -> None:
-    with pytest.raises(ModelNotFoundError, match="alignatt"):
+    with pytest.raises(InputError, match="alignatt"):
         find_heads(Model(front={}, encoders={}, decoder=small_decoder()))
 
 
