@@ -32,7 +32,7 @@ class HeadsConfig:
     layers: Sequence[int] = (3, 4, 5)
     width: int = 512
     heads: int = 2
-    hidden: int = 128
+    hidden: int = 64
     energy_layers: int = 2
     pooling: int = 8
     temperature: float = 1.0

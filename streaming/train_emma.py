@@ -150,9 +150,9 @@ class FitOptions:
         seed: of weights, order and dropout.
     """
 
-    epochs: int = 60
-    batch: int = 16
-    lr: float = 1e-3
+    epochs: int = 24
+    batch: int = 8
+    lr: float = 2e-3
     weight_decay: float = 0.01
     latency: float = 0.3
     variance: float = 0.1

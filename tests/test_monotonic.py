@@ -3,6 +3,7 @@
 Letters: B rows, U tokens, M memory frames, P pooled frames, D width, H heads, C head width.
 """
 
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmx.card import find_card
 from mmx.checkpoint import LazyTensors
 from mmx.convert import convert, plan
 from mmx.decoder import DecoderLayer, LearnedPositions, TextDecoder
@@ -27,7 +29,7 @@ from mmx.models.monotonic import (
     prepare_source,
 )
 from mmx.seq import Seq
-from mmx.streaming.heads import HeadsConfig, build_heads, find_heads, read_heads, write_heads
+from mmx.streaming.heads import WEIGHTS, HeadsConfig, build_heads, find_heads, read_heads, write_heads
 
 TINY = Config(vocab=23, ctx=32, width=16, heads=4, layers=2, hidden=24, energy_layers=2)
 TOKENS = torch.tensor([[3, 9, 4, 11, 6]])
@@ -278,6 +280,27 @@ def test_heads_in_a_file(tmp_path: Path) -> None:
     assert tuple(config.layers) == SMALL.layers
     for (name, mine), theirs in zip(heads.state_dict().items(), found.state_dict().values(), strict=True):
         torch.testing.assert_close(mine.half().float(), theirs, atol=0, rtol=0, msg=name)
+
+
+SHIPPED = sorted(WEIGHTS.glob("emma-*.safetensors"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=[p.stem for p in SHIPPED])
+def test_what_ships_is_small_and_has_a_card(path: Path) -> None:
+    heads, config = read_heads(path)
+    card = tomllib.loads(path.with_suffix(".toml").read_text("utf-8"))
+    assert path.stat().st_size < 4e6
+    assert card["name"] == path.stem == f"emma-{config.model}"
+    assert card["parameters"] == sum(p.numel() for p in heads.parameters())
+    assert card["license"] == "Apache-2.0"
+    assert card["results"]
+    assert card["data"]
+    base = find_card(config.model).config
+    assert config.width == base["text_width"]
+    assert max(config.layers) < base["text_layers"]
+    model = Model(front={}, encoders={}, decoder=small_decoder())
+    model.card = find_card(config.model)
+    assert find_heads(model).state_dict().keys() == heads.state_dict().keys()
 
 
 def test_a_file_of_something_else_is_refused(tmp_path: Path) -> None:
