@@ -24,7 +24,10 @@ from mmx.windows import RATE
 class Ears(Protocol):
     """The window of a session, from sample `begin` to sample `covered` of it."""
 
-    begin: int
+    @property
+    def begin(self) -> int:
+        """Sample of the session with which the window begins."""
+        ...
 
     @property
     def covered(self) -> int:
@@ -105,7 +108,7 @@ class Rehearing:
         if self.most is not None:
             n = min(self.most, math.ceil(n / RATE + self.AFTER_S) * RATE)
         x_1N = torch.zeros(1, n)
-        x_1N[0, : len(self.audio)] = torch.from_numpy(self.audio[:n])
+        x_1N[0, : min(n, len(self.audio))] = torch.from_numpy(self.audio[:n])  # what is beyond the longest window waits
         seq = Seq(x_1N.to(self.device), torch.tensor([n], device=self.device), RATE)
         return self.model.memory({"speech": seq})
 

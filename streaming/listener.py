@@ -158,11 +158,12 @@ class Listener:
         """Read the window, continue the text, write what the policy allows."""
         begin_s, source_s = self.ears.begin / RATE, (self.ears.covered - self.ears.begin) / RATE
         speech_s = (self.voice.spoken_until - max(self.voice.onset, self.ears.begin)) / RATE
-        if not source_s or (speech_s < self.SHORT_S and not finished):
+        least_s = self.SHORT_S if self.script.spoken else self.ENOUGH_S
+        if not source_s or (speech_s < least_s and not self.committed and not finished):
             return []
         memory = self.ears.memory().to(self.dtype)
         heard = min(int(memory.lengths[0]), max(1, math.ceil(source_s * (memory.rate or 50.0))))
-        shared = self.script.detect(memory, speech_s >= self.ENOUGH_S or bool(self.committed))
+        shared = self.script.detect(memory, sure=speech_s >= self.ENOUGH_S)
         prompt = self.script.prompt(self.context)
         found = self._continue(memory, shared, [*prompt, *self.committed], source_s)
         align_s = self._align(memory, shared, prompt, found, heard, begin_s)
@@ -268,6 +269,7 @@ class Listener:
             self._move(ends[-1].tokens)
             self.ears.drop(round(ends[-1].end_s * RATE))
         elif length_s > 2 * self.LONGEST_S:  # nothing was written of what the detector takes for speech
+            self._move(len(self.committed))
             self.rest, self.words = [], []
             self.ears.drop(self.ears.covered - round(self.TRIM_S * RATE))
 

@@ -12,6 +12,8 @@ from mmx.seq import Seq
 from mmx.state import State, subtree
 from mmx.transcribe import Options, fit
 
+_JOINING = frozenset("-'’")
+
 
 class Script:
     """The text side of a session.
@@ -67,8 +69,14 @@ class Script:
         return [*start, Suppress([*tok.non_speech_tokens(), *never, *languages, *times])]
 
     def split(self, tokens: Sequence[int]) -> list[tuple[str, list[int]]]:
-        """Words with their leading spaces, and their tokens."""
-        return self.tok.split_words(tokens, self.language) if self.timed else self.tok.split_words(tokens)
+        """Words with their leading spaces, and their tokens; what a hyphen or an apostrophe joins is one word."""
+        out: list[tuple[str, list[int]]] = []
+        for text, group in self.tok.split_words(tokens, self.language) if self.timed else self.tok.split_words(tokens):
+            if out and text[:1] in _JOINING and text[1:].strip():
+                out[-1] = (out[-1][0] + text, [*out[-1][1], *group])
+            else:
+                out.append((text, group))
+        return out
 
     @torch.inference_mode()
     def detect(self, memory: Seq, sure: bool) -> State:
