@@ -142,9 +142,17 @@ class TextDecoder(nn.Module):
         return self.head(x_RUD if at is None else x_RUD[:, list(at)])
 
     def hidden(
-        self, tokens: Tensor, memory: Seq, state: State | None = None, owner: Sequence[int] | None = None
+        self,
+        tokens: Tensor,
+        memory: Seq,
+        state: State | None = None,
+        owner: Sequence[int] | None = None,
+        watch: Callable[[int, Tensor], None] | None = None,
     ) -> Tensor:
-        """What the output projection reads, `(R, U, D)`; arguments as in `forward`."""
+        """What the output projection reads, `(R, U, D)`; arguments as in `forward`.
+
+        `watch` is called with each layer's number and with what its cross-attention asks with, `(R, U, D)`.
+        """
         groups = Groups(owner, len(tokens), len(memory.x))
         state = self.init_state(len(memory.x), tokens.shape[1], groups.width) if state is None else state
         cache = HypothesisCache(subtree(state, "self"), groups)
@@ -156,7 +164,10 @@ class TextDecoder(nn.Module):
             assert isinstance(layer, DecoderLayer)
             h = layer.attn_ln(x_RUD)
             x_RUD = x_RUD + layer.attn.grouped(h, cache.append(i, *layer.attn.keys_values(h)), groups)
-            x_RUD = x_RUD + layer.cross.grouped(layer.cross_ln(x_RUD), self._cross(i, memory, state), groups)
+            h = layer.cross_ln(x_RUD)
+            if watch is not None:
+                watch(i, h)
+            x_RUD = x_RUD + layer.cross.grouped(h, self._cross(i, memory, state), groups)
             x_RUD = x_RUD + layer.mlp(layer.mlp_ln(x_RUD))
         return self.ln(x_RUD)
 

@@ -19,6 +19,7 @@ from mmx.languages import find_language
 from mmx.model import Model
 from mmx.result import Segment, Transcript, Word
 from mmx.streaming.events import Event
+from mmx.streaming.heads import find_heads
 from mmx.streaming.listener import Listener, Monotonic
 from mmx.streaming.policies import Policy, find_policy
 from mmx.windows import RATE
@@ -41,7 +42,8 @@ class Stream:
         vad: the voice activity model; True makes one, None hears everything as speech. One may serve many streams.
         catch_up: look once, not at each step, where a push brings several steps of sound: for a listener in real time
             that fell behind. What is written then depends on how the sound was cut into pushes; else it does not.
-        monotonic: heads that say when the source suffices, for the policy emma.
+        monotonic: heads that say when the source suffices, for the policy emma; when None, those that mmx has for the
+            model.
 
     Raises:
         InputError: the model cannot do what is asked.
@@ -69,6 +71,8 @@ class Stream:
             self.settings["policy"] = policy
         self.step = round(step_s * RATE)
         self.events: list[Event] = []
+        if monotonic is None and isinstance(policy, str) and policy.partition(":")[0] == "emma":
+            monotonic = find_heads(model)
         self.listener = Listener(model, decide, language=language, task=task, to=to, vad=vad, monotonic=monotonic)
         self._waiting = np.zeros(0, np.float32)
         self._heard = 0  # samples that the listener has had
