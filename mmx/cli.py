@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mmx import cli_live
 from mmx._version import __version__
 from mmx.errors import InputError, MmxError, nearest
 
@@ -213,6 +214,9 @@ def doctor() -> None:
     from mmx.doctor import examine
 
     raise typer.Exit(examine())
+
+
+cli_live.register(app)
 
 
 @bench.command("asr", epilog="mmx bench asr talk.wav --reference talk.txt")

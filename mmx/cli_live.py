@@ -1,0 +1,86 @@
+"""The verbs of live work; see `mmx.cli`."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    app.command(
+        epilog="mmx live   |   mmx live --file talk.wav --realtime   |   mmx live --to en --save talk.srt   |   "
+        "mmx live --to de --text-model nllb-200-distilled-600m   |   mmx live --list-devices"
+    )(live)
+
+
+def live(
+    file: Annotated[str | None, typer.Option(help="Listen to this recording instead of the microphone.")] = None,
+    realtime: Annotated[
+        bool, typer.Option("--realtime", help="Play the file at the speed of life; else as fast as it is heard.")
+    ] = False,
+    microphone: Annotated[str | None, typer.Option(help="Name, part of one, or number; the default one else.")] = None,
+    list_devices: Annotated[bool, typer.Option("--list-devices", help="List the microphones and stop.")] = False,
+    model: Annotated[
+        str, typer.Option(help="A model's name (see `mmx models`) or the path of a checkpoint.")
+    ] = "whisper-base",
+    language: Annotated[
+        str | None,
+        typer.Option("--language", "--from", help="Language spoken: de, deu or German. Detected if not given."),
+    ] = None,
+    to: Annotated[str | None, typer.Option(help="Language to translate into: de, deu or German.")] = None,
+    text_model: Annotated[
+        str | None, typer.Option(help="A model that translates what --model writes: two steps, for more languages.")
+    ] = None,
+    policy: Annotated[
+        str, typer.Option(help="When to write: alignatt, local-agreement, hold-n, wait-k; a threshold after a colon.")
+    ] = "alignatt",
+    step_s: Annotated[float, typer.Option(help="Seconds of sound from look to look.")] = 1.0,
+    vad: Annotated[bool, typer.Option("--vad/--no-vad", help="Skip what is not speech.")] = True,
+    beam_size: Annotated[int, typer.Option(min=1, help="Hypotheses that the text model's search keeps.")] = 5,
+    speak: Annotated[
+        str | None, typer.Option(help="Also say the translation: play, or the .wav or .flac file that keeps it.")
+    ] = None,
+    speaker: Annotated[int, typer.Option(min=0, help="Voice that says it, by number.")] = 0,
+    record: Annotated[Path | None, typer.Option(help="Keep the sound in this .wav or .flac file.")] = None,
+    save: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Keep the text: talk.srt, .vtt, .txt, .tsv or .json; again for more. live-DATE.srt "
+            "if none is given for a microphone."
+        ),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print every event as a line of JSON.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, int8.")] = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to torch.")] = 0,
+) -> None:
+    """Listen to a microphone and write, or translate, while people speak. Ctrl-C ends and saves."""
+    if list_devices:
+        _print_devices()
+        return
+    from mmx.streaming.live import Job, run
+
+    if not save and file is None:
+        save = [Path(time.strftime("live-%Y-%m-%d-%H%M%S.srt"))]
+    run(
+        Job(
+            file=file, realtime=realtime, microphone=microphone, model=model, language=language, to=to,
+            text_model=text_model, policy=policy, step_s=step_s, vad=vad, beam_size=beam_size, speak=speak,
+            speaker=speaker, record=record, save=save or [], json=json, device=device, dtype=dtype, threads=threads,
+        )
+    )  # fmt: skip
+    for path in [*(save or []), *([record] if record else [])]:
+        typer.echo(f"saved {path}", err=True)
+
+
+def _print_devices() -> None:
+    from mmx.errors import MediaError
+    from mmx.streaming.mic import list_devices
+
+    devices = list_devices()
+    if not devices:
+        raise MediaError("found no microphone: plug one in, or allow this program to use it in the system's settings")
+    for d in devices:
+        print(f"{'*' if d.default else ' '} {d.index:2d}  {d.name}  ({d.channels} ch, {d.rate_hz / 1000:g} kHz)")
