@@ -163,7 +163,7 @@ def test_a_model_that_becomes_fast_again_looks_as_often_as_asked():
     session, scribe, view = paced(60.0, lambda: next(costs))
     session.run()
     assert "behind" in view.notes[0] and view.notes[-1] == "caught up: looking every 1 s again"
-    assert np.diff(scribe.looks)[-20:-1] == pytest.approx(1.0, abs=0.11)
+    assert np.diff(scribe.looks)[-15:-1] == pytest.approx(1.0, abs=0.11)
 
 
 def test_a_file_that_is_not_paced_cannot_be_behind():
@@ -524,9 +524,8 @@ def test_devices_are_listed(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
 @pytest.mark.slow
 def test_the_real_model_from_a_file_to_subtitles(capsys: pytest.CaptureFixture[str], tmp_path: Path):
     sample = ROOT / "mmx" / "assets" / "sample.flac"
-    code = cli.main(
-        ["live", "--file", str(sample), "--save", str(tmp_path / "t.srt"), "--record", str(tmp_path / "t.flac")]
-    )
+    text, sound = tmp_path / "t.srt", tmp_path / "t.flac"
+    code = cli.main(["live", "--file", str(sample), "--save", str(text), "--record", str(sound)])
     got = capsys.readouterr()
     assert code == 0, got.err
     said = "".join(c for c in got.out.lower().replace("-", " ") if c.isalpha() or c.isspace()).split()
