@@ -363,9 +363,11 @@ class Session:
     def _status(self, heard: Heard) -> Status:
         sound_s, work_s = (sum(x) for x in zip(*self._spans, strict=True))
         power = float(np.square(heard.samples, dtype=np.float64).mean()) if len(heard.samples) else 0.0
+        written_s = self.stream.events[-1].end_s if self.stream.events else 0.0
         return Status(
             heard_s=self.stream.source_s,
-            lag_s=self.stream.lag_s + self.source.pending_s,
+            # A stream counts from where it last had written everything; words after that are written too.
+            lag_s=min(self.stream.lag_s, max(0.0, self.stream.source_s - written_s)) + self.source.pending_s,
             real_time_factor=work_s / sound_s if sound_s else 0.0,
             level_db=10 * math.log10(max(power, 1e-9)),
             step_s=self.control.step_s,
