@@ -216,7 +216,7 @@ def doctor() -> None:
     raise typer.Exit(examine())
 
 
-cli_live.register(app)
+cli_live.register(app, bench)
 
 
 @bench.command("asr", epilog="mmx bench asr talk.wav --reference talk.txt")

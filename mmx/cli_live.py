@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 
-def register(app: typer.Typer) -> None:
+def register(app: typer.Typer, bench: typer.Typer) -> None:
     """Add the verbs to the command line."""
+    bench.command("slots", epilog="mmx bench slots --slots 1,4,16,64 --size full --device cuda")(bench_slots)
     app.command(
         epilog="mmx live   |   mmx live --file talk.wav --realtime   |   mmx live --to en --save talk.srt   |   "
         "mmx live --to de --text-model nllb-200-distilled-600m   |   mmx live --list-devices"
@@ -84,3 +85,18 @@ def _print_devices() -> None:
         raise MediaError("found no microphone: plug one in, or allow this program to use it in the system's settings")
     for d in devices:
         print(f"{'*' if d.default else ' '} {d.index:2d}  {d.name}  ({d.channels} ch, {d.rate_hz / 1000:g} kHz)")
+
+
+def bench_slots(
+    size: Annotated[str, typer.Option(help="full, half or tiny; full on a GPU, tiny elsewhere if not given.")] = "",
+    slots: Annotated[str, typer.Option(help="Numbers of sessions to try.")] = "1,4,16,64",
+    steps: Annotated[int, typer.Option(min=10, help="Timed steps of each.")] = 100,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16; chosen by the device if not given.")] = "",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to torch.")] = 0,
+    output: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+) -> None:
+    """Live sessions that one machine holds in real time, and the time of a step, with CUDA graphs and without."""
+    from mmx.bench_slots import slots as measure
+
+    measure(size=size, slots=slots, steps=steps, device=device, dtype=dtype, threads=threads, output=output)
