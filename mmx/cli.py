@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mmx import cli_live, cli_make, cli_train
+from mmx import cli_bench, cli_evaluate, cli_live, cli_make, cli_train
 from mmx._version import __version__
 from mmx.errors import InputError, MmxError, nearest
 
@@ -25,9 +25,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-bench = typer.Typer(help="Measure mmx beside its peers, in one run.", no_args_is_help=True)
-app.add_typer(bench, name="bench")
-cli_live.register(app)
 
 Files = Annotated[list[str], typer.Argument(metavar="FILES", help="Files, folders, globs, or - for standard input.")]
 ModelName = Annotated[str, typer.Option(help="A model's name (see `mmx models`) or the path of a checkpoint.")]
@@ -221,71 +218,8 @@ def doctor() -> None:
     raise typer.Exit(examine())
 
 
-cli_train.register(app)
-cli_make.register(app)
-
-
-@bench.command("asr", epilog="mmx bench asr talk.wav --reference talk.txt")
-def bench_asr(
-    files: Annotated[list[Path] | None, typer.Argument(help="Recordings; the shipped sample if none.")] = None,
-    reference: Annotated[
-        Path | None, typer.Option(help="Their text, one line a file, for the word error rate.")
-    ] = None,
-    beam_size: BeamSize = 5,
-    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; the best of each engine counts.")] = 3,
-    threads: Threads = 0,
-    repeat: Annotated[int, typer.Option(min=1, help="Join the recordings this many times.")] = 1,
-    output: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
-) -> None:
-    """Speed, errors, memory and cold start of mmx, openai-whisper, faster-whisper and transformers."""
-    from mmx.bench import asr
-
-    asr(
-        files or [],
-        reference,
-        beam_size=beam_size,
-        rounds=rounds,
-        threads=threads,
-        repeat=repeat,
-        output=output,
-    )
-
-
-@bench.command("s2tt", epilog="mmx bench s2tt --size half --beam-size 5")
-def bench_s2tt(
-    size: Annotated[str, typer.Option(help="large, half or tiny: 24, 12 or 2 layers of each kind.")] = "large",
-    seconds: Annotated[float, typer.Option(min=1, help="Seconds of speech.")] = 10.0,
-    tokens: Annotated[int, typer.Option(min=1, help="Tokens to write.")] = 30,
-    beam_size: BeamSize = 1,
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16, of both sides.")] = "float32",
-    device: Device = "auto",
-    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; the best of each side counts.")] = 3,
-    threads: Threads = 0,
-    output: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
-) -> None:
-    """Speed of SeamlessM4T v2's parts beside transformers, on random weights of the full size."""
-    from mmx.bench_s2tt import s2tt
-
-    s2tt(
-        size=size, seconds=seconds, tokens=tokens, beam_size=beam_size, dtype=dtype, device=device, rounds=rounds,
-        threads=threads, output=output,
-    )  # fmt: skip
-
-
-@bench.command("live", epilog="mmx bench live talk.wav --reference talk.txt")
-def bench_live(
-    file: Annotated[Path | None, typer.Argument(help="A recording; the shipped sample if none.")] = None,
-    reference: Annotated[Path | None, typer.Option(help="Its text, for the word error rate.")] = None,
-    language: Annotated[str, typer.Option("--language", "--from", help="Language spoken.")] = "en",
-    step_s: Annotated[float, typer.Option(help="Seconds of sound from look to look.")] = 1.0,
-    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; the best of each system counts.")] = 1,
-    threads: Threads = 0,
-    output: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
-) -> None:
-    """Live listening beside the methods of whisper_streaming and SimulStreaming on openai-whisper, in one run."""
-    from mmx.bench_live import live
-
-    live(file, reference, language=language, step_s=step_s, rounds=rounds, threads=threads, output=output)
+for verbs in (cli_live, cli_train, cli_evaluate, cli_make, cli_bench):
+    verbs.register(app)
 
 
 def _temperatures(text: str) -> tuple[float, ...]:

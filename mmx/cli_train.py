@@ -1,9 +1,8 @@
-"""The verbs of training and of judging what was trained; see `mmx.cli`."""
+"""The verbs of training; see `mmx.cli`."""
 
 import os
-import sys
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,10 +26,6 @@ def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
     app.command(epilog=TRAIN_EXAMPLES)(train)
     app.add_typer(data, name="data")
-    app.command(
-        epilog="mmx evaluate test.tsv --model out/model --output scores.json   |   "
-        "mmx evaluate --hypotheses a.txt --hypotheses b.txt --references ref.txt --language de --metrics bleu,chrf"
-    )(evaluate)
 
 
 def train(
@@ -79,79 +74,3 @@ def check(
     found = check_data(manifest, model, language, threads)
     report(found, show)
     raise typer.Exit(1 if found.problems else 0)
-
-
-def evaluate(
-    manifest: Annotated[
-        Path | None, typer.Argument(help="Test set, .tsv or .jsonl: source, target, src_lang, tgt_lang; or audio.")
-    ] = None,
-    model: Annotated[
-        list[str] | None, typer.Option(help="Model to run over it; again for more, compared with the first.")
-    ] = None,
-    hypotheses: Annotated[
-        list[Path] | None, typer.Option(help="Instead: what a system wrote, a sentence a line; again for more.")
-    ] = None,
-    references: Annotated[Path | None, typer.Option(help="What they should have written.")] = None,
-    language: Annotated[str, typer.Option(help="Language of --references: for tokens and normalization.")] = "",
-    metrics: Annotated[
-        str, typer.Option(help="wer, cer, bleu, chrf, several with commas; by the task if not given.")
-    ] = "",
-    normalize: Annotated[str, typer.Option(help="What WER and CER disregard: whisper, basic or none.")] = "whisper",
-    bootstrap: Annotated[int, typer.Option(min=0, help="Resamples for intervals and p; 0 for none.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the resampling.")] = 0,
-    beam_size: Annotated[int, typer.Option(min=1, help="Hypotheses the search keeps; 1 is greedy and fastest.")] = 5,
-    batch_size: Annotated[int, typer.Option(min=1, help="Sentences decoded together.")] = 16,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, int8.")] = "auto",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to torch.")] = 0,
-    output: Annotated[
-        Path | None, typer.Option(help="JSON of scores and hypotheses; the same command goes on after a stop.")
-    ] = None,
-) -> None:
-    """Score models on a test set, or texts: WER, CER, BLEU, chrF, with intervals."""
-    if (manifest is None) == (not hypotheses):
-        raise InputError(
-            "expected either a manifest or --hypotheses, got " + ("neither" if manifest is None else "both")
-        )
-    if manifest is not None and not model:
-        raise InputError("expected a model to run over the manifest, got none: add --model")
-    if hypotheses and references is None:
-        raise InputError("expected references to score against, got none: add --references")
-    from mmx import evaluate as verb
-
-    scoring = verb.Scoring(
-        metrics=[m.strip() for m in metrics.split(",") if m.strip()],
-        normalize=normalize,  # pyright: ignore[reportArgumentType]
-        bootstrap=bootstrap,
-        seed=seed,
-    )
-    if manifest is None:
-        assert hypotheses and references
-        lines = verb.score(hypotheses, references, scoring, language=language)
-        if output is not None:
-            verb.write(output, lines)
-    else:
-        if threads:
-            import torch
-
-            torch.set_num_threads(threads)
-        lines = verb.evaluate(
-            manifest, model or [], scoring, beam_size=beam_size, batch_size=batch_size, device=device, dtype=dtype,
-            output=output, on_progress=_progress(),
-        )  # fmt: skip
-    verb.show(lines)
-
-
-def _progress() -> Callable[[str, int, int], None]:
-    """A line that is written over where a person is looking, else one for each tenth."""
-    last: dict[str, int] = {}
-
-    def tell(name: str, done: int, total: int) -> None:
-        tenth = 10 * done // total
-        if sys.stderr.isatty():
-            print(f"\r{name}: {done} of {total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
-        elif last.get(name) != tenth:
-            print(f"{name}: {done} of {total}", file=sys.stderr, flush=True)
-        last[name] = tenth
-
-    return tell

@@ -56,21 +56,33 @@ def speak_text(
     (done,) = translate_text(model, [text], src=src, to=to, beam_size=beam_size, shortlist=shortlist)
     said, at_s = [], 0.0
     for segment in done.segments:
-        samples = _say(model, segment.source, segment.text, done, Voice(speaker, duration_factor))
+        samples = say(model, segment.source, segment.text, done.src, done.to, Voice(speaker, duration_factor))
         said.append(Spoken(at_s, samples))
         at_s += len(samples) / dub.RATE + dub.PAUSE_S
     return done, dub.lay(said)
 
 
 @torch.inference_mode()
-def _say(model: Model, source: str, text: str, done: Translation, voice: Voice) -> NDArray[np.float32]:
-    tok, decoder = model.tokenizer, model.decoder
+def say(model: Model, source: str, text: str, src: str, to: str, voice: Voice) -> NDArray[np.float32]:
+    """One sentence said, `(N,)` float32 at 16 kHz.
+
+    Args:
+        model: with a text encoder and a voice.
+        source: what the sentence translates, in `src`; the sentence itself reads it aloud.
+        text: the sentence, in `to`.
+        src: language as the model spells it.
+        to: language as the model spells it.
+        voice: which one.
+
+    Raises:
+        InputError: the model's voice does not have the language.
+    """
+    tok, decoder, synth = model.tokenizer, model.decoder, model.synth
     device = decoder.token.weight.device
-    memory = model.memory({"text": pad([torch.tensor(tok.source(source, done.src), device=device)])})
-    synth = model.synth
+    memory = model.memory({"text": pad([torch.tensor(tok.source(source, src), device=device)])})
     assert synth is not None
     wav = synth(
-        decoder, memory.to(decoder.ln.weight.dtype), tok.prompt(done.to), [tok.encode(text)], done.to,
+        decoder, memory.to(decoder.ln.weight.dtype), tok.prompt(to), [tok.encode(text)], to,
         speaker=voice.speaker, duration_factor=voice.duration_factor,
     )  # fmt: skip
     return wav.x[0, : int(wav.lengths[0])].float().cpu().numpy()

@@ -163,7 +163,7 @@ class Encoder(nn.Module):
         seq = seq._replace(x=seq.masked).to(self.features_ln.weight.dtype)  # the lengths follow to its device
         if self.chunk is None or (state is None and seq.x.shape[1] <= (self.left_chunks + 1) * self.chunk):
             view = look(seq, torch.zeros_like(seq.lengths), 0, self.chunk, self.left_chunks)
-            return seq._replace(x=self._layers(seq.x, view, None))
+            return seq._replace(x=self.through(seq.x, view, None))
         if state is None:
             state = self._new_state(len(seq.x), self.left_chunks * self.chunk, 0)
         return self._stream(seq, state, self.chunk)
@@ -182,11 +182,11 @@ class Encoder(nn.Module):
             part = ready._replace(x=ready.x[:, at : at + stretch], lengths=lengths_B)
             filled_B = tensor(state, "filled")
             view = look(part, filled_B, past, chunk, self.left_chunks)
-            parts.append(self._layers(part.x, view, subtree(state, "layers")))
+            parts.append(self.through(part.x, view, subtree(state, "layers")))
             state["filled"] = (filled_B + lengths_B).clamp(max=past)
         return ready._replace(x=torch.cat(parts, dim=1))
 
-    def _layers(self, x_BTF: Tensor, view: View, state: State | None) -> Tensor:
+    def through(self, x_BTF: Tensor, view: View, state: State | None) -> Tensor:
         x_BTD = self.features(self.features_ln(x_BTF))
         for i, layer in enumerate(self.layers):
             x_BTD = layer(x_BTD, view, None if state is None else subtree(state, str(i)))
@@ -281,8 +281,8 @@ class AdaptorLayer(nn.Module):
 
         steps_T = torch.arange(seq.x.shape[1], device=seq.x.device)
         heard_BT1 = (seq.mask & (steps_T >= lead_B[:, None]))[..., None]
-        residual_BTD = self._pool(self.residual_ln, self.residual_conv, seq.masked, heard_BT1, n_made)
-        made = Seq(self._pool(self.attn_ln, self.attn_conv, seq.masked, heard_BT1, n_made), made_B, rate, seq.final)
+        residual_BTD = self.pool(self.residual_ln, self.residual_conv, seq.masked, heard_BT1, n_made)
+        made = Seq(self.pool(self.attn_ln, self.attn_conv, seq.masked, heard_BT1, n_made), made_B, rate, seq.final)
         past, filled_B = tensor(state, "k").shape[1], tensor(state, "filled")
         view = look(made, filled_B, past, self.chunk, self.left_chunks)
         x_BTD = residual_BTD + self.attn(made.x, view, state)
@@ -297,7 +297,7 @@ class AdaptorLayer(nn.Module):
         whole_B = (seq.lengths - self.kernel).div(self.stride, rounding_mode="floor") + 1
         return whole_B.clamp(min=0) // (self.chunk or 1) * (self.chunk or 1)
 
-    def _pool(self, ln: nn.Module, conv: nn.Module, x_BTD: Tensor, heard_BT1: Tensor, n_made: int) -> Tensor:
+    def pool(self, ln: nn.Module, conv: nn.Module, x_BTD: Tensor, heard_BT1: Tensor, n_made: int) -> Tensor:
         """Zeros stand where nothing was heard, after the norm: the norm of zeros is its bias."""
         h_BTD = torch.where(heard_BT1, ln(x_BTD), torch.zeros((), dtype=x_BTD.dtype, device=x_BTD.device))
         end = (n_made - 1) * self.stride + self.kernel

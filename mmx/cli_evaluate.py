@@ -1,0 +1,165 @@
+"""The verb that judges models; see `mmx.cli`."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmx.errors import InputError
+
+POLICIES = "alignatt:0.3,alignatt:0.5,alignatt:1,local-agreement,hold-n:4"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command(
+        epilog="mmx evaluate test.tsv --model out/model --output scores.json   |   "
+        "mmx evaluate --hypotheses a.txt --hypotheses b.txt --references ref.txt --language de --metrics bleu,chrf   |   "
+        "mmx evaluate --streaming talk.wav --policies alignatt:0.3,emma --output-dir out"
+    )(evaluate)
+
+
+def evaluate(
+    manifest: Annotated[
+        Path | None, typer.Argument(help="Test set, .tsv or .jsonl: source, target, src_lang, tgt_lang; or audio.")
+    ] = None,
+    model: Annotated[
+        list[str] | None, typer.Option(help="Model to run over it; again for more, compared with the first.")
+    ] = None,
+    hypotheses: Annotated[
+        list[Path] | None, typer.Option(help="Instead: what a system wrote, a sentence a line; again for more.")
+    ] = None,
+    references: Annotated[Path | None, typer.Option(help="What they should have written.")] = None,
+    language: Annotated[str, typer.Option(help="Language of --references: for tokens and normalization.")] = "",
+    metrics: Annotated[
+        str, typer.Option(help="wer, cer, bleu, chrf, several with commas; by the task if not given.")
+    ] = "",
+    normalize: Annotated[str, typer.Option(help="What WER and CER disregard: whisper, basic or none.")] = "whisper",
+    bootstrap: Annotated[int, typer.Option(min=0, help="Resamples for intervals and p; 0 for none.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of the resampling.")] = 0,
+    beam_size: Annotated[int, typer.Option(min=1, help="Hypotheses the search keeps; 1 is greedy and fastest.")] = 5,
+    batch_size: Annotated[int, typer.Option(min=1, help="Sentences decoded together.")] = 16,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, int8.")] = "auto",
+    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to torch.")] = 0,
+    output: Annotated[
+        Path | None, typer.Option(help="JSON of scores and hypotheses; the same command goes on after a stop.")
+    ] = None,
+    streaming: Annotated[
+        bool, typer.Option("--streaming", help="Listen to the speech live: quality against latency.")
+    ] = False,
+    policies: Annotated[
+        str, typer.Option(help="Of --streaming: alignatt, emma, local-agreement, hold-n, wait-k, with thresholds.")
+    ] = POLICIES,
+    steps_s: Annotated[
+        str, typer.Option(help="Of --streaming: seconds of sound from look to look, with commas.")
+    ] = "1",
+    to: Annotated[str | None, typer.Option(help="Of --streaming: language to translate into.")] = None,
+    output_dir: Annotated[
+        Path | None, typer.Option(help="Of --streaming: also write a table, a plot and SimulEval's logs here.")
+    ] = None,
+) -> None:
+    """Score models on a test set, or texts: WER, CER, BLEU, chrF, with intervals; live listening, its latency too."""
+    if streaming:
+        if manifest is None:
+            raise InputError("expected a recording with its text beside it, or a manifest of speech, got none")
+        _streaming(manifest, (model or ["whisper-base"])[0], policies, steps_s, language, to, output_dir, device,
+                   dtype, threads)  # fmt: skip
+        return
+    if (manifest is None) == (not hypotheses):
+        raise InputError(
+            "expected either a manifest or --hypotheses, got " + ("neither" if manifest is None else "both")
+        )
+    if manifest is not None and not model:
+        raise InputError("expected a model to run over the manifest, got none: add --model")
+    if hypotheses and references is None:
+        raise InputError("expected references to score against, got none: add --references")
+    from mmx import evaluate as verb
+
+    scoring = verb.Scoring(
+        metrics=[m.strip() for m in metrics.split(",") if m.strip()],
+        normalize=normalize,  # pyright: ignore[reportArgumentType]
+        bootstrap=bootstrap,
+        seed=seed,
+    )
+    if manifest is None:
+        assert hypotheses and references
+        lines = verb.score(hypotheses, references, scoring, language=language)
+        if output is not None:
+            verb.write(output, lines)
+    else:
+        if threads:
+            import torch
+
+            torch.set_num_threads(threads)
+        lines = verb.evaluate(
+            manifest, model or [], scoring, beam_size=beam_size, batch_size=batch_size, device=device, dtype=dtype,
+            output=output, on_progress=_progress(),
+        )  # fmt: skip
+    verb.show(lines)
+
+
+def _progress() -> Callable[[str, int, int], None]:
+    """A line that is written over where a person is looking, else one for each tenth."""
+    last: dict[str, int] = {}
+
+    def tell(name: str, done: int, total: int) -> None:
+        tenth = 10 * done // total
+        if sys.stderr.isatty():
+            print(f"\r{name}: {done} of {total}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+        elif last.get(name) != tenth:
+            print(f"{name}: {done} of {total}", file=sys.stderr, flush=True)
+        last[name] = tenth
+
+    return tell
+
+
+def _streaming(
+    path: Path,
+    model: str,
+    policies: str,
+    steps_s: str,
+    language: str,
+    to: str | None,
+    output_dir: Path | None,
+    device: str,
+    dtype: str,
+    threads: int,
+) -> None:
+    import torch
+
+    import mmx
+    from mmx.streaming import evaluate
+    from mmx.streaming.policies import find_policy
+
+    names = [p.strip() for p in policies.split(",") if p.strip()]
+    for name in names:
+        find_policy(name)  # a typing slip is told before a model is loaded
+    recordings = evaluate.read_recordings([path])
+    if threads:
+        torch.set_num_threads(threads)
+    loaded = mmx.load(model, device=device, dtype=dtype)  # pyright: ignore[reportArgumentType]
+    task = "translate" if to else "transcribe"
+    quality = "WER %" if task == "transcribe" else "chrF"
+    figures = evaluate.evaluate_streaming(
+        loaded,
+        recordings,
+        policies=names,
+        steps_s=_numbers(steps_s),
+        language=language or None,
+        task=task,
+        to=to,
+        on_done=lambda f: print(f"{f.system}: {quality} {f.score:.2f}", file=sys.stderr),
+    )
+    print(evaluate.table(figures, quality))
+    if output_dir:
+        evaluate.write(figures, recordings, output_dir, quality)
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError as e:
+        raise InputError(f"expected numbers with commas such as 0.5,1 for --steps-s, got {text!r}") from e
