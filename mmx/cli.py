@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from mmx import cli_live
 from mmx._version import __version__
 from mmx.errors import InputError, MmxError, nearest
 
@@ -260,6 +261,9 @@ def bench_s2tt(
         size=size, seconds=seconds, tokens=tokens, beam_size=beam_size, dtype=dtype, device=device, rounds=rounds,
         threads=threads, output=output,
     )  # fmt: skip
+
+
+cli_live.register(app, bench)
 
 
 def _temperatures(text: str) -> tuple[float, ...]:

@@ -29,10 +29,10 @@ ALIASES = ("whisper-1",)
 
 @dataclass(frozen=True)
 class Ask:
-    """What a request asks for."""
+    """What a request asks for; only a stream has more than one format, all of which are in its last event."""
 
     options: Options
-    format: str
+    formats: tuple[str, ...]
     stream: bool
     granularities: tuple[str, ...]
 
@@ -68,7 +68,7 @@ class FileJobs:
             raise
         job = _Job(self, upload, ask)
         if not ask.stream:
-            return formatted(await job.result(request), ask.format, ask.granularities)
+            return formatted(await job.result(request), ask.formats[0], ask.granularities)
         await asyncio.wait([job.work], timeout=1.0)
         if job.work.done():
             job.work.result()  # what is no recording is told by the status, not in a stream
@@ -88,7 +88,11 @@ class FileJobs:
             raise Refusal(
                 404, "model_not_found", f"expected model {self.engine.names[0]!r}, got {model!r}", param="model"
             )
-        format = check_format(_text(form, "response_format") or "json")
+        stream = (_text(form, "stream") or "false").lower() in ("true", "1")
+        formats = tuple(check_format(f) for f in _list(form, "response_format")) or ("json",)
+        if len(formats) > 1 and not stream:
+            message = f"expected one response_format without stream, got {len(formats)}"
+            raise Refusal(400, "invalid_value", message, param="response_format")
         if form.getlist("include[]") or form.getlist("include"):
             raise Refusal(400, "unsupported_parameter", "expected no include[]: log-probabilities are in verbose_json",
                           param="include")  # fmt: skip
@@ -104,8 +108,7 @@ class FileJobs:
         )  # fmt: skip
         if temperature := _number(form, "temperature"):
             options = replace(options, temperature=(temperature,))
-        stream = (_text(form, "stream") or "false").lower() in ("true", "1")
-        return Ask(options, format, stream, kinds or ("segment",))
+        return Ask(options, formats, stream, kinds or ("segment",))
 
     def close(self) -> None:
         """Take no more work."""
@@ -185,10 +188,11 @@ def _last_events(work: "asyncio.Future[Transcript]", ask: Ask, sent: str) -> lis
     text = transcript.text
     rest = [{"type": "transcript.text.delta", "delta": text[len(sent) :]}] if text[len(sent) :] else []
     done = {"type": "transcript.text.done", "text": text, "language": transcript.language, "usage": _usage(transcript)}
-    if ask.format != "json":
-        done[ask.format] = (
-            verbose(transcript, ask) if ask.format == "verbose_json" else _WRITERS[ask.format](transcript)
-        )
+    for format in ask.formats:
+        if format == "verbose_json":
+            done[format] = verbose(transcript, ask.granularities)
+        elif format in ("srt", "vtt"):
+            done[format] = _WRITERS[format](transcript)
     return [*rest, done]
 
 
