@@ -104,6 +104,7 @@ class _Connection:
         self.next = after + 1
         self.settings = session.house.settings
         self.replaced = asyncio.Event()
+        self.taken = asyncio.Event()  # set when the client has taken all of `own`
         self.leaving: _Leaving | None = None
         self.errors = 0
         # Messages that belong to this connection, not to the session; what a client must do to get one bounds them.
@@ -159,7 +160,14 @@ class _Connection:
                 self._refuse(refusal_of(e))
             if self.errors > MOST_ERRORS:
                 self._leave(1008, "too_many_errors")
-            await self.session.room()  # TCP makes the client wait, and only that one
+            await self._room()
+
+    async def _room(self) -> None:
+        """Read no more than the session can hear and the client takes: TCP makes the client wait, and only that one."""
+        await self.session.room()
+        while len(self.own) > MOST_ERRORS + 10:
+            self.taken.clear()
+            await self.taken.wait()
 
     def _take(self, message: dict[str, Any]) -> None:
         data, text = message.get("bytes"), message.get("text")
@@ -197,6 +205,7 @@ class _Connection:
             pulse = self.session.pulse
             while self.own:
                 await self._message(self.own.popleft())
+            self.taken.set()
             while self.next < len(self.session.log):
                 entry = self.session.log[self.next]
                 await self._message(rendered(entry, self.dialect))

@@ -105,8 +105,8 @@ def obey(session: Session, message: dict[str, Any]) -> dict[str, Any] | None:
         session.order(Order("clear"))
         return {"type": "input_audio_buffer.cleared"}
     if kind in ("session.update", "transcription_session.update"):
-        wish = updated(session.wish, message.get("session", {}))
-        if wish != session.wish:
+        wish = updated(session.asked, message.get("session", {}))
+        if wish != session.asked:
             session.order(Order("update", wish))
         return {"type": kind.replace("update", "updated"), "session": described(session, wish)}
     if kind == "session.close":

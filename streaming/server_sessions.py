@@ -25,6 +25,9 @@ from mmx.streaming.server_interpreter import RATE, Interpreter, Piece, Wish
 from mmx.streaming.server_metrics import Metrics
 from mmx.streaming.server_settings import Refusal, Settings
 
+MOST_ORDERS = 32
+"""That wait in a session's inbox; sound is bounded by `Settings.max_ahead_s`."""
+
 log = logging.getLogger("mmx.serve")
 
 
@@ -136,6 +139,10 @@ class Session:
             self.house.engine.check(order.wish.language, order.wish.to)
             if order.wish.rate != self.wish.rate and self.received:
                 raise Refusal(400, "invalid_value", "expected the rate before the first sound: begin a new session")
+        if sum(isinstance(x, Order) for x in self.inbox) >= MOST_ORDERS:
+            raise Refusal(
+                429, "too_many_messages", f"expected at most {MOST_ORDERS} orders at once: wait for the answers"
+            )
         if order.kind == "clear":
             skipped = 0
             while self.inbox and not isinstance(last := self.inbox[-1], Order):
@@ -147,6 +154,11 @@ class Session:
         else:
             self.inbox.append(order)
         self.tell()
+
+    @property
+    def asked(self) -> Wish:
+        """The latest wish, which may still wait for the sound before it."""
+        return next((x.wish for x in reversed(self.inbox) if isinstance(x, Order) and x.wish), self.wish)
 
     @property
     def waiting_s(self) -> float:
