@@ -4,7 +4,7 @@ The order of work: media -> voice activity -> windows (`segment.py`) -> a decode
 skipped, retried or dropped on the way is a `Note` with its reason.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -15,7 +15,7 @@ from mmx import plain_windows, timed_windows
 from mmx.errors import InputError, MmxError
 from mmx.media import AudioReader, Source, open_audio
 from mmx.model import Model
-from mmx.result import Note, Transcript
+from mmx.result import Note, Segment, Transcript
 from mmx.segment import SegmentOptions, split
 from mmx.window import Gap, Window
 from mmx.windows import RATE, File, Job, Options, Windows
@@ -30,12 +30,16 @@ DEFAULTS = Options()
 
 @dataclass
 class Progress:
-    """How far a run is: seconds of a file that are decoded, and its length where known."""
+    """How far a run is: seconds of a file that are decoded, and its length where known.
+
+    `segments` are those so far that no later window comes before: a reader may show them, none of them moves.
+    """
 
     name: str
     done_s: float
     total_s: float | None
     finished: bool = False
+    segments: Sequence[Segment] = ()
 
 
 def transcribe(
@@ -114,11 +118,13 @@ class _Run:
             self._tell(file)
             yield block
 
-    def _tell(self, file: File) -> None:
+    def _tell(self, file: File, decoded: bool = False) -> None:
         """Report how far the file is decoded, which may be behind what is read."""
         if self.on_progress:
             queued = (j.window.start_s for j in self.queue if j.file is file)
-            self.on_progress(Progress(file.name, min(queued, default=file.duration_s), file.total_s))
+            done_s = min(queued, default=file.duration_s)
+            settled = sorted((s for s in file.segments if s.start_s < done_s), key=_order) if decoded else ()
+            self.on_progress(Progress(file.name, done_s, file.total_s, segments=settled))
 
     def _take(self, file: File, item: Window | Gap) -> None:
         if isinstance(item, Gap):
@@ -139,7 +145,7 @@ class _Run:
             self.on_progress(Progress(file.name, file.duration_s, file.duration_s, finished=True))
         return Transcript(
             source=file.name,
-            segments=tuple(sorted(file.segments, key=lambda s: (s.start_s, s.end_s))),
+            segments=tuple(sorted(file.segments, key=_order)),
             language=file.language or "",
             language_probability=file.language_probability,
             duration_s=file.duration_s,
@@ -162,7 +168,11 @@ class _Run:
                 again.append(Job(job.file, part, job.retry + 1))
         self.queue = again + self.queue
         for file in {id(j.file): j.file for j in jobs}.values():
-            self._tell(file)
+            self._tell(file, decoded=True)
+
+
+def _order(segment: Segment) -> tuple[float, float]:
+    return segment.start_s, segment.end_s
 
 
 def vad() -> "SileroVad":

@@ -1,0 +1,172 @@
+"""`mmx serve`: recordings over HTTP and live speech over WebSockets, in the shapes of OpenAI's audio API, and a page.
+
+The event loop only moves bytes. Models run in worker threads, one turn at a time for each live session, and a session
+writes into a log that connections read (see `server_sessions`): a slow or vanished client holds up nobody.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, WebSocket
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
+from fastapi.staticfiles import StaticFiles
+
+from mmx._version import __version__
+from mmx.errors import MmxError
+from mmx.streaming.server_engine import Engine
+from mmx.streaming.server_files import ALIASES, FileJobs, formatted, refusal_of
+from mmx.streaming.server_guard import Guard
+from mmx.streaming.server_interpreter import TRACKS
+from mmx.streaming.server_live import serve_socket
+from mmx.streaming.server_metrics import Metrics
+from mmx.streaming.server_protocol import TRANSCRIPTION, TRANSLATION
+from mmx.streaming.server_registry import Registry
+from mmx.streaming.server_settings import Refusal, Settings
+
+PAGE = Path(__file__).parent / "page"
+PAGE_RULES = {
+    "Content-Security-Policy": "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-cache",
+}
+DEFAULTS = Settings()
+
+
+def create_app(engine: Engine, settings: Settings = DEFAULTS) -> FastAPI:
+    """The server as an ASGI application.
+
+    Args:
+        engine: the models.
+        settings: limits and rules.
+    """
+    metrics = Metrics()
+    files = FileJobs(engine, settings, metrics)
+    registry = Registry(engine, settings, metrics)
+    metrics.gauge("mmx_jobs", lambda: {(): float(files.jobs)})
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        registry.open()
+        yield
+        files.close()
+        await registry.close()
+
+    # The pages that FastAPI makes of the schema load scripts from elsewhere; the schema itself stays at /openapi.json.
+    app = FastAPI(title="mmx", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
+    app.add_middleware(Guard, settings=settings)  # type: ignore[arg-type]
+    app.add_exception_handler(Refusal, _refuse)
+    app.add_exception_handler(MmxError, _refuse)
+    app.add_exception_handler(404, _not_found)
+    app.state.metrics = metrics
+    app.state.registry = registry
+    _add_files(app, files)
+    _add_live(app, registry)
+    _add_facts(app, engine, settings, metrics)
+    _add_page(app)
+    return app
+
+
+def _add_files(app: FastAPI, files: FileJobs) -> None:
+    @app.post("/v1/audio/transcriptions", openapi_extra=_form_schema("language"))
+    async def transcriptions(request: Request) -> Any:
+        """What is said in a recording."""
+        return await counted(request, "transcribe")
+
+    @app.post("/v1/audio/translations", openapi_extra=_form_schema("to"))
+    async def translations(request: Request) -> Any:
+        """What is said in a recording, in English or the language `to`."""
+        return await counted(request, "translate")
+
+    async def counted(request: Request, task: str) -> Any:
+        status = 500
+        try:
+            response = await files.handle(request, task)
+            status = response.status_code
+            return response
+        except (Refusal, MmxError) as e:
+            status = refusal_of(e).status
+            raise
+        finally:
+            files.metrics.count("mmx_http_requests_total", endpoint=request.url.path, status=str(status))
+
+
+def _add_live(app: FastAPI, registry: Registry) -> None:
+    @app.websocket("/v1/realtime")
+    async def transcription(socket: WebSocket) -> None:
+        await serve_socket(socket, TRANSCRIPTION, registry)
+
+    @app.websocket("/v1/realtime/translations")
+    async def translation(socket: WebSocket) -> None:
+        await serve_socket(socket, TRANSLATION, registry)
+
+    @app.get("/v1/realtime/sessions/{id}/transcript")
+    async def transcript(id: str, track: str = "source", response_format: str = "srt") -> Any:
+        """What a live session wrote, as a file."""
+        if track not in TRACKS:
+            raise Refusal(
+                400, "invalid_value", f"expected track among {', '.join(TRACKS)}, got {track!r}", param="track"
+            )
+        return formatted(registry.find(id).transcript(track), response_format)
+
+
+def _add_facts(app: FastAPI, engine: Engine, settings: Settings, metrics: Metrics) -> None:
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        """Whether the server answers."""
+        return {"status": "ok"}
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        """The models; `whisper-1` means the first."""
+        rows = [{"id": n, "object": "model", "created": 0, "owned_by": "mmx"} for n in (*engine.names, *ALIASES)]
+        return {"object": "list", "data": rows}
+
+    @app.get("/v1/capabilities")
+    async def capabilities() -> dict[str, Any]:
+        """What the page offers: languages and limits."""
+        return {
+            "models": engine.names,
+            "languages": engine.languages,
+            "targets": engine.targets,
+            "limits": {
+                "upload_mb": settings.max_upload_mb,
+                "audio_s": settings.max_audio_s,
+                "sessions": settings.max_sessions,
+                "idle_s": settings.idle_timeout_s,
+                "keep_s": settings.keep_s,
+                "frame_kb": settings.max_frame_kb,
+            },
+        }
+
+    @app.get("/metrics", response_class=PlainTextResponse)
+    async def prometheus() -> PlainTextResponse:
+        """Counters for Prometheus."""
+        return PlainTextResponse(metrics.render(), media_type="text/plain; version=0.0.4")
+
+
+def _add_page(app: FastAPI) -> None:
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(PAGE / "index.html", headers=PAGE_RULES)
+
+    app.mount("/page", StaticFiles(directory=PAGE), name="page")
+
+
+def _form_schema(language: str) -> dict[str, Any]:
+    names = ["model", "prompt", "response_format", "temperature", "stream", "timestamp_granularities[]", language]
+    fields: dict[str, Any] = {"file": {"type": "string", "format": "binary"}, **{n: {"type": "string"} for n in names}}
+    schema = {"type": "object", "required": ["file"], "properties": fields}
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
+async def _refuse(request: Request, error: Exception) -> JSONResponse:
+    no = refusal_of(error)
+    return JSONResponse(no.body, no.status, headers=no.headers)
+
+
+async def _not_found(request: Request, error: Exception) -> JSONResponse:
+    no = Refusal(404, "not_found", f"expected a path of this server, got {request.url.path}: see /openapi.json")
+    return JSONResponse(no.body, 404)

@@ -1,0 +1,108 @@
+"""For the tests of `mmx serve`: models that answer at once, and the server on a real port."""
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import uvicorn
+
+from mmx.errors import InputError
+from mmx.media import read_audio
+from mmx.result import Segment, Transcript, Word
+from mmx.streaming.events import Event
+from mmx.transcribe import Options, Progress
+
+WORDS = ["He", "was", "not", "an", "ill", "disposed", "young", "man."]
+
+
+class FakeStream:
+    """Writes one word for each second that it hears, in sentences of three."""
+
+    def __init__(self, language: str | None, to: str | None):
+        self.told = [language, to]
+        self.heard, self.said, self.lag_s = 0, 0, 0.0
+
+    @property
+    def tentative(self) -> str:
+        return f" {WORDS[self.said % len(WORDS)]}"
+
+    def push(self, samples: np.ndarray, final: bool = False) -> list[Event]:
+        self.heard += len(samples)
+        out = []
+        while self.said < self.heard // 16_000 or (final and self.said % 3):
+            word = f" {WORDS[self.said % len(WORDS)]}" if self.said < self.heard // 16_000 else ""
+            ends, at_s = self.said % 3 == 2 or not word, float(self.said)
+            out.append(Event(self.said, word, at_s, at_s + 1, at_s + 1, ends, self.told[1] or self.told[0] or "en"))
+            if not word:
+                break
+            self.said += 1
+        return out
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps([self.told, self.heard, self.said]))
+
+
+class FakeEngine:
+    """Stands for the models: a recording says `WORDS`, one a second."""
+
+    names = ["tiny", "text"]  # noqa: RUF012
+    languages = {"en": "English", "de": "German"}  # noqa: RUF012
+    targets = {"en": "English", "es": "Spanish"}  # noqa: RUF012
+    step_s = 1.0
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.go.set()
+        self.asked: list[Options] = []
+
+    def check(self, language: str | None, to: str | None) -> None:
+        if language not in (None, "en", "de") or to not in (None, "en", "es"):
+            raise InputError(f"expected a language among en, de, got {language or to!r}")
+
+    def route(self, language: str | None, to: str) -> str:
+        return "own" if to == "en" else "text"
+
+    def transcribe(self, source: Any, options: Options, on_progress: Callable[[Progress], None]) -> Transcript:
+        self.asked.append(options)
+        self.go.wait(20)
+        sound = read_audio(source)
+        segments: tuple[Segment, ...] = ()
+        for i in range(len(sound) // 16_000):
+            word = Word(f" {WORDS[i % len(WORDS)]}", float(i), i + 1.0, 0.9)
+            segments += (Segment(i, i + 1.0, word.text, "en", words=(word,)),)
+            on_progress(Progress("x", i + 1.0, len(sound) / 16_000, segments=segments))
+        return Transcript("x", segments, "en", 1.0, len(sound) / 16_000, options.task, "tiny")
+
+    def stream(self, language: str | None, to: str | None = None) -> FakeStream:
+        return FakeStream(language, to)
+
+    def restore(self, path: Path) -> FakeStream:
+        told, heard, said = json.loads(path.read_text())
+        stream = FakeStream(*told)
+        stream.heard, stream.said = heard, said
+        return stream
+
+    def translate(self, text: str, language: str, to: str) -> str:
+        return f"{to}({text})"
+
+
+@contextmanager
+def running(app: Any) -> Iterator[str]:
+    """The server in a thread, on a free port."""
+    config = uvicorn.Config(app, port=0, log_level="error", ws_max_size=2**24, timeout_graceful_shutdown=3)
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive(), "the server did not start"
+            time.sleep(0.05)
+        yield f"127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(30)
