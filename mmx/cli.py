@@ -14,6 +14,7 @@ import typer
 
 from mmx import cli_bench, cli_evaluate, cli_live, cli_make, cli_train
 from mmx._version import __version__
+from mmx.cli_options import BeamSize, Device, DType, Language, ModelName, Threads, Vad
 from mmx.errors import InputError, MmxError, nearest
 
 app = typer.Typer(
@@ -27,23 +28,14 @@ app = typer.Typer(
 )
 
 Files = Annotated[list[str], typer.Argument(metavar="FILES", help="Files, folders, globs, or - for standard input.")]
-ModelName = Annotated[str, typer.Option(help="A model's name (see `mmx models`) or the path of a checkpoint.")]
-Language = Annotated[
-    str | None, typer.Option("--language", "--from", help="Language spoken: de, deu or German. Detected if not given.")
-]
 WordTimes = Annotated[bool, typer.Option("--word-timestamps", help="Give every word its times.")]
 Format = Annotated[str, typer.Option(help="txt, srt, vtt, tsv, json or all; several with commas.")]
 OutputDir = Annotated[Path | None, typer.Option(help="Write files here; without it the text goes to standard output.")]
-BeamSize = Annotated[int, typer.Option(min=1, help="Hypotheses the search keeps; 1 is greedy and fastest.")]
 Temperature = Annotated[str, typer.Option(help="Tried in turn while the text looks like a failure.")]
 Prompt = Annotated[str | None, typer.Option(help="Text the speech might continue: style, spelling, names.")]
 Hotwords = Annotated[str | None, typer.Option(help="Words that are likely to occur.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Windows of 30 s decoded together, across files.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-DType = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, int8.")]
-Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to torch.")]
 SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Leave out files whose output is there already.")]
-Vad = Annotated[bool, typer.Option("--vad/--no-vad", help="Skip what is not speech.")]
 
 TEMPERATURES = "0,0.2,0.4,0.6,0.8,1"
 

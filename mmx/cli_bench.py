@@ -5,13 +5,10 @@ from typing import Annotated
 
 import typer
 
+from mmx.cli_options import BeamSize, Device, Threads
 from mmx.errors import InputError
 
 bench = typer.Typer(help="Measure mmx beside its peers, in one run.", no_args_is_help=True)
-
-BeamSize = Annotated[int, typer.Option(min=1, help="Hypotheses the search keeps; 1 is greedy and fastest.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to torch.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -87,9 +84,9 @@ def bench_slots(
     size: Annotated[str, typer.Option(help="full, half or tiny; full on a GPU, tiny elsewhere if not given.")] = "",
     slots: Annotated[str, typer.Option(help="Numbers of sessions to try.")] = "1,4,16,64",
     steps: Annotated[int, typer.Option(min=10, help="Timed steps of each.")] = 100,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    device: Device = "auto",
     dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16; chosen by the device if not given.")] = "",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to torch.")] = 0,
+    threads: Threads = 0,
     output: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
 ) -> None:
     """Live sessions that one machine holds in real time, and the time of a step, with CUDA graphs and without."""

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mmx.cli_options import BeamSize, Device, DType, Threads
 from mmx.errors import InputError
 
 POLICIES = "alignatt:0.3,alignatt:0.5,alignatt:1,local-agreement,hold-n:4"
@@ -16,8 +17,8 @@ def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
     app.command(
         epilog="mmx evaluate test.tsv --model out/model --output scores.json   |   "
-        "mmx evaluate --hypotheses a.txt --hypotheses b.txt --references ref.txt --language de --metrics bleu,chrf   |   "
-        "mmx evaluate --streaming talk.wav --policies alignatt:0.3,emma --output-dir out"
+        "mmx evaluate --hypotheses a.txt --hypotheses b.txt --references ref.txt --language de --metrics bleu,chrf"
+        "   |   mmx evaluate --streaming talk.wav --policies alignatt:0.3,emma --output-dir out"
     )(evaluate)
 
 
@@ -39,11 +40,11 @@ def evaluate(
     normalize: Annotated[str, typer.Option(help="What WER and CER disregard: whisper, basic or none.")] = "whisper",
     bootstrap: Annotated[int, typer.Option(min=0, help="Resamples for intervals and p; 0 for none.")] = 1000,
     seed: Annotated[int, typer.Option(help="Of the resampling.")] = 0,
-    beam_size: Annotated[int, typer.Option(min=1, help="Hypotheses the search keeps; 1 is greedy and fastest.")] = 5,
+    beam_size: BeamSize = 5,
     batch_size: Annotated[int, typer.Option(min=1, help="Sentences decoded together.")] = 16,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, int8.")] = "auto",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to torch.")] = 0,
+    device: Device = "auto",
+    dtype: DType = "auto",
+    threads: Threads = 0,
     output: Annotated[
         Path | None, typer.Option(help="JSON of scores and hypotheses; the same command goes on after a stop.")
     ] = None,
@@ -53,9 +54,7 @@ def evaluate(
     policies: Annotated[
         str, typer.Option(help="Of --streaming: alignatt, emma, local-agreement, hold-n, wait-k, with thresholds.")
     ] = POLICIES,
-    steps_s: Annotated[
-        str, typer.Option(help="Of --streaming: seconds of sound from look to look, with commas.")
-    ] = "1",
+    steps_s: Annotated[str, typer.Option(help="Of --streaming: seconds from look to look, with commas.")] = "1",
     to: Annotated[str | None, typer.Option(help="Of --streaming: language to translate into.")] = None,
     output_dir: Annotated[
         Path | None, typer.Option(help="Of --streaming: also write a table, a plot and SimulEval's logs here.")

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from mmx.cli_options import Device, DType, Language, ModelName, Threads, Vad
 from mmx.errors import InputError
 
 
@@ -25,13 +26,8 @@ def live(
     ] = False,
     microphone: Annotated[str | None, typer.Option(help="Name, part of one, or number; the default one else.")] = None,
     list_devices: Annotated[bool, typer.Option("--list-devices", help="List the microphones and stop.")] = False,
-    model: Annotated[
-        str, typer.Option(help="A model's name (see `mmx models`) or the path of a checkpoint.")
-    ] = "whisper-base",
-    language: Annotated[
-        str | None,
-        typer.Option("--language", "--from", help="Language spoken: de, deu or German. Detected if not given."),
-    ] = None,
+    model: ModelName = "whisper-base",
+    language: Language = None,
     to: Annotated[str | None, typer.Option(help="Language to translate into: de, deu or German.")] = None,
     text_model: Annotated[
         str | None, typer.Option(help="A model that translates what --model writes: two steps, for more languages.")
@@ -40,7 +36,7 @@ def live(
         str, typer.Option(help="When to write: alignatt, local-agreement, hold-n, wait-k; a threshold after a colon.")
     ] = "alignatt",
     step_s: Annotated[float, typer.Option(help="Seconds of sound from look to look.")] = 1.0,
-    vad: Annotated[bool, typer.Option("--vad/--no-vad", help="Skip what is not speech.")] = True,
+    vad: Vad = True,
     beam_size: Annotated[int, typer.Option(min=1, help="Hypotheses that the text model's search keeps.")] = 5,
     speak: Annotated[
         str | None, typer.Option(help="Also say the translation: play, or the .wav or .flac file that keeps it.")
@@ -55,9 +51,9 @@ def live(
         ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print every event as a line of JSON.")] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, int8.")] = "auto",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to torch.")] = 0,
+    device: Device = "auto",
+    dtype: DType = "auto",
+    threads: Threads = 0,
 ) -> None:
     """Listen to a microphone and write, or translate, while people speak. Ctrl-C ends and saves."""
     if list_devices:
@@ -90,9 +86,7 @@ def _print_devices() -> None:
 
 
 def serve(
-    model: Annotated[
-        str, typer.Option(help="A model's name (see `mmx models`) or the path of a checkpoint.")
-    ] = "whisper-base",
+    model: ModelName = "whisper-base",
     text_model: Annotated[
         str | None, typer.Option(help="A model that translates what --model writes: two steps, for more languages.")
     ] = None,
@@ -124,9 +118,9 @@ def serve(
         Path | None, typer.Option(help="Certificate: browsers give a microphone to https pages and localhost only.")
     ] = None,
     ssl_keyfile: Annotated[Path | None, typer.Option(help="Key of the certificate.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    dtype: Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, int8.")] = "auto",
-    threads: Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to torch.")] = 0,
+    device: Device = "auto",
+    dtype: DType = "auto",
+    threads: Threads = 0,
 ) -> None:
     """Serve recordings and live speech over OpenAI's audio API, and a page to speak into."""
     try:

@@ -203,7 +203,7 @@ def chrf(references: Sequence[str], texts: Sequence[str]) -> float:
 
 
 def read_recordings(files: Iterable[Path]) -> list[Recording]:
-    """Recordings with the reference that lies beside each: `talk.txt`, or `talk.tsv` with times.
+    """Recordings with the reference that lies beside each: `talk.txt`, or `talk.tsv` with times; manifests of speech.
 
     The latter has the start, the end (milliseconds) and the text of each sentence, with tabs between, as
     `mmx transcribe --output-format tsv` writes them.
@@ -211,10 +211,15 @@ def read_recordings(files: Iterable[Path]) -> list[Recording]:
     Raises:
         InputError: there is none, or it is empty.
     """
+    from mmx.manifest import read_manifest
     from mmx.media import read_audio
+    from mmx.speech_data import read_speech
 
     out = []
     for file in files:
+        if file.suffix in (".tsv", ".jsonl"):
+            out += [Recording(e.audio, read_speech(e).numpy(), e.target, []) for e in read_manifest(file) if e.audio]
+            continue
         timed, text = file.with_suffix(".tsv"), file.with_suffix(".txt")
         if timed.is_file():
             sentences = _sentences(timed)

@@ -224,7 +224,7 @@ def test_options_have_the_names_and_defaults_of_python(verb: str):
         assert shell.pop("speak") is None  # where to
         del python["task"], python["to"]
     else:
-        for name in ("to", "bilingual", "speaker"):
+        for name in ("to", "bilingual", "speaker", "shortlist"):
             del python[name]
     assert shell.keys() - ONLY_SHELL == python.keys() - ONLY_PYTHON
     for option in shell.keys() - ONLY_SHELL:
