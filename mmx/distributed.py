@@ -84,8 +84,11 @@ class World:
             return dict(counts)
         found: list[Mapping[str, N]] = [{}] * self.size
         dist.all_gather_object(found, dict(counts))
-        names = dict.fromkeys(name for part in found for name in part)
-        return {name: sum(part[name] for part in found if name in part) for name in names}
+        out: dict[str, N] = {}
+        for part in found:
+            for name, n in part.items():
+                out[name] = out[name] + n if name in out else n
+        return out
 
 
 @contextmanager

@@ -260,46 +260,14 @@ def read_rows(path: str | Path) -> list[Row]:
     Raises:
         InputError: naming what is wrong, by line.
     """
-    path = Path(path)
-    found = list(_speech_rows(path)) if path.is_file() and _has_audio(path) else []
-    if found:
-        return found
-    return [Row(e.source, e.target, e.src_lang, e.tgt_lang, e.id) for e in read_manifest(path)]
-
-
-def _has_audio(path: Path) -> bool:
-    with path.open("rb") as file:
-        first = file.readline().decode("utf-8-sig", "replace").strip()
-    return '"audio"' in first if path.suffix == ".jsonl" else "audio" in first.split("\t")
-
-
-def _speech_rows(path: Path) -> Iterator[Row]:
-    lines = path.read_text("utf-8-sig").splitlines()
-    header = lines[0].split("\t")
-    for number, line in enumerate(lines, 1):
-        if path.suffix != ".jsonl" and number == 1:
-            continue
-        try:
-            raw = json.loads(line) if path.suffix == ".jsonl" else dict(zip(header, line.split("\t"), strict=True))
-            row = Row(
-                str(raw.get("source") or ""),
-                str(raw.get("target") or raw["source"]),
-                raw["src_lang"],
-                raw.get("tgt_lang") or raw["src_lang"],
-                str(raw.get("id") or number),
-                str(path.parent / raw["audio"]),
-                float(raw.get("start_s") or 0.0),
-                float(raw["duration_s"]) if raw.get("duration_s") else None,
-            )
-            if not Path(row.audio).is_file():
-                raise ValueError(f"no recording {row.audio}")
-            _ = row.pair
-        except (ValueError, KeyError, AttributeError, TypeError, InputError) as e:
-            what = f"no field {e}" if isinstance(e, KeyError) else str(e)
-            raise InputError(
-                f"expected audio, src_lang and target or source in line {number} of {path}, got {what}"
-            ) from e
-        yield row
+    rows = [
+        Row(e.source, e.target, e.src_lang, e.tgt_lang, e.id, e.audio, e.start_s, e.duration_s)
+        for e in read_manifest(path)
+    ]
+    gone = [a for a in dict.fromkeys(r.audio for r in rows if r.audio) if not Path(a).is_file()]
+    if gone:
+        raise InputError(f"expected the recordings that {path} names, got none at {', '.join(gone[:5])}")
+    return rows
 
 
 def _lines(path: str | Path) -> list[str]:

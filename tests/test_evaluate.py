@@ -190,10 +190,10 @@ def test_speech_by_cuts_of_a_recording(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "row, message",
     [
-        ("gone.wav\t0\t1\tx\ten\ten", "no recording"),
-        ("talk.flac\tsoon\t1\tx\ten\ten", "could not convert"),
-        ("talk.flac\t0\t1\tx\tklingon\ten", "Unknown language"),
-        ("talk.flac\t0\t1\tx\ten", "shorter"),
+        ("gone.wav\t0\t1\tx\ten\ten", r"expected the recordings .*gone\.wav"),
+        ("talk.flac\tsoon\t1\tx\ten\ten", "line 3: expected start_s"),
+        ("talk.flac\t0\t1\tx\tklingon\ten", "line 3: src_lang.*klingon"),
+        ("talk.flac\t0\t1\tx\ten", "line 3: expected 6 fields"),
     ],
 )
 def test_mistakes_in_speech_manifests_are_named_by_line(tmp_path: Path, row: str, message: str) -> None:
@@ -201,7 +201,7 @@ def test_mistakes_in_speech_manifests_are_named_by_line(tmp_path: Path, row: str
     good = "talk.flac\t0\t1\tx\ten\ten"
     header = "audio\tstart_s\tduration_s\ttarget\tsrc_lang\ttgt_lang"
     (tmp_path / "m.tsv").write_text("\n".join([header, good, row]) + "\n")
-    with pytest.raises(InputError, match=rf"line 3 of (?s:.*){message}"):
+    with pytest.raises(InputError, match=message):
         read_rows(tmp_path / "m.tsv")
 
 

@@ -47,7 +47,7 @@ def browse(tmp_path: Path) -> Iterator[Open]:
         )
 
         def open(address: str, width: int = 1280, height: int = 800, **options: Any) -> Any:
-            page = browser.new_context(viewport={"width": width, "height": height}, **options).new_page()
+            page: Any = browser.new_context(viewport={"width": width, "height": height}, **options).new_page()
             page.set_default_timeout(WAIT_MS)
             page.faults = []
             page.on("pageerror", lambda e: page.faults.append(str(e)))

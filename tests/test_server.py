@@ -55,6 +55,11 @@ def post(client: TestClient, task: str = "transcriptions", seconds: float = 2.0,
     return client.post(f"/v1/audio/{task}", files={"file": ("a.wav", wav(seconds))}, data=fields)
 
 
+def only(name: str, value: str) -> dict[str, Any]:
+    """One field whose name is no identifier."""
+    return {name: value}
+
+
 def refused(response: Any, status: int, code: str) -> dict[str, Any]:
     """The error of an answer, in OpenAI's shape."""
     assert response.status_code == status, response.text
@@ -125,8 +130,8 @@ def test_what_cannot_be_done_is_said(client: TestClient):
     refused(post(client, model="gpt-9"), 404, "model_not_found")
     refused(post(client, language="fr"), 400, "invalid_value")
     refused(post(client, temperature="warm"), 400, "invalid_value")
-    refused(post(client, **{"include[]": "logprobs"}), 400, "unsupported_parameter")
-    refused(post(client, **{"timestamp_granularities[]": "page"}), 400, "invalid_value")
+    refused(post(client, **only("include[]", "logprobs")), 400, "unsupported_parameter")
+    refused(post(client, **only("timestamp_granularities[]", "page")), 400, "invalid_value")
     url = "/v1/audio/transcriptions"
     refused(client.post(url, data={"model": "tiny"}, files={"image": b"x"}), 400, "missing_file")
     refused(client.post(url, files={"file": ("a.wav", b"")}), 400, "invalid_audio")

@@ -65,10 +65,11 @@ def decoder(width: int) -> TextDecoder:
     made = TextDecoder(VOCAB, [DecoderLayer(width, 2, 32) for _ in range(2)], LearnedPositions(300, width))
     made.head.weight = torch.nn.Parameter(torch.randn(VOCAB, width))  # not the embedding's, which would repeat itself
     torch.nn.init.normal_(made.token.weight)
-    for layer in made.layers:
-        for part in (layer.attn, layer.cross):  # type: ignore[union-attr]
+    layers: Any = made.layers
+    for layer in layers:
+        for part in (layer.attn, layer.cross):
             for linear in part.children():
-                torch.nn.init.normal_(linear.weight, std=0.6)  # type: ignore[union-attr,arg-type]
+                torch.nn.init.normal_(linear.weight, std=0.6)
     return made
 
 
