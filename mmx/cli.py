@@ -266,6 +266,22 @@ def bench_s2tt(
     )  # fmt: skip
 
 
+@bench.command("live", epilog="mmx bench live talk.wav --reference talk.txt")
+def bench_live(
+    file: Annotated[Path | None, typer.Argument(help="A recording; the shipped sample if none.")] = None,
+    reference: Annotated[Path | None, typer.Option(help="Its text, for the word error rate.")] = None,
+    language: Annotated[str, typer.Option("--language", "--from", help="Language spoken.")] = "en",
+    step_s: Annotated[float, typer.Option(help="Seconds of sound from look to look.")] = 1.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; the best of each system counts.")] = 1,
+    threads: Threads = 0,
+    output: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+) -> None:
+    """Live listening beside the methods of whisper_streaming and SimulStreaming on openai-whisper, in one run."""
+    from mmx.bench_live import live
+
+    live(file, reference, language=language, step_s=step_s, rounds=rounds, threads=threads, output=output)
+
+
 def _temperatures(text: str) -> tuple[float, ...]:
     try:
         values = tuple(float(t) for t in text.split(","))

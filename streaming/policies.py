@@ -4,9 +4,10 @@ A policy knows nothing of models: any encoder and decoder that fill a `View` can
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from typing import TypeAlias
 
 from mmx.errors import InputError, nearest
@@ -81,14 +82,9 @@ def _at_most(view: View, count: int) -> int:
     return len(view.hypothesis) if view.finished else min(max(count, 0), len(view.hypothesis))
 
 
-def _run(holds: "Sequence[bool] | object") -> int:
+def _run(holds: Iterable[bool]) -> int:
     """How many of the first in a row are true."""
-    count = 0
-    for true in holds:  # type: ignore[attr-defined]
-        if not true:
-            break
-        count += 1
-    return count
+    return sum(1 for _ in takewhile(bool, holds))
 
 
 POLICIES: dict[str, Callable[..., int]] = {
@@ -106,10 +102,10 @@ def find_policy(name: str) -> Policy:
     Raises:
         InputError: there is no such policy, or it has no threshold.
     """
-    word, _, value = name.partition(":")
+    word, colon, value = name.partition(":")
     if word not in POLICIES:
         raise InputError(f"expected a policy among {', '.join(POLICIES)}, got {word!r}.{nearest(word, list(POLICIES))}")
-    if not value:
+    if not colon:
         return POLICIES[word]
     knob = {"alignatt": "margin_s", "wait-k": "k", "hold-n": "n", "emma": "threshold"}.get(word)
     if knob is None or not re.fullmatch(r"\d*\.?\d+", value):

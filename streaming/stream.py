@@ -6,9 +6,8 @@ which is for one thread at a time.
 
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,40 +18,13 @@ from mmx.errors import CheckpointError, InputError
 from mmx.languages import find_language
 from mmx.model import Model
 from mmx.result import Segment, Transcript, Word
-from mmx.streaming.events import Event, Written
+from mmx.streaming.events import Event
+from mmx.streaming.listener import Listener, Monotonic
 from mmx.streaming.policies import Policy, find_policy
 from mmx.windows import RATE
 
 VERSION = 1
 """Of the format that `Stream.save` writes."""
-
-
-class Listener(Protocol):
-    """What turns steps of sound into words: it owns all that a session remembers but its text."""
-
-    language: str
-
-    def step(self, samples: NDArray[np.float32], final: bool) -> list[Written]:
-        """Hear the next samples, at 16 kHz; `final` is the end of the session. Words that may be written."""
-        ...
-
-    @property
-    def tentative(self) -> str:
-        """Text after what was written, which may change."""
-        ...
-
-    @property
-    def behind_s(self) -> float:
-        """Seconds of speech heard but not written; 0 in silence."""
-        ...
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and plain values that `restore` needs."""
-        ...
-
-    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
-        """Go on where another listener of the same model and settings was."""
-        ...
 
 
 class Stream:
@@ -69,6 +41,7 @@ class Stream:
         vad: the voice activity model; True makes one, None hears everything as speech. One may serve many streams.
         catch_up: look once, not at each step, where a push brings several steps of sound: for a listener in real time
             that fell behind. What is written then depends on how the sound was cut into pushes; else it does not.
+        monotonic: heads that say when the source suffices, for the policy emma.
 
     Raises:
         InputError: the model cannot do what is asked.
@@ -85,6 +58,7 @@ class Stream:
         step_s: float = 1.0,
         vad: Any = True,
         catch_up: bool = False,
+        monotonic: Monotonic | None = None,
     ):
         if not 0.1 <= step_s <= 10:
             raise InputError(f"expected step_s in 0.1 to 10 seconds, got {step_s}")
@@ -95,7 +69,7 @@ class Stream:
             self.settings["policy"] = policy
         self.step = round(step_s * RATE)
         self.events: list[Event] = []
-        self.listener = _listener(model, decide, language, task, to, vad)
+        self.listener = Listener(model, decide, language=language, task=task, to=to, vad=vad, monotonic=monotonic)
         self._waiting = np.zeros(0, np.float32)
         self._heard = 0  # samples that the listener has had
         self._ended = False
@@ -193,13 +167,29 @@ class Stream:
 
         tensors, values = self.listener.state()
         rows = [[e.text, e.start_s, e.end_s, e.at_s, e.final, e.language, e.probability] for e in self.events]
-        header = {"version": VERSION, "model": self.model.name, "settings": self.settings, "events": rows,
-                  "heard": self._heard, "ended": self._ended, "catch_up": self.catch_up, "listener": values}  # fmt: skip
+        header = {
+            "version": VERSION,
+            "model": self.model.name,
+            "settings": self.settings,
+            "catch_up": self.catch_up,
+            "heard": self._heard,
+            "ended": self._ended,
+            "events": rows,
+            "listener": values,
+        }
         held = {f"listener.{k}": v.contiguous() for k, v in tensors.items()}
         save_file({**held, "waiting": torch.from_numpy(self._waiting.copy())}, str(path), {"mmx": json.dumps(header)})
 
     @classmethod
-    def restore(cls, model: Model, path: str | Path, *, policy: Policy | None = None, vad: Any = True) -> "Stream":
+    def restore(
+        cls,
+        model: Model,
+        path: str | Path,
+        *,
+        policy: Policy | None = None,
+        vad: Any = True,
+        monotonic: Monotonic | None = None,
+    ) -> "Stream":
         """Go on with a session that `save` wrote.
 
         Args:
@@ -207,6 +197,7 @@ class Stream:
             path: the file.
             policy: where the session was not made with a policy's name.
             vad: as in `Stream`.
+            monotonic: as in `Stream`.
 
         Raises:
             CheckpointError: the file is no session, or one of another model.
@@ -219,20 +210,13 @@ class Stream:
             settings["policy"] = policy
         if "policy" not in settings:
             raise InputError("expected the policy of the session, which was a function: pass it to restore")
-        stream = cls(model, **settings, vad=vad, catch_up=header["catch_up"])
+        stream = cls(model, **settings, vad=vad, catch_up=header["catch_up"], monotonic=monotonic)
         stream.events = [Event(i, *row) for i, row in enumerate(header["events"])]
         stream._heard, stream._ended = header["heard"], header["ended"]
         stream._waiting = tensors.pop("waiting").numpy()
         held = {k.removeprefix("listener."): v for k, v in tensors.items()}
         stream.listener.restore(held, header["listener"])
         return stream
-
-
-def _listener(model: Model, policy: Policy, language: str | None, task: str, to: str | None, vad: Any) -> Listener:
-    """An encoder that must see its whole input hears windows again and again."""
-    from mmx.streaming.windowed import Windowed
-
-    return Windowed(model, policy, language=language, task=task, to=to, vad=vad)
 
 
 def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

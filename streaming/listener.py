@@ -1,0 +1,326 @@
+"""Live listening: looks at a window of the sound, continues its text, and writes as much of it as a policy allows.
+
+The window is the sound since the last sentence that was written. At each look the decoder is forced to what was written
+of it and continues; a policy says how much of the continuation is safe (AlignAtt: Papi et al. 2023, arXiv 2305.11408;
+LocalAgreement-2: Macháček et al. 2023, arXiv 2307.14743). Text before the window is context. In silence nothing is
+computed but voice activity, and nothing is written.
+
+Letters: M memory frames, D width, U tokens.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mmx import align
+from mmx.errors import InputError
+from mmx.generate import NoRepeatNGram
+from mmx.model import Model
+from mmx.sentences import split_sentences
+from mmx.seq import Seq
+from mmx.state import State
+from mmx.streaming.ears import ears
+from mmx.streaming.events import Written
+from mmx.streaming.greedy import Continuation, continue_text
+from mmx.streaming.policies import Policy, View
+from mmx.streaming.script import Script
+from mmx.streaming.voice import Voice
+from mmx.transcribe import vad as load_vad
+from mmx.translate import has_loop
+from mmx.windows import RATE
+
+
+class Monotonic(Protocol):
+    """What the policy `emma` asks: heads that say when the source suffices (`mmx.models.monotonic.MonotonicHeads`)."""
+
+    def p_choose(
+        self, decoder: Any, tokens: Tensor, memory: Seq, heard: Tensor | None = None, shared: State | None = None
+    ) -> Tensor:
+        """`(1, N, U)`: the probability of each of N heads that `heard` `(1,)` frames of the memory suffice for what
+        follows each of `tokens` `(1, U)`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Mark:
+    """The end of a written word of the window: tokens up to there, seconds of the session, end of a sentence."""
+
+    tokens: int
+    end_s: float
+    sentence: bool
+
+
+class Listener:
+    """What one session remembers of the sound and of the text of its window.
+
+    Args:
+        model: a speech encoder, a text decoder, a tokenizer.
+        policy: see `mmx.streaming.policies`.
+        language: as in `Stream`.
+        task: as in `Stream`.
+        to: as in `Stream`.
+        vad: as in `Stream`.
+        monotonic: as in `Stream`.
+    """
+
+    PAD_S = 0.3  # sound kept before speech, for detectors are late at soft sounds
+    PAUSE_S = 0.4  # of silence, after which a word is surely complete
+    REST_S = 1.2  # of silence, after which a sentence is surely over
+    SHORT_S = 0.8  # of speech, below which a look would be guessing
+    TRIM_S = 8.0  # a longer window is cut at the last sentence that is written
+    LONGEST_S = 15.0  # ... and one as long as this at the last word
+    TOKENS_PER_S = 8  # more is no speech
+    ENOUGH_S = 2.0  # of speech to tell the language by
+
+    def __init__(
+        self,
+        model: Model,
+        policy: Policy,
+        *,
+        language: str | None = None,
+        task: str = "transcribe",
+        to: str | None = None,
+        vad: Any = True,
+        monotonic: Monotonic | None = None,
+    ):
+        self.decoder, self.policy, self.monotonic = model.decoder, policy, monotonic
+        self.script = Script(model, language, task, to)
+        self.ears = ears(model)
+        self.voice = Voice(load_vad() if vad is True else vad)
+        self.heads = _heads(model)
+        self.dtype = model.decoder.ln.weight.dtype
+        self.open = False  # whether the window holds speech that is being written
+        self.settled = 0  # sample up to which all speech is written
+        self.context: list[int] = []  # tokens before the window
+        self.committed: list[int] = []  # tokens of the window that are written
+        self.marks: list[_Mark] = []  # ... and where their words end
+        self.rest: list[int] = []  # tokens after them, which may change
+        self.words: list[Written] = []  # ... and their words
+
+    # -------------------- the session
+
+    @property
+    def language(self) -> str:
+        """Tag of the language that is written; empty until it is known."""
+        return self.script.language
+
+    @property
+    def tentative(self) -> str:
+        """What the last look would have written next."""
+        return "".join(w.text for w in self.words)
+
+    @property
+    def behind_s(self) -> float:
+        """Seconds of speech that was heard and is not written."""
+        last = round(self.marks[-1].end_s * RATE) if self.marks else 0
+        since = max(self.settled, self.voice.onset, self.ears.begin, last)
+        return max(0, self.voice.spoken_until - since) / RATE
+
+    def step(self, samples: NDArray[np.float32], final: bool) -> list[Written]:
+        """Hear the next samples, at 16 kHz; `final` is the end of the session. Words that may be written."""
+        self.ears.hear(samples, final)
+        self.voice.hear(samples, final)
+        if not self.open:
+            if self.voice.spoken_until <= self.settled:
+                self.ears.drop(self.voice.heard - round(self.PAD_S * RATE))
+                return []
+            self.open = True
+            self.ears.drop(max(self.settled, self.voice.onset - round(self.PAD_S * RATE)))
+        heard_all = self.ears.covered >= self.voice.spoken_until
+        over = final or (heard_all and self.voice.quiet_s >= self.REST_S)
+        out: list[Written] = []
+        if self.voice.spoken_until > self.settled:
+            out = self._look(over or (heard_all and self.voice.quiet_s >= self.PAUSE_S), over)
+        return out + self._close() if over else out
+
+    def _close(self) -> list[Written]:
+        """Write what is left, and end the sentence."""
+        out = self._write(len(self.rest))
+        if out:
+            out[-1] = replace(out[-1], final=True)
+        elif self.marks and not self.marks[-1].sentence:
+            at_s = self.marks[-1].end_s
+            out = [Written("", at_s, at_s, final=True)]
+        self._move(len(self.committed))
+        self.open, self.settled = False, self.voice.heard
+        self.ears.drop(self.settled - round(self.PAD_S * RATE))
+        return out
+
+    # -------------------- a look
+
+    def _look(self, finished: bool, over: bool) -> list[Written]:
+        """Read the window, continue the text, write what the policy allows."""
+        begin_s, source_s = self.ears.begin / RATE, (self.ears.covered - self.ears.begin) / RATE
+        speech_s = (self.voice.spoken_until - max(self.voice.onset, self.ears.begin)) / RATE
+        least_s = self.SHORT_S if self.script.spoken else self.ENOUGH_S
+        if not source_s or (speech_s < least_s and not self.committed and not finished):
+            return []
+        memory = self.ears.memory().to(self.dtype)
+        heard = min(int(memory.lengths[0]), max(1, math.ceil(source_s * (memory.rate or 50.0))))
+        shared = self.script.detect(memory, sure=speech_s >= self.ENOUGH_S)
+        prompt = self.script.prompt(self.context)
+        found = self._continue(memory, shared, [*prompt, *self.committed], source_s)
+        align_s = self._align(memory, shared, prompt, found, heard, begin_s)
+        p_choose = self._p_choose(memory, shared, prompt, found, heard)
+        view = View(source_s, finished, self.committed, found.tokens, self.rest, found.scores, align_s, p_choose)
+        self.rest = found.tokens
+        out = self._write(self._whole_words(self.policy(view), found.ended, finished and not over))
+        if finished:
+            self.settled = self.voice.spoken_until
+        self._trim()
+        return out
+
+    def _continue(self, memory: Seq, shared: State, prefix: Sequence[int], source_s: float) -> Continuation:
+        """The continuation; a loop is written again with repetition forbidden."""
+        room = min(self.decoder.ctx - len(prefix) - 2, 8 + round(self.TOKENS_PER_S * source_s))
+        filters = self.script.filters(begins=not self.committed)
+        how = (self.script.eot, max(0, room - len(self.committed)))
+        found = continue_text(self.decoder, memory, prefix, self.rest, *how, filters, shared)
+        if has_loop([*self.committed, *found.tokens]):
+            found = continue_text(self.decoder, memory, prefix, [], *how, [*filters, NoRepeatNGram(3)], shared)
+        return found
+
+    @torch.inference_mode()
+    def _align(
+        self, memory: Seq, shared: State, prompt: Sequence[int], found: Continuation, heard: int, begin_s: float
+    ) -> list[float]:
+        """Where the decoder looks as it writes each token, in seconds of the window; keeps words and times."""
+        self.words = []
+        if not found.tokens:
+            return []
+        rate = memory.rate or 50.0
+        tokens = torch.tensor([[*prompt, *self.committed, *found.tokens, self.script.eot]], device=memory.x.device)
+        scores, _ = self.decoder.cross_weights(tokens, memory, self.heads, shared)
+        first = len(prompt) - 1 + len(self.committed)
+        matrix_UM = align.attention_matrix(scores[0].cpu(), heard)[first:-1]
+        last_s = self.marks[-1].end_s - begin_s if self.marks else 0.0
+        skipped = min(max(0, round(last_s * rate)), heard - 1)  # frames of what is written
+        probability = np.exp(found.scores)
+        start_s = (
+            align.token_times(matrix_UM[:, skipped:], probability.tolist(), rate).start_s + skipped / rate + begin_s
+        )
+        at = 0
+        for text, group in self.script.split(found.tokens):
+            end = at + len(group)
+            self.words.append(Written(text, start_s[at].item(), start_s[end].item(), probability[at:end].mean().item()))
+            at = end
+        return (matrix_UM[:-1].argmax(1) / rate).tolist()
+
+    def _p_choose(
+        self, memory: Seq, shared: State, prompt: Sequence[int], found: Continuation, heard: int
+    ) -> list[float] | None:
+        """Of the head that is least sure, for each token of the continuation."""
+        if self.monotonic is None:
+            return None
+        tokens = torch.tensor([[*prompt, *self.committed, *found.tokens]], device=memory.x.device)[:, :-1]
+        with torch.inference_mode():
+            frames = torch.tensor([heard], device=memory.x.device)
+            p_1NU = self.monotonic.p_choose(self.decoder, tokens, memory, heard=frames, shared=shared)
+        return p_1NU[0].amin(0)[len(prompt) + len(self.committed) - 1 :].tolist() if found.tokens else []
+
+    # -------------------- writing
+
+    def _whole_words(self, count: int, ended: bool, pause: bool) -> int:
+        """The largest number of tokens, at most `count`, that ends with a word.
+
+        A mark at the end waits while there is but a pause: what ends a sentence shows in what follows.
+        """
+        total = kept = 0
+        for text, tokens in self.script.split(self.rest):
+            total += len(tokens)
+            if total > count or (total == len(self.rest) and not ended):
+                break
+            if not (pause and _is_mark(text)):
+                kept = total
+        return kept
+
+    def _write(self, count: int) -> list[Written]:
+        """Commit the first `count` tokens of what may change."""
+        out: list[Written] = []
+        total, words = len(self.committed), 0
+        for (text, tokens), word in zip(self.script.split(self.rest), self.words, strict=True):
+            if total + len(tokens) > len(self.committed) + count:
+                break
+            total, words = total + len(tokens), words + 1
+            # Whatever may follow: an abbreviation ends no sentence.
+            ends = len(split_sentences(f"{text.strip()} A")) > 1
+            self.marks.append(_Mark(total, word.end_s, ends))
+            if out and _is_mark(text):  # closing marks join their word
+                out[-1] = replace(out[-1], text=out[-1].text + text, final=ends)
+            else:
+                out.append(replace(word, final=ends))
+        self.committed += self.rest[:count]
+        self.rest, self.words = self.rest[count:], self.words[words:]
+        return out
+
+    def _trim(self) -> None:
+        """Shorten a long window at the last written sentence, a very long one at the last written word."""
+        length_s = (self.ears.covered - self.ears.begin) / RATE
+        if length_s <= self.TRIM_S:
+            return
+        ends = [m for m in self.marks[:-1] if m.sentence or length_s > self.LONGEST_S]
+        if ends:
+            self._move(ends[-1].tokens)
+            self.ears.drop(round(ends[-1].end_s * RATE))
+        elif length_s > 2 * self.LONGEST_S:  # nothing was written of what the detector takes for speech
+            self._move(len(self.committed))
+            self.rest, self.words = [], []
+            self.ears.drop(self.ears.covered - round(self.TRIM_S * RATE))
+
+    def _move(self, count: int) -> None:
+        """Move the first `count` written tokens out of the window, into the context."""
+        self.context = [*self.context, *self.committed[:count]][-self.script.CONTEXT :]
+        self.committed = self.committed[count:]
+        self.marks = [_Mark(m.tokens - count, m.end_s, m.sentence) for m in self.marks if m.tokens > count]
+
+    # -------------------- the memory
+
+    _PLAIN = ("open", "settled", "context", "committed", "rest")
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """All that the session remembers, but its text."""
+        tensors: dict[str, Tensor] = {}
+        values: dict[str, Any] = {n: getattr(self, n) for n in self._PLAIN}
+        values["marks"] = [[m.tokens, m.end_s, m.sentence] for m in self.marks]
+        values["words"] = [[w.text, w.start_s, w.end_s, w.probability] for w in self.words]
+        values["script"] = [self.script.spoken, self.script.guess]
+        for name, part in (("ears", self.ears), ("voice", self.voice)):
+            held, values[name] = part.saved()
+            tensors |= {f"{name}.{k}": v for k, v in held.items()}
+        return tensors, values
+
+    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        for name in self._PLAIN:
+            setattr(self, name, values[name])
+        self.marks = [_Mark(*row) for row in values["marks"]]
+        self.words = [Written(*row) for row in values["words"]]
+        self.script.spoken, self.script.guess = values["script"]
+        for name, part in (("ears", self.ears), ("voice", self.voice)):
+            held = {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
+            part.restore(held, values[name])
+
+
+_CLOSING = frozenset(".,;:?!…。、，！？：；।؟،؛»”’)]}\"'")
+
+
+def _is_mark(text: str) -> bool:
+    """Whether a word is but marks that belong to the word before it."""
+    return bool(text) and not text.startswith(" ") and set(text) <= _CLOSING
+
+
+def _heads(model: Model) -> tuple[tuple[int, int], ...]:
+    """Heads of the decoder that follow the sound: the card's, else all of the later half of its layers."""
+    decoder = model.decoder
+    if not hasattr(decoder, "cross_weights"):
+        raise InputError(f"expected a decoder that says where it looks, got that of {model.name}")
+    if model.card and model.card.alignment_heads:
+        return tuple(model.card.alignment_heads)
+    n = len(decoder.layers)
+    return tuple((i, h) for i in range(n // 2, n) for h in range(decoder.heads))

@@ -1,0 +1,80 @@
+"""A long live session: what it remembers does not grow, a late look costs what an early one does, no text is lost.
+
+Sound is pushed as fast as it is heard. Two minutes on tiny random models by default; with `MMX_LIVE_MINUTES=90` they
+and the default model hear 90 minutes, and the time of each push and the memory in use are printed.
+"""
+
+import os
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from test_long import resident_mb, sentences
+from test_stream import RATE, build, sound
+
+import mmx
+from mmx.bench import word_error_rate
+from mmx.models.silero_vad import load as load_vad
+from mmx.streaming.stream import Stream
+
+MINUTES = float(os.environ.get("MMX_LIVE_MINUTES", "2"))
+TEXT = (Path(__file__).parents[1] / "demos" / "dashwood.txt").read_text("utf-8").split("\n")
+pytestmark = pytest.mark.slow
+
+
+def remembered(stream: Stream) -> int:
+    """Numbers that the session holds beside its text."""
+    tensors, values = stream.listener.state()
+    return sum(t.numel() for t in tensors.values()) + sum(len(v) for v in values.values() if isinstance(v, list))
+
+
+@pytest.mark.parametrize("kind", ["whole", "causal"])
+def test_a_session_stays_as_large_and_as_slow_as_it_began(kind: str, monkeypatch: pytest.MonkeyPatch):
+    model = build(kind)
+    encoder: Any = model.encoders["speech"]
+    frames: list[int] = []
+    real = encoder.forward
+
+    def counted(seq: Any, *rest: Any) -> Any:
+        frames[-1] += seq.x.shape[1]
+        return real(seq, *rest)
+
+    monkeypatch.setattr(encoder, "forward", counted)
+    stream = Stream(model, policy="hold-n:2", language="en", vad=None)
+    held: list[int] = []
+    for second in range(round(MINUTES * 60)):
+        frames.append(0)
+        stream.push(sound(1, seed=second))
+        held.append(remembered(stream))
+    early = slice(20, 40)  # once the window has been cut for the first time
+    assert max(held[40:]) <= 1.2 * max(held[early])
+    assert max(frames[40:]) <= 1.2 * max(frames[early])
+    if kind == "causal":
+        assert sum(frames) <= len(frames) * 51, "each frame of the sound is encoded once"
+
+
+@pytest.mark.skipif("MMX_LIVE_MINUTES" not in os.environ, reason="set MMX_LIVE_MINUTES to hear that long for real")
+def test_every_sentence_of_a_long_session_is_written():
+    model, rng, clips = mmx.load(), random.Random(0), sentences()
+    stream = Stream(model, language="en", vad=load_vad())
+    said: list[str] = []
+    took: list[float] = []
+    memory = [resident_mb()]
+    while stream.source_s < MINUTES * 60:
+        i = rng.randrange(len(clips))
+        said.append(TEXT[i])
+        wave = np.concatenate([clips[i], np.zeros(round(rng.uniform(0.2, 4) * RATE), np.float32)])
+        for at in range(0, len(wave), RATE // 2):
+            begin = time.perf_counter()
+            stream.push(wave[at : at + RATE // 2])
+            took.append(time.perf_counter() - begin)
+        memory.append(resident_mb())
+    stream.push(np.zeros(0, np.float32), final=True)
+    half, tenth = len(took) // 2, len(memory) // 10
+    print(f"\n{stream.source_s / 60:.1f} min: {np.mean(took[:half]):.3f} s a push, then {np.mean(took[half:]):.3f} s;")
+    print(f"memory {memory[tenth]:.0f} MB, then {memory[-1]:.0f} MB")
+    assert word_error_rate(" ".join(said), stream.text) < 0.08
+    assert memory[-1] < memory[tenth] + 100

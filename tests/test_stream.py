@@ -1,0 +1,438 @@
+"""Live sessions: append-only, the same however the sound is cut, saved and resumed, many at once; and what they hear.
+
+Most tests use tiny random models: what those write means nothing, that nothing is lost or mixed up does.
+"""
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import mmx
+from mmx.bench import word_error_rate
+from mmx.decoder import DecoderLayer, LearnedPositions, TextDecoder
+from mmx.errors import CheckpointError, InputError
+from mmx.generate import SearchOptions, search
+from mmx.kaldi import Fbank
+from mmx.model import Model
+from mmx.models import w2v_bert, whisper
+from mmx.models.silero_vad import load as load_vad
+from mmx.seq import Seq
+from mmx.streaming.ears import Hearing, Rehearing, ears
+from mmx.streaming.events import Event
+from mmx.streaming.greedy import continue_text
+from mmx.streaming.listener import Listener
+from mmx.streaming.policies import View
+from mmx.streaming.stream import Stream
+
+ROOT = Path(__file__).parents[1]
+RATE, VOCAB, EOT = 16_000, 40, 1
+
+
+class Letters:
+    """A toy tokenizer: each id is a letter, every fourth one begins a word."""
+
+    eot = EOT
+    control_ids = (0, 2)
+
+    def language(self, text: str) -> str:
+        return "eng"
+
+    def prompt(self, language: str) -> list[int]:
+        return [0, 2]
+
+    def split_words(self, ids: Any) -> list[tuple[str, list[int]]]:
+        out: list[tuple[str, list[int]]] = []
+        for i in ids:
+            if i % 4 == 0 or not out:
+                out.append((f" {chr(62 + i)}" if i % 4 == 0 else chr(62 + i), [i]))
+            else:
+                out[-1] = (out[-1][0] + chr(62 + i), [*out[-1][1], i])
+        return out
+
+    def decode(self, ids: Any) -> str:
+        return "".join(text for text, _ in self.split_words(ids))
+
+
+def decoder(width: int) -> TextDecoder:
+    """Random, with opinions strong enough that the text varies with the sound and with what was written."""
+    made = TextDecoder(VOCAB, [DecoderLayer(width, 2, 32) for _ in range(2)], LearnedPositions(300, width))
+    made.head.weight = torch.nn.Parameter(torch.randn(VOCAB, width))  # not the embedding's, which would repeat itself
+    torch.nn.init.normal_(made.token.weight)
+    for layer in made.layers:
+        for part in (layer.attn, layer.cross):  # type: ignore[union-attr]
+            for linear in part.children():
+                torch.nn.init.normal_(linear.weight, std=0.6)  # type: ignore[union-attr,arg-type]
+    return made
+
+
+def build(kind: str) -> Model:
+    """A random model, always the same, whose encoder has a finite look-ahead ("causal") or none ("whole")."""
+    torch.manual_seed(5)
+    if kind == "whole":
+        front, encoder, adapters = whisper.LogMel(80), whisper.Encoder(80, 1500, 16, 2, 1), {}
+    else:
+        numbers = w2v_bert.Config(width=16, heads=2, layers=2, hidden=32, kernel=5, chunk=16, left_chunks=2,
+                                  adaptor_layers=1, adaptor_stride=4, adaptor_kernel=4, normalize=False)  # fmt: skip
+        front, encoder = Fbank(80, normalize=False), w2v_bert.encoder(numbers)
+        made = w2v_bert.adaptor(numbers)
+        assert made is not None
+        adapters = {"speech": made}
+    parts = {"front": {"speech": front}, "encoders": {"speech": encoder}, "adapters": adapters}
+    model = Model(**parts, decoder=decoder(16)).eval()  # type: ignore[arg-type]
+    model.tokenizer = Letters()
+    return model
+
+
+@pytest.fixture(scope="module", params=["whole", "causal"])
+def model(request: pytest.FixtureRequest) -> Model:
+    return build(request.param)
+
+
+def sound(seconds: float, seed: int = 0) -> np.ndarray:
+    """Noise whose loudness comes and goes, so that windows differ."""
+    rng = np.random.default_rng(seed)
+    swell = np.repeat(rng.uniform(0.01, 0.3, int(seconds * 10) + 1), RATE // 10)[: int(seconds * RATE)]
+    return (rng.standard_normal(len(swell)) * swell).astype(np.float32)
+
+
+def session(model: Model, **options: Any) -> Stream:
+    return Stream(model, **{"policy": "hold-n:2", "language": "en", "vad": None, "step_s": 0.5, **options})
+
+
+def listen(stream: Stream, wave: np.ndarray, sizes: tuple[int, ...] = (8000,), final: bool = True) -> list[Event]:
+    out: list[Event] = []
+    at = turn = 0
+    while at < len(wave):
+        size = sizes[turn % len(sizes)]
+        at, turn, chunk = at + size, turn + 1, wave[at : at + size]
+        out += stream.push(chunk, final=final and at >= len(wave))
+    return out
+
+
+# -------------------- a session
+
+
+def test_events_only_append(model: Model):
+    stream = session(model)
+    wave, seen = sound(9), ""
+    for at in range(0, len(wave), 4000):
+        for event in stream.push(wave[at : at + 4000], final=at + 4000 >= len(wave)):
+            seen += event.text
+            assert event.at_s <= stream.source_s
+        assert stream.text == seen.strip()
+    assert seen
+    assert [e.seq for e in stream.events] == list(range(len(stream.events)))
+    assert [e.at_s for e in stream.events] == sorted(e.at_s for e in stream.events)
+    assert all(0 <= e.start_s <= e.end_s for e in stream.events)
+    assert stream.events[-1].final
+    assert stream.tentative == ""
+    assert len({e.at_s for e in stream.events}) > 3, "text must come while the sound does"
+
+
+@pytest.mark.parametrize("sizes", [(100_000,), (1, 7999, 12_345), (333, 16_000, 5)])
+def test_how_the_sound_is_cut_into_pushes_changes_nothing(model: Model, sizes: tuple[int, ...]):
+    wave = sound(7.3)
+    assert listen(session(model), wave, sizes) == listen(session(model), wave)
+
+
+def test_what_is_tentative_is_not_written_yet(model: Model):
+    stream = session(model, policy=lambda view: 0)
+    assert not listen(stream, sound(3), final=False)
+    tentative = stream.tentative
+    assert tentative
+    assert stream.text == ""
+    assert stream.lag_s == 3
+    end = stream.push(np.zeros(0, np.float32), final=True)
+    assert "".join(e.text for e in end).startswith(tentative[:1])
+    assert stream.lag_s == 0
+
+
+def test_two_sessions_at_a_time_give_what_each_gives_alone(model: Model):
+    waves = [sound(6, seed=1), sound(5, seed=2)]
+    alone = [listen(session(model), w) for w in waves]
+    assert alone[0] != alone[1]
+    both = [session(model), session(model)]
+    found: list[list[Event]] = [[], []]
+    for at in range(0, 6 * RATE, 3000):
+        for i, wave in enumerate(waves):
+            if at < len(wave):
+                found[i] += both[i].push(wave[at : at + 3000], final=at + 3000 >= len(wave))
+    assert found == alone
+
+
+def test_one_model_serves_threads(model: Model):
+    waves = [sound(4, seed=i) for i in range(4)]
+    alone = [listen(session(model), w) for w in waves]
+    found: dict[int, list[Event]] = {}
+
+    def work(i: int) -> None:
+        found[i] = listen(session(model), waves[i])
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(waves))]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert [found[i] for i in range(len(waves))] == alone
+
+
+@pytest.mark.parametrize("at_s", [0.0, 0.7, 5.25])
+def test_a_saved_session_goes_on_as_if_nothing_had_been(
+    model: Model, tmp_path: Path, at_s: float, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Listener, "TRIM_S", 2.0)  # so that the window has moved on before the cut
+    monkeypatch.setattr(Listener, "LONGEST_S", 3.0)
+    wave, cut = sound(8), int(at_s * RATE)
+    whole = listen(session(model), wave)
+    first = session(model)
+    before = listen(first, wave[:cut], final=False)
+    first.save(tmp_path / "session.safetensors")
+    listen(first, sound(2, seed=9))  # what it hears later is no part of the file
+    kind = "causal" if isinstance(first.listener.ears, Hearing) else "whole"
+    assert at_s < 5 or first.listener.ears.begin
+    again = Stream.restore(build(kind), tmp_path / "session.safetensors", vad=None)
+    assert again.text == "".join(e.text for e in before).strip()
+    assert before + listen(again, wave[cut:]) == whole
+    assert again.events == whole
+
+
+_ELSEWHERE = """
+import sys, json, numpy as np
+sys.path.insert(0, sys.argv[1])
+from test_stream import build, listen, sound
+from mmx.streaming.stream import Stream
+stream = Stream.restore(build(sys.argv[2]), sys.argv[3], vad=None)
+listen(stream, sound(6)[40_000:])
+print(json.dumps([[e.text, e.start_s, e.at_s] for e in stream.events]))
+"""
+
+
+@pytest.mark.slow
+def test_a_session_moves_to_another_process(tmp_path: Path):
+    import json
+
+    model, wave = build("causal"), sound(6)
+    first = session(model)
+    listen(first, wave[:40_000], final=False)
+    first.save(tmp_path / "session")
+    command = [sys.executable, "-c", _ELSEWHERE, str(Path(__file__).parent), "causal", str(tmp_path / "session")]
+    out = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    expected = [[e.text, e.start_s, e.at_s] for e in listen(session(model), wave)]
+    assert json.loads(out) == expected
+
+
+def test_files_that_are_no_session_of_the_model(tmp_path: Path):
+    model, path = build("whole"), tmp_path / "session"
+    path.write_bytes(b"nothing")
+    with pytest.raises(CheckpointError, match=r"Stream\.save"):
+        Stream.restore(model, path, vad=None)
+    session(build("causal")).save(path)
+    with pytest.raises(CheckpointError, match="load that model"):
+        model.card = type("Card", (), {"name": "other", "alignment_heads": ()})()  # type: ignore[assignment]
+        Stream.restore(model, path, vad=None)
+    session(model, policy=lambda view: 0).save(path)
+    with pytest.raises(InputError, match="pass it to restore"):
+        Stream.restore(model, path, vad=None)
+
+
+@pytest.mark.parametrize(
+    ("chunk", "words"),
+    [(np.zeros((2, 5), np.float32), "mono"), (np.zeros(5, np.int16), "float")],
+)
+def test_sound_of_another_kind_is_refused(chunk: np.ndarray, words: str):
+    with pytest.raises(InputError, match=words):
+        session(build("whole")).push(chunk)
+
+
+def test_nothing_comes_after_the_end():
+    stream = session(build("whole"))
+    stream.push(sound(1), final=True)
+    with pytest.raises(InputError, match="make a new Stream"):
+        stream.push(sound(1))
+
+
+def test_numbers_that_are_none_do_not_stay():
+    wave, broken = sound(4), sound(4)
+    wave[20_000:20_100] = 0
+    broken[20_000:20_100] = np.nan
+    model = build("causal")
+    assert listen(session(model), broken) == listen(session(model), wave)
+
+
+def test_a_listener_that_fell_behind_looks_less_often():
+    looks: list[View] = []
+
+    def policy(view: View) -> int:
+        looks.append(view)
+        return 0
+
+    model = build("whole")
+    listen(session(model, policy=policy), sound(4), (64_000,))
+    often = len(looks)
+    looks.clear()
+    listen(session(model, policy=policy, catch_up=True), sound(4), (64_000,))
+    assert len(looks) == 1
+    assert often >= 7
+
+
+def test_the_transcript_holds_all_that_was_written():
+    stream = session(build("causal"))
+    listen(stream, sound(9))
+    got = stream.transcript("talk")
+    assert got.text == stream.text
+    assert got.duration_s == 9
+    assert [w.text for w in got.words] == [e.text for e in stream.events if e.text]
+    assert "-->" in got.to_srt()
+
+
+# -------------------- monotonic heads
+
+
+class Unsure:
+    """Heads of which one is sure of every token, the other only of the first `sure`."""
+
+    def __init__(self, sure: int):
+        self.sure = sure
+
+    def p_choose(self, decoder: Any, tokens: Any, memory: Seq, heard: Any = None, shared: Any = None) -> torch.Tensor:
+        p = torch.ones(1, 2, tokens.shape[1])
+        p[:, 1, 2 + self.sure - 1 :] = 0.1  # two tokens of prompt; the last of them is asked for the first word
+        return p
+
+
+def test_emma_writes_what_the_least_sure_head_allows():
+    views: list[View] = []
+
+    def policy(view: View) -> int:
+        views.append(view)
+        return 0
+
+    listen(session(build("whole"), policy=policy, monotonic=Unsure(3)), sound(2), final=False)
+    for view in views:
+        assert view.p_choose is not None
+        assert len(view.p_choose) == len(view.hypothesis)
+        assert [p > 0.5 for p in view.p_choose] == [i < 3 for i in range(len(view.hypothesis))]
+    with pytest.raises(InputError, match="monotonic attention"):
+        listen(session(build("whole"), policy="emma"), sound(2))
+
+
+# -------------------- ears
+
+
+def test_a_streaming_encoder_hears_what_it_hears_offline():
+    model, wave = build("causal"), sound(11)
+    heard = ears(model)
+    assert isinstance(heard, Hearing)
+    rng = np.random.default_rng(0)
+    at = 0
+    while at < len(wave):
+        size = int(rng.integers(1, 9000))
+        heard.hear(wave[at : at + size], final=at + size >= len(wave))
+        at += size
+    with torch.inference_mode():
+        whole = model.memory({"speech": Seq(torch.from_numpy(wave)[None], torch.tensor([len(wave)]), RATE)})
+    torch.testing.assert_close(heard.memory().x, whole.x, atol=2e-6, rtol=0)
+    assert heard.memory().rate == whole.rate
+
+
+def test_what_a_streaming_encoder_keeps_does_not_grow():
+    heard = Hearing(build("causal"))
+
+    def kept() -> int:
+        tensors, _ = heard.saved()
+        return sum(t.numel() for t in tensors.values())
+
+    heard.hear(sound(10), False)
+    heard.drop(9 * RATE)
+    before = kept()
+    for i in range(5):
+        heard.hear(sound(10, seed=i), False)
+        heard.drop(heard.covered - RATE)
+    assert abs(kept() - before) <= 16 * 2, "more than a frame or two beside the window"
+    assert heard.frames is not None
+    assert heard.frames.x.untyped_storage().nbytes() == heard.frames.x.numel() * 4
+
+
+def test_what_is_dropped_is_forgotten_and_the_rest_is_not():
+    for kind in (Rehearing, Hearing):
+        heard = kind(build("whole" if kind is Rehearing else "causal"))
+        heard.hear(sound(4), False)
+        covered = heard.covered
+        heard.drop(2 * RATE)
+        assert heard.covered == covered
+        assert 0 <= 2 * RATE - heard.begin < 4 * 320, "to the frame"
+        heard.drop(RATE)  # nothing comes back
+        assert heard.begin > RATE
+
+
+# -------------------- greedy text
+
+
+def test_a_draft_changes_the_cost_and_not_the_text():
+    model = build("whole")
+    memory = Seq(torch.randn(1, 9, 16, generator=torch.Generator().manual_seed(1)), torch.tensor([9]), 50.0)
+    how = SearchOptions(beam_size=1, max_tokens=24)
+    best = search(model.decoder, memory, torch.tensor([[0, 2]]), EOT, how).rows[0][0]
+    plain = continue_text(model.decoder, memory, [0, 2], [], EOT, 24)
+    assert tuple(plain.tokens) == best.tokens
+    assert len(set(plain.tokens)) > 5
+    assert sum(plain.scores) == pytest.approx(best.log_prob, abs=1e-3) or plain.ended
+    rng = np.random.default_rng(0)
+    for cut in range(0, 26, 3):
+        wrong = rng.integers(3, VOCAB, 5).tolist()
+        for draft in (plain.tokens[:cut], [*plain.tokens[:cut], *wrong], [*plain.tokens, *wrong]):
+            found = continue_text(model.decoder, memory, [0, 2], draft, EOT, 24)
+            assert found.tokens == plain.tokens
+            assert found.ended == plain.ended
+            assert found.scores == pytest.approx(plain.scores, abs=1e-5)
+
+
+# -------------------- silence
+
+
+def test_silence_costs_nothing_and_says_nothing(monkeypatch: pytest.MonkeyPatch):
+    model = build("whole")
+    monkeypatch.setattr(model.encoders["speech"], "forward", lambda *_: pytest.fail("silence was encoded"))
+    stream = session(model, vad=load_vad())
+    noise = np.random.default_rng(0).standard_normal(20 * RATE).astype(np.float32) * 1e-4
+    assert listen(stream, noise) == []
+    assert stream.listener.ears.covered - stream.listener.ears.begin < RATE
+    assert stream.lag_s == 0
+
+
+# -------------------- the default model on real sound
+
+
+@pytest.fixture(scope="module")
+def real() -> mmx.Model:
+    return mmx.load()
+
+
+@pytest.fixture(scope="module")
+def wave() -> np.ndarray:
+    return soundfile.read(ROOT / "demos" / "dashwood.flac", dtype="float32")[0]
+
+
+TEXT = (ROOT / "demos" / "dashwood.txt").read_text("utf-8")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("policy", ["alignatt", "local-agreement"])
+def test_word_error_rate_and_lag_of_the_shipped_recording(real: mmx.Model, wave: np.ndarray, policy: str):
+    stream = Stream(real, policy=policy)
+    pause = np.zeros(8 * RATE, np.float32)
+    listen(stream, np.concatenate([pause, wave, pause]))
+    assert word_error_rate(TEXT, stream.text) < 0.05
+    assert stream.transcript().language == "en"
+    words = [e for e in stream.events if e.text]
+    assert all(7.7 < e.start_s <= e.end_s < 8.3 + len(wave) / RATE for e in words), "on the clock of the session"
+    assert float(np.median([e.at_s - e.end_s for e in words])) < 3
+    assert sum(e.final for e in stream.events) >= 4
+    assert not any(e.final and e.text.strip() == "Mr." for e in stream.events)
