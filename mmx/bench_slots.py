@@ -38,7 +38,7 @@ class Figure:
     median_ms: float
     p99_ms: float
     chunk_s: float
-    peak_mb: float
+    peak_mb: float | None
 
     @property
     def held(self) -> bool:
@@ -102,7 +102,7 @@ def slots(
             figures.append(f)
             real = "yes" if f.held else "no"
             print(f"| {count} | {'on' if graph else 'off'} | {f.median_ms:.1f} | {f.p99_ms:.1f} | {real} "
-                  f"| {f.peak_mb:.0f} |", flush=True)  # fmt: skip
+                  f"| {'' if f.peak_mb is None else round(f.peak_mb)} |", flush=True)  # fmt: skip
     print(f"held in real time: {max((f.slots for f in figures if f.held), default=0)} sessions")
     if output is not None:
         atomic_write(output, json.dumps({"size": size, "device": str(target), "rows": [asdict(f) for f in figures]}))
@@ -144,7 +144,7 @@ def _figure(model: Model, count: int, graph: bool, steps: int) -> Figure:
         engine.step()  # ends with the tokens on the host, so nothing is still under way
         spent.append(1000 * (time.perf_counter() - begun))
     ms = np.array(spent[3:])
-    peak_mb = torch.cuda.max_memory_allocated() / 2**20 if cuda else float("nan")
+    peak_mb = torch.cuda.max_memory_allocated() / 2**20 if cuda else None
     return Figure(count, graph, float(np.median(ms)), float(np.quantile(ms, 0.99)), engine.chunk / RATE, peak_mb)
 
 

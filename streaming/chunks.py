@@ -163,7 +163,8 @@ class Pen:
     """A `TextDecoder` that writes a token in each row, over a memory that is a ring.
 
     A sentence ends with the end token. If the sound has not ended then, the next sentence begins, over what is heard
-    from there on. It is cut at `tokens`.
+    from there on. It is cut at `tokens`. A token is computed once, over the memory of that moment: what later sound
+    would have made of it changes nothing.
 
     Args:
         decoder: writes.

@@ -138,32 +138,34 @@ def by_hand(model: Model, x: np.ndarray, k: int, writes: int, longest: int) -> l
     """Wait-k by the offline parts: after each chunk, at most so many tokens over the memory so far."""
     whole = model.memory({"speech": Seq(torch.from_numpy(x)[None], torch.tensor([len(x)]), RATE)})
     total, begun, ended = int(whole.lengths[0]), 0, False
-    tokens, out, chunk = [EOT, LANGUAGE], list[tuple[int, float]](), 0
-    forced = 1
+    out, chunk = list[tuple[int, float]](), 0
+    tokens, state = [EOT], model.decoder.init_state(1, 64)
     while True:
         chunk += 1
-        ended = ended or (chunk - 1) * 2560 + 2560 + 240 >= len(x)
+        ended = ended or (chunk - 1) * 2560 + 2800 >= len(x)
         heard = total if ended else chunk
         for _ in range(writes):
             if heard == begun:
                 if ended:
                     return out
                 continue
-            if forced:
-                forced -= 1
-                continue
-            if not ended and heard - begun < (len(tokens) - 2 + k) * 2:
+            forced = len(tokens) == 1
+            if not forced and not ended and heard - begun < (len(tokens) - 2 + k) * 2:
                 continue
             memory = Seq(whole.x[:, begun:heard], torch.tensor([heard - begun]))
-            logits = model.decoder(torch.tensor([tokens]), memory)[0, -1].clone()
+            state["memory"] = {}  # it has grown; what was written before stays as it was
+            logits = model.decoder(torch.tensor([tokens[-1:]]), memory, state)[0, -1]
             logits[list(Tokens.control_ids)] = -math.inf
             best = int(logits.argmax())
+            if forced:
+                tokens.append(LANGUAGE)
+                continue
             p = float(logits.softmax(0)[best])
             best = EOT if len(tokens) == longest else best
             out.append((best, p))
             tokens.append(best)
             if best == EOT:
-                begun, tokens, forced = heard, [EOT, LANGUAGE], 1
+                begun, tokens, state = heard, [EOT], model.decoder.init_state(1, 64)
                 if ended:
                     return out
 
