@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from mmx.errors import InputError, MmxError, OutputError
 
 if TYPE_CHECKING:
-    from mmx.model import Model
     from mmx.result import Transcript
     from mmx.transcribe import Options, Progress
 
@@ -248,13 +247,14 @@ def _transcripts(job: Job, todo: Sequence[Input], report: "Report") -> Iterator[
     import torch
 
     from mmx.api import load
+    from mmx.cascade import second_step
     from mmx.transcribe import Options, fit, transcribe
 
     options = Options(**job.options)
     if job.threads:
         torch.set_num_threads(job.threads)
     model = load(job.model, device=job.device, dtype=job.dtype)  # type: ignore[arg-type]
-    text_model = job.text_model or _second_step(model, options)
+    text_model = job.text_model or second_step(model, options)
     options, second = _two_steps(job, options, model.name, text_model) if text_model else (options, iter)
     fit(model, options)
     report.open()
@@ -276,22 +276,6 @@ def _transcripts(job: Job, todo: Sequence[Input], report: "Report") -> Iterator[
         item = todo[report.given]
         report.given += 1
         yield item, transcript
-
-
-def _second_step(model: "Model", options: "Options") -> str | None:
-    """The text model that ships with mmx for a language which the speech model cannot write."""
-    from mmx.transcribe import fit
-
-    try:
-        fit(model, options)
-    except InputError:
-        from mmx.cascade import shipped_for
-
-        name = shipped_for(options.to) if options.task == "translate" else None
-        if name is None:
-            raise
-        return name
-    return None
 
 
 def _two_steps(job: Job, options: "Options", first: str, second: str) -> "tuple[Options, Step]":

@@ -13,6 +13,7 @@ from mmx.errors import InputError
 from mmx.languages import find_language
 from mmx.model import Model
 from mmx.result import Note, Segment, Transcript
+from mmx.transcribe import fit
 from mmx.translate import translate_text
 from mmx.windows import Options
 
@@ -23,10 +24,26 @@ LONGEST = 400
 ENDS = (".", "!", "?", "…", "。", "！", "？", "।", "؟")
 
 
-def shipped_for(to: str) -> str | None:
-    """The name of a text model that ships with mmx and writes the language, if there is one."""
-    tag = find_language(to).tag
-    return next((c.name for c in cards().values() if tag in c.writes), None)
+def shipped() -> dict[str, tuple[str, ...]]:
+    """The text models that ship with mmx, each with the languages (BCP-47) that it writes."""
+    return {c.name: c.writes for c in cards().values() if c.writes}
+
+
+def second_step(model: Model, options: Options) -> str | None:
+    """The name of a shipped text model for a language that the speech model cannot write; None where it can.
+
+    Raises:
+        InputError: the speech model cannot do what is asked, and nothing that ships helps.
+    """
+    try:
+        fit(model, options)
+    except InputError:
+        tag = find_language(options.to).tag
+        name = next((n for n, tags in shipped().items() if tag in tags), None)
+        if name is None or options.task != "translate":
+            raise
+        return name
+    return None
 
 
 def first_step(text_model: Model, options: Options) -> Options:

@@ -33,7 +33,8 @@ def live(
         str | None, typer.Option(help="A model that translates what --model writes: two steps, for more languages.")
     ] = None,
     policy: Annotated[
-        str, typer.Option(help="When to write: alignatt, local-agreement, hold-n, wait-k; a threshold after a colon.")
+        str,
+        typer.Option(help="alignatt, emma, local-agreement, hold-n, wait-k; a threshold after a colon."),
     ] = "alignatt",
     step_s: Annotated[float, typer.Option(help="Seconds of sound from look to look.")] = 1.0,
     vad: Vad = True,
@@ -108,7 +109,7 @@ def serve(
     idle_timeout_s: Annotated[float, typer.Option(help="Close a live connection that is silent for so long.")] = 60.0,
     keep_s: Annotated[float, typer.Option(help="Keep a live session so long for a client that went away.")] = 120.0,
     policy: Annotated[
-        str, typer.Option(help="When a word may be written live: alignatt, local-agreement.")
+        str, typer.Option(help="When a word may be written live: alignatt, emma, local-agreement.")
     ] = "alignatt",
     step_s: Annotated[float, typer.Option(help="Look at live speech each time so much is new.")] = 1.0,
     beam_size: Annotated[int, typer.Option(min=1, help="Hypotheses of the search in recordings.")] = 5,

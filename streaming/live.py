@@ -490,14 +490,16 @@ def run(job: Job) -> Transcript:
         find_device(job.microphone)
     source: Source | None = FileSource(job.file, job.realtime) if job.file is not None else None
     model = load(job.model, device=job.device, dtype=job.dtype)  # type: ignore[arg-type]
-    text_model = load(job.text_model, device=job.device, dtype=job.dtype) if job.text_model else None  # type: ignore[arg-type]
+    name = job.text_model or _second_step(job, model)
+    text_model = load(name, device=job.device, dtype=job.dtype) if name else None  # type: ignore[arg-type]
     live = source is None or source.live
     stream, translator = _heard_by(job, model, text_model, catch_up=live)
     voice = _voice(job, text_model or model) if job.speak else None
     output = _output(job.speak) if job.speak else None
     recorder = Recorder(job.record) if job.record else None
     source = source or Microphone(job.microphone)
-    view = _view(job, f"{source.name} → {model.name}" + (f" → {text_model.name}" if text_model else ""))
+    title = f"{source.name} → {model.name}" + (f" → {text_model.name}" if text_model else "")
+    view = _view(job, title, bilingual=text_model is not None)
     if job.speak == "play" and job.file is None:
         view.note("wear headphones: else the microphone hears what is said, and translates it again")
     session = Session(source, stream, view, translator, recorder, savers, voice, output)
@@ -525,6 +527,16 @@ def _check(job: Job) -> None:
         from mmx.dub import kind_of
 
         kind_of(Path(job.speak))
+
+
+def _second_step(job: Job, model: "Model") -> str | None:
+    """The text model that ships for a language which the speech model cannot write."""
+    if not job.to:
+        return None
+    from mmx.cascade import second_step
+    from mmx.windows import Options
+
+    return second_step(model, Options(language=job.language, task="translate", to=job.to))
 
 
 def _heard_by(
@@ -570,9 +582,9 @@ def _output(speak: str) -> "Loudspeaker | SpeechFile":
     return Loudspeaker() if speak == "play" else SpeechFile(Path(speak))
 
 
-def _view(job: Job, title: str) -> View:
+def _view(job: Job, title: str, bilingual: bool) -> View:
     if job.json:
         return JsonView()
     if not sys.stdout.isatty():
-        return PlainView(bilingual=job.text_model is not None)
+        return PlainView(bilingual=bilingual)
     return TerminalView(title, recording=str(job.record or ""))

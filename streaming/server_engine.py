@@ -77,8 +77,7 @@ class Engine:
             fit(self.model, Options(language=language, task="translate", to=to))
             return
         self.text_model.tokenizer.language(to)
-        if language is not None:
-            self.text_model.tokenizer.language(language)
+        first_step(self.text_model, Options(language=language))
 
     def route(self, language: str | None, to: str) -> Route:
         """How a live translation is made: by the speech model itself, by the text model from what was said, or by the

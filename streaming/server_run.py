@@ -33,6 +33,7 @@ def run(
     import torch
 
     from mmx.api import load
+    from mmx.cascade import shipped
     from mmx.streaming.policies import find_policy
 
     find_policy(policy)
@@ -43,6 +44,7 @@ def run(
     if threads:
         torch.set_num_threads(threads)
     speech = load(model, device=device, dtype=dtype)
+    text_model = text_model or next(iter(shipped()), None)
     text = None if text_model is None else load(text_model, device=device, dtype=dtype)
     engine = Engine(speech, text, policy=policy, step_s=step_s, beam_size=beam_size)
     config = uvicorn.Config(
