@@ -134,6 +134,8 @@ def test_commands(block: Block, place: Path):
     out = run([bash, "-euo", "pipefail", "-c", "\n".join(script)], place)
     if "--output-dir" in block.code:
         assert list((place / "out").glob("dashwood.*"))
+    elif "--to es" in block.code:
+        assert out.split().count("de") > out.split().count("of")
     elif "dashwood" in block.code:
         assert "John Dashwood" in out and "amiable himself" in out
 
