@@ -61,7 +61,7 @@ def energy_projection(width: int, hidden: int, layers: int) -> nn.Sequential:
 
 
 class PChoose(nn.Module):
-    """The monotonic heads of one decoder layer (EMMA, section 2.3, with the energy of section 3.1).
+    """The monotonic heads of one decoder layer (EMMA).
 
     `p = sigmoid((q . k / sqrt(C) + bias) / temperature)`, where q is made from the decoder's state and k from a mean of
     memory frames, each by a network of its own.

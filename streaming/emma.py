@@ -31,12 +31,12 @@ Reduce = Literal["min", "mean", "median"]
 
 
 def expected_alignment(energy_BNUJ: Tensor, frames_B: Tensor | None = None, finish: bool = True) -> Tensor:
-    """The probability that each token is written at each frame (Raffel et al. 2017, equation 9).
+    """The probability that each token is written at each frame (Raffel et al. 2017).
 
     `alpha[i, j] = p[i, j] * sum_{k <= j} alpha[i - 1, k] * prod_{l = k}^{j - 1} (1 - p[i, l])`: token i is written at
     frame j if the one before it was written at or before it, all frames in between were declined, and j is not.
 
-    The products are taken for all tokens at once as in EMMA's closed form (section 2.3.1): a triangle of partial
+    The products are taken for all tokens at once as in EMMA's closed form: a triangle of partial
     products for each token, so that nothing is divided by a product that vanishes. They are made as sums of logarithms,
     none of which is a difference of two large sums. What remains in turn is one product of a row and a triangle for
     each token. Needs memory for B * N * U * J * J numbers.
@@ -45,7 +45,7 @@ def expected_alignment(energy_BNUJ: Tensor, frames_B: Tensor | None = None, fini
         energy_BNUJ: `(..., U, J)`, B rows first.
         frames_B: valid frames of each row, at least 1; all when None. Energies of padding may be anything.
         finish: whether all that is left is written at the last valid frame, since the source has ended (Ma et al.
-            2020, section 3.2): p is taken as 1 there, and each token's probabilities sum to 1. Without, what is
+            2020): p is taken as 1 there, and each token's probabilities sum to 1. Without, what is
             missing in the sum is the probability that a token is never written.
 
     Returns:
@@ -89,7 +89,7 @@ def _partial_products(log_read: Tensor) -> Tensor:
 
 def infinite_lookback(alpha_BNUJ: Tensor, scores_BNUJ: Tensor, frames_B: Tensor | None = None) -> Tensor:
     """Expected soft attention over all that was heard when a token is written (Arivazhagan et al. 2019, arXiv
-    1906.05218, equation 11, which EMMA uses).
+    1906.05218, which EMMA uses).
 
     `beta[i, j] = sum_{k >= j} alpha[i, k] * exp(u[i, j]) / sum_{l <= k} exp(u[i, l])`.
 
@@ -160,7 +160,7 @@ def latency_loss(
         source_B: length of each source.
         tokens_B: tokens of each row.
         weighting: `mean`: the mean over the heads, each of which lags on its own. `slowest`: heads are weighed by the
-            softmax of their delays, token by token, since the slowest one decides (Ma et al. 2020, equation 8).
+            softmax of their delays, token by token, since the slowest one decides (Ma et al. 2020).
     """
     delays_BNU = expected_delays(alpha_BNUJ, ends_BJ)
     if weighting == "slowest":
@@ -169,7 +169,7 @@ def latency_loss(
 
 
 def variance_loss(alpha_BNUJ: Tensor, ends_BJ: Tensor, tokens_B: Tensor) -> Tensor:
-    """Variance of the frame at which a token is written, mean over tokens and heads (EMMA, section 2.3.3); a scalar.
+    """Variance of the frame at which a token is written, mean over tokens and heads (EMMA); a scalar.
 
     Without it a head may keep p near one half, and what it does at run time is not what was trained.
     """
