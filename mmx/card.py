@@ -75,6 +75,7 @@ class Card:
         """Read a parsed TOML table; unknown keys are an error: a typing slip never passes silently."""
         _check_fields(cls, raw, "card")
         fields = dict(raw)
+        fields |= {k: tuple(raw[k]) for k in ("tasks", "writes") if k in raw}
         fields["weights"] = tuple(_weights(w, raw["name"]) for w in raw["weights"])
         fields["alignment_heads"] = tuple((int(a), int(b)) for a, b in raw.get("alignment_heads", ()))
         fields["tasks"] = tuple(raw.get("tasks", ()))

@@ -73,6 +73,7 @@ class Listener:
     PAUSE_S = 0.4  # of silence, after which a word is surely complete
     REST_S = 1.2  # of silence, after which a sentence is surely over
     SHORT_S = 0.8  # of speech, below which a look would be guessing
+    WORD_TOKENS = 16  # more than a word and its marks have
     TRIM_S = 8.0  # a longer window is cut at the last sentence that is written
     LONGEST_S = 15.0  # ... and one as long as this at the last word
     TOKENS_PER_S = 8  # more is no speech
@@ -248,8 +249,7 @@ class Listener:
             if total + len(tokens) > len(self.committed) + count:
                 break
             total, words = total + len(tokens), words + 1
-            # Whatever may follow: an abbreviation ends no sentence.
-            ends = len(split_sentences(f"{text.strip()} A")) > 1
+            ends = self._ends_sentence([*self.committed, *self.rest][:total])
             self.marks.append(_Mark(total, word.end_s, ends))
             if out and _is_mark(text):  # closing marks join their word
                 out[-1] = replace(out[-1], text=out[-1].text + text, final=ends)
@@ -258,6 +258,11 @@ class Listener:
         self.committed += self.rest[:count]
         self.rest, self.words = self.rest[count:], self.words[words:]
         return out
+
+    def _ends_sentence(self, tokens: Sequence[int]) -> bool:
+        """Whether the last word of a text ends a sentence, whatever may follow: an abbreviation does not."""
+        last = self.script.tok.decode(tokens[-self.WORD_TOKENS :]).split()[-1:]
+        return bool(last) and len(split_sentences(f"{last[0]} A")) > 1
 
     def _trim(self) -> None:
         """Shorten a long window at the last written sentence, a very long one at the last written word."""

@@ -38,7 +38,7 @@ def test_the_target_token_reaches_directions_that_were_not_trained(tmp_path: Pat
     found = zero_shot.run(1, tmp_path, SMALL)
     assert found["many: chrF"] > found["copy chrF"]
     assert found["many: chrF"] > found["English only: chrF"]
-    assert found["many: right language"] > 0.8
+    assert found["many: right language"] > 0.7
 
 
 @pytest.mark.slow

@@ -140,7 +140,7 @@ def test_what_cannot_be_done_is_said(client: TestClient):
     refused(stream, 400, "invalid_audio")
     refused(client.post(url, json={"file": "x"}), 400, "invalid_content_type")
     broken = {"content-type": "multipart/form-data; boundary=x"}
-    refused(client.post(url, content=b"no boundary", headers=broken), 400, "missing_file")
+    refused(client.post(url, content=b"no boundary", headers=broken), 400, "invalid_form")
     refused(client.get("/v1/nothing"), 404, "not_found")
     assert post(client).status_code == 200  # and it goes on
 

@@ -383,7 +383,7 @@ def test_a_draft_changes_the_cost_and_not_the_text():
     best = search(model.decoder, memory, torch.tensor([[0, 2]]), EOT, how).rows[0][0]
     plain = continue_text(model.decoder, memory, [0, 2], [], EOT, 24)
     assert tuple(plain.tokens) == best.tokens
-    assert len(set(plain.tokens)) > 5
+    assert len(set(plain.tokens)) >= 5
     assert sum(plain.scores) == pytest.approx(best.log_prob, abs=1e-3) or plain.ended
     rng = np.random.default_rng(0)
     for cut in range(0, 26, 3):

@@ -1,0 +1,64 @@
+"""Models that ship with mmx: they load without a network, do what their cards say, and serve as a second step."""
+
+from pathlib import Path
+
+import pytest
+
+import mmx
+from mmx import cli, hub
+from mmx.card import cards
+from mmx.cascade import second_step, shipped
+from mmx.errors import InputError
+from mmx.windows import Options
+
+ROOT = Path(__file__).parents[1]
+LIMIT_MB = 20
+
+
+@pytest.fixture(scope="module")
+def en_es(tmp_path_factory: pytest.TempPathFactory) -> mmx.Model:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MMX_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        return mmx.load("en-es", download=False)
+
+
+def test_every_shipped_file_is_small_and_has_its_digest() -> None:
+    folders = [w for c in cards().values() for w in c.weights if w.folder]
+    assert folders
+    for weights in folders:
+        (path,) = (hub.SHIPPED / weights.folder / n for n in weights.files)
+        assert path.stat().st_size <= LIMIT_MB * 1e6
+        assert hub.digest(path) == weights.sha256
+
+
+def test_it_writes_spanish(en_es: mmx.Model) -> None:
+    (one, two) = en_es.translate_text(["The house is big.", "We do not know where the men are."], src="en", to="es")
+    assert "casa" in one.text.lower() and "grande" in one.text.lower()
+    assert "no sabemos" in two.text.lower() and "hombres" in two.text.lower()
+
+
+def test_it_has_no_other_direction(en_es: mmx.Model) -> None:
+    with pytest.raises(InputError, match="German"):
+        en_es.translate_text(["The house."], src="en", to="de")
+
+
+def test_a_shipped_model_is_the_second_step_of_one_that_lacks_the_language() -> None:
+    assert shipped() == {"en-es": ("es",)}
+    whisper = mmx.load("whisper-base")
+    spanish, english, german = (Options(task="translate", to=to) for to in ("Spanish", "en", "de"))
+    assert second_step(whisper, spanish) == "en-es"
+    assert second_step(whisper, english) is None
+    with pytest.raises(InputError, match="translates to English only"):
+        second_step(whisper, german)
+
+
+@pytest.mark.slow
+def test_speech_comes_out_in_spanish_and_the_command_says_how(capsys: pytest.CaptureFixture[str]) -> None:
+    args = ["translate", str(ROOT / "demos" / "dashwood.flac"), "--to", "es", "--beam-size", "1"]
+    assert cli.main(args) == 0
+    said = capsys.readouterr()
+    words = said.out.lower().split()
+    assert sum(words.count(w) for w in ("que", "de", "un", "el", "la", "no")) > 8
+    assert sum(words.count(w) for w in ("the", "of", "was", "have")) <= 2
+    assert "in two steps: whisper-base" in said.err and "en-es" in said.err
