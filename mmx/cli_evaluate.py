@@ -136,7 +136,7 @@ def _streaming(
     names = [p.strip() for p in policies.split(",") if p.strip()]
     for name in names:
         find_policy(name)  # a typing slip is told before a model is loaded
-    recordings = evaluate.read_recordings([path])
+    recordings = evaluate.read_recordings([path], language)
     if threads:
         torch.set_num_threads(threads)
     loaded = mmx.load(model, device=device, dtype=dtype)  # pyright: ignore[reportArgumentType]

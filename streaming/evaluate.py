@@ -202,7 +202,7 @@ def chrf(references: Sequence[str], texts: Sequence[str]) -> float:
 # -------------------- recordings and their references
 
 
-def read_recordings(files: Iterable[Path]) -> list[Recording]:
+def read_recordings(files: Iterable[Path], language: str = "") -> list[Recording]:
     """Recordings with the reference that lies beside each: `talk.txt`, or `talk.tsv` with times; manifests of speech.
 
     The latter has the start, the end (milliseconds) and the text of each sentence, with tabs between, as
@@ -218,7 +218,11 @@ def read_recordings(files: Iterable[Path]) -> list[Recording]:
     out = []
     for file in files:
         if file.suffix in (".tsv", ".jsonl"):
-            out += [Recording(e.audio, read_speech(e).numpy(), e.target, []) for e in read_manifest(file) if e.audio]
+            out += [
+                Recording(e.audio, read_speech(e).numpy(), e.target, [])
+                for e in read_manifest(file, language=language)
+                if e.audio
+            ]
             continue
         timed, text = file.with_suffix(".tsv"), file.with_suffix(".txt")
         if timed.is_file():
