@@ -208,6 +208,10 @@ def read_recordings(files: Iterable[Path], language: str = "") -> list[Recording
     The latter has the start, the end (milliseconds) and the text of each sentence, with tabs between, as
     `mmx transcribe --output-format tsv` writes them.
 
+    Args:
+        files: recordings, or manifests (.tsv, .jsonl) of them.
+        language: what is spoken where a manifest does not say it.
+
     Raises:
         InputError: there is none, or it is empty.
     """
@@ -218,11 +222,8 @@ def read_recordings(files: Iterable[Path], language: str = "") -> list[Recording
     out = []
     for file in files:
         if file.suffix in (".tsv", ".jsonl"):
-            out += [
-                Recording(e.audio, read_speech(e).numpy(), e.target, [])
-                for e in read_manifest(file, language=language)
-                if e.audio
-            ]
+            spoken = (e for e in read_manifest(file, language=language) if e.audio)
+            out += [Recording(e.audio, read_speech(e).numpy(), e.target) for e in spoken]
             continue
         timed, text = file.with_suffix(".tsv"), file.with_suffix(".txt")
         if timed.is_file():

@@ -95,6 +95,17 @@ def test_references_lie_beside_the_recordings(tmp_path: Path):
     assert figures.latency["StreamLAAL"] > 0
 
 
+def test_a_manifest_names_recordings_too(tmp_path: Path):
+    save(tmp_path / "one.wav")
+    table = tmp_path / "test.tsv"
+    table.write_text("audio\tstart_s\tduration_s\ttext\none.wav\t1\t2\tthe end of one\n", "utf-8")
+    (only,) = read_recordings([table], "en")
+    assert only.reference == "the end of one"
+    assert only.duration_s == 2
+    with pytest.raises(InputError, match="src_lang"):
+        read_recordings([table])
+
+
 @pytest.mark.parametrize(("name", "text", "words"), [("a.txt", None, "got neither"), ("a.txt", " \n", "empty"),
                                                      ("a.tsv", "0\tx\ty", "line 1")])  # fmt: skip
 def test_references_that_are_none(tmp_path: Path, name: str, text: str | None, words: str):
