@@ -213,12 +213,12 @@ class _Connection:
             if acknowledged != self.session.received:
                 acknowledged = self.session.received
                 await self._message({"type": "input_audio_buffer.acknowledged", "samples": acknowledged})
+            if self.leaving is not None or (self.session.ended and self.next == len(self.session.log)):
+                return
             now = {"text": dict(self.session.tentative), "lag_ms": round(self.lag_s * 1000)}
             if now["text"] != shown:  # only the latest: a slow client skips what has changed since
                 shown = now["text"]
                 await self._message({"type": "tentative", **now})
-            if self.leaving is not None or (self.session.ended and self.next == len(self.session.log)):
-                return
             await pulse.wait()
 
     @property

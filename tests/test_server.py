@@ -489,7 +489,7 @@ def test_a_client_that_does_not_read_holds_up_nobody(address: str):
             quick.send(pcm(3.0))
             quick.send('{"type": "session.close"}')
             kinds = [json.loads(m)["type"] for m in quick]
-        assert kinds.count(DELTA) == 3 and kinds[-1] == "session.closed"
+        assert kinds.count(DELTA) == 3 and kinds[-1] == "session.closed", kinds
         slow.send('{"type": "session.close"}')
         seqs = [m["seq"] for m in map(json.loads, slow) if "seq" in m]
         assert seqs == list(range(401))  # 300 words, 100 sentences, the end

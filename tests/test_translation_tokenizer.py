@@ -56,6 +56,7 @@ class Pair:
     def __init__(self, name: str, models: dict[str, Path], folder: Path):
         kind, config, self.languages = FAMILIES[name]
         transformers = pytest.importorskip("transformers", reason="needs transformers: pip install 'mmx[bench]'")
+        pytest.importorskip("google.protobuf", reason="transformers needs it: pip install protobuf")
         self.file = folder / "sentencepiece.bpe.model"
         shutil.copy(models[kind], self.file)
         more = {} if name.startswith("MBart") else {"additional_special_tokens": self.languages}
