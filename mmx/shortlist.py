@@ -2,7 +2,8 @@
 
 A model for 200 languages has a head of 256,000 rows, of which one language uses a few thousand. Their rows are gathered
 once. Greedy search then writes the same as with the whole head whenever its tokens are on the list; the scores are
-over the list only, so that they are higher, and a beam may rank hypotheses differently. The head of NLLB-200, 5
+over the list only, so that they are higher, and a beam may rank hypotheses differently: of 400 sentences of the model
+en-es, 922 of whose 8,000 pieces were listed, beam 5 writes 301 as it does with the whole head. The head of NLLB-200, 5
 hypotheses, float32 on 2 CPU threads, measured in one run: 256,206 rows 33 times as long as 8,000 (int8: 2.4 times).
 
 Letters: B rows, R hypotheses, U tokens, D width, S tokens on the list.
