@@ -10,6 +10,7 @@ Letters: M encoder frames, U tokens, N heads.
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -263,7 +264,7 @@ def live(
     recording = Recording(str(file or SAMPLE), read_audio(file or SAMPLE), " ".join(text.split()))
     folder = cache_dir() / "bench"
     export(folder)
-    score = word_errors if text.strip() else (lambda references, texts: float("nan"))
+    score = partial(word_errors, language=language) if text.strip() else (lambda references, texts: float("nan"))
     best: dict[str, Figures] = {}
     made = systems(language, step_s, folder)
     for _ in range(rounds):

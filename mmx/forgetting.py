@@ -15,6 +15,7 @@ from mmx import api
 from mmx.errors import InputError
 from mmx.losses import token_losses
 from mmx.manifest import Example, read_manifest
+from mmx.metrics import measure
 from mmx.model import Model
 from mmx.sampling import Sampler
 from mmx.text_data import TextData
@@ -140,16 +141,7 @@ def chrf(model: Model, examples: Sequence[Example]) -> float:
     found = translate_text(
         model, [e.source for e in examples], src=first.src_lang, to=first.tgt_lang, beam_size=1, batch_size=64
     )
-    return chrf_of([t.text for t in found], [e.target for e in examples])
-
-
-def chrf_of(texts: Sequence[str], references: Sequence[str]) -> float:
-    """chrF of texts, 0 to 100."""
-    try:
-        from sacrebleu.metrics.chrf import CHRF
-    except ImportError as e:
-        raise InputError("expected the package sacrebleu, got none: pip install 'mmx[eval]'") from e
-    return float(CHRF().corpus_score(list(texts), [list(references)]).score)
+    return measure("chrf", [t.text for t in found], [e.target for e in examples], bootstrap=0).value
 
 
 def _has(tokenizer: TranslationTokenizer, codes: Iterable[str]) -> bool:

@@ -43,12 +43,10 @@ GAP_S = 0.1
 MAX_GAP_S = 3600.0
 """A jump longer than this is a broken or restarted clock, not an hour of missing sound."""
 
-NOT_FINITE = "NaN or infinite"
-"""How the warning of such samples calls them: what is trained on must have none."""
-
+NOT_FINITE = "NaN or infinite"  # in the warning of such samples; what is trained on must have none
 KINDS = "wav, flac, mp3, m4a, ogg, opus, webm, mp4, mkv and whatever else FFmpeg reads"
 
-# FFmpeg may open nothing by itself: "none" is not the name of a protocol, so no protocol is on the list.
+# FFmpeg may open nothing by itself: "none" names no protocol.
 SEALED = {"protocol_whitelist": "none"}
 
 # How files begin that only name other files or addresses, which are never followed.

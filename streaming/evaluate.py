@@ -8,12 +8,14 @@ import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mmx import metrics
 from mmx.errors import InputError
 from mmx.files import atomic_write
 from mmx.model import Model
@@ -166,7 +168,7 @@ def evaluate_streaming(
         to: as in `Stream`.
         on_done: called as each is measured.
     """
-    score = word_errors if task == "transcribe" else chrf
+    score = partial(word_errors, language=language or "en") if task == "transcribe" else chrf
     out = []
     for policy in policies:
         for step_s in steps_s:
@@ -180,23 +182,15 @@ def evaluate_streaming(
     return out
 
 
-def word_errors(references: Sequence[str], texts: Sequence[str]) -> float:
-    """Word error rate in percent, after normalization."""
-    from mmx.bench import word_error_rate
-
-    try:
-        return 100 * word_error_rate(" ".join(references), " ".join(texts))
-    except ImportError as e:
-        raise InputError("expected jiwer for word error rates: pip install 'mmx[eval]'") from e
+def word_errors(references: Sequence[str], texts: Sequence[str], language: str = "en") -> float:
+    """Word error rate in percent, after the normalization of the language."""
+    how = metrics.installed_normalization()
+    return metrics.measure("wer", texts, references, language=language, normalize=how, bootstrap=0).value
 
 
 def chrf(references: Sequence[str], texts: Sequence[str]) -> float:
     """chrF of a translation, 0 to 100."""
-    try:
-        from sacrebleu.metrics.chrf import CHRF
-    except ImportError as e:
-        raise InputError("expected sacrebleu to score translations: pip install 'mmx[eval]'") from e
-    return CHRF().corpus_score(list(texts), [list(references)]).score
+    return metrics.measure("chrf", texts, references, bootstrap=0).value
 
 
 # -------------------- recordings and their references

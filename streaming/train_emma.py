@@ -37,6 +37,7 @@ from mmx.generate import SearchOptions, Suppress, search
 from mmx.model import Model
 from mmx.models.monotonic import MonotonicHeads, pooled
 from mmx.seq import Seq, pad
+from mmx.streaming.ears import Rehearing
 from mmx.streaming.emma import (
     average_lagging,
     expected_alignment,
@@ -47,8 +48,6 @@ from mmx.streaming.emma import (
 from mmx.streaming.heads import HeadsConfig, build_heads, write_heads
 
 RATE = 16_000
-AFTER_S = 2.0
-"""Least silence after a prefix; windows are whole seconds."""
 
 
 # -------------------- what the frozen model makes of prefixes
@@ -111,10 +110,9 @@ def _looks(model: Model, c: HeadsConfig, wave: Tensor, step_s: float, rng: rando
 
 def _encode(model: Model, wave: Tensor) -> Tensor:
     """`(M, D)` of a prefix, with as much silence after it as a stream puts there."""
-    n = min(30, math.ceil(len(wave) / RATE + AFTER_S)) * RATE
-    x_1N = torch.nn.functional.pad(wave[:n], (0, n - len(wave[:n])))[None]
-    memory = model.memory({"speech": Seq(x_1N, torch.tensor([n]), RATE)})
-    return memory.x[0].to(model.decoder.ln.weight.dtype)
+    ears = Rehearing(model)
+    ears.hear(wave.numpy(), final=False)
+    return ears.memory().x[0].to(model.decoder.ln.weight.dtype)
 
 
 def _prompt(model: Model) -> list[int]:

@@ -116,7 +116,7 @@ def test_references_that_are_none(tmp_path: Path, name: str, text: str | None, w
 
 
 def test_every_policy_at_every_step(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(evaluate, "word_errors", lambda references, texts: float(bool(texts[0])))
+    monkeypatch.setattr(evaluate, "word_errors", lambda references, texts, language: float(bool(texts[0])))
     seen: list[str] = []
     recording = Recording("noise", sound(5), "whatever")
     found = evaluate.evaluate_streaming(build("whole"), [recording], policies=["hold-n:1", "hold-n:9"],

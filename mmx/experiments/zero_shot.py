@@ -14,8 +14,8 @@ from statistics import mean
 import mmx
 from mmx.experiments import numbers
 from mmx.experiments.numbers import USUAL, Direction, LanguageGuess, Size
-from mmx.forgetting import chrf_of
 from mmx.manifest import Example
+from mmx.metrics import measure
 from mmx.model import Model
 from mmx.train import train
 from mmx.translate import translate_text
@@ -32,7 +32,7 @@ def run(seed: int, folder: Path, size: Size = USUAL) -> dict[str, float]:
     texts = ((e.tgt_lang, e.target) for e in numbers.examples(learned, ENGLISH))
     guess = LanguageGuess([*texts, *((e.src_lang, e.source) for e in numbers.examples(learned, [("en", "fr")]))])
     unseen = [numbers.examples(test, [pair]) for pair in UNSEEN]
-    out = {"copy chrF": mean(chrf_of([e.source for e in rows], [e.target for e in rows]) for rows in unseen)}
+    out = {"copy chrF": mean(_chrf([e.source for e in rows], [e.target for e in rows]) for rows in unseen)}
     for name, pairs in (("many", many), ("English only", ENGLISH)):
         options = numbers.options(
             folder / name.replace(" ", "-"), numbers.examples(learned, pairs), numbers.examples(valid[:20], pairs),
@@ -40,13 +40,17 @@ def run(seed: int, folder: Path, size: Size = USUAL) -> dict[str, float]:
         )  # fmt: skip
         model = mmx.load(train(options), dtype="float32")
         written = [_written(model, rows) for rows in unseen]
-        found = [(chrf_of(w, [e.target for e in rows]), w, rows) for w, rows in zip(written, unseen, strict=True)]
+        found = [(_chrf(w, [e.target for e in rows]), w, rows) for w, rows in zip(written, unseen, strict=True)]
         out[f"{name}: chrF"] = mean(score for score, _, _ in found)
         right = [guess(text) == e.tgt_lang for _, w, rows in found for text, e in zip(w, rows, strict=True)]
         out[f"{name}: right language"] = mean(right)
         seen = numbers.examples(test, [("en", "it")])
-        out[f"{name}: en-it chrF"] = chrf_of(_written(model, seen), [e.target for e in seen])
+        out[f"{name}: en-it chrF"] = _chrf(_written(model, seen), [e.target for e in seen])
     return out
+
+
+def _chrf(texts: Sequence[str], references: Sequence[str]) -> float:
+    return measure("chrf", texts, references, bootstrap=0).value
 
 
 def _written(model: Model, rows: Sequence[Example]) -> list[str]:
