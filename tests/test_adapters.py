@@ -13,8 +13,11 @@ from torch import Tensor, nn
 from mmx import adapters
 from mmx.adapters import CIF, Chain, Conv, Linear, QFormer, integrate, scaled_weights, teach
 from mmx.errors import InputError
+from mmx.losses import token_losses
+from mmx.model import Model
 from mmx.seq import Seq
 from mmx.state import tensor
+from mmx.text_data import IGNORED, Batch
 
 IN, OUT = 6, 8
 
@@ -213,3 +216,32 @@ def test_build_knows_every_kind() -> None:
 def test_what_cannot_be_built_is_said(kind: str, numbers: dict[str, int], words: str) -> None:
     with pytest.raises(InputError, match=words):
         adapters.build(kind, numbers, IN, OUT)
+
+
+class Reader(nn.Module):
+    """A decoder that remembers how long the memories were which it was taught with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(8, 11)
+        self.seen: list[list[int]] = []
+
+    def teach(self, tokens: Tensor, memory: Seq) -> Tensor:
+        self.seen.append(memory.lengths.tolist())
+        return memory.x.mean(1, keepdim=True).expand(-1, tokens.shape[1], -1)
+
+
+def test_training_gives_cif_the_lengths_of_the_texts_and_validation_does_not() -> None:
+    torch.manual_seed(0)
+    reader = Reader()
+    cif = CIF(6, 8, weight=0.05)
+    model = Model(front={}, encoders={"speech": nn.Identity()}, adapters={"speech": cif}, decoder=reader)
+    targets = torch.tensor([[1, 2, 3, 4, 5], [1, 2, IGNORED, IGNORED, IGNORED]])
+    batch = Batch({"speech": Seq(torch.randn(2, 20, 6), torch.tensor([20, 12]), 50.0)}, targets.clamp(min=0), targets,
+                  ("transcribe", "transcribe"))  # fmt: skip
+    losses = token_losses(model.train(), batch)
+    assert losses.adapters is not None and losses.adapters > 0
+    token_losses(model.eval(), batch)
+    taught, free = reader.seen
+    assert taught == [5, 2]
+    assert free != taught, "at a mean weight of 0.05, 20 frames are a vector or two"
