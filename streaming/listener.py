@@ -74,6 +74,7 @@ class Listener:
     REST_S = 1.2  # of silence, after which a sentence is surely over
     SHORT_S = 0.8  # of speech, below which a look would be guessing
     WORD_TOKENS = 16  # more than a word and its marks have
+    DEAF_S = 2.0  # of speech without a pause, after which an end of the text is not believed
     TRIM_S = 8.0  # a longer window is cut at the last sentence that is written
     LONGEST_S = 15.0  # ... and one as long as this at the last word
     TOKENS_PER_S = 8  # more is no speech
@@ -98,6 +99,7 @@ class Listener:
         self.dtype = model.decoder.ln.weight.dtype
         self.open = False  # whether the window holds speech that is being written
         self.settled = 0  # sample up to which all speech is written
+        self.wrote = 0  # samples that were heard when the last words were written
         self.context: list[int] = []  # tokens before the window
         self.committed: list[int] = []  # tokens of the window that are written
         self.marks: list[_Mark] = []  # ... and where their words end
@@ -119,9 +121,11 @@ class Listener:
     @property
     def behind_s(self) -> float:
         """Seconds of speech that was heard and is not written."""
-        last = round(self.marks[-1].end_s * RATE) if self.marks else 0
-        since = max(self.settled, self.voice.onset, self.ears.begin, last)
-        return max(0, self.voice.spoken_until - since) / RATE
+        return self.voice.spoken_s(max(self.settled, self._written_until()))
+
+    def _written_until(self) -> int:
+        """Sample up to which the sound of the window is written."""
+        return max(self.ears.begin, round(self.marks[-1].end_s * RATE) if self.marks else 0)
 
     def step(self, samples: NDArray[np.float32], final: bool) -> list[Written]:
         """Hear the next samples, at 16 kHz; `final` is the end of the session. Words that may be written."""
@@ -132,12 +136,13 @@ class Listener:
                 self.ears.drop(self.voice.heard - round(self.PAD_S * RATE))
                 return []
             self.open = True
-            self.ears.drop(max(self.settled, self.voice.onset - round(self.PAD_S * RATE)))
+            self.ears.drop(max(self.settled, self.voice.onset(self.settled) - round(self.PAD_S * RATE)))
         heard_all = self.ears.covered >= self.voice.spoken_until
         over = final or (heard_all and self.voice.quiet_s >= self.REST_S)
         out: list[Written] = []
         if self.voice.spoken_until > self.settled:
             out = self._look(over or (heard_all and self.voice.quiet_s >= self.PAUSE_S), over)
+            self.voice.forget(self.ears.begin)
         return out + self._close() if over else out
 
     def _close(self) -> list[Written]:
@@ -157,28 +162,69 @@ class Listener:
 
     def _look(self, finished: bool, over: bool) -> list[Written]:
         """Read the window, continue the text, write what the policy allows."""
-        begin_s, source_s = self.ears.begin / RATE, (self.ears.covered - self.ears.begin) / RATE
-        speech_s = (self.voice.spoken_until - max(self.voice.onset, self.ears.begin)) / RATE
+        source_s = (self.ears.covered - self.ears.begin) / RATE
+        speech_s = self.voice.spoken_s(self.ears.begin)
         least_s = self.SHORT_S if self.script.spoken else self.ENOUGH_S
         if not source_s or (speech_s < least_s and not self.committed and not finished):
             return []
-        memory = self.ears.memory().to(self.dtype)
-        heard = min(int(memory.lengths[0]), max(1, math.ceil(source_s * (memory.rate or 50.0))))
-        shared = self.script.detect(memory, sure=speech_s >= self.ENOUGH_S)
-        prompt = self.script.prompt(self.context)
-        found = self._continue(memory, shared, [*prompt, *self.committed], source_s)
-        align_s = self._align(memory, shared, prompt, found, heard, begin_s)
-        p_choose = self._p_choose(memory, shared, prompt, found, heard)
-        view = View(source_s, finished, self.committed, found.tokens, self.rest, found.scores, align_s, p_choose)
-        self.rest = found.tokens
-        out = self._write(self._whole_words(self.policy(view), found.ended, finished and not over))
+        view, ended = self._read(finished, sure=speech_s >= self.ENOUGH_S)
+        while ended and self._begin_after_what_is_written(view.hypothesis, finished):
+            view, ended = self._read(finished, sure=speech_s >= self.ENOUGH_S)
+        out = self._write(self._whole_words(self.policy(view), ended, finished and not over))
+        if any(w.text for w in out):
+            self.wrote = self.ears.covered
         if finished:
             self.settled = self.voice.spoken_until
         self._trim()
         return out
 
-    def _continue(self, memory: Seq, shared: State, prefix: Sequence[int], source_s: float) -> Continuation:
+    def _read(self, finished: bool, sure: bool) -> tuple[View, bool]:
+        """What the model would write now, kept as what may change, and whether it says that this is all."""
+        memory = self.ears.memory().to(self.dtype)
+        begin_s, source_s = self.ears.begin / RATE, (self.ears.covered - self.ears.begin) / RATE
+        heard = min(int(memory.lengths[0]), max(1, math.ceil(source_s * (memory.rate or 50.0))))
+        shared = self.script.detect(memory, sure)
+        prompt = self.script.prompt(self.context)
+        found = self._continue(memory, shared, prompt, source_s)
+        if self.context and has_loop([*self.committed, *found.tokens], times=3):  # the context is apt to start them
+            self.context = []
+            prompt = self.script.prompt(self.context)
+            found = self._continue(memory, shared, prompt, source_s)
+        align_s = self._align(memory, shared, prompt, found, heard, begin_s)
+        p_choose = self._p_choose(memory, shared, prompt, found, heard)
+        view = View(source_s, finished, self.committed, found.tokens, self.rest, found.scores, align_s, p_choose)
+        self.rest = found.tokens
+        return view, found.ended
+
+    def _begin_after_what_is_written(self, hypothesis: Sequence[int], finished: bool) -> bool:
+        """Begin the window, which the decoder says is written, with the speech that it passes over; whether there is.
+
+        A decoder is apt to end a text that would only repeat itself, and a sentence that is said twice is lost.
+        """
+        if any(not _is_mark(text) for text, _ in self.script.split(hypothesis)):
+            return False
+        if not self.committed:  # the context is all that could be in the way
+            if not (finished and self.context and self.voice.spoken_s(self.ears.begin) >= self.SHORT_S):
+                return False
+            self.context = []
+            return True
+        since = self._written_until()
+        pause = round(self.PAUSE_S * RATE)
+        ends = [0, *(end for _, end in self.voice.spans)]
+        after = since if self.script.task == "transcribe" else max(since, self.wrote)  # a translation moves words
+        new = [b for (b, _), end in zip(self.voice.spans, ends, strict=False) if b > after and b - end >= pause]
+        if new and self.voice.spoken_s(new[0]) >= self.SHORT_S:
+            since = new[0] - round(self.PAD_S * RATE)
+        elif not finished or self.script.task != "transcribe" or self.voice.spoken_s(since) < self.DEAF_S:
+            return False
+        self._move(len(self.committed))
+        self.rest, self.words = [], []
+        self.ears.drop(since)
+        return True
+
+    def _continue(self, memory: Seq, shared: State, prompt: Sequence[int], source_s: float) -> Continuation:
         """The continuation; a loop is written again with repetition forbidden."""
+        prefix = [*prompt, *self.committed]
         room = min(self.decoder.ctx - len(prefix) - 2, 8 + round(self.TOKENS_PER_S * source_s))
         filters = self.script.filters(begins=not self.committed)
         how = (self.script.eot, max(0, room - len(self.committed)))
@@ -286,7 +332,7 @@ class Listener:
 
     # -------------------- the memory
 
-    _PLAIN = ("open", "settled", "context", "committed", "rest")
+    _PLAIN = ("open", "settled", "wrote", "context", "committed", "rest")
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """All that the session remembers, but its text."""

@@ -24,7 +24,7 @@ from mmx.streaming.listener import Listener, Monotonic
 from mmx.streaming.policies import Policy, find_policy
 from mmx.windows import RATE
 
-VERSION = 1
+VERSION = 2
 """Of the format that `Stream.save` writes."""
 
 

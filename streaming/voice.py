@@ -28,8 +28,7 @@ class Voice:
     Attributes:
         heard: samples so far, in whole frames of the model.
         speaking: whether somebody speaks.
-        onset: sample at which the latest speech began.
-        spoken_until: sample at which the latest speech ended, so far.
+        spans: first sample and end of each stretch of speech, so far; `forget` drops those that are done with.
     """
 
     START, STOP = 0.5, 0.35
@@ -39,15 +38,16 @@ class Voice:
     def __init__(self, vad: Any):
         self.vad = vad
         self.state: State = {} if vad is None else vad.init_state(1)
-        self.heard = self.onset = self.spoken_until = 0
+        self.heard = 0
         self.speaking = vad is None
+        self.spans: list[list[int]] = [[0, 0]] if vad is None else []
         self.level = 0.0
 
     def hear(self, samples: NDArray[np.float32], final: bool = False) -> None:
         """Take the next samples, at 16 kHz."""
         if self.vad is None:
             self.heard += len(samples)
-            self.spoken_until = self.heard
+            self.spans[-1][1] = self.heard
             return
         with torch.inference_mode():
             x_1N = torch.from_numpy(samples * self._gain(samples))[None]
@@ -55,10 +55,11 @@ class Voice:
         # A detector that fails must not lose speech.
         for p in out.x[0, : int(out.lengths[0])].nan_to_num(nan=1.0).tolist():
             if p >= self.START and not self.speaking:
-                self.speaking, self.onset = True, self.heard
+                self.speaking = True
+                self.spans.append([self.heard, self.heard])
             self.heard += FRAME
             if self.speaking and p >= self.STOP:
-                self.spoken_until = self.heard
+                self.spans[-1][1] = self.heard
             elif p < self.STOP:
                 self.speaking = False
 
@@ -69,13 +70,30 @@ class Voice:
         return np.float32(min(max(self.LEVEL / max(self.level, 1e-9), 1.0), self.MOST_GAIN))
 
     @property
+    def spoken_until(self) -> int:
+        """Sample at which the latest speech ended, so far."""
+        return self.spans[-1][1] if self.spans else 0
+
+    def onset(self, since: int) -> int:
+        """Sample, no earlier than `since`, from which there is speech; `heard` where there is none."""
+        return next((max(begin, since) for begin, end in self.spans if end > since), self.heard)
+
+    def spoken_s(self, since: int) -> float:
+        """Seconds of speech after a sample."""
+        return sum(max(0, end - max(begin, since)) for begin, end in self.spans) / RATE
+
+    def forget(self, before: int) -> None:
+        """Forget the speech that ended before a sample, all but the latest."""
+        self.spans = [s for s in self.spans[:-1] if s[1] > before] + self.spans[-1:]
+
+    @property
     def quiet_s(self) -> float:
         """Seconds since the latest speech."""
         return 0.0 if self.speaking else (self.heard - self.spoken_until) / RATE
 
     def saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The memory, to be written to a file."""
-        names = ("heard", "speaking", "onset", "spoken_until", "level")
+        names = ("heard", "speaking", "spans", "level")
         return dict(leaves(self.state)), {n: getattr(self, n) for n in names}
 
     def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
