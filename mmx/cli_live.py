@@ -100,7 +100,7 @@ def serve(
         list[str] | None, typer.Option(help="Origin whose pages may use the server (https://example.org), or *.")
     ] = None,
     state_dir: Annotated[
-        Path | None, typer.Option(help="Keep live sessions here while the server is not running.")
+        Path | None, typer.Option(help="Keep live sessions here, so that they outlive the server.")
     ] = None,
     max_upload_mb: Annotated[float, typer.Option(help="Largest upload, in MB.")] = 200.0,
     max_audio_s: Annotated[float, typer.Option(help="Longest recording or live session, in seconds.")] = 14400.0,

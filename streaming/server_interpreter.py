@@ -84,6 +84,7 @@ class Interpreter:
         out: list[Piece] = []
         for track, stream in self.streams.items():
             events = stream.push(samples, final)
+            stream.forget()
             if track in TRACKS and (track != "source" or self._shows_source):
                 out += [self._piece(track, e) for e in events]
             if self.route in ("text", "english") and track == ("source" if self.route == "text" else "english"):

@@ -83,10 +83,8 @@ def _after(text: str | None, session: Session) -> int:
     """The last line of the log that the client has; -1 where it has none."""
     if text is None:
         return -1
-    if not text.lstrip("-").isdigit() or not -1 <= int(text) < len(session.log):
-        raise Refusal(
-            400, "invalid_value", f"expected after in -1 to {len(session.log) - 1}, got {text!r}", param="after"
-        )
+    if not text.lstrip("-").isdigit() or not -1 <= int(text) < session.told:
+        raise Refusal(400, "invalid_value", f"expected after in -1 to {session.told - 1}, got {text!r}", param="after")
     return int(text)
 
 
@@ -110,7 +108,7 @@ class _Connection:
         # Messages that belong to this connection, not to the session; what a client must do to get one bounds them.
         self.own: deque[dict[str, Any]] = deque()
         kind = "session.resumed" if resumed else "session.created"
-        facts = {"samples": session.received, "seq": len(session.log) - 1}
+        facts = {"samples": session.received, "seq": session.told - 1}
         self.own.append({"type": kind, "session": described(session), "acknowledged": facts})
 
     async def serve(self) -> None:
@@ -206,7 +204,7 @@ class _Connection:
             while self.own:
                 await self._message(self.own.popleft())
             self.taken.set()
-            while self.next < len(self.session.log):
+            while self.next < self.session.told:
                 entry = self.session.log[self.next]
                 await self._message(rendered(entry, self.dialect))
                 self.next += 1

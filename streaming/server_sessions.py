@@ -1,18 +1,21 @@
 """Live sessions: each hears in its turn, writes into a log, and outlives its connection.
 
-What a client sent is in the session's inbox before it is acknowledged; what the session writes is in its log before any
-connection sends it. So a connection may be slow, vanish or be replaced: nothing that was acknowledged is lost, and no
-session waits for another's client. Everything here runs on the event loop, but for `_hear`, which a worker thread runs.
+What a client sent is in the session's inbox, and in its journal if there is one, before it is acknowledged; what the
+session writes is in its log (and there) before any connection sends it. So a connection may be slow, vanish or be
+replaced, and with a journal so may the server: nothing that was acknowledged is lost, and no session waits for
+another's client. Everything here runs on the event loop, but for `_hear` and `Journal.keep`, which worker threads run.
 """
 
 import asyncio
+import json
 import logging
 import secrets
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,9 +25,12 @@ from mmx.result import Segment, Transcript, Word
 from mmx.streaming.resample import Resampler
 from mmx.streaming.server_engine import Engine
 from mmx.streaming.server_interpreter import RATE, Interpreter, Piece, Wish
+from mmx.streaming.server_journal import Journal, read
 from mmx.streaming.server_metrics import Metrics
 from mmx.streaming.server_settings import Refusal, Settings
 
+VERSION = 2
+"""Of the facts that a session keeps in its journal."""
 MOST_ORDERS = 32
 """That wait in a session's inbox; sound is bounded by `Settings.max_ahead_s`."""
 
@@ -65,11 +71,21 @@ class Order:
             not written, "close" writes all that is left and ends.
         wish: of "update".
         skipped: samples of the client's that "clear" dropped.
+        end: its place in the journal.
     """
 
     kind: Literal["commit", "update", "clear", "close"]
     wish: Wish | None = None
     skipped: int = 0
+    end: int = 0
+
+
+@dataclass(frozen=True)
+class Sound:
+    """Samples at the client's rate; `end` is their place in the journal."""
+
+    samples: NDArray[np.float32]
+    end: int = 0
 
 
 @dataclass
@@ -83,6 +99,11 @@ class House:
     turns: asyncio.Semaphore
 
 
+def samples_of(pcm: bytes) -> NDArray[np.float32]:
+    """16-bit little-endian samples as numbers in [-1, 1)."""
+    return np.frombuffer(pcm, "<i2").astype(np.float32) / 32768
+
+
 class Session:
     """One live session.
 
@@ -90,14 +111,22 @@ class Session:
         house: what it shares with others.
         wish: what is asked for.
         id: a secret name; whoever knows it may go on with the session.
+
+    Attributes:
+        log: what it wrote.
+        told: lines of the log that clients may see.
+        received: the client's samples, all of which are heard or in the inbox.
+        heard: samples at 16 kHz.
+        journal: where it is kept, if it is.
     """
 
     def __init__(self, house: House, wish: Wish, id: str | None = None):
         house.engine.check(wish.language, wish.to)
         self.house, self.wish, self.id = house, wish, id or secrets.token_urlsafe(18)
+        self.journal: Journal | None = None
         self.resampler = Resampler(wish.rate)
         self.log: list[Entry] = []
-        self.received = 0  # the client's samples, all of which are heard or in the inbox
+        self.told = self.received = self.heard = 0
         self.tentative: dict[str, str] = {}
         self.behind_s = 0.0
         self.ended = False
@@ -105,8 +134,8 @@ class Session:
         self.left_at = time.monotonic()
         self.pulse = asyncio.Event()
         self.interpreter: Interpreter | None = None
-        self.heard = 0  # samples at 16 kHz
-        self.inbox: deque[NDArray[np.float32] | Order] = deque()
+        self.inbox: deque[Sound | Order] = deque()
+        self._taken = self._taken_to = 0  # samples out of the inbox, place in the journal up to which all is
         self._items: dict[str, list[Piece]] = {}
         self._count: dict[str, int] = {}
         self._arrivals: deque[tuple[float, float]] = deque(maxlen=4096)
@@ -121,16 +150,19 @@ class Session:
             raise Refusal(400, "session_closed", "expected no sound after the session was closed: begin a new one")
         if len(pcm) % 2 or not pcm:
             raise Refusal(400, "invalid_audio", f"expected 16-bit samples, an even number of bytes, got {len(pcm)}")
-        samples = np.frombuffer(pcm, "<i2").astype(np.float32) / 32768
+        samples = samples_of(pcm)
         if (self.received + len(samples)) / self.wish.rate > self.house.settings.max_audio_s:
             self.order(Order("close"))
             raise Refusal(
                 413, "session_too_long", f"expected a session of at most {self.house.settings.max_audio_s:g} s "
                 "(max_audio_s), got more: it was closed, begin a new one",
             )  # fmt: skip
+        self._put_sound(samples, self._write_down("sound", pcm))
+
+    def _put_sound(self, samples: NDArray[np.float32], end: int) -> None:
         self.received += len(samples)
         self._arrivals.append((self.received / self.wish.rate, time.monotonic()))
-        self.inbox.append(samples)
+        self.inbox.append(Sound(samples, end))
         self.tell()
 
     def order(self, order: Order) -> None:
@@ -143,17 +175,32 @@ class Session:
             raise Refusal(
                 429, "too_many_messages", f"expected at most {MOST_ORDERS} orders at once: wait for the answers"
             )
+        self._put_order(order, self._write_down("order", json.dumps(asdict(order)).encode()))
+
+    def _put_order(self, order: Order, end: int) -> None:
+        skipped = 0
         if order.kind == "clear":
-            skipped = 0
-            while self.inbox and not isinstance(last := self.inbox[-1], Order):
-                skipped += len(last)
+            while self.inbox and isinstance(last := self.inbox[-1], Sound):
+                skipped += len(last.samples)
                 self.inbox.pop()
-            order = Order("clear", skipped=skipped)
+        order = Order(order.kind, order.wish, skipped, end)
         if order.wish is not None and not self.received:
             self.wish, self.resampler = order.wish, Resampler(order.wish.rate)
         else:
             self.inbox.append(order)
         self.tell()
+
+    def _write_down(self, kind: str, data: bytes) -> int:
+        """Into the journal, before anything else happens; the place there."""
+        if self.journal is None:
+            return 0
+        try:
+            return self.journal.add(kind, data)
+        except OSError as e:
+            raise Refusal(
+                507, "storage_full", f"expected to write what was sent into {self.journal.folder}, got {e.strerror}: "
+                "it was not taken, send it again later", retry_s=10,
+            ) from e  # fmt: skip
 
     @property
     def asked(self) -> Wish:
@@ -163,7 +210,7 @@ class Session:
     @property
     def waiting_s(self) -> float:
         """Seconds of sound in the inbox."""
-        return sum(len(x) for x in self.inbox if not isinstance(x, Order)) / self.wish.rate
+        return sum(len(x.samples) for x in self.inbox if isinstance(x, Sound)) / self.wish.rate
 
     async def room(self) -> None:
         """Wait until the inbox may take more."""
@@ -209,21 +256,27 @@ class Session:
                     log.exception("session %s failed", self.id[:6])
                     message = "expected to go on, but the server failed: its log has the reason"
                     pieces = [Piece("error", message, language="server_error"), Piece("end", "")]
+                self._write(pieces)
+                await self._keep()
             self.house.metrics.count("mmx_audio_seconds_total", len(sound) / self.wish.rate, kind="live")
-            self._write(pieces)
+            self.told = len(self.log)
+            self.tell()
 
     def _ready(self) -> bool:
         return self.waiting_s >= self.house.engine.step_s or any(isinstance(x, Order) for x in self.inbox)
 
     def _take(self) -> tuple[NDArray[np.float32], Order | None]:
         """All sound up to the first order, and that."""
-        sound: list[NDArray[np.float32]] = []
-        while self.inbox:
+        sound, order = [np.zeros(0, np.float32)], None
+        while self.inbox and order is None:
             x = self.inbox.popleft()
+            self._taken_to = x.end
             if isinstance(x, Order):
-                return np.concatenate([*sound, np.zeros(0, np.float32)]), x
-            sound.append(x)
-        return np.concatenate([*sound, np.zeros(0, np.float32)]), None
+                order = x
+            else:
+                sound.append(x.samples)
+        self._taken += sum(map(len, sound)) + (order.skipped if order else 0)
+        return np.concatenate(sound), order
 
     def _hear(self, sound: NDArray[np.float32], order: Order | None) -> list[Piece]:
         """In a worker thread: listen, then do what was ordered. Only one turn of a session runs at a time."""
@@ -260,7 +313,6 @@ class Session:
                 self._items.setdefault(p.track, []).append(p)
                 if p.final:
                     self._complete(p.track, item)
-        self.tell()
 
     def _complete(self, track: str, item: int) -> None:
         pieces = [p for p in self._items.pop(track) if p.text]
@@ -276,6 +328,67 @@ class Session:
             self._arrivals.popleft()
         if self._arrivals:
             self.house.metrics.lag(time.monotonic() - self._arrivals[0][1])
+
+    # -------------------- what outlives the server
+
+    def keep_in(self, journal: Journal) -> None:
+        """Write down from now on all that must not be lost."""
+        self.journal = journal
+        journal.keep(self._facts(), [], None, self._taken_to)
+
+    async def _keep(self) -> None:
+        """Write down what this turn did; a disk that is full is told in the log of the server, for the turn before it
+        is still there."""
+        if self.journal is None:
+            return
+        lines = [json.dumps(asdict(e), ensure_ascii=False) for e in self.log[self.journal.lines :]]
+        what = (self._facts(), lines, self.interpreter, self._taken_to)
+        try:
+            await asyncio.get_running_loop().run_in_executor(self.house.pool, self.journal.keep, *what)
+        except (OSError, MmxError):
+            log.exception("session %s could not be kept", self.id[:6])
+
+    def _facts(self) -> dict[str, Any]:
+        return {
+            "version": VERSION,
+            "wish": asdict(self.wish),
+            "received": self._taken,
+            "heard": self.heard,
+            "ended": self.ended,
+            "items": {t: [asdict(p) for p in ps] for t, ps in self._items.items()},
+            "count": self._count,
+            "resampler": self.resampler.state(),
+        }
+
+    @classmethod
+    def restore(cls, house: House, path: Path) -> "Session":
+        """A session that an earlier server kept, not yet started; `path` is its `ID.session.json`.
+
+        Raises:
+            ValueError, KeyError, TypeError, OSError, MmxError: it cannot be read, or not by this server.
+        """
+        kept = read(path)
+        facts = kept.facts
+        if facts["version"] != VERSION:
+            raise ValueError(f"expected a session of version {VERSION}, got {facts['version']}")
+        self = cls(house, Wish(**facts["wish"]), kept.journal.id)
+        self.log = [Entry(**json.loads(line)) for line in kept.lines]
+        self.told, self.heard, self.ended = len(self.log), facts["heard"], facts["ended"]
+        self.received = self._taken = facts["received"]
+        self.resampler.restore(facts["resampler"])
+        self._taken_to, self._count = facts["heard_to"], facts["count"]
+        self._items = {t: [Piece(**p) for p in ps] for t, ps in facts["items"].items()}
+        if facts["interpreter"] is not None:
+            self.interpreter = Interpreter.restore(house.engine, self.wish, kept.stem, facts["interpreter"])
+        for record in kept.records:
+            if record.kind == "sound":
+                self._put_sound(samples_of(record.data), record.end)
+            else:
+                order = json.loads(record.data)
+                wish = None if order["wish"] is None else Wish(**order["wish"])
+                self._put_order(Order(order["kind"], wish), record.end)
+        self.journal = kept.journal
+        return self
 
     def transcript(self, track: str) -> Transcript:
         """A track so far, to be written in any format."""

@@ -71,6 +71,7 @@ class Stream:
             self.settings["policy"] = policy
         self.step = round(step_s * RATE)
         self.events: list[Event] = []
+        self._forgotten = 0  # events before these
         if monotonic is None and isinstance(policy, str) and policy.partition(":")[0] == "emma":
             monotonic = find_heads(model)
         self.listener = Listener(model, decide, language=language, task=task, to=to, vad=vad, monotonic=monotonic)
@@ -111,12 +112,18 @@ class Stream:
         self._ended = final
         written = self.listener.step(part, final)
         at_s, language = self._heard / RATE, self.listener.language
-        first = len(self.events)
-        self.events += [
+        first = self._forgotten + len(self.events)
+        new = [
             Event(first + i, w.text, w.start_s, w.end_s, at_s, w.final, language, w.probability)
             for i, w in enumerate(written)
         ]
-        return self.events[first:]
+        self.events += new
+        return new
+
+    def forget(self) -> None:
+        """Drop the events so far, and with them `text` and `transcript`: whoever has them need not keep them twice."""
+        self._forgotten += len(self.events)
+        self.events = []
 
     @property
     def tentative(self) -> str:
@@ -178,6 +185,7 @@ class Stream:
             "catch_up": self.catch_up,
             "heard": self._heard,
             "ended": self._ended,
+            "forgotten": self._forgotten,
             "events": rows,
             "listener": values,
         }
@@ -215,7 +223,8 @@ class Stream:
         if "policy" not in settings:
             raise InputError("expected the policy of the session, which was a function: pass it to restore")
         stream = cls(model, **settings, vad=vad, catch_up=header["catch_up"], monotonic=monotonic)
-        stream.events = [Event(i, *row) for i, row in enumerate(header["events"])]
+        stream._forgotten = header["forgotten"]
+        stream.events = [Event(stream._forgotten + i, *row) for i, row in enumerate(header["events"])]
         stream._heard, stream._ended = header["heard"], header["ended"]
         stream._waiting = tensors.pop("waiting").numpy()
         held = {k.removeprefix("listener."): v for k, v in tensors.items()}

@@ -43,6 +43,9 @@ class FakeStream:
             self.said += 1
         return out
 
+    def forget(self) -> None:
+        pass
+
     def save(self, path: Path) -> None:
         path.write_text(json.dumps([self.told, self.heard, self.said]))
 
@@ -106,3 +109,14 @@ def running(app: Any) -> Iterator[str]:
     finally:
         server.should_exit = True
         thread.join(30)
+
+
+if __name__ == "__main__":  # a server of its own process, to be killed: says where it listens, until its input ends
+    import sys
+
+    from mmx.streaming.server import create_app
+    from mmx.streaming.server_settings import Settings
+
+    with running(create_app(FakeEngine(), Settings(state_dir=Path(sys.argv[1])))) as address:  # type: ignore[arg-type]
+        print(address, flush=True)
+        sys.stdin.read()

@@ -448,28 +448,6 @@ def test_a_commit_and_an_update_write_what_is_left(client: TestClient):
     ]  # fmt: skip
 
 
-def test_a_restart_loses_nothing(engine: FakeEngine, tmp_path: Path):
-    engine.step_s = 1.0
-    with serve(engine, state_dir=tmp_path) as client, live(client, "rate=24000&to=es") as me:
-        id = me.until("session.created")["session"]["id"]
-        me.socket.send_bytes(pcm(2.2, 24_000))
-        while me.samples < 52_800:
-            me.until("input_audio_buffer.acknowledged")
-        me.until(DELTA)
-        me.socket.send_bytes(pcm(0.9, 24_000))  # waits in the inbox when the server stops
-        while me.samples < 74_400:
-            me.until("input_audio_buffer.acknowledged")
-    assert list(tmp_path.glob("*.session.json"))
-    with serve(engine, state_dir=tmp_path) as client, live(client, f"session={id}&after={me.last}") as back:
-        assert not list(tmp_path.iterdir())
-        assert back.until("session.resumed")["acknowledged"]["samples"] == 74_400
-        back.last = me.last
-        back.socket.send_bytes(pcm(0.9, 24_000))
-        back.close()
-    said = [m["delta"] for m in [*me.told, *back.told] if m["type"] == "session.output_transcript.delta"]
-    assert me.text + back.text == " He was not an" and said == [" es(He was not)", " es(an)"]
-
-
 # -------------------- over a real network
 
 

@@ -1,0 +1,171 @@
+"""What live sessions keep when their server is stopped, killed or out of disk."""
+
+import errno
+import io
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("fastapi", reason='needs the extra serve: pip install "mmx[serve]"')
+pytest.importorskip("httpx", reason="needs httpx: pip install httpx")
+
+from fake_server import WORDS, FakeEngine
+from test_server import COMPLETED, DELTA, live, pcm, serve
+
+from mmx.streaming import server_journal
+from mmx.streaming.server_journal import Journal
+from mmx.streaming.server_sessions import Session
+
+
+def test_a_restart_loses_nothing(tmp_path: Path):
+    engine = FakeEngine()
+    with serve(engine, state_dir=tmp_path) as client, live(client, "rate=24000&to=es") as me:
+        id = me.until("session.created")["session"]["id"]
+        me.socket.send_bytes(pcm(2.2, 24_000))
+        while me.samples < 52_800:
+            me.until("input_audio_buffer.acknowledged")
+        me.until(DELTA)
+        me.socket.send_bytes(pcm(0.9, 24_000))  # waits in the inbox when the server stops
+        while me.samples < 74_400:
+            me.until("input_audio_buffer.acknowledged")
+    assert list(tmp_path.glob("*.session.json"))
+    with serve(engine, state_dir=tmp_path) as client, live(client, f"session={id}&after={me.last}") as back:
+        assert back.until("session.resumed")["acknowledged"]["samples"] == 74_400
+        back.last = me.last
+        back.socket.send_bytes(pcm(0.9, 24_000))
+        back.close()
+    said = [m["delta"] for m in [*me.told, *back.told] if m["type"] == "session.output_transcript.delta"]
+    assert me.text + back.text == " He was not an" and said == [" es(He was not)", " es(an)"]
+
+
+def test_a_line_is_kept_before_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    seen: list[tuple[int, int, int]] = []
+    real = Session._keep
+
+    async def keep(self: Session) -> None:
+        before = self.told
+        await real(self)
+        assert self.journal is not None
+        seen.append((before, self.told, self.journal.lines))
+
+    monkeypatch.setattr(Session, "_keep", keep)
+    with serve(FakeEngine(), state_dir=tmp_path) as client, live(client) as me:
+        me.until("session.created")
+        for _ in range(4):
+            me.hear(1.0)
+            me.until(DELTA)
+        me.close()
+    assert [before for before, _, _ in seen] == [told for _, told, _ in seen]
+    assert [told for _, told, _ in seen] == [0, *(lines for _, _, lines in seen)][:-1]
+    assert seen[-1][-1] == me.last + 1
+
+
+def test_a_disk_that_is_full_takes_no_sound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    engine = FakeEngine()
+    full = False
+
+    class File(io.FileIO):
+        def write(self, data: Any) -> int:
+            if full:
+                super().write(data[:3])  # as much as fits
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return super().write(data)
+
+    def opened(path: Path, mode: str, **how: Any) -> Any:
+        return File(path, mode) if path.suffix == ".journal" else open(path, mode, **how)
+
+    monkeypatch.setattr(server_journal, "open", opened, raising=False)
+    with serve(engine, state_dir=tmp_path) as client, live(client) as me:
+        id = me.until("session.created")["session"]["id"]
+        me.hear(1.0)
+        full = True
+        me.socket.send_bytes(pcm(1.0))
+        me.fails("storage_full")
+        full = False
+        me.hear(2.0)
+        assert me.samples == 48_000
+        me.until(COMPLETED)
+    with serve(engine, state_dir=tmp_path) as client, live(client, f"session={id}&after={me.last}") as back:
+        assert back.until("session.resumed")["acknowledged"]["samples"] == 48_000
+
+
+def test_a_journal_gives_back_what_it_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(server_journal, "SEGMENT", 100)
+    journal = Journal(tmp_path, "a")
+    sent = [("sound" if i % 5 else "order", bytes([i]) * (7 * i)) for i in range(20)]
+    ends = [journal.add(*record) for record in sent]
+    journal.keep({"x": 1}, ["first", "second"], None, ends[11])
+    journal.close()
+    last = sorted(tmp_path.glob("a.*.journal"))[-1]
+    last.write_bytes(last.read_bytes() + b"s\xff\0\0\0cut off")  # the server was killed as it wrote
+    with (tmp_path / "a.log.jsonl").open("ab") as log:
+        log.write(b"not yet kept")
+    for more in (b"", b"after"):  # read, gone on with, read again
+        kept = server_journal.read(tmp_path / "a.session.json")
+        assert [(r.kind, r.data) for r in kept.records] == sent[12:]
+        assert (kept.facts["x"], kept.lines) == (1, ["first", "second"])
+        kept.journal.add("sound", more)
+        sent.append(("sound", more))
+    assert int(min(p.name for p in tmp_path.glob("a.*.journal")).split(".")[1]) > 0, "what was heard is deleted"
+    kept.journal.keep({"x": 2}, ["third"], None, kept.journal.end)
+    kept = server_journal.read(tmp_path / "a.session.json")
+    assert (kept.facts["x"], kept.lines, kept.records) == (2, ["first", "second", "third"], [])
+    kept.journal.drop()
+    assert not list(tmp_path.iterdir())
+
+
+@contextmanager
+def killable(state: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A server in a process of its own."""
+    script = str(Path(__file__).with_name("fake_server.py"))
+    with subprocess.Popen(
+        [sys.executable, script, str(state)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as server:
+        try:
+            assert server.stdout is not None
+            yield server, f"ws://{server.stdout.readline().strip()}/v1/realtime"
+        finally:
+            server.kill()
+
+
+def test_a_server_that_is_killed_loses_nothing(tmp_path: Path):
+    from websockets.exceptions import ConnectionClosed
+    from websockets.sync.client import connect
+
+    rng, sent, last, text, query, id = random.Random(0), 0, -1, "", "rate=16000", ""
+    for life in range(3):
+        with killable(tmp_path) as (server, url), connect(f"{url}?{query}") as socket:
+            acknowledged, words = sent, rng.randrange(5, 20)
+            with suppress(ConnectionClosed):
+                for message in map(json.loads, socket):
+                    assert message["type"] != "error", message
+                    if message["type"] in ("session.created", "session.resumed"):
+                        id, had = message["session"]["id"], message["acknowledged"]["samples"]
+                        assert had >= acknowledged, "what was acknowledged is lost"
+                        acknowledged = sent = had
+                    if "seq" in message:
+                        assert message["seq"] == last + 1, "a line of the log is missing or came twice"
+                        last = message["seq"]
+                    if message["type"] == DELTA:
+                        text, words = text + message["delta"], words - 1
+                        if life < 2 and not words:
+                            server.kill()  # as soon as a client has seen the line
+                    acknowledged = message.get("samples", acknowledged)
+                    asks = ("session.created", "session.resumed", "input_audio_buffer.acknowledged")
+                    if message["type"] in asks and acknowledged == sent:
+                        if life == 2 and sent >= 40 * 16_000:
+                            socket.send('{"type": "session.close"}')
+                        else:
+                            socket.send(pcm(0.3))
+                            sent += 4800
+            sent, query = acknowledged, f"session={id}&after={last}"
+    assert sent >= 40 * 16_000
+    assert text == "".join(f" {WORDS[i % len(WORDS)]}" for i in range(sent // 16_000))
+    assert last == len(text.split()) + -(-len(text.split()) // 3)
