@@ -15,7 +15,7 @@ class Settings:
         api_key: what every request but /health and the page's files must show; None asks for none.
         allow_origin: origins ("https://example.org") whose pages may use the server beside its own; "*" is all.
         local: the server is bound to this machine only, so that it answers to this machine's names only.
-        state_dir: where live sessions are kept, so that they outlive a server that stops or is killed; None forgets them.
+        state_dir: where live sessions are kept, so that they outlive the server; None forgets them.
         max_upload_mb: largest upload.
         max_audio_s: longest recording, and longest live session.
         max_queue: recordings that may wait; past it the answer is 503.

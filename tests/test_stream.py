@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from test_long import sentences
 
 import mmx
 from mmx.bench import word_error_rate
@@ -24,12 +25,14 @@ from mmx.model import Model
 from mmx.models import w2v_bert, whisper
 from mmx.models.silero_vad import load as load_vad
 from mmx.seq import Seq
+from mmx.state import State
 from mmx.streaming.ears import Hearing, Rehearing, ears
 from mmx.streaming.events import Event
 from mmx.streaming.greedy import continue_text
 from mmx.streaming.listener import Listener
 from mmx.streaming.policies import View
 from mmx.streaming.stream import Stream
+from mmx.streaming.voice import FRAME, Voice
 
 ROOT = Path(__file__).parents[1]
 RATE, VOCAB, EOT = 16_000, 40, 1
@@ -408,6 +411,44 @@ def test_silence_costs_nothing_and_says_nothing(monkeypatch: pytest.MonkeyPatch)
     assert stream.lag_s == 0
 
 
+class Detector:
+    """Voice activity as told: one probability for each frame."""
+
+    def __init__(self, probabilities: list[float]):
+        self.probabilities = probabilities
+
+    def init_state(self, batch: int) -> State:
+        return {}
+
+    def forward(self, x: Seq, state: State) -> Seq:
+        n = int(x.lengths[0]) // FRAME
+        now, self.probabilities = self.probabilities[:n], self.probabilities[n:]
+        return Seq(torch.tensor([now]), torch.tensor([n]), 31.25)
+
+
+def test_speech_is_known_by_its_spans():
+    voice = Voice(Detector([0, 0, 1, 1, 0.4, 0, 1, 0, 0, 1]))
+    for frames in (4, 3, 3):
+        voice.hear(np.zeros(frames * FRAME, np.float32))
+    assert [[a // FRAME, b // FRAME] for a, b in voice.spans] == [[2, 5], [6, 7], [9, 10]]
+    assert [voice.onset(n * FRAME) // FRAME for n in (0, 3, 5, 7, 10)] == [2, 3, 6, 9, 10]
+    assert [round(voice.spoken_s(n * FRAME) * RATE / FRAME) for n in (0, 3, 7, 10)] == [5, 4, 1, 0]
+    voice.forget(7 * FRAME)
+    assert voice.spans == [[9 * FRAME, 10 * FRAME]]
+    voice.forget(20 * FRAME)
+    assert voice.spoken_until == 10 * FRAME
+
+
+def test_a_flicker_of_the_detector_hides_no_speech(monkeypatch: pytest.MonkeyPatch):
+    model = build("whole")
+    begins = []
+    monkeypatch.setattr(Listener, "_look", lambda self, *_: begins.append(self.ears.begin / RATE) or [])
+    # In one push of two seconds: speech from 0.5 s on, and after a moment without from 1.5 s on.
+    stream = session(model, vad=Detector([float(16 <= n < 40 or n >= 48) for n in range(62)]), step_s=2.0)
+    stream.push(np.zeros(2 * RATE, np.float32))
+    assert begins == [pytest.approx(16 * FRAME / RATE - Listener.PAD_S, abs=1e-3)]
+
+
 # -------------------- the default model on real sound
 
 
@@ -437,3 +478,13 @@ def test_word_error_rate_and_lag_of_the_shipped_recording(real: mmx.Model, wave:
     assert float(np.median([e.at_s - e.end_s for e in words])) < 3
     assert sum(e.final for e in stream.events) >= 4
     assert not any(e.final and e.text.strip() == "Mr." for e in stream.events)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pause_s", [0.8, 1.8])
+def test_what_is_said_again_is_written_again(real: mmx.Model, pause_s: float):
+    sentence = sentences()[TEXT.split("\n").index("he might even have been made amiable himself")]
+    pause = np.zeros(round(pause_s * RATE), np.float32)
+    stream = Stream(real, language="en")
+    listen(stream, np.concatenate([x for _ in range(4) for x in (sentence, pause)]))
+    assert stream.text.lower().count("made amiable himself") == 4, stream.text
