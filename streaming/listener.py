@@ -11,6 +11,7 @@ Letters: M memory frames, D width, U tokens.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any, Protocol
 
 import numpy as np
@@ -74,6 +75,7 @@ class Listener:
     REST_S = 1.2  # of silence, after which a sentence is surely over
     SHORT_S = 0.8  # of speech, below which a look would be guessing
     WORD_TOKENS = 16  # more than a word and its marks have
+    BACK_S = 1.5  # that a text looks back in the sound at most
     DEAF_S = 2.0  # of speech without a pause, after which an end of the text is not believed
     TRIM_S = 8.0  # a longer window is cut at the last sentence that is written
     LONGEST_S = 15.0  # ... and one as long as this at the last word
@@ -170,7 +172,8 @@ class Listener:
         view, ended = self._read(finished, sure=speech_s >= self.ENOUGH_S)
         while ended and self._begin_after_what_is_written(view.hypothesis, finished):
             view, ended = self._read(finished, sure=speech_s >= self.ENOUGH_S)
-        out = self._write(self._whole_words(self.policy(view), ended, finished and not over))
+        count = self.policy(view) if finished else min(self.policy(view), _onward(view.align_s or (), self.BACK_S))
+        out = self._write(self._whole_words(count, ended, finished and not over))
         if any(w.text for w in out):
             self.wrote = self.ears.covered
         if finished:
@@ -364,6 +367,17 @@ _CLOSING = frozenset(".,;:?!…。、，！？：；।؟،؛»”’)]}\"'")
 def _is_mark(text: str) -> bool:
     """Whether a word is but marks that belong to the word before it."""
     return bool(text) and not text.startswith(" ") and set(text) <= _CLOSING
+
+
+def _onward(align_s: Sequence[float], back_s: float) -> int:
+    """How many tokens come before one that looks `back_s` behind what an earlier one looked at.
+
+    What it says was said before: a text that ran out of sound and repeats itself.
+    """
+    furthest = accumulate(align_s, max)
+    return next(
+        (i for i, (t, far) in enumerate(zip(align_s, furthest, strict=True)) if t <= far - back_s), len(align_s)
+    )
 
 
 def _heads(model: Model) -> tuple[tuple[int, int], ...]:

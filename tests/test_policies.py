@@ -44,14 +44,6 @@ def test_alignatt_stops_at_the_first_token_that_looks_at_the_end(align_s: tuple[
 
 
 @pytest.mark.parametrize(
-    ("align_s", "expected"),
-    [((0.1, 1.4, 0.9, 1.3), 4), ((0.1, 1.4, 0.2, 0.5), 2), ((0.1, 1.4, 1.0, 0.3), 3)],
-)
-def test_alignatt_stops_at_a_token_that_looks_far_back(align_s: tuple[float, ...], expected: int):
-    assert alignatt(view(align_s=align_s), margin_s=0.5, back_s=1.0) == expected
-
-
-@pytest.mark.parametrize(
     ("p_choose", "expected"), [((0.9, 0.8, 0.5, 0.6), 4), ((0.9, 0.3, 0.9, 0.9), 1), ((0.1, 1.0, 1.0, 1.0), 0)]
 )
 def test_emma_writes_while_the_source_suffices(p_choose: tuple[float, ...], expected: int):

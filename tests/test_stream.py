@@ -3,6 +3,7 @@
 Most tests use tiny random models: what those write means nothing, that nothing is lost or mixed up does.
 """
 
+import math
 import subprocess
 import sys
 import threading
@@ -29,7 +30,7 @@ from mmx.state import State
 from mmx.streaming.ears import Hearing, Rehearing, ears
 from mmx.streaming.events import Event
 from mmx.streaming.greedy import continue_text
-from mmx.streaming.listener import Listener
+from mmx.streaming.listener import Listener, _onward
 from mmx.streaming.policies import View
 from mmx.streaming.stream import Stream
 from mmx.streaming.voice import FRAME, Voice
@@ -108,6 +109,13 @@ def sound(seconds: float, seed: int = 0) -> np.ndarray:
 
 def session(model: Model, **options: Any) -> Stream:
     return Stream(model, **{"policy": "hold-n:2", "language": "en", "vad": None, "step_s": 0.5, **options})
+
+
+@pytest.fixture(autouse=True)
+def anywhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
+    """A random model looks anywhere in the sound, back and forth."""
+    if "real" not in request.fixturenames:
+        monkeypatch.setattr(Listener, "BACK_S", math.inf)
 
 
 def listen(stream: Stream, wave: np.ndarray, sizes: tuple[int, ...] = (8000,), final: bool = True) -> list[Event]:
@@ -447,6 +455,21 @@ def test_a_flicker_of_the_detector_hides_no_speech(monkeypatch: pytest.MonkeyPat
     stream = session(model, vad=Detector([float(16 <= n < 40 or n >= 48) for n in range(62)]), step_s=2.0)
     stream.push(np.zeros(2 * RATE, np.float32))
     assert begins == [pytest.approx(16 * FRAME / RATE - Listener.PAD_S, abs=1e-3)]
+
+
+@pytest.mark.parametrize(
+    ("align_s", "expected"),
+    [((), 0), ((0.1, 1.4, 0.9, 1.3), 4), ((0.1, 1.4, 0.2, 0.5), 2), ((0.1, 1.4, 1.0, 0.3), 3), ((0.9, 0.0), 2)],
+)
+def test_a_text_that_looks_far_back_repeats_itself(align_s: tuple[float, ...], expected: int):
+    assert _onward(align_s, 1.0) == expected
+
+
+def test_what_looks_far_back_is_not_written(monkeypatch: pytest.MonkeyPatch):
+    model = build("whole")
+    monkeypatch.setattr("mmx.streaming.listener._onward", lambda *_: 0)
+    assert listen(session(model), sound(4), final=False) == []
+    assert listen(session(model), sound(4))  # the end of the session is the end of all waiting
 
 
 # -------------------- the default model on real sound
