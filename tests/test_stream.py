@@ -218,8 +218,9 @@ def test_a_saved_session_goes_on_as_if_nothing_had_been(
 _ELSEWHERE = """
 import sys, json, numpy as np
 sys.path.insert(0, sys.argv[1])
-from test_stream import build, listen, sound
+from test_stream import Listener, build, listen, math, sound
 from mmx.streaming.stream import Stream
+Listener.BACK_S = math.inf
 stream = Stream.restore(build(sys.argv[2]), sys.argv[3], vad=None)
 listen(stream, sound(6)[40_000:])
 print(json.dumps([[e.text, e.start_s, e.at_s] for e in stream.events]))
