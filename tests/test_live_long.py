@@ -1,10 +1,11 @@
 """A long live session: what it remembers does not grow, a late look costs what an early one does, no text is lost.
 
-Sound is pushed as fast as it is heard. Two minutes on tiny random models by default; with `MMX_LIVE_MINUTES=90` they
-and the default model hear 90 minutes; the time of a push, the memory in use and the word errors are printed, beside
-those of the same model offline.
+Sound is pushed as fast as it is heard. A minute and a half on tiny random models by default; with `MMX_LIVE_MINUTES=90`
+they and the default model hear 90 minutes; the time of a push, the memory in use and the word errors are printed,
+beside those of the same model offline.
 """
 
+import math
 import os
 import random
 import time
@@ -20,9 +21,10 @@ from test_stream import RATE, build, sound
 import mmx
 from mmx.bench import word_error_rate
 from mmx.models.silero_vad import load as load_vad
+from mmx.streaming.listener import Listener
 from mmx.streaming.stream import Stream
 
-MINUTES = float(os.environ.get("MMX_LIVE_MINUTES", "2"))
+MINUTES = float(os.environ.get("MMX_LIVE_MINUTES", "1.5"))
 TEXT = (Path(__file__).parents[1] / "demos" / "dashwood.txt").read_text("utf-8").split("\n")
 pytestmark = pytest.mark.slow
 
@@ -35,6 +37,7 @@ def remembered(stream: Stream) -> int:
 
 @pytest.mark.parametrize("kind", ["whole", "causal"])
 def test_a_session_stays_as_large_and_as_slow_as_it_began(kind: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(Listener, "BACK_S", math.inf)  # a random model looks anywhere in the sound
     model = build(kind)
     encoder: Any = model.encoders["speech"]
     frames: list[int] = []
