@@ -172,7 +172,12 @@ class Listener:
         view, ended = self._read(finished, sure=speech_s >= self.ENOUGH_S)
         while ended and self._begin_after_what_is_written(view.hypothesis, finished):
             view, ended = self._read(finished, sure=speech_s >= self.ENOUGH_S)
-        count = self.policy(view) if finished else min(self.policy(view), _onward(view.align_s or (), self.BACK_S))
+        count = self.policy(view)
+        onward = _onward(view.align_s or (), self.BACK_S)
+        if onward < count and (not finished or _recurs([*self.committed, *self.rest], len(self.committed) + onward)):
+            count = onward
+            if finished:
+                self._forget_after(onward)
         out = self._write(self._whole_words(count, ended, finished and not over))
         if any(w.text for w in out):
             self.wrote = self.ears.covered
@@ -308,6 +313,15 @@ class Listener:
         self.rest, self.words = self.rest[count:], self.words[words:]
         return out
 
+    def _forget_after(self, count: int) -> None:
+        """Drop what may change, all but the words of its first `count` tokens."""
+        kept = total = 0
+        for _, tokens in self.script.split(self.rest):
+            if total + len(tokens) > count:
+                break
+            kept, total = kept + 1, total + len(tokens)
+        self.rest, self.words = self.rest[:total], self.words[:kept]
+
     def _ends_sentence(self, tokens: Sequence[int]) -> bool:
         """Whether the last word of a text ends a sentence, whatever may follow: an abbreviation does not."""
         last = self.script.tok.decode(tokens[-self.WORD_TOKENS :]).split()[-1:]
@@ -378,6 +392,12 @@ def _onward(align_s: Sequence[float], back_s: float) -> int:
     return next(
         (i for i, (t, far) in enumerate(zip(align_s, furthest, strict=True)) if t <= far - back_s), len(align_s)
     )
+
+
+def _recurs(tokens: Sequence[int], at: int, run: int = 4) -> bool:
+    """Whether the few tokens from a place on stand before it, too."""
+    few = list(tokens[at : at + run])
+    return any(list(tokens[i : i + len(few)]) == few for i in range(at - len(few) + 1))
 
 
 def _heads(model: Model) -> tuple[tuple[int, int], ...]:

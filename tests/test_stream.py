@@ -30,7 +30,7 @@ from mmx.state import State
 from mmx.streaming.ears import Hearing, Rehearing, ears
 from mmx.streaming.events import Event
 from mmx.streaming.greedy import continue_text
-from mmx.streaming.listener import Listener, _onward
+from mmx.streaming.listener import Listener, _onward, _recurs
 from mmx.streaming.policies import View
 from mmx.streaming.stream import Stream
 from mmx.streaming.voice import FRAME, Voice
@@ -464,6 +464,22 @@ def test_a_flicker_of_the_detector_hides_no_speech(monkeypatch: pytest.MonkeyPat
 )
 def test_a_text_that_looks_far_back_repeats_itself(align_s: tuple[float, ...], expected: int):
     assert _onward(align_s, 1.0) == expected
+
+
+def test_a_loop_at_the_end_is_dropped_and_a_new_sentence_is_not(monkeypatch: pytest.MonkeyPatch):
+    model = build("whole")
+    whole = listen(session(model), sound(4))
+    assert len(whole) > 4
+    monkeypatch.setattr("mmx.streaming.listener._onward", lambda *_: 0)
+    monkeypatch.setattr("mmx.streaming.listener._recurs", lambda tokens, at: False)
+    assert listen(session(model), sound(4)), "what does not recur is written at the end"
+    monkeypatch.setattr("mmx.streaming.listener._recurs", lambda tokens, at: True)
+    assert not [e for e in listen(session(model), sound(4)) if e.text]
+
+
+@pytest.mark.parametrize(("at", "expected"), [(4, True), (5, False), (6, False), (0, False), (8, True)])
+def test_tokens_that_recur(at: int, expected: bool):
+    assert _recurs([1, 2, 3, 4, 1, 2, 3, 9, 4], at, run=3) == expected
 
 
 def test_what_looks_far_back_is_not_written(monkeypatch: pytest.MonkeyPatch):
