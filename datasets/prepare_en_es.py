@@ -96,11 +96,22 @@ def _unpack(deb: Path, keep: Sequence[str], folder: Path) -> int:
     ):
         for member in archive:
             if member.isreg() and any(fnmatch.fnmatch(member.name, pattern) for pattern in keep):
-                archive.extract(member, folder, filter="data")
+                _write(archive, member, folder)
                 count += 1
     if process.returncode:
         raise InputError(f"dpkg-deb could not unpack {deb.name}. What to do: delete it, so that it is got again.")
     return count
+
+
+def _write(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
+    """Write a file of an archive below a folder (`extract` has its safe filter from Python 3.11.4 on only)."""
+    path = folder / member.name
+    content = archive.extractfile(member)
+    if content is None or ".." in Path(member.name).parts or Path(member.name).is_absolute():
+        raise InputError(f"Expected files below the folder in the archive, got {member.name!r}. Is it of Debian 12?")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with content, path.open("wb") as out:
+        shutil.copyfileobj(content, out)
 
 
 def _tool(name: str) -> str:
