@@ -169,8 +169,11 @@ class Listener:
         least_s = self.SHORT_S if self.script.spoken else self.ENOUGH_S
         if not source_s or (speech_s < least_s and not self.committed and not finished):
             return []
+        out: list[Written] = []
         view, ended = self._read(finished, sure=speech_s >= self.ENOUGH_S)
-        while ended and self._begin_after_what_is_written(view.hypothesis, finished):
+        while ended and (begin := self._passed_over(view.hypothesis, finished)) is not None:
+            out += self._write(len(self.rest) if self.committed else 0)  # the marks that close it
+            self._begin_at(begin)
             view, ended = self._read(finished, sure=speech_s >= self.ENOUGH_S)
         count = self.policy(view)
         onward = _onward(view.align_s or (), self.BACK_S)
@@ -178,7 +181,7 @@ class Listener:
             count = onward
             if finished:
                 self._forget_after(onward)
-        out = self._write(self._whole_words(count, ended, finished and not over))
+        out += self._write(self._whole_words(count, ended, finished and not over))
         if any(w.text for w in out):
             self.wrote = self.ears.covered
         if finished:
@@ -204,31 +207,31 @@ class Listener:
         self.rest = found.tokens
         return view, found.ended
 
-    def _begin_after_what_is_written(self, hypothesis: Sequence[int], finished: bool) -> bool:
-        """Begin the window, which the decoder says is written, with the speech that it passes over; whether there is.
+    def _passed_over(self, hypothesis: Sequence[int], finished: bool) -> int | None:
+        """Sample with which speech begins that the decoder passes over as it says that all is written; None without.
 
-        A decoder is apt to end a text that would only repeat itself, and a sentence that is said twice is lost.
+        A decoder is apt to end a text that would only repeat itself, so that a sentence that is said twice is lost.
         """
         if any(not _is_mark(text) for text, _ in self.script.split(hypothesis)):
-            return False
+            return None
         if not self.committed:  # the context is all that could be in the way
-            if not (finished and self.context and self.voice.spoken_s(self.ears.begin) >= self.SHORT_S):
-                return False
+            unheeded = finished and self.context and self.voice.spoken_s(self.ears.begin) >= self.SHORT_S
+            return self.ears.begin if unheeded else None
+        since, translates = self._written_until(), self.script.task != "transcribe"
+        after = max(since, self.wrote) if translates else since  # a translation moves words
+        begin = self.voice.after_pause(after, self.PAUSE_S)
+        if self.voice.spoken_s(begin) >= self.SHORT_S:
+            return begin - round(self.PAD_S * RATE)
+        return since if finished and not translates and self.voice.spoken_s(since) >= self.DEAF_S else None
+
+    def _begin_at(self, sample: int) -> None:
+        """Begin the window there; what is written of it becomes context, or, where nothing is, the context goes."""
+        if self.committed:
+            self._move(len(self.committed))
+        else:
             self.context = []
-            return True
-        since = self._written_until()
-        pause = round(self.PAUSE_S * RATE)
-        ends = [0, *(end for _, end in self.voice.spans)]
-        after = since if self.script.task == "transcribe" else max(since, self.wrote)  # a translation moves words
-        new = [b for (b, _), end in zip(self.voice.spans, ends, strict=False) if b > after and b - end >= pause]
-        if new and self.voice.spoken_s(new[0]) >= self.SHORT_S:
-            since = new[0] - round(self.PAD_S * RATE)
-        elif not finished or self.script.task != "transcribe" or self.voice.spoken_s(since) < self.DEAF_S:
-            return False
-        self._move(len(self.committed))
         self.rest, self.words = [], []
-        self.ears.drop(since)
-        return True
+        self.ears.drop(sample)
 
     def _continue(self, memory: Seq, shared: State, prompt: Sequence[int], source_s: float) -> Continuation:
         """The continuation; a loop is written again with repetition forbidden."""

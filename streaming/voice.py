@@ -78,6 +78,12 @@ class Voice:
         """Sample, no earlier than `since`, from which there is speech; `heard` where there is none."""
         return next((max(begin, since) for begin, end in self.spans if end > since), self.heard)
 
+    def after_pause(self, since: int, pause_s: float) -> int:
+        """Sample after `since` with which speech began after a pause; `heard` where none did."""
+        ends = [0, *(end for _, end in self.spans)]
+        pairs = zip(self.spans, ends, strict=False)
+        return next((begin for (begin, _), end in pairs if begin > since and begin - end >= pause_s * RATE), self.heard)
+
     def spoken_s(self, since: int) -> float:
         """Seconds of speech after a sample."""
         return sum(max(0, end - max(begin, since)) for begin, end in self.spans) / RATE
