@@ -20,7 +20,8 @@ from mmx.window import Piece, Window
 from mmx.windows import File, Job
 
 ROOT = Path(__file__).parents[1]
-TEXT = (ROOT / "demos" / "dashwood.txt").read_text("utf-8")
+# "mr" as the model writes it, for the normalization that is there without Whisper's.
+TEXT = (ROOT / "demos" / "dashwood.txt").read_text("utf-8").replace("mister", "mr")
 pytestmark = pytest.mark.slow
 
 

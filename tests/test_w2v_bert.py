@@ -181,6 +181,7 @@ def seamless_config(config: Config, **changes: Any) -> Any:
 
 
 def seamless(config: Config, **changes: Any) -> Any:
+    transformers_package()
     from transformers.models.seamless_m4t import modeling_seamless_m4t as v1
     from transformers.models.seamless_m4t_v2 import modeling_seamless_m4t_v2 as v2
 
