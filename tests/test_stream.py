@@ -30,7 +30,7 @@ from mmx.state import State
 from mmx.streaming.ears import Hearing, Rehearing, ears
 from mmx.streaming.events import Event
 from mmx.streaming.greedy import continue_text
-from mmx.streaming.listener import Listener, _onward, _recurs
+from mmx.streaming.listener import Listener, _Mark, _onward, _recurs
 from mmx.streaming.policies import View
 from mmx.streaming.stream import Stream
 from mmx.streaming.voice import FRAME, Voice
@@ -482,6 +482,25 @@ def test_a_loop_at_the_end_is_dropped_and_a_new_sentence_is_not(monkeypatch: pyt
 @pytest.mark.parametrize(("at", "expected"), [(4, True), (5, False), (6, False), (0, False), (8, True)])
 def test_tokens_that_recur(at: int, expected: bool):
     assert _recurs([1, 2, 3, 4, 1, 2, 3, 9, 4], at, run=3) == expected
+
+
+def test_speech_that_a_decoder_passes_over_is_found():
+    listener = session(build("whole"), vad=Detector([])).listener
+    pad, said = round(Listener.PAD_S * RATE), [4]  # a word
+    listener.voice.heard, listener.voice.spans = 6 * RATE, [[0, 2 * RATE], [3 * RATE, 5 * RATE]]
+    listener.committed, listener.marks = said, [_Mark(1, 2.0, False)]
+    assert listener._passed_over(said, False) is None, "a word is to be written"
+    assert listener._passed_over([], False) == 3 * RATE - pad, "speech after a pause"
+    listener.script.task, listener.wrote = "translate", 4 * RATE
+    assert listener._passed_over([], False) is None, "heard before the last word of a translation was written"
+    listener.wrote = 2 * RATE
+    assert listener._passed_over([], False) == 3 * RATE - pad
+    listener.script.task, listener.voice.spans = "transcribe", [[0, 5 * RATE]]
+    assert [listener._passed_over([], finished) for finished in (False, True)] == [None, 2 * RATE]
+    listener.committed, listener.marks, listener.context = [], [], said
+    assert [listener._passed_over([], finished) for finished in (False, True)] == [None, listener.ears.begin]
+    listener._begin_at(listener.ears.begin)
+    assert listener.context == [] and listener._passed_over([], True) is None, "nothing is left to try"
 
 
 def test_what_looks_far_back_is_not_written(monkeypatch: pytest.MonkeyPatch):
