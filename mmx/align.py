@@ -1,7 +1,9 @@
-"""When each word was said: dynamic time warping of the decoder's cross-attention (Whisper's own method).
+"""When each word was said: dynamic time warping of the decoder's cross-attention (Whisper's own method), and loudness.
 
 A few attention heads follow the audio; their averaged weights, seen as a cost, are aligned monotonically with the
-frames (see `alignment_heads` in a card).
+frames (see `alignment_heads` in a card). Attention turns to a word before it is said, and where one begins it knows by
+a tenth of a second or three; the sound knows better, for words rarely begin where it is loudest. So a word that begins
+costs what it is loud there (`reluctance`): docs/experiments/word_times.md has what that gains.
 
 Letters: B rows, N heads, U tokens, M encoder frames.
 """
@@ -16,6 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 MEDIAN_WIDTH = 7
+LEAD_S = 0.08  # by which attention is early
+LOUD_COST = 8.0  # of beginning a word where it is loudest, in standard deviations of attention
+RANGE_DB = 30.0  # below the loudest: as good as silence
+SMOOTH_S = 0.08  # over which loudness is averaged: the closure of a "t" is no pause
 IMPOSSIBLE = 100.0  # attention is in standard deviations, a few at most
 
 
@@ -65,23 +71,54 @@ def confine(matrix_UM: Tensor, spans_s: Sequence[tuple[float, float]], rate: flo
     return out
 
 
-def warp(cost_UM: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def reluctance(samples: NDArray[np.float32], n_frames: int, rate: float, sample_rate: int) -> NDArray[np.float64]:
+    """`(n_frames,)` cost of beginning a word at a frame: how loud the sound is `LEAD_S` later, 0 in silence.
+
+    Args:
+        samples: `(N,)` of the window; past its end there is silence.
+        n_frames: of the attention matrix.
+        rate: frames per second.
+        sample_rate: samples per second.
+    """
+    hop, width = sample_rate / rate, sample_rate // 40
+    at = np.round((np.arange(n_frames) + LEAD_S * rate) * hop).astype(int)
+    padded = np.pad(samples.astype(np.float64) ** 2, (width // 2, max(0, int(at[-1]) - len(samples)) + width))
+    total = np.concatenate([[0.0], np.cumsum(padded)])
+    level_db = 10 * np.log10((total[at + width] - total[at]) / width + 1e-10)
+    loud = np.clip((level_db - np.quantile(level_db, 0.95)) / RANGE_DB + 1, 0, 1)
+    half = round(SMOOTH_S * rate / 2)
+    return LOUD_COST * np.convolve(np.pad(loud, half, mode="edge"), np.ones(2 * half + 1) / (2 * half + 1), "valid")
+
+
+def warp(
+    cost_UM: NDArray[np.float64], begins: NDArray[np.bool_] | None = None, extra: NDArray[np.float64] | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The cheapest monotonic path through a cost matrix from corner to corner, by anti-diagonals.
 
     Steps are diagonal, down (next token) and right (next frame); ties prefer the diagonal only when strictly cheapest,
     then down, then right, as the reference does.
 
+    Args:
+        cost_UM: of each token at each frame.
+        begins: `(U,)` tokens that begin a word; needed with `extra`.
+        extra: `(M,)` what going on to such a token costs at each frame, beside.
+
     Returns:
         Token index and frame index of each point of the path.
     """
     n, m = cost_UM.shape
+    entry = np.zeros((n, m))
+    if extra is not None:
+        assert begins is not None
+        entry[begins] = extra
     total = np.full((n + 1, m + 1), np.inf, dtype=np.float32)  # as the reference stores it
     step = np.zeros((n + 1, m + 1), dtype=np.int8)
     total[0, 0] = 0.0
     for d in range(2, n + m + 1):
         i = np.arange(max(1, d - m), min(n, d - 1) + 1)
         j = d - i
-        diagonal, down, right = total[i - 1, j - 1], total[i - 1, j], total[i, j - 1]
+        enter = entry[i - 1, j - 1]
+        diagonal, down, right = total[i - 1, j - 1] + enter, total[i - 1, j] + enter, total[i, j - 1]
         which = np.where((diagonal < down) & (diagonal < right), 0, np.where((down < diagonal) & (down < right), 1, 2))
         total[i, j] = cost_UM[i - 1, j - 1] + np.choose(which, (diagonal, down, right))
         step[i, j] = which
@@ -96,11 +133,32 @@ def warp(cost_UM: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.in
     return np.array(rows), np.array(frames)
 
 
-def token_times(matrix_UM: Tensor, probability: Sequence[float], rate: float) -> TokenTimes:
-    """Start of each token on the window's clock, from its attention matrix over all tokens including the end token."""
-    rows, frames = warp(-matrix_UM.double().numpy())
+def token_times(
+    matrix_UM: Tensor,
+    probability: Sequence[float],
+    rate: float,
+    word_lengths: Sequence[int] = (),
+    extra: NDArray[np.float64] | None = None,
+) -> TokenTimes:
+    """Start of each token on the window's clock, from its attention matrix over all tokens including the end token.
+
+    Args:
+        matrix_UM: from `attention_matrix`.
+        probability: `(U - 1,)` what the model gave each token.
+        rate: frames per second.
+        word_lengths: tokens of each word; needed with `extra`.
+        extra: from `reluctance`; when None, attention alone decides, as in the reference.
+    """
+    if extra is None:
+        rows, frames = warp(-matrix_UM.double().numpy())
+        lead_s = 0.0
+    else:
+        begins = np.zeros(len(matrix_UM), dtype=bool)
+        begins[np.cumsum([n for n in word_lengths if n])] = True  # the first word begins where the window does
+        rows, frames = warp(-matrix_UM.double().numpy(), begins, extra)
+        lead_s = LEAD_S
     first = np.concatenate([[True], np.diff(rows).astype(bool)])
-    return TokenTimes(frames[first] / rate, np.asarray(probability, dtype=np.float64))
+    return TokenTimes(frames[first] / rate + lead_s, np.asarray(probability, dtype=np.float64))
 
 
 @dataclass(frozen=True, slots=True)

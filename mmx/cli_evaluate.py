@@ -56,6 +56,7 @@ def evaluate(
     ] = POLICIES,
     steps_s: Annotated[str, typer.Option(help="Of --streaming: seconds from look to look, with commas.")] = "1",
     to: Annotated[str | None, typer.Option(help="Of --streaming: language to translate into.")] = None,
+    heads: Annotated[Path | None, typer.Option(help="Of --streaming: monotonic heads for the policy emma.")] = None,
     output_dir: Annotated[
         Path | None, typer.Option(help="Of --streaming: also write a table, a plot and SimulEval's logs here.")
     ] = None,
@@ -64,8 +65,8 @@ def evaluate(
     if streaming:
         if manifest is None:
             raise InputError("expected a recording with its text beside it, or a manifest of speech, got none")
-        _streaming(manifest, (model or ["whisper-base"])[0], policies, steps_s, language, to, output_dir, device,
-                   dtype, threads)  # fmt: skip
+        _streaming(manifest, (model or ["whisper-base"])[0], policies, steps_s, language, to, heads, output_dir,
+                   device, dtype, threads)  # fmt: skip
         return
     if (manifest is None) == (not hypotheses):
         raise InputError(
@@ -122,6 +123,7 @@ def _streaming(
     steps_s: str,
     language: str,
     to: str | None,
+    heads: Path | None,
     output_dir: Path | None,
     device: str,
     dtype: str,
@@ -131,6 +133,7 @@ def _streaming(
 
     import mmx
     from mmx.streaming import evaluate
+    from mmx.streaming.heads import find_heads
     from mmx.streaming.policies import find_policy
 
     names = [p.strip() for p in policies.split(",") if p.strip()]
@@ -150,6 +153,7 @@ def _streaming(
         language=language or None,
         task=task,
         to=to,
+        monotonic=find_heads(loaded, heads) if heads else None,
         on_done=lambda f: print(f"{f.system}: {quality} {f.score:.2f}", file=sys.stderr),
     )
     print(evaluate.table(figures, quality))

@@ -358,7 +358,8 @@ class Decoder:
             [span for p in pieces for span in [p.span(job.window)] * len(p.tokens)]
             for job, pieces in zip(jobs, spoken, strict=True)
         ]
-        words = timed_words(self.model, jobs, prompts, texts, memory, shared, split, self.tok.eot, spans)
+        listen = self.options.task == "transcribe"
+        words = timed_words(self.model, jobs, prompts, texts, memory, shared, split, self.tok.eot, spans, listen)
         return [_by_piece(w, [len(p.tokens) for p in pieces]) for w, pieces in zip(words, spoken, strict=True)]
 
     def _written_language(self, job: Job) -> str:

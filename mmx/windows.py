@@ -152,6 +152,7 @@ def timed_words(
     split: Callable[[Job, Sequence[int]], Sequence[tuple[str, Sequence[int]]]],
     below: int | None = None,
     spans_s: Sequence[Sequence[tuple[float, float]]] | None = None,
+    listen: bool = False,
 ) -> list[list[align.TimedWord]]:
     """When each word was said, on its window's clock, from one teacher-forced pass of the decoder.
 
@@ -166,6 +167,7 @@ def timed_words(
         split: text tokens of a window to its words.
         below: probabilities are taken among the tokens below this one; among all when None.
         spans_s: where each text token lies, on its window's clock and within `SPAN_SLACK_S`, where that is known.
+        listen: the words are those that were said, in their order: let loudness decide where they begin, too.
     """
     decoder = model.decoder
     heads = model.card.alignment_heads if model.card else ()
@@ -186,8 +188,11 @@ def timed_words(
         matrix = align.attention_matrix(scores[i, :, :last].cpu(), frames)[first:-1]
         if spans_s is not None:
             matrix = align.confine(matrix, spans_s[i], rate, SPAN_SLACK_S)
-        times = align.token_times(matrix, probs[i, first : first + len(text)].cpu().tolist(), rate)
-        out.append(align.words(times, split(job, text)))
+        found = split(job, text)
+        extra = align.reluctance(job.window.samples, frames, rate, RATE) if listen else None
+        given = probs[i, first : first + len(text)].cpu().tolist()
+        times = align.token_times(matrix, given, rate, [len(tokens) for _, tokens in found], extra)
+        out.append(align.words(times, found))
     return out
 
 

@@ -21,6 +21,7 @@ from mmx.files import atomic_write
 from mmx.model import Model
 from mmx.streaming.events import Event
 from mmx.streaming.latency import Sentence, Timed, latency, stream_laal
+from mmx.streaming.listener import Monotonic
 from mmx.streaming.stream import Stream
 from mmx.windows import RATE
 
@@ -154,6 +155,7 @@ def evaluate_streaming(
     language: str | None = None,
     task: str = "transcribe",
     to: str | None = None,
+    monotonic: Monotonic | None = None,
     on_done: Callable[[Figures], None] | None = None,
 ) -> list[Figures]:
     """Every policy at every step.
@@ -166,6 +168,7 @@ def evaluate_streaming(
         language: as in `Stream`.
         task: as in `Stream`.
         to: as in `Stream`.
+        monotonic: as in `Stream`.
         on_done: called as each is measured.
     """
     score = partial(word_errors, language=language or "en") if task == "transcribe" else chrf
@@ -174,7 +177,9 @@ def evaluate_streaming(
         for step_s in steps_s:
 
             def make(policy: str = policy, step_s: float = step_s) -> Stream:
-                return Stream(model, policy=policy, language=language, task=task, to=to, step_s=step_s)
+                return Stream(
+                    model, policy=policy, language=language, task=task, to=to, step_s=step_s, monotonic=monotonic
+                )
 
             out.append(measure(make, recordings, system=policy, step_s=step_s, score=score))
             if on_done:

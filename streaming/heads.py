@@ -68,14 +68,25 @@ def read_heads(path: Path) -> tuple[MonotonicHeads, HeadsConfig]:
     return heads.eval().requires_grad_(False), config
 
 
-def find_heads(model: Model) -> MonotonicHeads:
-    """The heads that ship for a model, on its device. Raises `InputError` where there are none."""
-    path = WEIGHTS / f"emma-{model.name}.safetensors"
-    if not path.is_file():
+def find_heads(model: Model, path: Path | None = None) -> MonotonicHeads:
+    """Heads for a model, on its device.
+
+    Args:
+        model: what they are to serve.
+        path: a file of `write_heads`; when None, the heads that ship for the model.
+
+    Raises:
+        InputError: none ship, or those in the file are for another model.
+        CheckpointError: the file holds something else.
+    """
+    given, path = path, path or WEIGHTS / f"emma-{model.name}.safetensors"
+    if given is None and not path.is_file():
         known = [p.stem.removeprefix("emma-") for p in sorted(WEIGHTS.glob("emma-*.safetensors"))]
         raise InputError(
             f"expected a model with monotonic attention among {', '.join(known) or 'none so far'}, got {model.name}: "
             "use policy alignatt, or train heads with mmx.streaming.train_emma"
         )
-    heads, _ = read_heads(path)
+    heads, config = read_heads(path)
+    if config.model != model.name:
+        raise InputError(f"expected heads for {model.name}, got {path} for {config.model}: train others")
     return heads.to(next(model.decoder.parameters()).device)

@@ -33,6 +33,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from mmx.api import load
+from mmx.errors import InputError
 from mmx.generate import SearchOptions, Suppress, search
 from mmx.model import Model
 from mmx.models.monotonic import MonotonicHeads, pooled
@@ -145,6 +146,7 @@ class FitOptions:
         floor: lowest log-probability that counts; a wrong token is no worse than wrong.
         dropout: share of a state's and a key's entries that are dropped.
         held_out: one recording of so many is for validation.
+        leave_out: recordings whose names begin so are for neither: others of the same sentence, when it is the test.
         seed: of weights, order and dropout.
     """
 
@@ -157,6 +159,7 @@ class FitOptions:
     floor: float = -8.0
     dropout: float = 0.1
     held_out: int = 10
+    leave_out: str = ""
     seed: int = 0
 
 
@@ -229,7 +232,10 @@ def losses(heads: MonotonicHeads, batch: Batch, o: FitOptions, dropout: float = 
 def fit(folder: Path, out: Path, options: FitOptions) -> None:
     """Train heads and write them to one file with their numbers."""
     torch.manual_seed(options.seed)
-    clips = [load_file(p) for p in sorted(folder.glob("*.safetensors"))]
+    files = sorted(folder.glob("*.safetensors"))
+    clips = [load_file(p) for p in files if not (options.leave_out and p.name.startswith(options.leave_out))]
+    if len(clips) <= 1:
+        raise InputError(f"expected recordings to train on in {folder}, got {len(clips)}: run `cache` first")
     valid, train = clips[:: options.held_out], [c for i, c in enumerate(clips) if i % options.held_out]
     config = HeadsConfig()
     heads = build_heads(config)

@@ -314,6 +314,18 @@ def test_a_model_without_heads_is_told_what_to_do() -> None:
         find_heads(Model(front={}, encoders={}, decoder=small_decoder()))
 
 
+def test_heads_of_a_file_serve_the_model_they_were_trained_for(tmp_path: Path) -> None:
+    model = Model(front={}, encoders={}, decoder=small_decoder())
+    model.card = find_card("whisper-base")
+    heads = build_heads(HeadsConfig())
+    write_heads(heads, HeadsConfig(), tmp_path / "mine.safetensors")
+    found = find_heads(model, tmp_path / "mine.safetensors").state_dict()
+    torch.testing.assert_close(found, {k: v.half().float() for k, v in heads.state_dict().items()})
+    write_heads(heads, HeadsConfig(model="whisper-tiny"), tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match=r"heads for whisper-base, got .* for whisper-tiny"):
+        find_heads(model, tmp_path / "other.safetensors")
+
+
 def test_heads_need_a_width_that_divides() -> None:
     with pytest.raises(ValueError, match="divisible by 3"):
         PChoose(16, 3, 8, 1, 2)

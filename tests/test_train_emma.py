@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mmx.datasets.prepare_emma import RATE, roughen, sentences
+from mmx.datasets.prepare_emma import RATE, read_by_a_person, roughen, sentences, spoken
 from mmx.errors import InputError
 from mmx.streaming.heads import HeadsConfig, build_heads, read_heads
 from mmx.streaming.train_emma import FitOptions, collate, fit, grid_energies, losses, validate
@@ -46,6 +47,26 @@ def test_rough_speech_is_the_same_for_a_seed_and_has_silence_around() -> None:
     assert first[: RATE // 20].any()
 
 
+def test_a_person_is_heard_sentence_by_sentence_and_no_copy_is_like_another(tmp_path: Path) -> None:
+    demo = Path(__file__).parents[1] / "demos" / "dashwood.flac"
+    found = spoken(demo)
+    assert [text for text, _ in found] == demo.with_suffix(".txt").read_text("utf-8").splitlines()
+    assert [len(wave) for _, wave in found] == [113_600, 47_840, 84_800, 96_800, 52_640]
+    rows = list(read_by_a_person(demo, tmp_path, copies=2, seed=0))
+    assert [r["id"] for r in rows][:3] == ["emma-person-0-00", "emma-person-0-01", "emma-person-1-00"]
+    assert {r["licence"] for r in rows} == {"public domain"}
+    lengths = [soundfile.info(tmp_path / r["audio"]).frames for r in rows]
+    assert len(set(lengths)) == len(lengths)
+
+
+def test_a_person_s_recording_has_a_line_for_each_sentence(tmp_path: Path) -> None:
+    wave = np.concatenate([np.ones(RATE), np.zeros(RATE), np.ones(RATE)]).astype(np.float32) / 2
+    soundfile.write(tmp_path / "a.flac", wave, RATE)
+    (tmp_path / "a.txt").write_text("one\ntwo\nthree\n")
+    with pytest.raises(InputError, match=r"2 sentences.*got 3"):
+        spoken(tmp_path / "a.flac")
+
+
 # -------------------- learning
 
 
@@ -74,6 +95,17 @@ def test_heads_learn_to_wait_for_what_they_need(tmp_path: Path, capsys: pytest.C
     found = validate(heads, [load_file(tmp_path / f"{i:02d}.safetensors") for i in (0, 1)], options)
     assert found["hard_nll"] < 0.3  # of a token that is written too early: 8
     assert found["hard_latency_s"] < 3  # of one that waits for the end: 5
+
+
+def test_what_is_left_out_is_neither_trained_on_nor_validated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("a-0", "a-1", "b-0", "b-1", "b-2"):
+        save_file(recording(0), tmp_path / f"{name}.safetensors")
+    fit(tmp_path, tmp_path / "heads.safetensors", FitOptions(epochs=1, held_out=3, leave_out="a-"))
+    assert "2 recordings to train on, 1 to validate on" in capsys.readouterr().out
+    with pytest.raises(InputError, match="got 0: run `cache` first"):
+        fit(tmp_path / "none", tmp_path / "heads.safetensors", FitOptions())
 
 
 def test_a_batch_gives_each_recording_what_it_gets_alone() -> None:

@@ -147,6 +147,33 @@ def test_an_alignment_stays_within_what_the_time_tokens_say():
     assert torch.equal(align.confine(matrix, wide, 10.0, 0.5), matrix)
 
 
+def speech_with_a_pause(at_s: float, until_s: float) -> np.ndarray:
+    wave = np.random.default_rng(0).standard_normal(10 * 16_000).astype(np.float32) / 10
+    wave[round(at_s * 16_000) : round(until_s * 16_000)] = 0
+    return wave
+
+
+def test_words_begin_where_the_sound_is_soft():
+    # Two words of one and two tokens and the end token, fifty frames a second; no two costs are alike.
+    matrix = 1e-3 * torch.rand(4, 500, generator=torch.Generator().manual_seed(0))
+    matrix[0, :200] = matrix[1, 300:400] = matrix[2, 400:] = 1.0  # attention leaves the start of the second open
+    extra = align.reluctance(speech_with_a_pause(5.4, 5.6), 500, 50.0, 16_000)
+    free = align.token_times(matrix, [1.0] * 3, 50.0).start_s
+    heard = align.token_times(matrix, [1.0] * 3, 50.0, [1, 2], extra).start_s
+    assert not 5.3 < free[1] < 5.7
+    assert 5.4 <= heard[1] <= 5.6
+    assert abs(heard[2] - 8.0) < 0.15, "inside a word attention alone decides"
+
+
+def test_what_beginning_a_word_costs_is_heard_where_attention_will_have_turned_to_it():
+    extra = align.reluctance(speech_with_a_pause(5.0, 5.4), 600, 50.0, 16_000)
+    loud, soft = extra[: 4 * 50], extra[round((5.1 - align.LEAD_S) * 50) : round((5.3 - align.LEAD_S) * 50)]
+    assert (soft < 1e-3).all() and (extra[510:] < 1e-3).all(), "past the sound there is silence"
+    assert (loud > 0.7 * align.LOUD_COST).all() and loud.max() <= align.LOUD_COST
+    quiet = align.reluctance(speech_with_a_pause(5.0, 5.4) / 50, 600, 50.0, 16_000)
+    np.testing.assert_allclose(quiet, extra, atol=0.05)  # what counts is how loud beside the rest
+
+
 def test_noise_gives_no_text(model: mmx.Model):
     noise = np.random.default_rng(3).standard_normal(16_000 * 8).astype(np.float32) * 0.1
     result = model.transcribe(noise)
