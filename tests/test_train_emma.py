@@ -3,6 +3,7 @@
 import json
 import random
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from mmx.datasets.prepare_emma import RATE, read_by_a_person, roughen, sentences, spoken
 from mmx.errors import InputError
+from mmx.experiments import monotonic
+from mmx.model import Model
 from mmx.streaming.heads import HeadsConfig, build_heads, read_heads
 from mmx.streaming.train_emma import FitOptions, collate, fit, grid_energies, losses, validate
 
@@ -106,6 +109,26 @@ def test_what_is_left_out_is_neither_trained_on_nor_validated(
     assert "2 recordings to train on, 1 to validate on" in capsys.readouterr().out
     with pytest.raises(InputError, match="got 0: run `cache` first"):
         fit(tmp_path / "none", tmp_path / "heads.safetensors", FitOptions())
+
+
+def test_a_sentence_is_heard_by_heads_that_never_heard_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("emma-0", "emma-1", "emma-2", "emma-person-0-00", "emma-person-1-00", "emma-person-10-00"):
+        save_file(recording(0), tmp_path / f"{name}.safetensors")
+    fitted: list[FitOptions] = []
+    monkeypatch.setattr(monotonic, "fit", lambda cache, out, o: (fitted.append(o), fit(cache, out, o)))
+    options = FitOptions(epochs=1, held_out=2)
+    first = monotonic.heads_without(tmp_path, tmp_path / "out", "emma-person-1-", options)
+    assert monotonic.heads_without(tmp_path, tmp_path / "out", "emma-person-1-", options) == first, "made once"
+    second = monotonic.heads_without(tmp_path, tmp_path / "out", "emma-person-", options)
+    assert [o.leave_out for o in fitted] == ["emma-person-1-", "emma-person-"]
+
+    heard: list[Path | None] = []
+    monkeypatch.setattr(monotonic, "find_heads", lambda model, path: path)
+    monkeypatch.setattr(monotonic, "Stream", lambda model, **kw: heard.append(kw["monotonic"]))
+    make = monotonic.by_turns(cast("Model", None), "emma", [first, second, None])
+    for _ in range(3):
+        make()
+    assert heard == [first, second, None]
 
 
 def test_a_batch_gives_each_recording_what_it_gets_alone() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from numpy.typing import NDArray
 
 import mmx
 from mmx import align
@@ -147,8 +148,8 @@ def test_an_alignment_stays_within_what_the_time_tokens_say():
     assert torch.equal(align.confine(matrix, wide, 10.0, 0.5), matrix)
 
 
-def speech_with_a_pause(at_s: float, until_s: float) -> np.ndarray:
-    wave = np.random.default_rng(0).standard_normal(10 * 16_000).astype(np.float32) / 10
+def speech_with_a_pause(at_s: float, until_s: float, level: float = 0.1) -> NDArray[np.float32]:
+    wave = level * np.random.default_rng(0).standard_normal(10 * 16_000, dtype=np.float32)
     wave[round(at_s * 16_000) : round(until_s * 16_000)] = 0
     return wave
 
@@ -170,7 +171,7 @@ def test_what_beginning_a_word_costs_is_heard_where_attention_will_have_turned_t
     loud, soft = extra[: 4 * 50], extra[round((5.1 - align.LEAD_S) * 50) : round((5.3 - align.LEAD_S) * 50)]
     assert (soft < 1e-3).all() and (extra[510:] < 1e-3).all(), "past the sound there is silence"
     assert (loud > 0.7 * align.LOUD_COST).all() and loud.max() <= align.LOUD_COST
-    quiet = align.reluctance(speech_with_a_pause(5.0, 5.4) / 50, 600, 50.0, 16_000)
+    quiet = align.reluctance(speech_with_a_pause(5.0, 5.4, level=0.002), 600, 50.0, 16_000)
     np.testing.assert_allclose(quiet, extra, atol=0.05)  # what counts is how loud beside the rest
 
 
