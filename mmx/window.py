@@ -69,12 +69,16 @@ class Window:
             slack_s: silence that may stay on each side of speech, for detectors are late at soft sounds.
 
         Returns:
-            The part that lies in the stretch of speech which holds most of the span; the span itself where it holds
-            none.
+            The part that lies in the stretch of speech which holds most of the span, by its energy: a breath before
+            a pause may last longer than the word after it. The span itself where no stretch holds any of it.
         """
-        held = [(min(end_s, b) - max(start_s, a), a, b) for a, b in self.speech or ()]
+        held = [(self._energy(max(start_s, a), min(end_s, b)), a, b) for a, b in self.speech or ()]
         most, a, b = max(held, default=(0.0, 0.0, 0.0))
         return (max(start_s, a - slack_s), min(end_s, b + slack_s)) if most > 0 else (start_s, end_s)
+
+    def _energy(self, start_s: float, end_s: float) -> float:
+        part = self.samples[round(start_s * SAMPLE_RATE_HZ) : round(max(start_s, end_s) * SAMPLE_RATE_HZ)]
+        return float(np.square(part, dtype=np.float64).sum())
 
     def file_time(self, window_s: float, side: Literal["start", "end"] = "start") -> float:
         """The file's clock at a time of this window.

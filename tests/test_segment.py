@@ -410,3 +410,14 @@ def test_halves_part_at_a_joint_else_where_it_is_quiet():
     first, second = halves(single)
     assert first.duration_s == pytest.approx(6.5, abs=0.2)
     assert np.array_equal(np.concatenate([first.samples, second.samples]), single.samples)
+
+
+def test_a_word_that_an_alignment_stretched_over_a_pause_is_where_it_is_loud():
+    samples = np.zeros(6 * HZ, np.float32)
+    samples[: 2 * HZ] = 0.01  # a breath before the pause
+    samples[4 * HZ : 6 * HZ] = 0.3
+    window = Window(samples, (Piece(0.0, 0.0, 6.0),), 0, speech=((0.0, 2.0), (4.0, 6.0)))
+    assert window.within_speech(1.5, 4.2, 0.3) == (3.7, 4.2), "0.2 s of speech, not 0.5 s of breath"
+    assert window.within_speech(1.5, 4.2, 0.0) == (4.0, 4.2)
+    assert window.within_speech(0.5, 1.5, 0.3) == (0.5, 1.5), "nothing else is near"
+    assert window.within_speech(2.5, 3.5, 0.3) == (2.5, 3.5), "a word where nobody heard speech stays"
