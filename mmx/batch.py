@@ -185,6 +185,21 @@ def run(job: Job) -> int:
     return 1 if report.failed else 0
 
 
+def _text_model(name: str, to: str) -> str:
+    """The model asked for, or, where it reads no text, the one that ships for the language, which is told."""
+    from mmx.card import cards
+    from mmx.cascade import text_model_for
+
+    card = cards().get(name)
+    if card is None or "translate-text" in card.tasks:
+        return name
+    found = text_model_for(to)
+    if found is None:
+        return name
+    _say(f"{found} translates it, as {name} reads no text")
+    return found
+
+
 def run_text(
     text: str,
     *,
@@ -212,7 +227,7 @@ def run_text(
 
     if threads:
         torch.set_num_threads(threads)
-    loaded = load(model, device=device, dtype=dtype)  # type: ignore[arg-type]
+    loaded = load(_text_model(model, to), device=device, dtype=dtype)  # type: ignore[arg-type]
     if speak is not None:
         from mmx import dub
         from mmx.speak import speak_text
@@ -281,12 +296,15 @@ def _transcripts(job: Job, todo: Sequence[Input], report: "Report") -> Iterator[
 def _two_steps(job: Job, options: "Options", first: str, second: str) -> "tuple[Options, Step]":
     """What the speech model, called `first`, is asked for, and what translates its transcripts, the model `second`."""
     from mmx.api import load
-    from mmx.cascade import cascade, first_step
+    from mmx.cascade import cascade, first_step, shipped
+    from mmx.languages import find_language
 
     text_model = load(second, device=job.device, dtype=job.dtype)  # type: ignore[arg-type]
     text_model.tokenizer.language(options.to)
     asked = first_step(text_model, options)
-    _say(f"in two steps: {first} writes {asked.language or 'English'}, {text_model.name} translates it")
+    written = find_language(asked.language if asked.task == "transcribe" and asked.language else "en").name
+    limits = ", a small model: expect the gist" if second in shipped() else ""
+    _say(f"in two steps: {first} writes {written}, {text_model.name} translates it{limits}")
     return asked, lambda done: cascade(
         done, text_model, options.to, options.beam_size, options.bilingual, options.shortlist
     )

@@ -29,6 +29,12 @@ def shipped() -> dict[str, tuple[str, ...]]:
     return {c.name: c.writes for c in cards().values() if c.writes}
 
 
+def text_model_for(language: str) -> str | None:
+    """The name of a text model that ships with mmx and writes a language; None where there is none."""
+    tag = find_language(language).tag
+    return next((name for name, tags in shipped().items() if tag in tags), None)
+
+
 def second_step(model: Model, options: Options) -> str | None:
     """The name of a shipped text model for a language that the speech model cannot write; None where it can.
 
@@ -38,8 +44,7 @@ def second_step(model: Model, options: Options) -> str | None:
     try:
         fit(model, options)
     except InputError:
-        tag = find_language(options.to).tag
-        name = next((n for n, tags in shipped().items() if tag in tags), None)
+        name = text_model_for(options.to)
         if name is None or options.task != "translate":
             raise
         return name

@@ -6,7 +6,9 @@ Nothing heavy is imported before a verb needs it, so that `mmx --help` answers a
 import io
 import math
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +17,7 @@ import typer
 from mmx import cli_bench, cli_evaluate, cli_live, cli_make, cli_train
 from mmx._version import __version__
 from mmx.cli_options import BeamSize, Device, DType, Language, ModelName, Threads, Vad
-from mmx.errors import InputError, MmxError, nearest
+from mmx.errors import InputError, MmxError, MmxWarning, nearest
 
 app = typer.Typer(
     help="Turn what people say into text, in their language or another: from a file, a folder, or live.",
@@ -242,6 +244,21 @@ def _formats(text: str, output_dir: Path | None) -> tuple[str, ...]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point: errors become one line on standard error and an exit code."""
     _speak_utf8()
+    with warnings.catch_warnings():
+        warnings.simplefilter("default", MmxWarning)
+        warnings.showwarning = partial(_show_warning, warnings.showwarning)
+        return _main(argv)
+
+
+def _show_warning(usual: Callable[..., None], message: Warning | str, category: type[Warning], *rest: Any) -> None:
+    """Our warnings are for the person who typed the command: a line, without the place in the code."""
+    if issubclass(category, MmxWarning):
+        print(f"mmx: {message}", file=sys.stderr)
+    else:
+        usual(message, category, *rest)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     try:
         result: Any = app(args=list(argv) if argv is not None else None, standalone_mode=False)
         return int(result or 0)

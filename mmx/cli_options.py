@@ -11,5 +11,5 @@ Language = Annotated[
 BeamSize = Annotated[int, typer.Option(min=1, help="Hypotheses the search keeps; 1 is greedy and fastest.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
 DType = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, int8.")]
-Threads = Annotated[int, typer.Option(min=0, help="CPU threads; 0 leaves it to torch.")]
+Threads = Annotated[int, typer.Option(min=0, max=1024, help="CPU threads; 0 leaves it to torch.")]
 Vad = Annotated[bool, typer.Option("--vad/--no-vad", help="Skip what is not speech.")]

@@ -24,7 +24,13 @@ EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
     "speechbrain": (("speechbrain",), "augmentation, speaker embedding"),
     "audio": (("librosa",), "prosody"),
     "video": (("opencv-python-headless", "decord"), "cameras, drawing, decord as video backend"),
-    "bench": (("faster-whisper", "transformers"), "peers for mmx bench"),
+    "live": (("sounddevice",), "microphone of mmx live"),
+    "serve": (("fastapi", "uvicorn", "websockets", "python-multipart"), "mmx serve"),
+    "train": (("tensorboard",), "curves of mmx train"),
+    "llm": (("transformers",), "language models as decoders"),
+    "experiments": (("num2words",), "text of mmx.experiments"),
+    "plot": (("matplotlib",), "picture of mmx evaluate --streaming"),
+    "bench": (("faster-whisper", "transformers", "psutil"), "peers for mmx bench"),
 }
 
 

@@ -4,6 +4,7 @@ Search with fallback to higher temperatures, segments from time tokens, word tim
 text is decoded again, invented text and loops are caught.
 """
 
+import warnings
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 
 from mmx import align
-from mmx.errors import InputError
+from mmx.errors import InputError, MmxWarning
 from mmx.generate import Filter, Hypothesis, SearchOptions, Suppress, SuppressFirst, search
 from mmx.model import Model
 from mmx.result import Note, Segment
@@ -109,10 +110,21 @@ class Decoder:
         ]
 
     def _prompt(self) -> list[int]:
-        parts = [p.strip() for p in (self.options.hotwords, self.options.initial_prompt) if p and p.strip()]
-        tokens = [t for p in parts for t in self.tok.encode(" " + p)]
+        hotwords, before = (
+            self.tok.encode(" " + text.strip()) if text and text.strip() else []
+            for text in (self.options.hotwords, self.options.initial_prompt)
+        )
         room = self.model.decoder.ctx // 2 - 1
-        return [self.tok.sot_prev, *tokens[-room:]] if tokens else []
+        kept = before[max(0, len(before) - max(0, room - len(hotwords))) :]
+        if len(hotwords) + len(before) > room:
+            warnings.warn(
+                f"expected at most {room} tokens of hotwords and prompt, got {len(hotwords)} and {len(before)}: the "
+                f"first {min(room, len(hotwords))} and the last {len(kept)} of them are used",
+                MmxWarning,
+                stacklevel=2,
+            )
+        tokens = [*hotwords[:room], *kept]
+        return [self.tok.sot_prev, *tokens] if tokens else []
 
     @torch.inference_mode()
     def __call__(self, jobs: Sequence[Job]) -> list[Decoded]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from mmx.card import cards
 from mmx.errors import InputError, MmxWarning
 from mmx.generate import Hypothesis, SearchOptions
 from mmx.languages import check_script, find_language
@@ -100,16 +101,21 @@ def translate_text(
         max_source: tokens past which a sentence is cut into clauses.
 
     Raises:
-        InputError: the model does not translate text, or does not have a language.
+        InputError: the model does not translate text, does not have a language, or was not trained in that direction.
     """
     if isinstance(texts, str):
         raise InputError("expected a list of texts, got one text: put it in a list")
     if "text" not in model.encoders or not hasattr(model.tokenizer, "prompt"):
-        raise InputError(f"expected a model that translates text, got {model.name}: use nllb-200-distilled-600m")
+        ours = ", ".join(f"{c.name} ({c.languages})" for c in cards().values() if c.writes)
+        raise InputError(
+            f"expected a model that translates text, got {model.name}: use {ours}, or nllb-200-distilled-600m for more "
+            "languages"
+        )
     if batch_size < 1:
         raise InputError(f"expected batch_size >= 1, got {batch_size}")
     tok = model.tokenizer
     source, target = tok.language(src), tok.language(to)
+    _check_direction(model, source, target)
     _warn_of_wrong_script(texts, source, tok)
     longest = min(max_source, model.encoders["text"].ctx)  # pyright: ignore[reportArgumentType]
     pieces = [_pieces(text, lambda t: tok.source(t, source), longest) for text in texts]
@@ -118,6 +124,17 @@ def translate_text(
     done = iter(_in_batches(rows, batch_size, writer))
     joint = " " if find_language(target).spaced else ""
     return [_assembled(text_pieces, done, source, target, joint) for text_pieces in pieces]
+
+
+def _check_direction(model: Model, source: str, target: str) -> None:
+    """A model whose card says what it writes has learned to write nothing else, and to read the others."""
+    writes = model.card.writes if model.card else ()
+    reads_it, writes_it = (find_language(x).tag in writes for x in (source, target))
+    if writes and (reads_it or not writes_it):
+        raise InputError(
+            f"expected a translation into {', '.join(writes)} from another language, got {source} to {target}: "
+            f"{model.name} was trained for nothing else"
+        )
 
 
 def _warn_of_wrong_script(texts: Iterable[str], language: str, tokenizer: TranslationTokenizer) -> None:

@@ -96,8 +96,7 @@ class Recorder:
         from mmx.dub import kind_of
 
         kind = kind_of(path)
-        if path.exists():
-            raise InputError(f"expected a new file to record to, {path} exists: choose another name, or move it away")
+        _new(path)
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -510,9 +509,16 @@ def run(job: Job) -> Transcript:
         return session.transcript()
 
 
+def _new(recording: Path) -> None:
+    if recording.exists():
+        raise InputError(f"expected a new file to record to, {recording} exists: choose another name, or move it away")
+
+
 def _check(job: Job) -> None:
-    """What can be told before anything is loaded."""
+    """What can be told before anything is loaded, or a folder is made."""
     find_policy(job.policy)
+    if job.record is not None:
+        _new(job.record)
     for language in filter(None, (job.language, job.to)):
         find_language(language)
     if job.realtime and job.file is None:

@@ -3,7 +3,7 @@
 A policy knows nothing of models: any encoder and decoder that fill a `View` can be driven by any of them.
 """
 
-import re
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -96,18 +96,34 @@ POLICIES: dict[str, Callable[..., int]] = {
 }
 
 
+KNOBS: dict[str, tuple[str, float, float, bool]] = {
+    "alignatt": ("margin_s", 0.0, 30.0, False),
+    "wait-k": ("k", 1, 100, True),
+    "hold-n": ("n", 0, 100, True),
+    "emma": ("threshold", 0.0, 1.0, False),
+}
+"""What the number after the colon is, its range, and whether it is whole."""
+
+
 def find_policy(name: str) -> Policy:
     """The policy of a name, with its threshold after a colon where it has one: alignatt, alignatt:0.3, wait-k:5.
 
     Raises:
-        InputError: there is no such policy, or it has no threshold.
+        InputError: there is no such policy, it has no threshold, or that is out of range.
     """
     word, colon, value = name.partition(":")
     if word not in POLICIES:
         raise InputError(f"expected a policy among {', '.join(POLICIES)}, got {word!r}.{nearest(word, list(POLICIES))}")
     if not colon:
         return POLICIES[word]
-    knob = {"alignatt": "margin_s", "wait-k": "k", "hold-n": "n", "emma": "threshold"}.get(word)
-    if knob is None or not re.fullmatch(r"\d*\.?\d+", value):
-        raise InputError(f"expected {word} with a number after the colon where it has a threshold, got {name!r}")
-    return partial(POLICIES[word], **{knob: float(value)})
+    if word not in KNOBS:
+        raise InputError(f"expected {word} alone, which has no threshold, got {name!r}")
+    knob, least, most, whole = KNOBS[word]
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not least <= number <= most or (whole and number % 1):
+        kind = "a whole number" if whole else "a number"
+        raise InputError(f"expected {word}:N with {kind} from {least:g} to {most:g}, got {name!r}")
+    return partial(POLICIES[word], **{knob: number})

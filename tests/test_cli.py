@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import tomllib
 import unicodedata
 from collections.abc import Callable, Iterator
 from fractions import Fraction
@@ -607,6 +608,28 @@ def test_doctor(mmx_cli: Cli):
     ran = mmx_cli("doctor")
     assert ran.code == 0, ran.out
     assert "one real decode" in ran.out and "FAIL" not in ran.out and "Ready." in ran.out
+
+
+def test_doctor_knows_every_extra():
+    from mmx import doctor
+
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    assert set(doctor.EXTRAS) == set(declared) - {"test", "dev", "all", "fairseq2"}, "fairseq2 has its own environment"
+
+
+def test_mmx_is_a_module_too(mmx_cli: Cli):
+    ran = subprocess.run([sys.executable, "-m", "mmx", "--version"], capture_output=True, text=True, check=True)
+    assert ran.stdout == mmx_cli("--version").out
+
+
+def test_warnings_are_lines_for_people(mmx_cli: Cli):
+    ran = mmx_cli("translate", "--text", "你好", "--from", "en", "--to", "es", "--model", "en-es")
+    assert ran.err.startswith("mmx: expected English text in the script Latn") and "MmxWarning" not in ran.err
+
+
+def test_threads_are_what_a_machine_may_have(mmx_cli: Cli):
+    ran = mmx_cli("transcribe", "talk.wav", "--threads", 100_000)
+    assert ran.code == 2 and "'--threads': Input should be less than or equal to 1024" in ran.err
 
 
 def test_doctor_says_what_fails_and_what_to_do(mmx_cli: Cli, monkeypatch: pytest.MonkeyPatch):

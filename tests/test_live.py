@@ -18,7 +18,7 @@ from mmx.errors import InputError, MediaError, OutputError
 from mmx.result import Segment, Transcript, Word
 from mmx.streaming import live
 from mmx.streaming.events import Event
-from mmx.streaming.live import Job, LagControl, Recorder, Saver, Session, SpeechFile, Translator
+from mmx.streaming.live import Job, LagControl, Recorder, Saver, Session, SpeechFile, Translator, run
 from mmx.streaming.mic import FileSource, Heard
 from mmx.streaming.terminal import JsonView, PlainView, Status, TerminalView
 
@@ -232,6 +232,14 @@ def test_the_sound_is_recorded(tmp_path: Path, ending: str):
     got, rate = sf.read(path, dtype="float32")
     assert rate == RATE
     np.testing.assert_allclose(got, noise(3.21), atol=1 / 2**15)
+
+
+def test_what_is_refused_leaves_no_folder_behind(tmp_path: Path):
+    (tmp_path / "kept.wav").write_bytes(b"precious")
+    job = Job(file=str(tmp_path / "kept.wav"), record=tmp_path / "kept.wav", save=[tmp_path / "new" / "a.srt"])
+    with pytest.raises(InputError, match="expected a new file"):
+        run(job)
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_recording_is_never_overwritten(tmp_path: Path):

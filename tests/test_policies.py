@@ -66,9 +66,15 @@ def test_names_carry_thresholds():
     ("name", "words"),
     [
         ("aligatt", "Did you mean 'alignatt'"),
-        ("hold-n:x", "with a number"),
-        ("local-agreement:3", "where it has a threshold"),
-        ("wait-k:", "with a number"),
+        ("hold-n:x", "a whole number from 0 to 100"),
+        ("hold-n:101", "a whole number from 0 to 100"),
+        ("local-agreement:3", "has no threshold"),
+        ("wait-k:", "a whole number from 1 to 100"),
+        ("wait-k:0", "a whole number from 1 to 100"),
+        ("wait-k:2.5", "a whole number from 1 to 100"),
+        ("alignatt:-5", "a number from 0 to 30"),
+        ("alignatt:nan", "a number from 0 to 30"),
+        ("emma:7", "a number from 0 to 1"),
     ],
 )
 def test_names_that_are_none(name: str, words: str):

@@ -41,6 +41,19 @@ def test_it_writes_spanish(en_es: mmx.Model) -> None:
 def test_it_has_no_other_direction(en_es: mmx.Model) -> None:
     with pytest.raises(InputError, match="German"):
         en_es.translate_text(["The house."], src="en", to="de")
+    for src, to in (("es", "en"), ("en", "en"), ("es", "es")):
+        with pytest.raises(InputError, match="into es from another language"):
+            en_es.translate_text(["Hola."], src=src, to=to)
+
+
+def test_a_text_is_translated_by_the_model_that_ships_unless_another_is_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["translate", "--text", "The house is big.", "--from", "en", "--to", "Spanish"]) == 0
+    said = capsys.readouterr()
+    assert "casa" in said.out.lower() and "en-es translates it" in said.err
+    assert cli.main(["translate", "--text", "The house is big.", "--from", "en", "--to", "de"]) == 2
+    assert "use en-es (English to Spanish), or nllb" in capsys.readouterr().err
 
 
 def test_a_shipped_model_is_the_second_step_of_one_that_lacks_the_language() -> None:
@@ -61,4 +74,4 @@ def test_speech_comes_out_in_spanish_and_the_command_says_how(capsys: pytest.Cap
     words = said.out.lower().split()
     assert sum(words.count(w) for w in ("que", "de", "un", "el", "la", "no")) > 8
     assert sum(words.count(w) for w in ("the", "of", "was", "have")) <= 2
-    assert "in two steps: whisper-base" in said.err and "en-es" in said.err
+    assert "in two steps: whisper-base writes English, en-es translates it, a small model" in said.err

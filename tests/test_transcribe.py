@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 import mmx
 from mmx import align
 from mmx.bench import word_error_rate
-from mmx.errors import InputError
+from mmx.errors import InputError, MmxWarning
 from mmx.generate import Hypothesis
 from mmx.timed_windows import Decoder, _Attempt, _Outcome, _Piece
 from mmx.transcribe import Options, fit, transcribe
@@ -180,6 +180,16 @@ def test_noise_gives_no_text(model: mmx.Model):
     result = model.transcribe(noise)
     assert result.text == ""
     assert [(n.action, n.reason) for n in result.notes] == [("skipped", "no speech")]
+
+
+def test_a_prompt_that_is_too_long_is_cut_at_its_start_says_so_and_keeps_the_hotwords(model: mmx.Model):
+    long = Options(initial_prompt="begin " + "so " * 400 + "end", hotwords="Dashwood")
+    with pytest.warns(MmxWarning, match=r"at most 223 tokens .*, got \d and 40\d: .* the last 22\d of them"):
+        prompt = Decoder(model, long).prompt
+    written = model.tokenizer.decode(prompt[1:])
+    assert len(prompt) == 224 and written.startswith(" Dashwood so") and written.endswith("so end")
+    both = Decoder(model, replace(long, initial_prompt="Austen.")).prompt
+    assert model.tokenizer.decode(both[1:]) == " Dashwood Austen."
 
 
 def test_prompts_steer_the_spelling(model: mmx.Model, wave: np.ndarray):
