@@ -247,7 +247,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("default", MmxWarning)
         warnings.showwarning = partial(_show_warning, warnings.showwarning)
-        return _main(argv)
+        return _answer(argv)
 
 
 def _show_warning(usual: Callable[..., None], message: Warning | str, category: type[Warning], *rest: Any) -> None:
@@ -258,7 +258,7 @@ def _show_warning(usual: Callable[..., None], message: Warning | str, category: 
         usual(message, category, *rest)
 
 
-def _main(argv: Sequence[str] | None) -> int:
+def _answer(argv: Sequence[str] | None) -> int:
     try:
         result: Any = app(args=list(argv) if argv is not None else None, standalone_mode=False)
         return int(result or 0)
