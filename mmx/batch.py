@@ -215,6 +215,8 @@ def run_text(
     threads: int = 0,
 ) -> int:
     """Translate a text to standard output, and say it in `speak` if that is given; returns the exit code."""
+    if not text.strip():
+        raise InputError("expected a text to translate, got an empty one: give it to --text, or - to read it")
     if src is None:
         raise InputError("expected the language of the text, got none: add --from, as in --from en")
     if speak is not None:

@@ -52,6 +52,8 @@ def test_a_text_is_translated_by_the_model_that_ships_unless_another_is_named(
     assert cli.main(["translate", "--text", "The house is big.", "--from", "en", "--to", "Spanish"]) == 0
     said = capsys.readouterr()
     assert "casa" in said.out.lower() and "en-es translates it" in said.err
+    assert cli.main(["translate", "--text", " ", "--from", "en", "--to", "es"]) == 2
+    assert "got an empty one" in capsys.readouterr().err
     assert cli.main(["translate", "--text", "The house is big.", "--from", "en", "--to", "de"]) == 2
     assert "use en-es (English to Spanish), or nllb" in capsys.readouterr().err
 
