@@ -16,7 +16,7 @@ from fastapi.staticfiles import StaticFiles
 from mmx._version import __version__
 from mmx.errors import MmxError
 from mmx.streaming.server_engine import Engine
-from mmx.streaming.server_files import ALIASES, FileJobs, formatted, refusal_of
+from mmx.streaming.server_files import FileJobs, accepted, formatted, refusal_of
 from mmx.streaming.server_guard import Guard
 from mmx.streaming.server_interpreter import TRACKS
 from mmx.streaming.server_live import serve_socket
@@ -120,15 +120,16 @@ def _add_facts(app: FastAPI, engine: Engine, settings: Settings, metrics: Metric
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        """The models; `whisper-1` means the first."""
-        rows = [{"id": n, "object": "model", "created": 0, "owned_by": "mmx"} for n in (*engine.names, *ALIASES)]
+        """What a request may name as its `model`; `whisper-1` means the first."""
+        rows = [{"id": n, "object": "model", "created": 0, "owned_by": "mmx"} for n in accepted(engine)]
         return {"object": "list", "data": rows}
 
     @app.get("/v1/capabilities")
     async def capabilities() -> dict[str, Any]:
-        """What the page offers: languages and limits."""
+        """What the page offers: models, languages and limits."""
         return {
-            "models": engine.names,
+            "models": accepted(engine),
+            "text_model": next(iter(engine.names[1:]), None),
             "languages": engine.languages,
             "targets": engine.targets,
             "limits": {

@@ -27,6 +27,11 @@ ALIASES = ("whisper-1",)
 """Names that clients have built in; they mean whatever model the server has."""
 
 
+def accepted(engine: Engine) -> tuple[str, ...]:
+    """What a request may name as its `model`; the text model only ever follows the speech model."""
+    return (engine.names[0], *ALIASES)
+
+
 @dataclass(frozen=True)
 class Ask:
     """What a request asks for; only a stream has more than one format, all of which are in its last event."""
@@ -84,10 +89,9 @@ class FileJobs:
 
     def _ask(self, form: FormData, task: str) -> Ask:
         model = _text(form, "model")
-        if model and model not in (*self.engine.names[:1], *ALIASES):
-            raise Refusal(
-                404, "model_not_found", f"expected model {self.engine.names[0]!r}, got {model!r}", param="model"
-            )
+        if model and model not in (names := accepted(self.engine)):
+            expected = " or ".join(map(repr, names))
+            raise Refusal(404, "model_not_found", f"expected model {expected}, got {model!r}", param="model")
         stream = (_text(form, "stream") or "false").lower() in ("true", "1")
         formats = tuple(check_format(f) for f in _list(form, "response_format")) or ("json",)
         if len(formats) > 1 and not stream:

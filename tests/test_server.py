@@ -146,6 +146,15 @@ def test_what_cannot_be_done_is_said(client: TestClient):
     assert post(client).status_code == 200  # and it goes on
 
 
+def test_every_model_that_is_listed_may_be_asked_for(client: TestClient):
+    listed = [m["id"] for m in client.get("/v1/models").json()["data"]]
+    facts = client.get("/v1/capabilities").json()
+    assert listed == facts["models"] == ["tiny", "whisper-1"] and facts["text_model"] == "text"
+    assert [post(client, model=name).status_code for name in listed] == [200, 200]
+    message = refused(post(client, model="text"), 404, "model_not_found")["message"]
+    assert message == "expected model 'tiny' or 'whisper-1', got 'text'"
+
+
 def test_an_upload_is_refused_as_soon_as_it_is_too_large(engine: FakeEngine):
     with serve(engine, max_upload_mb=0.1) as client:
         refused(post(client, seconds=10), 413, "file_too_large")
@@ -199,7 +208,7 @@ def test_the_key_is_asked_of_all_but_health(engine: FakeEngine):
             refused(client.get("/v1/models", headers={"authorization": wrong}), 401, "invalid_api_key")
         refused(post(client), 401, "invalid_api_key")
         names = [m["id"] for m in client.get("/v1/models", headers={"authorization": "Bearer s3cret"}).json()["data"]]
-        assert names == ["tiny", "text", "whisper-1"]
+        assert names == ["tiny", "whisper-1"]
 
 
 def test_pages_of_other_sites_are_kept_out(engine: FakeEngine):
