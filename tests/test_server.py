@@ -143,6 +143,10 @@ def test_what_cannot_be_done_is_said(client: TestClient):
     broken = {"content-type": "multipart/form-data; boundary=x"}
     refused(client.post(url, content=b"no boundary", headers=broken), 400, "invalid_form")
     refused(client.get("/v1/nothing"), 404, "not_found")
+    wrong = client.get(url)
+    assert refused(wrong, 405, "method_not_allowed")["message"] == f"expected POST for {url}, got GET"
+    assert wrong.headers["allow"] == "POST"
+    refused(client.delete("/page/app.js"), 405, "method_not_allowed")
     assert post(client).status_code == 200  # and it goes on
 
 
