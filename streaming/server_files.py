@@ -129,9 +129,7 @@ class _Job:
         self.segments: asyncio.Queue[tuple[Segment, ...]] = asyncio.Queue()
         upload.file.seek(0)
         jobs.jobs += 1
-        self.work = self.loop.run_in_executor(
-            jobs.pool, jobs.engine.transcribe, upload.file, ask.options, self._progress
-        )
+        self.work = self.loop.run_in_executor(jobs.pool, self._transcript)
         self.work.add_done_callback(self._done)
 
     def _done(self, work: "asyncio.Future[Transcript]") -> None:
@@ -139,6 +137,12 @@ class _Job:
         self.upload.file.close()
         if not work.cancelled() and work.exception() is None:
             self.jobs.metrics.count("mmx_audio_seconds_total", work.result().duration_s, kind="file")
+
+    def _transcript(self) -> Transcript:
+        """In a worker thread; its language is that of the text, which for a translation is not the one spoken."""
+        options = self.ask.options
+        done = self.jobs.engine.transcribe(self.upload.file, options, self._progress)
+        return done if options.task == "transcribe" else replace(done, language=find_language(options.to).tag)
 
     def _progress(self, progress: Progress) -> None:
         """Called by the worker: stops for a client that left and at the longest recording."""

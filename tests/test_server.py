@@ -125,6 +125,15 @@ def test_a_stream_of_events_only_appends(client: TestClient):
     assert len(got) > 2 and got[-1]["srt"].startswith("1\n00:00:00") and got[-1]["vtt"].startswith("WEBVTT")
 
 
+@pytest.mark.parametrize(("to", "name"), [("es", "spanish"), ("en", "english")])
+def test_a_translation_names_the_language_that_it_is_written_in(client: TestClient, to: str, name: str):
+    fields = {"language": "de", "to": to, "response_format": "verbose_json"}
+    assert post(client, "translations", **fields).json()["language"] == name
+    done = events(post(client, "translations", **fields, stream="true"))[-1]
+    assert (done["language"], done["verbose_json"]["language"]) == (to, name)
+    assert post(client, **{**fields, "to": ""}).json()["language"] == "german"  # of what is said
+
+
 def test_what_cannot_be_done_is_said(client: TestClient):
     refused(post(client, response_format="diarized_json"), 400, "unsupported_format")
     refused(post(client, response_format=["srt", "vtt"]), 400, "invalid_value")
