@@ -109,7 +109,7 @@ class _Connection:
         self.own: deque[dict[str, Any]] = deque()
         kind = "session.resumed" if resumed else "session.created"
         facts = {"samples": session.received, "seq": session.told - 1}
-        self.own.append({"type": kind, "session": described(session), "acknowledged": facts})
+        self.own.append({"type": kind, "session": described(session, dialect), "acknowledged": facts})
 
     async def serve(self) -> None:
         earlier, self.session.connection = self.session.connection, self
@@ -178,7 +178,7 @@ class _Connection:
         if data is not None:
             self.session.accept(data)
             return
-        answer = obey(self.session, parsed(text or ""))
+        answer = obey(self.session, parsed(text or ""), self.dialect)
         if answer is not None:
             self._say(answer)
 

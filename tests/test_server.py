@@ -302,6 +302,7 @@ COMPLETED = "conversation.item.input_audio_transcription.completed"
 def test_a_live_session_writes_as_it_hears(client: TestClient):
     with live(client, "rate=16000&language=de") as me:
         created = me.until("session.created")
+        assert created["session"]["type"] == "transcription"
         assert created["session"]["audio"]["input"]["transcription"] == {"model": "tiny", "language": "de"}
         for _ in range(40):
             me.hear(0.1)
@@ -441,9 +442,10 @@ def test_a_socket_shows_the_key(engine: FakeEngine, how: str):
 
 def test_translations_have_openais_shape(client: TestClient):
     with live(client, "rate=16000", "/v1/realtime/translations") as me:
-        me.until("session.created")
+        assert me.until("session.created")["session"]["type"] == "translation"
         me.socket.send_json({"type": "session.update", "session": {"audio": {"output": {"language": "es"}}}})
-        assert me.until("session.updated")["session"]["audio"]["output"] == {"language": "es"}
+        updated = me.until("session.updated")["session"]
+        assert (updated["type"], updated["audio"]["output"]) == ("translation", {"language": "es"})
         me.socket.send_json({"type": "session.input_audio_buffer.append", "audio": base64.b64encode(pcm(4.0)).decode()})
         me.close()
     said = "".join(m["delta"] for m in me.told if m["type"] == "session.input_transcript.delta")
