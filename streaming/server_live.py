@@ -47,11 +47,8 @@ async def serve_socket(socket: WebSocket, dialect: str, registry: Registry) -> N
     try:
         await _authenticate(socket, registry.house.settings)
         resumed = query.get("session")
-        try:
-            session = registry.find(resumed) if resumed else registry.create(wish_of(query, dialect))
-            after = _after(query.get("after"), session)
-        except InputError as e:
-            raise refusal_of(e) from e
+        session = registry.find(resumed) if resumed else registry.create(wish_of(query, dialect))
+        after = _after(query.get("after"), session)
     except Refusal as no:
         registry.house.metrics.count("mmx_errors_total", code=no.code)
         with contextlib.suppress(RuntimeError, WebSocketDisconnect):

@@ -168,6 +168,40 @@ def test_every_model_that_is_listed_may_be_asked_for(client: TestClient):
     assert message == "expected model 'tiny' or 'whisper-1', got 'text'"
 
 
+def test_a_refusal_names_the_field_at_fault(client: TestClient):
+    assert refused(post(client, language="fr"), 400, "invalid_value")["param"] == "language"
+    assert refused(post(client, "translations", language="fr"), 400, "invalid_value")["param"] == "language"
+    assert refused(post(client, "translations", language="de", to="xx"), 400, "invalid_value")["param"] == "to"
+    error = refused(post(client, stream="perhaps"), 400, "invalid_value")
+    assert (error["param"], error["message"]) == ("stream", "expected stream to be true or false, got 'perhaps'")
+    assert post(client, stream="False").headers["content-type"] == "application/json"
+    for query, param in (("language=fr", "language"), ("to=xx", "to"), ("rate=5", "rate"), ("rate=x", "rate")):
+        with live(client, query) as me:
+            assert me.fails("invalid_value")["param"] == param
+    with live(client) as me:
+        me.until("session.created")
+        for wish, param in (({"input": {"format": {"rate": 5}}}, "rate"), ({"output": {"language": "xx"}}, "to")):
+            me.socket.send_json({"type": "session.update", "session": {"audio": wish}})
+            assert me.fails("invalid_value")["param"] == param
+
+
+@pytest.mark.parametrize("size", [16, 2 * 2**20])  # in memory, in a temporary file
+def test_a_file_that_is_no_sound_is_called_by_its_name(client: TestClient, size: int):
+    files = {"file": ("talk of today.wav", b"no sound" * (size // 8))}
+    error = refused(client.post("/v1/audio/transcriptions", files=files), 400, "invalid_audio")
+    assert error["message"].startswith("talk of today.wav: expected")
+
+
+def test_a_form_that_is_too_much_says_of_what(client: TestClient):
+    url, sound = "/v1/audio/transcriptions", ("a.wav", wav(1.0))
+    two = refused(client.post(url, files=[("file", sound), ("file", sound)]), 400, "invalid_form")
+    assert (two["message"], two["param"]) == ("expected one file, got several: send them one by one", "file")
+    message = refused(post(client, prompt="a" * (2**20 + 1)), 400, "invalid_form")["message"]
+    assert message.startswith("expected text fields of at most 1024 kB, got a larger one")
+    message = refused(post(client, prompt=["a"] * 65), 400, "invalid_form")["message"]
+    assert message == "expected at most 64 fields, got more"
+
+
 def test_an_upload_is_refused_as_soon_as_it_is_too_large(engine: FakeEngine):
     with serve(engine, max_upload_mb=0.1) as client:
         refused(post(client, seconds=10), 413, "file_too_large")
