@@ -381,6 +381,17 @@ def test_a_dropped_connection_loses_nothing(client: TestClient):
     assert srt.text.startswith("1\n00:00:00,000 --> 00:00:03,000\nHe was not\n")
 
 
+def test_who_comes_back_cannot_ask_for_another_session(client: TestClient):
+    with live(client, "rate=16000&language=de") as me:
+        id = me.until("session.created")["session"]["id"]
+        me.hear(1.0)
+    for other, param in (("rate=8000", "rate"), ("language=en", "language"), ("to=es", "to"), ("source=0", "source")):
+        with live(client, f"session={id}&{other}") as back:
+            assert back.fails("invalid_value")["param"] == param
+    with live(client, f"session={id}&rate=16000&language=de") as back:  # it says the same, and nothing was lost
+        assert back.until("session.resumed")["acknowledged"]["samples"] == 16_000
+
+
 def test_a_new_connection_takes_over_from_one_that_hangs(client: TestClient):
     with live(client) as old:
         id = old.until("session.created")["session"]["id"]
