@@ -127,7 +127,7 @@ def test_a_stream_of_events_only_appends(client: TestClient):
 
 @pytest.mark.parametrize(("to", "name"), [("es", "spanish"), ("en", "english")])
 def test_a_translation_names_the_language_that_it_is_written_in(client: TestClient, to: str, name: str):
-    fields = {"language": "de", "to": to, "response_format": "verbose_json"}
+    fields: dict[str, Any] = {"language": "de", "to": to, "response_format": "verbose_json"}
     assert post(client, "translations", **fields).json()["language"] == name
     done = events(post(client, "translations", **fields, stream="true"))[-1]
     assert (done["language"], done["verbose_json"]["language"]) == (to, name)
