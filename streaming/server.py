@@ -6,17 +6,19 @@ writes into a log that connections read (see `server_sessions`): a slow or vanis
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, WebSocket
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
 
 from mmx._version import __version__
 from mmx.errors import MmxError
 from mmx.streaming.server_engine import Engine
-from mmx.streaming.server_files import ALIASES, FileJobs, formatted, refusal_of
+from mmx.streaming.server_files import FileJobs, accepted, formatted, refusal_of
 from mmx.streaming.server_guard import Guard
 from mmx.streaming.server_interpreter import TRACKS
 from mmx.streaming.server_live import serve_socket
@@ -59,7 +61,7 @@ def create_app(engine: Engine, settings: Settings = DEFAULTS) -> FastAPI:
     app.add_middleware(Guard, settings=settings)  # type: ignore[arg-type]
     app.add_exception_handler(Refusal, _refuse)
     app.add_exception_handler(MmxError, _refuse)
-    app.add_exception_handler(404, _not_found)
+    app.add_exception_handler(HTTPException, _refuse_http)  # type: ignore[arg-type]
     app.state.metrics = metrics
     app.state.registry = registry
     _add_files(app, files)
@@ -120,15 +122,16 @@ def _add_facts(app: FastAPI, engine: Engine, settings: Settings, metrics: Metric
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        """The models; `whisper-1` means the first."""
-        rows = [{"id": n, "object": "model", "created": 0, "owned_by": "mmx"} for n in (*engine.names, *ALIASES)]
+        """What a request may name as its `model`; `whisper-1` means the first."""
+        rows = [{"id": n, "object": "model", "created": 0, "owned_by": "mmx"} for n in accepted(engine)]
         return {"object": "list", "data": rows}
 
     @app.get("/v1/capabilities")
     async def capabilities() -> dict[str, Any]:
-        """What the page offers: languages and limits."""
+        """What the page offers: models, languages and limits."""
         return {
-            "models": engine.names,
+            "models": accepted(engine),
+            "text_model": next(iter(engine.names[1:]), None),
             "languages": engine.languages,
             "targets": engine.targets,
             "limits": {
@@ -167,6 +170,12 @@ async def _refuse(request: Request, error: Exception) -> JSONResponse:
     return JSONResponse(no.body, no.status, headers=no.headers)
 
 
-async def _not_found(request: Request, error: Exception) -> JSONResponse:
-    no = Refusal(404, "not_found", f"expected a path of this server, got {request.url.path}: see /openapi.json")
-    return JSONResponse(no.body, 404)
+async def _refuse_http(request: Request, error: HTTPException) -> JSONResponse:
+    """What the framework refuses by itself, in the same shape."""
+    got, headers = request.url.path, error.headers or {}
+    message = {
+        404: f"expected a path of this server, got {got}: see /openapi.json",
+        405: f"expected {headers.get('Allow', 'another method')} for {got}, got {request.method}",
+    }.get(error.status_code, f"expected a request that can be answered, got {error.detail}")
+    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+    return JSONResponse(Refusal(error.status_code, code, message).body, error.status_code, headers=headers)

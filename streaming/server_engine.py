@@ -12,6 +12,7 @@ from mmx.languages import find_language
 from mmx.media import Source
 from mmx.model import Model
 from mmx.result import Transcript
+from mmx.streaming.server_settings import blaming
 from mmx.streaming.stream import Stream
 from mmx.transcribe import Options, Progress, fit, transcribe, vad
 
@@ -128,6 +129,14 @@ class Engine:
         if self.text_model is None:
             raise InputError("expected a server with a text model: start it with --text-model")
         return self.text_model.translate_text([text], src=language, to=to, beam_size=2)[0].text
+
+
+def check_languages(engine: Engine, language: str | None, to: str | None) -> None:
+    """As `Engine.check`, but raises `Refusal`, which names the field at fault."""
+    with blaming("language"):
+        engine.check(language, None)
+    with blaming("to"):
+        engine.check(language, to)
 
 
 def _spellings(model: Model) -> dict[str, str]:

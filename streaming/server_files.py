@@ -7,7 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
@@ -17,14 +17,19 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response, Strea
 from mmx.errors import InputError, MediaError, MmxError
 from mmx.languages import find_language
 from mmx.result import Segment, Transcript
-from mmx.streaming.server_engine import Engine
+from mmx.streaming.server_engine import Engine, check_languages
 from mmx.streaming.server_metrics import Metrics
-from mmx.streaming.server_settings import Refusal, Settings
+from mmx.streaming.server_settings import Refusal, Settings, blaming
 from mmx.transcribe import Options, Progress
 
 FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
 ALIASES = ("whisper-1",)
 """Names that clients have built in; they mean whatever model the server has."""
+
+
+def accepted(engine: Engine) -> tuple[str, ...]:
+    """What a request may name as its `model`; the text model only ever follows the speech model."""
+    return (engine.names[0], *ALIASES)
 
 
 @dataclass(frozen=True)
@@ -35,6 +40,14 @@ class Ask:
     formats: tuple[str, ...]
     stream: bool
     granularities: tuple[str, ...]
+
+
+class _Recording:
+    """An upload for the reader of media, under the name that its client gave it, which messages then say."""
+
+    def __init__(self, upload: UploadFile):
+        self.name = upload.filename or "upload"
+        self.read, self.seek, self.tell = upload.file.read, upload.file.seek, upload.file.tell
 
 
 class Cancelled(MmxError):  # noqa: N818 - nobody failed
@@ -61,7 +74,7 @@ class FileJobs:
         form = await _form(request, self.settings.max_upload_mb)
         try:
             upload, ask = _file(form), self._ask(form, task)
-            self.engine.check(ask.options.language, ask.options.to if task == "translate" else None)
+            check_languages(self.engine, ask.options.language, ask.options.to if task == "translate" else None)
             self._room()
         except Exception:
             await form.close()
@@ -84,11 +97,10 @@ class FileJobs:
 
     def _ask(self, form: FormData, task: str) -> Ask:
         model = _text(form, "model")
-        if model and model not in (*self.engine.names[:1], *ALIASES):
-            raise Refusal(
-                404, "model_not_found", f"expected model {self.engine.names[0]!r}, got {model!r}", param="model"
-            )
-        stream = (_text(form, "stream") or "false").lower() in ("true", "1")
+        if model and model not in (names := accepted(self.engine)):
+            expected = " or ".join(map(repr, names))
+            raise Refusal(404, "model_not_found", f"expected model {expected}, got {model!r}", param="model")
+        stream = _switch(form, "stream")
         formats = tuple(check_format(f) for f in _list(form, "response_format")) or ("json",)
         if len(formats) > 1 and not stream:
             message = f"expected one response_format without stream, got {len(formats)}"
@@ -103,7 +115,7 @@ class FileJobs:
             raise Refusal(400, "invalid_value", f"expected granularities word or segment, got {bad[0]!r}",
                           param="timestamp_granularities")  # fmt: skip
         options = Options(
-            language=_text(form, "language"), task=task, to=_text(form, "to") or "en",  # type: ignore[arg-type]
+            language=_language(form, "language"), task=task, to=_language(form, "to") or "en",  # type: ignore[arg-type]
             initial_prompt=_text(form, "prompt"), word_timestamps="word" in kinds,
         )  # fmt: skip
         if temperature := _number(form, "temperature"):
@@ -125,9 +137,7 @@ class _Job:
         self.segments: asyncio.Queue[tuple[Segment, ...]] = asyncio.Queue()
         upload.file.seek(0)
         jobs.jobs += 1
-        self.work = self.loop.run_in_executor(
-            jobs.pool, jobs.engine.transcribe, upload.file, ask.options, self._progress
-        )
+        self.work = self.loop.run_in_executor(jobs.pool, self._transcript)
         self.work.add_done_callback(self._done)
 
     def _done(self, work: "asyncio.Future[Transcript]") -> None:
@@ -135,6 +145,12 @@ class _Job:
         self.upload.file.close()
         if not work.cancelled() and work.exception() is None:
             self.jobs.metrics.count("mmx_audio_seconds_total", work.result().duration_s, kind="file")
+
+    def _transcript(self) -> Transcript:
+        """In a worker thread; its language is that of the text, which for a translation is not the one spoken."""
+        options = self.ask.options
+        done = self.jobs.engine.transcribe(cast(BinaryIO, _Recording(self.upload)), options, self._progress)
+        return done if options.task == "transcribe" else replace(done, language=find_language(options.to).tag)
 
     def _progress(self, progress: Progress) -> None:
         """Called by the worker: stops for a client that left and at the longest recording."""
@@ -272,6 +288,19 @@ def refusal_of(error: Exception) -> Refusal:
 # -------------------- the form
 
 
+MOST_FIELDS = 64
+MOST_FIELD_KB = 1024
+_FAULTS = {
+    "Too many files": ("expected one file, got several: send them one by one", "file"),
+    "Too many fields": (f"expected at most {MOST_FIELDS} fields, got more", None),
+    "Part exceeded": (
+        f"expected text fields of at most {MOST_FIELD_KB} kB, got a larger one: a recording goes into 'file', with its "
+        "file name", None,
+    ),
+}  # fmt: skip
+"""How the parser's refusals begin, what we say instead, and the field at fault; it does not tell which text it was."""
+
+
 async def _form(request: Request, most_mb: float) -> FormData:
     """The multipart form, refused as soon as it is larger than allowed."""
     most = int(most_mb * 2**20) + 65536  # the other fields
@@ -295,9 +324,13 @@ async def _form(request: Request, most_mb: float) -> FormData:
         return message
 
     try:
-        return await Request(request.scope, counted).form(max_files=1, max_fields=64)
+        return await Request(request.scope, counted).form(
+            max_files=1, max_fields=MOST_FIELDS, max_part_size=MOST_FIELD_KB * 1024
+        )  # fmt: skip
     except HTTPException as e:
-        raise Refusal(400, "invalid_form", f"expected a multipart form, got {e.detail}") from e
+        fault = f"expected a multipart form, got one that cannot be read: {e.detail}"
+        message, param = next((told for words, told in _FAULTS.items() if e.detail.startswith(words)), (fault, None))
+        raise Refusal(400, "invalid_form", message, param=param) from e
 
 
 def _file(form: FormData) -> UploadFile:
@@ -316,9 +349,23 @@ def _text(form: FormData, name: str) -> str | None:
     return value or None
 
 
+def _language(form: FormData, name: str) -> str | None:
+    if text := _text(form, name):
+        with blaming(name):
+            find_language(text)
+    return text
+
+
 def _list(form: FormData, name: str) -> tuple[str, ...]:
     """All values of a field, which clients write with or without brackets."""
     return tuple(str(v) for v in [*form.getlist(f"{name}[]"), *form.getlist(name)])
+
+
+def _switch(form: FormData, name: str) -> bool:
+    text = _text(form, name) or "false"
+    if text.lower() not in ("true", "1", "false", "0"):
+        raise Refusal(400, "invalid_value", f"expected {name} to be true or false, got {text!r}", param=name)
+    return text.lower() in ("true", "1")
 
 
 def _number(form: FormData, name: str) -> float | None:

@@ -10,7 +10,8 @@ import json
 import secrets
 import time
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -18,6 +19,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from mmx.errors import InputError
 from mmx.streaming.server_files import refusal_of
 from mmx.streaming.server_guard import KEY_PROTOCOL, check_key, key_of
+from mmx.streaming.server_interpreter import Wish
 from mmx.streaming.server_protocol import described, error_message, obey, parsed, rendered, wish_of
 from mmx.streaming.server_registry import Registry
 from mmx.streaming.server_sessions import Session
@@ -47,11 +49,10 @@ async def serve_socket(socket: WebSocket, dialect: str, registry: Registry) -> N
     try:
         await _authenticate(socket, registry.house.settings)
         resumed = query.get("session")
-        try:
-            session = registry.find(resumed) if resumed else registry.create(wish_of(query, dialect))
-            after = _after(query.get("after"), session)
-        except InputError as e:
-            raise refusal_of(e) from e
+        session = registry.find(resumed) if resumed else registry.create(wish_of(query, dialect))
+        if resumed:
+            _same(query, wish_of(query, dialect), session)
+        after = _after(query.get("after"), session)
     except Refusal as no:
         registry.house.metrics.count("mmx_errors_total", code=no.code)
         with contextlib.suppress(RuntimeError, WebSocketDisconnect):
@@ -77,6 +78,16 @@ async def _authenticate(socket: WebSocket, settings: Settings) -> None:
         given = f"Bearer {message['api_key']}" if isinstance(message.get("api_key"), str) else ""
     if no := check_key(settings, given or ""):
         raise no
+
+
+def _same(query: Mapping[str, str], wish: Wish, session: Session) -> None:
+    """Raise `Refusal` where the address of a client that comes back asks for another session than it has."""
+    for name, had in asdict(session.asked).items():
+        if name in query and (got := getattr(wish, name)) != had:
+            raise Refusal(
+                400, "invalid_value", f"expected {name} {had!r} as the session has it, got {got!r}: leave it out, and "
+                "change it by session.update", param=name,
+            )  # fmt: skip
 
 
 def _after(text: str | None, session: Session) -> int:
@@ -109,7 +120,7 @@ class _Connection:
         self.own: deque[dict[str, Any]] = deque()
         kind = "session.resumed" if resumed else "session.created"
         facts = {"samples": session.received, "seq": session.told - 1}
-        self.own.append({"type": kind, "session": described(session), "acknowledged": facts})
+        self.own.append({"type": kind, "session": described(session, dialect), "acknowledged": facts})
 
     async def serve(self) -> None:
         earlier, self.session.connection = self.session.connection, self
@@ -178,7 +189,7 @@ class _Connection:
         if data is not None:
             self.session.accept(data)
             return
-        answer = obey(self.session, parsed(text or ""))
+        answer = obey(self.session, parsed(text or ""), self.dialect)
         if answer is not None:
             self._say(answer)
 

@@ -88,7 +88,7 @@ def parsed(text: str) -> dict[str, Any]:
     return message
 
 
-def obey(session: Session, message: dict[str, Any]) -> dict[str, Any] | None:
+def obey(session: Session, message: dict[str, Any], dialect: str) -> dict[str, Any] | None:
     """Do what a client's message says; what to answer, where there is something to answer.
 
     Raises:
@@ -108,7 +108,7 @@ def obey(session: Session, message: dict[str, Any]) -> dict[str, Any] | None:
         wish = updated(session.asked, message.get("session", {}))
         if wish != session.asked:
             session.order(Order("update", wish))
-        return {"type": kind.replace("update", "updated"), "session": described(session, wish)}
+        return {"type": kind.replace("update", "updated"), "session": described(session, dialect, wish)}
     if kind == "session.close":
         if not session.ended:
             session.order(Order("close"))
@@ -128,7 +128,7 @@ def _decoded(audio: Any) -> bytes:
         raise _bad("audio", "base64 of 16-bit samples", audio) from None
 
 
-def described(session: Session, wish: Wish | None = None) -> dict[str, Any]:
+def described(session: Session, dialect: str, wish: Wish | None = None) -> dict[str, Any]:
     """The session as its client sees it, in OpenAI's shape."""
     wish = wish or session.wish
     transcription = {"model": session.house.engine.names[0], "language": wish.language} if wish.source else None
@@ -136,7 +136,7 @@ def described(session: Session, wish: Wish | None = None) -> dict[str, Any]:
     audio: dict[str, Any] = {"input": {"format": format, "transcription": transcription}}
     if wish.to is not None:
         audio["output"] = {"language": wish.to}
-    return {"id": session.id, "object": "realtime.session", "type": "transcription", "audio": audio}
+    return {"id": session.id, "object": "realtime.session", "type": dialect, "audio": audio}
 
 
 def rendered(entry: Entry, dialect: str) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class Registry:
         return {(("connected", "yes"),): float(connected), (("connected", "no"),): float(len(living) - connected)}
 
     def create(self, wish: Wish) -> Session:
-        """A new session. Raises `Refusal` where there are too many, `InputError` where the wish cannot be met."""
+        """A new session. Raises `Refusal` where there are too many, or where the wish cannot be met."""
         limit = self.house.settings.max_sessions
         if sum(not s.ended for s in self.sessions.values()) >= limit:
             raise Refusal(
@@ -97,7 +97,7 @@ class Registry:
         for path in sorted(folder.glob("*.session.json")):
             try:
                 session = Session.restore(self.house, path)
-            except (OSError, ValueError, KeyError, TypeError, MmxError):
+            except (OSError, ValueError, KeyError, TypeError, MmxError, Refusal):
                 log.exception("%s could not be read: the session is left there", path)
                 continue
             self.sessions[session.id] = session

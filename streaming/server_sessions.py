@@ -23,11 +23,11 @@ from numpy.typing import NDArray
 from mmx.errors import MmxError
 from mmx.result import Segment, Transcript, Word
 from mmx.streaming.resample import Resampler
-from mmx.streaming.server_engine import Engine
+from mmx.streaming.server_engine import Engine, check_languages
 from mmx.streaming.server_interpreter import RATE, Interpreter, Piece, Wish
 from mmx.streaming.server_journal import Journal, read
 from mmx.streaming.server_metrics import Metrics
-from mmx.streaming.server_settings import Refusal, Settings
+from mmx.streaming.server_settings import Refusal, Settings, blaming
 
 VERSION = 2
 """Of the facts that a session keeps in its journal."""
@@ -121,10 +121,11 @@ class Session:
     """
 
     def __init__(self, house: House, wish: Wish, id: str | None = None):
-        house.engine.check(wish.language, wish.to)
+        check_languages(house.engine, wish.language, wish.to)
         self.house, self.wish, self.id = house, wish, id or secrets.token_urlsafe(18)
         self.journal: Journal | None = None
-        self.resampler = Resampler(wish.rate)
+        with blaming("rate"):
+            self.resampler = Resampler(wish.rate)
         self.log: list[Entry] = []
         self.told = self.received = self.heard = 0
         self.tentative: dict[str, str] = {}
@@ -168,14 +169,23 @@ class Session:
     def order(self, order: Order) -> None:
         """Take what is to be done after the sound so far."""
         if order.wish is not None:
-            self.house.engine.check(order.wish.language, order.wish.to)
-            if order.wish.rate != self.wish.rate and self.received:
-                raise Refusal(400, "invalid_value", "expected the rate before the first sound: begin a new session")
+            check_languages(self.house.engine, order.wish.language, order.wish.to)
+            self._check_rate(order.wish.rate)
         if sum(isinstance(x, Order) for x in self.inbox) >= MOST_ORDERS:
             raise Refusal(
                 429, "too_many_messages", f"expected at most {MOST_ORDERS} orders at once: wait for the answers"
             )
         self._put_order(order, self._write_down("order", json.dumps(asdict(order)).encode()))
+
+    def _check_rate(self, rate: int) -> None:
+        """Before it is in the journal, which must hold nothing that cannot be done."""
+        if rate == self.wish.rate:
+            return
+        if self.received:
+            message = "expected the rate before the first sound: begin a new session"
+            raise Refusal(400, "invalid_value", message, param="rate")
+        with blaming("rate"):
+            Resampler(rate)
 
     def _put_order(self, order: Order, end: int) -> None:
         skipped = 0
@@ -365,7 +375,7 @@ class Session:
         """A session that an earlier server kept, not yet started; `path` is its `ID.session.json`.
 
         Raises:
-            ValueError, KeyError, TypeError, OSError, MmxError: it cannot be read, or not by this server.
+            ValueError, KeyError, TypeError, OSError, MmxError, Refusal: it cannot be read, or not by this server.
         """
         kept = read(path)
         facts = kept.facts

@@ -1,5 +1,7 @@
 """What a server is told, and the one shape in which it says no."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,3 +83,12 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a fault of the server
         """Headers of the answer."""
         headers = {} if self.retry_s is None else {"Retry-After": str(self.retry_s)}
         return {**headers, "WWW-Authenticate": "Bearer"} if self.status == 401 else headers
+
+
+@contextmanager
+def blaming(param: str) -> Iterator[None]:
+    """Within, an `InputError` becomes a `Refusal` that names the field at fault."""
+    try:
+        yield
+    except InputError as e:
+        raise Refusal(400, "invalid_value", str(e), param=param) from e

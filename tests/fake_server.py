@@ -79,7 +79,7 @@ class FakeEngine:
             word = Word(f" {WORDS[i % len(WORDS)]}", float(i), i + 1.0, 0.9)
             segments += (Segment(i, i + 1.0, word.text, "en", words=(word,)),)
             on_progress(Progress("x", i + 1.0, len(sound) / 16_000, segments=segments))
-        return Transcript("x", segments, "en", 1.0, len(sound) / 16_000, options.task, "tiny")
+        return Transcript("x", segments, options.language or "en", 1.0, len(sound) / 16_000, options.task, "tiny")
 
     def stream(self, language: str | None, to: str | None = None) -> FakeStream:
         return FakeStream(language, to)

@@ -125,6 +125,15 @@ def test_a_stream_of_events_only_appends(client: TestClient):
     assert len(got) > 2 and got[-1]["srt"].startswith("1\n00:00:00") and got[-1]["vtt"].startswith("WEBVTT")
 
 
+@pytest.mark.parametrize(("to", "name"), [("es", "spanish"), ("en", "english")])
+def test_a_translation_names_the_language_that_it_is_written_in(client: TestClient, to: str, name: str):
+    fields: dict[str, Any] = {"language": "de", "to": to, "response_format": "verbose_json"}
+    assert post(client, "translations", **fields).json()["language"] == name
+    done = events(post(client, "translations", **fields, stream="true"))[-1]
+    assert (done["language"], done["verbose_json"]["language"]) == (to, name)
+    assert post(client, **{**fields, "to": ""}).json()["language"] == "german"  # of what is said
+
+
 def test_what_cannot_be_done_is_said(client: TestClient):
     refused(post(client, response_format="diarized_json"), 400, "unsupported_format")
     refused(post(client, response_format=["srt", "vtt"]), 400, "invalid_value")
@@ -143,7 +152,54 @@ def test_what_cannot_be_done_is_said(client: TestClient):
     broken = {"content-type": "multipart/form-data; boundary=x"}
     refused(client.post(url, content=b"no boundary", headers=broken), 400, "invalid_form")
     refused(client.get("/v1/nothing"), 404, "not_found")
+    wrong = client.get(url)
+    assert refused(wrong, 405, "method_not_allowed")["message"] == f"expected POST for {url}, got GET"
+    assert wrong.headers["allow"] == "POST"
+    refused(client.delete("/page/app.js"), 405, "method_not_allowed")
     assert post(client).status_code == 200  # and it goes on
+
+
+def test_every_model_that_is_listed_may_be_asked_for(client: TestClient):
+    listed = [m["id"] for m in client.get("/v1/models").json()["data"]]
+    facts = client.get("/v1/capabilities").json()
+    assert listed == facts["models"] == ["tiny", "whisper-1"] and facts["text_model"] == "text"
+    assert [post(client, model=name).status_code for name in listed] == [200, 200]
+    message = refused(post(client, model="text"), 404, "model_not_found")["message"]
+    assert message == "expected model 'tiny' or 'whisper-1', got 'text'"
+
+
+def test_a_refusal_names_the_field_at_fault(client: TestClient):
+    assert refused(post(client, language="fr"), 400, "invalid_value")["param"] == "language"
+    assert refused(post(client, "translations", language="fr"), 400, "invalid_value")["param"] == "language"
+    assert refused(post(client, "translations", language="de", to="xx"), 400, "invalid_value")["param"] == "to"
+    error = refused(post(client, stream="perhaps"), 400, "invalid_value")
+    assert (error["param"], error["message"]) == ("stream", "expected stream to be true or false, got 'perhaps'")
+    assert post(client, stream="False").headers["content-type"] == "application/json"
+    for query, param in (("language=fr", "language"), ("to=xx", "to"), ("rate=5", "rate"), ("rate=x", "rate")):
+        with live(client, query) as me:
+            assert me.fails("invalid_value")["param"] == param
+    with live(client) as me:
+        me.until("session.created")
+        for wish, param in (({"input": {"format": {"rate": 5}}}, "rate"), ({"output": {"language": "xx"}}, "to")):
+            me.socket.send_json({"type": "session.update", "session": {"audio": wish}})
+            assert me.fails("invalid_value")["param"] == param
+
+
+@pytest.mark.parametrize("size", [16, 2 * 2**20])  # in memory, in a temporary file
+def test_a_file_that_is_no_sound_is_called_by_its_name(client: TestClient, size: int):
+    files = {"file": ("talk of today.wav", b"no sound" * (size // 8))}
+    error = refused(client.post("/v1/audio/transcriptions", files=files), 400, "invalid_audio")
+    assert error["message"].startswith("talk of today.wav: expected")
+
+
+def test_a_form_that_is_too_much_says_of_what(client: TestClient):
+    url, sound = "/v1/audio/transcriptions", ("a.wav", wav(1.0))
+    two = refused(client.post(url, files=[("file", sound), ("file", sound)]), 400, "invalid_form")
+    assert (two["message"], two["param"]) == ("expected one file, got several: send them one by one", "file")
+    message = refused(post(client, prompt="a" * (2**20 + 1)), 400, "invalid_form")["message"]
+    assert message.startswith("expected text fields of at most 1024 kB, got a larger one")
+    message = refused(post(client, prompt=["a"] * 65), 400, "invalid_form")["message"]
+    assert message == "expected at most 64 fields, got more"
 
 
 def test_an_upload_is_refused_as_soon_as_it_is_too_large(engine: FakeEngine):
@@ -199,7 +255,7 @@ def test_the_key_is_asked_of_all_but_health(engine: FakeEngine):
             refused(client.get("/v1/models", headers={"authorization": wrong}), 401, "invalid_api_key")
         refused(post(client), 401, "invalid_api_key")
         names = [m["id"] for m in client.get("/v1/models", headers={"authorization": "Bearer s3cret"}).json()["data"]]
-        assert names == ["tiny", "text", "whisper-1"]
+        assert names == ["tiny", "whisper-1"]
 
 
 def test_pages_of_other_sites_are_kept_out(engine: FakeEngine):
@@ -280,6 +336,7 @@ COMPLETED = "conversation.item.input_audio_transcription.completed"
 def test_a_live_session_writes_as_it_hears(client: TestClient):
     with live(client, "rate=16000&language=de") as me:
         created = me.until("session.created")
+        assert created["session"]["type"] == "transcription"
         assert created["session"]["audio"]["input"]["transcription"] == {"model": "tiny", "language": "de"}
         for _ in range(40):
             me.hear(0.1)
@@ -322,6 +379,17 @@ def test_a_dropped_connection_loses_nothing(client: TestClient):
     assert client.get(f"/v1/realtime/sessions/{id}/transcript?response_format=text").text == "He was not an ill\n"
     srt = client.get(f"/v1/realtime/sessions/{id}/transcript")
     assert srt.text.startswith("1\n00:00:00,000 --> 00:00:03,000\nHe was not\n")
+
+
+def test_who_comes_back_cannot_ask_for_another_session(client: TestClient):
+    with live(client, "rate=16000&language=de") as me:
+        id = me.until("session.created")["session"]["id"]
+        me.hear(1.0)
+    for other, param in (("rate=8000", "rate"), ("language=en", "language"), ("to=es", "to"), ("source=0", "source")):
+        with live(client, f"session={id}&{other}") as back:
+            assert back.fails("invalid_value")["param"] == param
+    with live(client, f"session={id}&rate=16000&language=de") as back:  # it says the same, and nothing was lost
+        assert back.until("session.resumed")["acknowledged"]["samples"] == 16_000
 
 
 def test_a_new_connection_takes_over_from_one_that_hangs(client: TestClient):
@@ -419,9 +487,10 @@ def test_a_socket_shows_the_key(engine: FakeEngine, how: str):
 
 def test_translations_have_openais_shape(client: TestClient):
     with live(client, "rate=16000", "/v1/realtime/translations") as me:
-        me.until("session.created")
+        assert me.until("session.created")["session"]["type"] == "translation"
         me.socket.send_json({"type": "session.update", "session": {"audio": {"output": {"language": "es"}}}})
-        assert me.until("session.updated")["session"]["audio"]["output"] == {"language": "es"}
+        updated = me.until("session.updated")["session"]
+        assert (updated["type"], updated["audio"]["output"]) == ("translation", {"language": "es"})
         me.socket.send_json({"type": "session.input_audio_buffer.append", "audio": base64.b64encode(pcm(4.0)).decode()})
         me.close()
     said = "".join(m["delta"] for m in me.told if m["type"] == "session.input_transcript.delta")

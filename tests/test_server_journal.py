@@ -19,6 +19,7 @@ pytest.importorskip("httpx", reason="needs httpx: pip install httpx")
 from fake_server import WORDS, FakeEngine
 from test_server import COMPLETED, DELTA, live, pcm, serve
 
+from mmx.errors import InputError
 from mmx.streaming import server_journal
 from mmx.streaming.server_journal import Journal
 from mmx.streaming.server_sessions import Session
@@ -43,6 +44,31 @@ def test_a_restart_loses_nothing(tmp_path: Path):
         back.close()
     said = [m["delta"] for m in [*me.told, *back.told] if m["type"] == "session.output_transcript.delta"]
     assert me.text + back.text == " He was not an" and said == [" es(He was not)", " es(an)"]
+
+
+def test_what_was_refused_is_not_kept(tmp_path: Path):
+    engine = FakeEngine()
+    with serve(engine, state_dir=tmp_path) as client, live(client) as me:
+        id = me.until("session.created")["session"]["id"]
+        me.socket.send_json({"type": "session.update", "session": {"audio": {"input": {"format": {"rate": 5}}}}})
+        me.fails("invalid_value")
+    with serve(engine, state_dir=tmp_path) as client, live(client, f"session={id}") as back:
+        assert back.until("session.resumed")["session"]["audio"]["input"]["format"]["rate"] == 16_000
+
+
+def test_a_server_without_a_sessions_language_starts_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    with serve(FakeEngine(), state_dir=tmp_path) as client, live(client, "rate=16000&language=de") as me:
+        id = me.until("session.created")["session"]["id"]
+
+    def check(self: FakeEngine, language: str | None, to: str | None) -> None:
+        if language == "de":
+            raise InputError("expected English, got 'de'")
+
+    monkeypatch.setattr(FakeEngine, "check", check)
+    with serve(FakeEngine(), state_dir=tmp_path) as client:
+        with live(client, f"session={id}") as back:
+            back.fails("session_not_found")
+        assert list(tmp_path.glob(f"{id}.session.json"))
 
 
 def test_a_line_is_kept_before_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

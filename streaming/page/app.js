@@ -320,7 +320,7 @@ function choose() {
 async function begin() {
   const facts = await (await ask("/v1/capabilities")).json();
   names = { ...facts.targets, ...facts.languages };
-  $("model").textContent = facts.models.join(" + ");
+  $("model").textContent = [facts.models[0], facts.text_model].filter(Boolean).join(" + ");
   for (const [id, table] of [["from", facts.languages], ["to", facts.targets]]) {
     for (const [code, name] of Object.entries(table)) $(id).add(new Option(name, code));
   }
