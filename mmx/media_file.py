@@ -135,6 +135,10 @@ def _open_path(path: str) -> BinaryIO:
 def _missing(path: str) -> str:
     """The message for a file that is not there: what the folder has instead."""
     folder = Path(path).parent
+    if Path(path).is_symlink():
+        return (
+            f"{path}: no such file: it is a link to {str(Path(path).readlink())!r}, which is not there. Mend the link."
+        )
     if not folder.is_dir():
         return f"{path}: no such file: the folder {str(folder)!r} does not exist. Check the path."
     try:
