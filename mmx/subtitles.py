@@ -40,6 +40,10 @@ _SENTENCE_ENDS = ".?!…。？！؟۔।॥"
 _CLAUSE_ENDS = ",;:—–،؛、，；："
 _CLOSERS = "\"'”’»)]}）］」』】〉》"
 _OPENERS = "([{（［「『【〈《“‘«¿¡"
+# Words whose full stop ends no sentence; single capital letters (initials, the French "M.") are none either.
+_ABBREVIATIONS = frozenset(
+    {"Mr", "Mrs", "Ms", "Dr", "St", "Prof", "Jr", "Sr", "vs", "Mme", "Mlle", "Sra", "Dra", "Hr", "Fr"}
+)
 # Thai and Lao vowels that are written before the consonant they belong to.
 _LEADING_VOWELS = "เแโใไເແໂໃໄ"
 
@@ -254,16 +258,25 @@ def _reach(atoms: Sequence[_Atom], first: int) -> Iterator[tuple[int, int]]:
 
 
 def _break_cost(atoms: Sequence[_Atom], end: int) -> float:
-    """Return how bad a new cue or line before atom `end` is: 0 (good) to 1.2 (in the middle of a phrase)."""
+    """Return how bad a new cue or line before atom `end` is: 0 (good), 1.2 (inside a phrase), 1.8 (inside a name)."""
     if end == len(atoms):
         return 0.0
     last = atoms[end - 1].text.rstrip(_CLOSERS)[-1:]
-    if last and last in _SENTENCE_ENDS:
+    abbreviated = _is_abbreviation(atoms[end - 1].text)
+    if last and last in _SENTENCE_ENDS and not abbreviated:
         return 0.0
     if last and last in _CLAUSE_ENDS:
         return 0.4
     pause_ms = atoms[end].start_ms - atoms[end - 1].end_ms
-    return 0.6 if pause_ms >= 300 else 1.2
+    if pause_ms >= 300:  # after which "Main St." did end the sentence
+        return 0.6
+    return 1.8 if abbreviated else 1.2
+
+
+def _is_abbreviation(word: str) -> bool:
+    """Tell whether a word with its punctuation is one such as "Mr." or an initial."""
+    word = word.strip(_OPENERS + _CLOSERS)
+    return word.endswith(".") and (word[:-1] in _ABBREVIATIONS or (len(word) == 2 and word[0].isupper()))
 
 
 def _wrap(atoms: Sequence[_Atom]) -> list[str]:

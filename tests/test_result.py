@@ -185,6 +185,16 @@ def test_lines_break_after_a_comma():
     ]
 
 
+@pytest.mark.parametrize("name", ["Mr.", "(Mrs.", "J.", "\u201cDr.", "M.", "Sra."])
+def test_no_line_ends_after_an_abbreviation(name):
+    found = texts(make(said(f"She had not been told of it and {name} Dashwood had then no more to say")))
+    assert len(found) == 1 and f"{name} Dashwood" in found[0]
+    found = texts(
+        make(said(f"It was all that she had left to her, and {name} Dashwood had then leisure to consider it."))
+    )
+    assert f"{name} Dashwood" in "\n\n".join(found)
+
+
 def test_a_cue_lasts_at_most_seven_seconds():
     found = cues(make(said("one two three four five six seven eight", step_s=2.0)))
     assert len(found) > 2 and all(cue.end - cue.start <= timedelta(seconds=7) for cue in found)
