@@ -62,7 +62,8 @@ class Input:
 def expand(patterns: Sequence[str]) -> list[Input]:
     """Files in order, folders and globs opened up. Two recordings never share a stem.
 
-    Raises `InputError` for a folder or a glob without media; a missing file is left for the reader to report.
+    Raises `InputError` for a folder or a glob without media; a missing file is left for the reader to report. Hidden
+    files are taken when they are named, not from a folder.
     """
     found: list[Input] = []
     for pattern in patterns:
@@ -74,14 +75,14 @@ def expand(patterns: Sequence[str]) -> list[Input]:
         elif _ADDRESS.match(pattern):  # as it is, for the reader to say what to do: a path would lose a slash
             found.append(Input(pattern, Path(Path(pattern).name)))
         elif path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in MEDIA and p.is_file())
+            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in MEDIA and _offered(p, path))
             if not inside:
                 raise InputError(f"expected media files in the folder {pattern}, got none (looked for {_kinds()})")
             found += [Input(str(p), p.relative_to(path)) for p in inside]
         elif path.exists() or not glob.has_magic(pattern):
             found.append(Input(str(path), Path(path.name)))
         else:
-            hits = sorted(p for p in glob.glob(str(path), recursive=True) if Path(p).is_file())  # noqa: PTH207 (absolute ones too)
+            hits = sorted(p for p in glob.glob(str(path), recursive=True) if _is_file(Path(p)))  # noqa: PTH207 (absolute ones too)
             if not hits:
                 raise InputError(f"expected files that match {pattern!r}, got none")
             root = Path(os.path.commonpath([str(Path(h).parent) for h in hits]))
@@ -90,6 +91,16 @@ def expand(patterns: Sequence[str]) -> list[Input]:
     for item in found:
         first.setdefault(item.source if item.source == "-" else str(_absolute(item.source)), item)
     return _apart(list(first.values()))
+
+
+def _offered(path: Path, folder: Path) -> bool:
+    """Whether a walk through `folder` takes the file: hidden ones are for a program (`._talk.wav` of macOS)."""
+    return _is_file(path) and not any(name.startswith(".") for name in path.relative_to(folder).parts)
+
+
+def _is_file(path: Path) -> bool:
+    """A file, or a link that leads nowhere: the reader of it reports that something is missing."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
@@ -144,6 +155,10 @@ def _kinds() -> str:
 
 def run(job: Job) -> int:
     """Transcribe all inputs of the job; returns the exit code: 0 when every one succeeded."""
+    if job.skip_existing and job.output_dir is None:
+        raise InputError(
+            "expected --output-dir with --skip-existing, got none: only files that were written are skipped"
+        )
     inputs = expand(job.files)
     todo = [i for i in inputs if not (job.skip_existing and _done(i, job))]
     if len(todo) < len(inputs):
@@ -241,7 +256,10 @@ def run_text(
         _say(f"spoken -> {speak}")
     else:
         done = loaded.translate_text([text], src=src, to=to, beam_size=beam_size, shortlist=shortlist)[0]
-    print(done.text)
+    try:
+        _write_out(done.text + "\n")
+    except BrokenPipeError:
+        _drop_output()
     return 0
 
 
@@ -322,11 +340,12 @@ def _emit(job: Job, item: Input, transcript: "Transcript", several: bool) -> Non
         paths = transcript.write(job.output_dir / item.stem.parent, job.formats, item.stem.name)
         _say(f"{item.source} -> {', '.join(str(p) for p in paths)}")
     else:
-        if several:
-            _say(f"{item.source}:")
         text = getattr(transcript, f"to_{job.formats[0]}")()
-        sys.stdout.write(text if text.endswith("\n") or not text else text + "\n")
-        sys.stdout.flush()
+        if several and job.formats[0] == "txt":
+            text = f"{item.source}:\n{text}"
+        elif several:  # a line of ours would not be subtitles, a table or JSON
+            _say(f"{item.source}:")
+        _write_out(text if text.endswith("\n") or not text else text + "\n")
     if job.speech is not None:
         from mmx import dub
 
@@ -335,6 +354,20 @@ def _emit(job: Job, item: Input, transcript: "Transcript", several: bool) -> Non
     for note in transcript.notes:
         if note.action in ("dropped", "warning"):
             _say(f"  note: {note.start_s:.1f}-{note.end_s:.1f} s {note.action}: {note.reason}")
+
+
+def _write_out(text: str) -> None:
+    """Write to standard output at once. Raises `OutputError`, and `BrokenPipeError` when its reader went away."""
+    from mmx.files import cannot_write
+
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as e:
+        _drop_output()
+        raise cannot_write("standard output", e) from e
 
 
 def _drop_output() -> None:
@@ -347,11 +380,9 @@ def _drop_output() -> None:
 
 def writable(folder: Path) -> None:
     """Make the folder and try it before hours are spent. Raises `OutputError`."""
-    from mmx.files import atomic_write
+    from mmx.files import try_folder
 
-    probe = folder / f".mmx-{os.getpid()}.tmp"
-    atomic_write(probe, "")
-    probe.unlink(missing_ok=True)
+    try_folder(folder)
 
 
 def _say(text: str) -> None:

@@ -55,8 +55,19 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> Path:
         else:
             target.write_bytes(data)
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
-        raise _explain(path, error) from error
+        raise cannot_write(path, error) from error
     return Path(path)
+
+
+def try_folder(folder: Path) -> None:
+    """Make the folder and write a file there, so that an error is told before the work. Raises `OutputError`."""
+    probe = folder / f".mmx-{os.getpid()}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _replace(probe, b"", None)
+        probe.unlink(missing_ok=True)
+    except (OSError, ValueError) as error:
+        raise cannot_write(folder, error) from error
 
 
 def _replace(target: Path, data: bytes, mode: int | None) -> None:
@@ -88,8 +99,8 @@ def _sync(descriptor: int) -> None:
             raise
 
 
-def _explain(path: str | os.PathLike[str], error: OSError | ValueError) -> OutputError:
-    """Turn a system error into one that says what to do."""
+def cannot_write(path: str | os.PathLike[str], error: OSError | ValueError) -> OutputError:
+    """Turn a system error at writing to `path` into one that says what to do."""
     remedy = _REMEDIES.get(getattr(error, "errno", None) or 0, _GENERAL_REMEDY)
     cause = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return OutputError(f"Cannot write {str(path)!r}: {cause}. What to do: {remedy}.")

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 import numpy as np
 
 from mmx.errors import InputError, MediaError, MmxWarning
-from mmx.media_file import File, open_file
+from mmx.media_file import File, open_file, unreadable
 
 if TYPE_CHECKING:
     import torch
@@ -44,7 +44,6 @@ MAX_GAP_S = 3600.0
 """A jump longer than this is a broken or restarted clock, not an hour of missing sound."""
 
 NOT_FINITE = "NaN or infinite"  # in the warning of such samples; what is trained on must have none
-KINDS = "wav, flac, mp3, m4a, ogg, opus, webm, mp4, mkv and whatever else FFmpeg reads"
 
 # FFmpeg may open nothing by itself: "none" names no protocol.
 SEALED = {"protocol_whitelist": "none"}
@@ -169,7 +168,7 @@ def open_audio(
         if ours:
             file.close()
 
-    warnings: list[str] = []
+    warnings = _tracks_left_out(container, stream)
     return AudioReader(
         name,
         _decoded(container, stream, label, _expected_s(container, stream, media), warnings),
@@ -318,12 +317,12 @@ def _open_container(media: File, label: str) -> tuple[InputContainer, AudioStrea
     except (InputError, MediaError):
         raise
     except (av.FFmpegError, ValueError) as error:
-        raise MediaError(f"{label}: {_unreadable(media)} ({_reason(error)})") from error
+        raise MediaError(f"{label}: {unreadable(media)} ({_reason(error)})") from error
     except OSError as error:
         raise MediaError(f"{label}: cannot be read ({error}): check the disk or the network drive.") from error
     try:
         if container.format.name == "tty":  # FFmpeg draws any .txt as a film of a terminal
-            raise MediaError(f"{label}: {_unreadable(media)}")
+            raise MediaError(f"{label}: {unreadable(media)}")
         return container, _pick_stream(container, label)
     except BaseException:
         container.close()
@@ -333,44 +332,6 @@ def _open_container(media: File, label: str) -> tuple[InputContainer, AudioStrea
 def _reason(error: BaseException) -> str:
     """FFmpeg's words for an error, without its numbers."""
     return str(getattr(error, "strerror", None) or error)
-
-
-def _unreadable(media: File) -> str:
-    """Why FFmpeg opens no container here, from the first bytes: cut-off mp4, text, or something else."""
-    if media.head[4:8] == b"ftyp":
-        try:
-            lacks_index = b"moov" not in _boxes(media)
-        except OSError:
-            lacks_index = False
-        if lacks_index:
-            return (
-                "the mp4 is cut off: its index (moov) is missing, as after an interrupted recording or "
-                "download. Copy the file again, or repair it with a tool such as untrunc."
-            )
-    try:
-        text = media.head[:200].decode("utf-8")
-    except UnicodeDecodeError:
-        text = ""
-    if len(text) > 3 and all(letter.isprintable() or letter in "\r\n\t\f" for letter in text):
-        return f"expected sound or video ({KINDS}), got text that begins {text[:40]!r}: give the media file."
-    return f"expected sound or video ({KINDS}), got something else or a damaged file: play it, or convert it."
-
-
-def _boxes(media: File) -> list[bytes]:
-    """The types of an mp4's top-level boxes, at most 1000."""
-    types: list[bytes] = []
-    at = 0
-    while at + 8 <= media.size and len(types) < 1000:
-        media.seek(at)
-        header = media.read(16)
-        length = int.from_bytes(header[:4], "big")
-        if length == 1:  # the real length follows, in 64 bits
-            length = int.from_bytes(header[8:16], "big")
-        types.append(header[4:8])
-        if length < 8:  # 0: to the end of the file
-            break
-        at += length
-    return types
 
 
 def _timed(container: InputContainer) -> list[Any]:
@@ -405,6 +366,15 @@ def _pick_stream(container: InputContainer, label: str) -> AudioStream:
             "Give a file without protection."
         )
     return stream
+
+
+def _tracks_left_out(container: InputContainer, stream: AudioStream) -> list[str]:
+    """The warning of a file with more sound than `stream`, such as a film in two languages."""
+    tracks = list(container.streams.audio)
+    if len(tracks) == 1:
+        return []
+    named = ", ".join(t.metadata.get("language", "unnamed") for t in tracks)
+    return [f"{len(tracks)} sound tracks ({named}): only track {tracks.index(stream) + 1} is read"]
 
 
 def _declared_s(container: InputContainer, stream: AudioStream) -> float | None:
@@ -491,6 +461,9 @@ class _Damage:
         self.end: BaseException | None = None
         """Why the container could not be read to its end."""
         self.not_finite = 0
+        """Samples that were no finite number."""
+        self.not_finite_s = 0.0
+        """Time of the first of them."""
 
     def skip(self, error: BaseException, at_s: float) -> None:
         """Note one packet that failed at `at_s`."""
@@ -498,6 +471,12 @@ class _Damage:
             self.first, self.at_s = error, at_s
         self.lost = True
         self.packets += 1
+
+    def spoil(self, count: int, at_s: float) -> None:
+        """Note `count` samples that are no finite number, the first of them at `at_s`."""
+        if not self.not_finite:
+            self.not_finite_s = max(0.0, at_s)
+        self.not_finite += count
 
     def sentences(self, ended: bool, now_s: float, expected_s: float | None) -> list[str]:
         """The warnings for the reader; `ended` says that it read on until `now_s` was all there was."""
@@ -516,7 +495,13 @@ class _Damage:
                 "(or declares it wrongly)"
             )
         if self.not_finite:
-            said.append(f"{self.not_finite} samples are {NOT_FINITE} and are read as silence")
+            several = self.not_finite > 1
+            which = (
+                f"samples from {self.not_finite_s:.1f} s on are"
+                if several
+                else f"sample at {self.not_finite_s:.1f} s is"
+            )
+            said.append(f"{self.not_finite} {which} {NOT_FINITE} and read as silence")
         return said
 
 
@@ -553,13 +538,14 @@ def _decoded(
         for frame in _frames(container, stream, damage, clock):
             heard += frame.samples
             mono = _mono(frame)
-            bad = mono.size - int(np.count_nonzero(np.isfinite(mono)))
-            if bad:
-                damage.not_finite += bad
-                mono = np.nan_to_num(mono, nan=0.0, posinf=0.0, neginf=0.0)
+            bad = np.flatnonzero(~np.isfinite(mono))
+            before_end_s = (mono.size - bad[0]) / frame.sample_rate if bad.size else 0.0
+            mono[bad] = 0.0
             at_s = None if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base
             gap, mono = clock.place(at_s, mono, frame.sample_rate, after_loss=damage.lost)
             damage.lost = False
+            if bad.size:
+                damage.spoil(bad.size, clock.now_s - before_end_s)
             for start in range(0, gap, frame.sample_rate):
                 yield np.zeros(min(frame.sample_rate, gap - start), np.float32), frame.sample_rate
             if len(mono):

@@ -17,6 +17,8 @@ from typing import BinaryIO, cast
 
 from mmx.errors import InputError, MediaError, nearest
 
+KINDS = "wav, flac, mp3, m4a, ogg, opus, webm, mp4, mkv and whatever else FFmpeg reads"
+
 SPOOL_BYTES = 64 * 2**20
 """A stream that cannot seek is copied to memory up to here, and to a temporary file beyond."""
 
@@ -133,6 +135,10 @@ def _open_path(path: str) -> BinaryIO:
 def _missing(path: str) -> str:
     """The message for a file that is not there: what the folder has instead."""
     folder = Path(path).parent
+    if Path(path).is_symlink():
+        return (
+            f"{path}: no such file: it is a link to {str(Path(path).readlink())!r}, which is not there. Mend the link."
+        )
     if not folder.is_dir():
         return f"{path}: no such file: the folder {str(folder)!r} does not exist. Check the path."
     try:
@@ -141,3 +147,41 @@ def _missing(path: str) -> str:
         names = []
     hint = nearest(Path(path).name, names) or f" Check the name, or look into {str(folder.absolute())!r}."
     return f"{path}: no such file.{hint}"
+
+
+def unreadable(media: File) -> str:
+    """Why FFmpeg opens no container here, from the first bytes: cut-off mp4, text, or something else."""
+    if media.head[4:8] == b"ftyp":
+        try:
+            lacks_index = b"moov" not in _boxes(media)
+        except OSError:
+            lacks_index = False
+        if lacks_index:
+            return (
+                "the mp4 is cut off: its index (moov) is missing, as after an interrupted recording or "
+                "download. Copy the file again, or repair it with a tool such as untrunc."
+            )
+    try:
+        text = media.head[:200].decode("utf-8")
+    except UnicodeDecodeError:
+        text = ""
+    if len(text) > 3 and all(letter.isprintable() or letter in "\r\n\t\f" for letter in text):
+        return f"expected sound or video ({KINDS}), got text that begins {text[:40]!r}: give the media file."
+    return f"expected sound or video ({KINDS}), got something else or a damaged file: play it, or convert it."
+
+
+def _boxes(media: File) -> list[bytes]:
+    """The types of an mp4's top-level boxes, at most 1000."""
+    types: list[bytes] = []
+    at = 0
+    while at + 8 <= media.size and len(types) < 1000:
+        media.seek(at)
+        header = media.read(16)
+        length = int.from_bytes(header[:4], "big")
+        if length == 1:  # the real length follows, in 64 bits
+            length = int.from_bytes(header[8:16], "big")
+        types.append(header[4:8])
+        if length < 8:  # 0: to the end of the file
+            break
+        at += length
+    return types

@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import math
 import re
-import textwrap
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -40,6 +39,10 @@ _SENTENCE_ENDS = ".?!…。？！؟۔।॥"
 _CLAUSE_ENDS = ",;:—–،؛、，；："
 _CLOSERS = "\"'”’»)]}）］」』】〉》"
 _OPENERS = "([{（［「『【〈《“‘«¿¡"
+# Words whose full stop ends no sentence; single capital letters (initials, the French "M.") are none either.
+_ABBREVIATIONS = frozenset(
+    {"Mr", "Mrs", "Ms", "Dr", "St", "Prof", "Jr", "Sr", "vs", "Mme", "Mlle", "Sra", "Dra", "Hr", "Fr"}
+)
 # Thai and Lao vowels that are written before the consonant they belong to.
 _LEADING_VOWELS = "เแโใไເແໂໃໄ"
 
@@ -143,7 +146,7 @@ def cues(segments: Sequence[Segment]) -> list[_Cue]:
     drafts: list[_Cue] = []
     for segment, whole in zip(segments, spoken(segments), strict=True):
         if segment.source_text:
-            drafts.append(_bilingual(segment, *whole[:2]))
+            drafts += _bilingual(segment, *whole[:2])
             continue
         words = list(spoken(segment.words, whole[0]))
         timed = any(clean(text).strip() for _, _, text in words)
@@ -152,13 +155,41 @@ def cues(segments: Sequence[Segment]) -> list[_Cue]:
     return _in_order(drafts)
 
 
-def _bilingual(segment: Segment, start_ms: int, end_ms: int) -> _Cue:
-    """One cue for a translated segment, however long: what was said above, its translation below."""
-    lines: list[str] = []
-    for text in (segment.source_text, segment.text):
-        line = clean(text).strip().replace("-->", "→")
-        lines += textwrap.wrap(line, LINE_COLUMNS, break_long_words=False, break_on_hyphens=False) if line else []
-    return _Cue(start_ms, end_ms, lines)
+def _bilingual(segment: Segment, start_ms: int, end_ms: int) -> Iterator[_Cue]:
+    """Cues of a translated segment: what was said above, its translation below, each of at most `CUE_LINES` lines.
+
+    Both texts are cut at about the same shares of their length, since no alignment of their words is known.
+    """
+    texts = [_atoms([(start_ms, end_ms, t.strip())], False, False) for t in (segment.source_text, segment.text)]
+    pairs: list[tuple[Sequence[_Atom], ...]] = []
+    for n in range(1, max(*map(len, texts), 1) + 1):
+        pairs = list(zip(*(_parts(atoms, n) for atoms in texts), strict=True))
+        if all(_fits(part) for pair in pairs for part in pair):
+            break
+    duration_ms = end_ms - start_ms
+    begins = [p[0][0].start_ms if p[0] else start_ms + duration_ms * k // len(pairs) for k, p in enumerate(pairs)]
+    for begin_ms, stop_ms, pair in zip(begins, [*begins[1:], end_ms], pairs, strict=True):
+        yield _Cue(begin_ms, stop_ms, [line for part in pair if part for line in _wrap(part)])
+
+
+def _parts(atoms: Sequence[_Atom], n: int) -> list[Sequence[_Atom]]:
+    """Cut into `n` parts of like size, best after punctuation; some are empty where there are fewer atoms."""
+    ends = list(itertools.accumulate(atom.gap + atom.columns for atom in atoms))
+    cuts = [0]
+    for k in range(1, n):
+        if len(atoms) < n:
+            cuts.append(len(atoms) * k // n)
+            continue
+        wanted, size = ends[-1] * k / n, ends[-1] / n
+        # A break in the middle of a phrase is as bad as a cut that misses its place by a quarter of a part.
+        choices = range(cuts[-1] + 1, len(atoms) - (n - k) + 1)
+        cuts.append(min(choices, key=lambda c: abs(ends[c - 1] - wanted) / size + 0.2 * _break_cost(atoms, c)))
+    return [atoms[first:end] for first, end in itertools.pairwise([*cuts, len(atoms)])]
+
+
+def _fits(atoms: Sequence[_Atom]) -> bool:
+    """Tell whether lines hold the atoms; a single word is never cut, however wide."""
+    return len(atoms) < 2 or all(_columns(line) <= LINE_COLUMNS for line in _wrap(atoms))
 
 
 def _at_pace(start_ms: int, end_ms: int, text: str) -> tuple[int, int, str]:
@@ -254,16 +285,25 @@ def _reach(atoms: Sequence[_Atom], first: int) -> Iterator[tuple[int, int]]:
 
 
 def _break_cost(atoms: Sequence[_Atom], end: int) -> float:
-    """Return how bad a new cue or line before atom `end` is: 0 (good) to 1.2 (in the middle of a phrase)."""
+    """Return how bad a new cue or line before atom `end` is: 0 (good), 1.2 (inside a phrase), 1.8 (inside a name)."""
     if end == len(atoms):
         return 0.0
     last = atoms[end - 1].text.rstrip(_CLOSERS)[-1:]
-    if last and last in _SENTENCE_ENDS:
+    abbreviated = _is_abbreviation(atoms[end - 1].text)
+    if last and last in _SENTENCE_ENDS and not abbreviated:
         return 0.0
     if last and last in _CLAUSE_ENDS:
         return 0.4
     pause_ms = atoms[end].start_ms - atoms[end - 1].end_ms
-    return 0.6 if pause_ms >= 300 else 1.2
+    if pause_ms >= 300:  # after which "Main St." did end the sentence
+        return 0.6
+    return 1.8 if abbreviated else 1.2
+
+
+def _is_abbreviation(word: str) -> bool:
+    """Tell whether a word with its punctuation is one such as "Mr." or an initial."""
+    word = word.strip(_OPENERS + _CLOSERS)
+    return word.endswith(".") and (word[:-1] in _ABBREVIATIONS or (len(word) == 2 and word[0].isupper()))
 
 
 def _wrap(atoms: Sequence[_Atom]) -> list[str]:

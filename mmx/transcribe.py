@@ -110,7 +110,7 @@ class _Run:
         with open_audio(source) as reader:
             file.name, file.total_s = reader.name, reader.duration_s
             yield from split(self._metered(reader, file), vad() if self.options.vad else None, self.cut)
-            file.notes += [Note(file.duration_s, file.duration_s, "warning", w) for w in reader.warnings]
+            file.notes += [Note(0.0, file.duration_s, "warning", w) for w in reader.warnings]
 
     def _metered(self, reader: AudioReader, file: File) -> Iterator[np.ndarray]:
         for block in reader:

@@ -145,6 +145,23 @@ def test_a_folder_keeps_its_shape_and_leaves_out_what_is_not_media(tmp_path: Pat
     assert stems(tmp_path) == ["a", "b", "sub/a"]
 
 
+def test_a_folder_leaves_out_what_is_hidden_unless_it_is_named(tmp_path: Path):
+    touch(tmp_path, ".a.wav", "sub/._b.wav", ".trash/c.wav", ".mine/d.wav", "e.wav")
+    assert stems(tmp_path) == ["e"]
+    assert stems(tmp_path / ".a.wav", tmp_path / ".mine") == [".a", "d"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows lets few users make links")
+def test_a_broken_link_in_a_folder_is_a_missing_file(mmx_cli: Cli, tmp_path: Path):
+    (tmp_path / "nest").mkdir()
+    (tmp_path / "nest" / "broken.wav").symlink_to(tmp_path / "gone.wav")
+    said(tmp_path / "nest" / "good.wav")
+    assert stems(tmp_path / "nest") == stems(tmp_path / "*" / "*.wav") == ["broken", "good"]
+    ran = mmx_cli("transcribe", tmp_path / "nest", "--output-dir", tmp_path / "out")
+    ran.refuses("broken.wav: no such file", "gone.wav", "1 of 2 succeeded, 1 failed")
+    assert names(tmp_path / "out") == ["good.txt"]
+
+
 @pytest.mark.parametrize(
     ("paths", "expected"),
     [
@@ -252,12 +269,35 @@ def test_a_folder_and_a_glob_with_same_names(mmx_cli: Cli, tmp_path: Path):
         assert path.rpartition("/")[2] in ran.err  # each recording and where its text went is said
 
 
-def test_several_files_on_standard_output_are_told_apart_on_the_error_stream(mmx_cli: Cli, tmp_path: Path):
-    a, b = said(tmp_path / "a.wav"), said(tmp_path / "b.wav")
-    ran = mmx_cli("transcribe", a, b)
+def test_several_files_on_standard_output_are_told_apart(mmx_cli: Cli, tmp_path: Path):
+    a, quiet, b = said(tmp_path / "a.wav"), tmp_path / "quiet.wav", said(tmp_path / "b.wav")
+    save(quiet, np.zeros(RATE, np.float32))
+    ran = mmx_cli("transcribe", a, quiet, b)
     assert ran.code == 0
-    assert is_sample(ran.out, times=2)
+    first, of_a, second, third, of_b = ran.out.splitlines()
+    assert [first, second, third] == [f"{a}:", f"{quiet}:", f"{b}:"] and ran.err == ""
+    assert is_sample(of_a) and is_sample(of_b)
+
+
+def test_headings_stay_out_of_formats_that_have_no_place_for_them(mmx_cli: Cli, tmp_path: Path):
+    a, b = said(tmp_path / "a.wav"), said(tmp_path / "b.wav")
+    ran = mmx_cli("transcribe", a, b, "--output-format", "json")
+    assert [is_sample(json.loads(line)["text"]) for line in ran.out.splitlines()] == [True, True]
     assert ran.err.splitlines() == [f"{a}:", f"{b}:"]
+
+
+def test_a_damaged_file_has_a_note_that_spans_it(mmx_cli: Cli, tmp_path: Path):
+    sound = read_audio(SAMPLE)
+    sound[5000] = np.nan
+    path = tmp_path / "nan.wav"
+    sf.write(path, sound, RATE, subtype="FLOAT")
+    ran = mmx_cli("transcribe", path)
+    assert ran.code == 0 and is_sample(ran.out)
+    assert f"note: 0.0-{len(sound) / RATE:.1f} s warning: 1 sample at 0.3 s is NaN" in ran.err
+
+
+def test_skip_existing_needs_files_that_exist(mmx_cli: Cli):
+    mmx_cli("transcribe", SAMPLE, "--skip-existing").refuses("expected --output-dir with --skip-existing", code=2)
 
 
 def test_skip_existing_does_not_decode_again(mmx_cli: Cli, tmp_path: Path):
@@ -456,6 +496,15 @@ def test_control_c(tmp_path: Path):
     assert all(is_sample((tmp_path / "out" / n).read_text("utf-8")) for n in written)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_standard_output_on_a_full_disk(mmx_cli: Cli, monkeypatch: pytest.MonkeyPatch):
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        ran = mmx_cli("transcribe", SAMPLE)
+        monkeypatch.undo()
+    ran.refuses("Cannot write 'standard output'", "disk is full", "0 of 1 were finished")
+
+
 def test_full_disk(mmx_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     said(tmp_path / "in" / "a.wav")
     said(tmp_path / "in" / "b.wav")
@@ -489,7 +538,7 @@ def test_a_full_disk_is_noticed_before_the_work(mmx_cli: Cli, tmp_path: Path, mo
 def test_output_folder_below_a_file(mmx_cli: Cli, tmp_path: Path):
     (tmp_path / "file").write_text("mine", "utf-8")
     ran = mmx_cli("transcribe", SAMPLE, "--output-dir", tmp_path / "file" / "out")
-    ran.refuses("Cannot write", "is a file, not a folder")
+    ran.refuses(f"Cannot write '{tmp_path / 'file' / 'out'}'", "is a file, not a folder")
     assert (tmp_path / "file").read_text("utf-8") == "mine"
 
 

@@ -216,12 +216,15 @@ def test_default_stream_is_preferred(tmp_path: Path):
             streams = [out.add_stream("pcm_s16le", rate=16_000, layout="mono") for _ in range(2)]
             for index, stream in enumerate(streams):
                 stream.disposition = Disposition.default if index == default else Disposition(0)
+            streams[0].metadata["language"] = "fra"
             for stream, tone_hz in zip(streams, (440, 880), strict=True):
                 part = (sound(16_000, tone_hz)[None] * 32767).astype(np.int16)
                 frame = av.AudioFrame.from_ndarray(part, format="s16", layout="mono")
                 frame.sample_rate, frame.pts = 16_000, 0
                 out.mux(stream.encode(frame))
-        check(read_audio(path), tone_hz=(440, 880)[default])
+        with open_audio(path) as reader:
+            check(np.concatenate(list(reader)), tone_hz=(440, 880)[default])
+        assert reader.warnings == [f"2 sound tracks (fra, unnamed): only track {default + 1} is read"]
 
 
 # ------------------------------------------------------------------------------------------------- the clock
@@ -625,14 +628,21 @@ def test_device_that_fails_midway():
     assert "damaged after" in reader.warnings[0] and "Input/output error" in reader.warnings[0]
 
 
-def test_nan_in_a_file_is_silence_and_said(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [
+        (7, "7 samples from 0.3 s on are NaN or infinite and read as silence"),
+        (1, "1 sample at 0.3 s is NaN or infinite and read as silence"),
+    ],
+)
+def test_nan_in_a_file_is_silence_and_said(tmp_path: Path, count: int, told: str):
     samples = sound(16_000)
-    samples[100:107] = np.nan
+    samples[5000 : 5000 + count] = np.nan
     path = tmp_path / "nan.wav"
     write(path, "pcm_f32le", samples[None], 16_000)
     with open_audio(path) as reader:
         check(np.concatenate(list(reader)))
-    assert reader.warnings == ["7 samples are NaN or infinite and are read as silence"]
+    assert reader.warnings == [told]
 
 
 # -------------------------------------------------------------------------------------------- hostile input

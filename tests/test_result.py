@@ -185,6 +185,52 @@ def test_lines_break_after_a_comma():
     ]
 
 
+@pytest.mark.parametrize("name", ["Mr.", "(Mrs.", "J.", "\u201cDr.", "M.", "Sra."])
+def test_no_line_ends_after_an_abbreviation(name):
+    found = texts(make(said(f"She had not been told of it and {name} Dashwood had then no more to say")))
+    assert len(found) == 1 and f"{name} Dashwood" in found[0]
+    found = texts(
+        make(said(f"It was all that she had left to her, and {name} Dashwood had then leisure to consider it."))
+    )
+    assert f"{name} Dashwood" in "\n\n".join(found)
+
+
+def test_long_texts_of_two_languages_are_cut_together():
+    source = (
+        "Er war kein schlechter junger Mann, es sei denn, dass man ein kaltes Herz und einige Selbstsucht schlecht "
+        "nennen will. Im Allgemeinen aber achtete man ihn, denn er benahm sich in seinen Pflichten mit Anstand."
+    )
+    text = (
+        "He was not an ill-disposed young man, unless to be rather cold hearted and rather selfish is to be "
+        "ill-disposed. But he was, in general, well respected, for he conducted himself with propriety."
+    )
+    found = cues(make(Segment(10.0, 22.0, text, "en", source_text=source)))
+    blocks = [cue.content.split("\n") for cue in found]
+    assert [len(b) for b in blocks] == [4, 4, 4] and all(len(line) <= 42 for b in blocks for line in b)
+    assert " ".join(line for b in blocks for line in b[:2]) == source
+    assert " ".join(line for b in blocks for line in b[2:]) == text
+    assert [cue.start.total_seconds() for cue in found] == pytest.approx([10.0, 14.0, 18.0], abs=0.8)
+    assert all(a.end == b.start for a, b in itertools.pairwise(found)) and found[-1].end == timedelta(seconds=22)
+
+
+def test_texts_of_two_languages_are_cut_after_their_sentences():
+    source = ["Die Familie Dashwood wohnte seit langer Zeit in Sussex.", "Ihr Gut war groß, und man achtete sie."]
+    text = ["The family of Dashwood had long been settled in Sussex.", "Their estate was large, and all was well."]
+    found = texts(make(Segment(0.0, 9.0, " ".join(text), "en", source_text=" ".join(source))))
+    assert [f.replace("\n", " ") for f in found] == [f"{a} {b}" for a, b in zip(source, text, strict=True)]
+
+
+@given(
+    st.lists(st.text("ab.,", min_size=1, max_size=60), max_size=40), st.lists(st.text("cd!", min_size=1), max_size=40)
+)
+@settings(max_examples=60, deadline=None)
+def test_no_word_of_two_languages_is_lost(above, below):
+    found = texts(make(Segment(0.0, 9.0, " ".join(below), "en", source_text=" ".join(above) or "a")))
+    words = " ".join(found).split()
+    assert [w for w in words if set(w) <= set("ab.,")] == (above or ["a"])
+    assert [w for w in words if not set(w) <= set("ab.,")] == below
+
+
 def test_a_cue_lasts_at_most_seven_seconds():
     found = cues(make(said("one two three four five six seven eight", step_s=2.0)))
     assert len(found) > 2 and all(cue.end - cue.start <= timedelta(seconds=7) for cue in found)
