@@ -166,7 +166,9 @@ def run(job: Job) -> int:
     if not todo:
         return 0
     if job.output_dir is not None:
-        writable(job.output_dir)
+        from mmx.files import try_folder
+
+        try_folder(job.output_dir)
     if job.speech is not None and len(inputs) == 1:
         from mmx.dub import kind_of
 
@@ -376,13 +378,6 @@ def _drop_output() -> None:
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
         os.close(null)
-
-
-def writable(folder: Path) -> None:
-    """Make the folder and try it before hours are spent. Raises `OutputError`."""
-    from mmx.files import try_folder
-
-    try_folder(folder)
 
 
 def _say(text: str) -> None:

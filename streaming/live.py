@@ -212,12 +212,12 @@ class Saver:
     EVERY_S = 20.0
 
     def __init__(self, path: Path):
-        from mmx.batch import writable
+        from mmx.files import try_folder
 
         if not path.suffix:
             raise InputError(f"expected a file name with an ending, such as {path}.srt, got {str(path)!r}")
         self.path, self.format = path, check_format(path.suffix)
-        writable(path.parent)
+        try_folder(path.parent)
         self._next_s = self.EVERY_S
 
     def keep(self, transcript: Transcript, final: bool) -> None:
