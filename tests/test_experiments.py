@@ -1,11 +1,9 @@
 """The experiments at a smaller size, with one seed: what their tables claim also holds here."""
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from mmx.errors import InputError
 from mmx.experiments import averaging, extension, numbers, zero_shot
@@ -15,14 +13,6 @@ pytest.importorskip("num2words", reason="needs num2words: pip install 'mmx[exper
 pytest.importorskip("sacrebleu", reason="needs sacrebleu: pip install 'mmx[experiments]'")
 
 SMALL = Size(train=300, test=40, updates=240, further=120)
-
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    """Trainings set the number of threads for the whole process."""
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.slow
