@@ -21,7 +21,7 @@ MEDIAN_WIDTH = 7
 LEAD_S = 0.08  # by which attention is early
 LOUD_COST = 8.0  # of beginning a word where it is loudest, in standard deviations of attention
 RANGE_DB = 30.0  # below the loudest: as good as silence
-SMOOTH_S = 0.08  # over which loudness is averaged: the closure of a "t" is no pause
+SMOOTH_S = 0.1  # over which loudness is averaged: the closure of a "t" is no pause
 IMPOSSIBLE = 100.0  # attention is in standard deviations, a few at most
 
 
@@ -86,13 +86,11 @@ def reluctance(samples: NDArray[np.float32], n_frames: int, rate: float, sample_
     total = np.concatenate([[0.0], np.cumsum(padded)])
     level_db = 10 * np.log10((total[at + width] - total[at]) / width + 1e-10)
     loud = np.clip((level_db - np.quantile(level_db, 0.95)) / RANGE_DB + 1, 0, 1)
-    half = round(SMOOTH_S * rate / 2)
+    half = int(SMOOTH_S * rate / 2)
     return LOUD_COST * np.convolve(np.pad(loud, half, mode="edge"), np.ones(2 * half + 1) / (2 * half + 1), "valid")
 
 
-def warp(
-    cost_UM: NDArray[np.float64], begins: NDArray[np.bool_] | None = None, extra: NDArray[np.float64] | None = None
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def warp(cost_UM: NDArray[np.float64], entry_UM: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """The cheapest monotonic path through a cost matrix from corner to corner, by anti-diagonals.
 
     Steps are diagonal, down (next token) and right (next frame); ties prefer the diagonal only when strictly cheapest,
@@ -100,24 +98,19 @@ def warp(
 
     Args:
         cost_UM: of each token at each frame.
-        begins: `(U,)` tokens that begin a word; needed with `extra`.
-        extra: `(M,)` what going on to such a token costs at each frame, beside.
+        entry_UM: what going on to a token costs at each frame, beside; 0 in the reference.
 
     Returns:
         Token index and frame index of each point of the path.
     """
     n, m = cost_UM.shape
-    entry = np.zeros((n, m))
-    if extra is not None:
-        assert begins is not None
-        entry[begins] = extra
     total = np.full((n + 1, m + 1), np.inf, dtype=np.float32)  # as the reference stores it
     step = np.zeros((n + 1, m + 1), dtype=np.int8)
     total[0, 0] = 0.0
     for d in range(2, n + m + 1):
         i = np.arange(max(1, d - m), min(n, d - 1) + 1)
         j = d - i
-        enter = entry[i - 1, j - 1]
+        enter = entry_UM[i - 1, j - 1]
         diagonal, down, right = total[i - 1, j - 1] + enter, total[i - 1, j] + enter, total[i, j - 1]
         which = np.where((diagonal < down) & (diagonal < right), 0, np.where((down < diagonal) & (down < right), 1, 2))
         total[i, j] = cost_UM[i - 1, j - 1] + np.choose(which, (diagonal, down, right))
@@ -149,14 +142,12 @@ def token_times(
         word_lengths: tokens of each word; needed with `extra`.
         extra: from `reluctance`; when None, attention alone decides, as in the reference.
     """
-    if extra is None:
-        rows, frames = warp(-matrix_UM.double().numpy())
-        lead_s = 0.0
-    else:
-        begins = np.zeros(len(matrix_UM), dtype=bool)
-        begins[np.cumsum([n for n in word_lengths if n])] = True  # the first word begins where the window does
-        rows, frames = warp(-matrix_UM.double().numpy(), begins, extra)
+    cost_UM = -matrix_UM.double().numpy()
+    entry_UM, lead_s = np.zeros_like(cost_UM), 0.0
+    if extra is not None:
+        entry_UM[np.cumsum([n for n in word_lengths if n])] = extra  # the first word begins where the window does
         lead_s = LEAD_S
+    rows, frames = warp(cost_UM, entry_UM)
     first = np.concatenate([[True], np.diff(rows).astype(bool)])
     return TokenTimes(frames[first] / rate + lead_s, np.asarray(probability, dtype=np.float64))
 

@@ -121,6 +121,11 @@ def test_a_sentence_is_heard_by_heads_that_never_heard_it(tmp_path: Path, monkey
     assert monotonic.heads_without(tmp_path, tmp_path / "out", "emma-person-1-", options) == first, "made once"
     second = monotonic.heads_without(tmp_path, tmp_path / "out", "emma-person-", options)
     assert [o.leave_out for o in fitted] == ["emma-person-1-", "emma-person-"]
+    monkeypatch.setattr(monotonic, "fit", lambda cache, out, o: (fit(cache, out, o), 1 / 0))
+    with pytest.raises(ZeroDivisionError):
+        monotonic.heads_without(tmp_path, tmp_path / "out", "emma-person-0-", options)
+    kept = {p.name for p in (tmp_path / "out").glob("*.safetensors")}
+    assert kept == {first.name, second.name}, "a training that was stopped is not taken for a whole one"
 
     heard: list[Path | None] = []
     monkeypatch.setattr(monotonic, "find_heads", lambda model, path: path)

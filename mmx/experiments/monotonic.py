@@ -8,7 +8,6 @@ LocalAgreement-2, which are not trained.
 """
 
 import argparse
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +28,9 @@ def heads_without(cache: Path, out: Path, name: str, options: FitOptions) -> Pat
     """Heads that were trained on everything but the recordings whose names begin with `name`; kept once made."""
     path = out / f"without-{name}-{options.seed}.safetensors"
     if not path.is_file():
-        fit(cache, path, replace(options, leave_out=name))
+        part = path.with_suffix(".part")  # `fit` writes its best so far: a run that is stopped leaves no heads behind
+        fit(cache, part, replace(options, leave_out=name))
+        part.replace(path)
     return path
 
 
@@ -74,13 +75,10 @@ def main() -> None:
     parser.add_argument("out", type=Path, help="folder for the heads")
     parser.add_argument("--recording", type=Path, required=True, help="the sentences, with their text beside it")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each")
-    parser.add_argument("--epochs", type=int, default=FitOptions().epochs, help="of each training")
     args = parser.parse_args()
     for seed in range(args.seeds):
-        found = run(args.cache, args.out, args.recording, FitOptions(seed=seed, epochs=args.epochs))
-        print(
-            f"seed {seed}\n{table(found)}\n" + json.dumps({f.system: f.latency.get("LAAL") for f in found}), flush=True
-        )
+        found = run(args.cache, args.out, args.recording, FitOptions(seed=seed))
+        print(f"seed {seed}\n{table(found)}", flush=True)
 
 
 if __name__ == "__main__":
