@@ -19,6 +19,7 @@ from mmx import hub
 from mmx.card import Card, Weights, find_card, read_card
 from mmx.checkpoint import LazyTensors, open_checkpoint
 from mmx.convert import Rule, convert, plan_misses
+from mmx.decoder import TextDecoder
 from mmx.errors import CheckpointError, InputError, MmxWarning, ModelNotFoundError, nearest
 from mmx.model import Model
 from mmx.quantize import quantize_linears, supported
@@ -38,8 +39,8 @@ def load(
         model: a card's name (`mmx models` lists them) or the path of a checkpoint: a folder with
             `model.safetensors` or `model.bin`, an OpenAI or fairseq2 `.pt` file, or an asset card of fairseq2's.
         device: auto, cpu, cuda, cuda:1, mps.
-        dtype: auto chooses float16 on a GPU; on a CPU int8 linear layers for the decoder and, for the encoder,
-            bfloat16 where the CPU has matrix units for it, else float32.
+        dtype: auto chooses float16 on a GPU; on a CPU int8 linear layers for the decoder and, for the encoder and
+            the attention to it, bfloat16 where the CPU has matrix units for it, else float32.
         download: whether a hub may be asked when nothing local has the weights.
 
     Raises:
@@ -250,10 +251,17 @@ def resolve_device(device: str) -> torch.device:
 
 @dataclasses.dataclass(frozen=True)
 class Precision:
-    """What each side computes in; `int8` means int8 linear layers and float32 for the rest."""
+    """What each side computes in; `int8` means int8 linear layers and float32 for the rest.
+
+    Attributes:
+        encoder: of encoders and adapters.
+        decoder: of the decoder.
+        keys: of a text decoder's attention to the memory, the largest thing that a step reads; as the rest when None.
+    """
 
     encoder: str
     decoder: str
+    keys: str | None = None
 
 
 def resolve_dtype(dtype: str, device: torch.device) -> Precision:
@@ -268,7 +276,7 @@ def resolve_dtype(dtype: str, device: torch.device) -> Precision:
         return Precision("float16", "float16")
     if not supported():
         return Precision("float32", "float32")
-    return Precision("bfloat16" if has_bf16_units() else "float32", "int8")
+    return Precision("bfloat16", "int8", "bfloat16") if has_bf16_units() else Precision("float32", "int8")
 
 
 def has_bf16_units() -> bool:
@@ -295,5 +303,7 @@ def prepare(model: Model, device: torch.device, precision: Precision) -> Model:
         if dtype == "int8":
             with _preparing:
                 quantize_linears(part)
+    if precision.keys and isinstance(model.decoder, TextDecoder):
+        model.decoder.keys_dtype = getattr(torch, precision.keys)
     model.front.to(device)
     return model

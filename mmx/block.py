@@ -131,7 +131,8 @@ class Attention(nn.Module):
     def weights(self, x_BTD: Tensor, k_BHMC: Tensor, heads: Tensor) -> Tensor:
         """Attention scores before the softmax of the chosen `heads` `(N,)`: `(B, N, T, M)`, float32."""
         q_BHTC = split_heads(self.query(x_BTD), self.heads)[:, heads]
-        return (q_BHTC @ k_BHMC[:, heads].transpose(-1, -2)).float() * q_BHTC.shape[-1] ** -0.5
+        k_BNMC = k_BHMC[:, heads].to(q_BHTC.dtype)
+        return (q_BHTC @ k_BNMC.transpose(-1, -2)).float() * q_BHTC.shape[-1] ** -0.5
 
 
 class FeedForward(nn.Sequential):
@@ -222,7 +223,10 @@ class Groups:
         self.even = all(c == self.width for c in counts)
 
     def attend(self, q_RHUC: Tensor, keys: Keys) -> Tensor:
-        """`(R, H, U, C)` queries to `(R, H, U, C)` outputs."""
+        """`(R, H, U, C)` queries to `(R, H, U, C)` outputs in their dtype, computed in that of the keys."""
+        return self._attend(q_RHUC.to(keys.k.dtype), keys).to(q_RHUC.dtype)
+
+    def _attend(self, q_RHUC: Tensor, keys: Keys) -> Tensor:
         n_new = q_RHUC.shape[2]
         if self.even and keys.lengths is None:
             q = q_RHUC.unflatten(0, (-1, self.width)).transpose(1, 2).flatten(2, 3)

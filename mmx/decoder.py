@@ -92,6 +92,8 @@ class TextDecoder(nn.Module):
 
     Attributes:
         dropout: share of the embeddings that is dropped; in training only.
+        keys_dtype: in which the memory's keys and values are kept and attended to, at inference; that of the weights
+            when None.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class TextDecoder(nn.Module):
     ):
         super().__init__()
         self.dropout = 0.0
+        self.keys_dtype: torch.dtype | None = None
         width, self.heads = layers[0].attn.query.in_features, layers[0].attn.heads
         self.ctx, self.scale = positions.ctx, scale
         self.token = nn.Embedding(vocab, width)
@@ -203,7 +206,8 @@ class TextDecoder(nn.Module):
         if torch.is_grad_enabled():
             return {str(i): {"k": k, "v": v} for i, (k, v) in enumerate(pairs)}
         b, m, width = x_BMD.shape
-        room = x_BMD.new_empty(len(self.layers), 2, b, self.heads, m, width // self.heads)
+        dtype = self.keys_dtype or x_BMD.dtype
+        room = x_BMD.new_empty(len(self.layers), 2, b, self.heads, m, width // self.heads, dtype=dtype)
         out: State = {}
         for i, (k_BHMC, v_BHMC) in enumerate(pairs):
             out[str(i)] = {"k": room[i, 0].copy_(k_BHMC), "v": room[i, 1].copy_(v_BHMC)}
