@@ -117,7 +117,7 @@ def test_word_times_are_on_the_true_clock(run) -> None:
     )
     print(f"off by more than 0.3 s: {len(late) / len(pairs):.2%}, {dict(Counter(late))}")
     assert max(start, end) <= 0.06
-    assert len(late) <= 0.01 * len(pairs)  # by hundredths: "man" fades away, "is" and "than" are soft
+    assert len(late) <= 0.01 * len(pairs)  # by hundredths: "is" and "than" are soft
 
 
 def test_memory_is_flat(run) -> None:
