@@ -48,7 +48,9 @@ class Card:
         weights: sources in the order in which they are tried.
         license: SPDX identifier of the weights.
         commercial: whether the licence allows commercial use.
-        writes: languages (BCP-47) of a text model that may serve as a second step unasked.
+        writes: languages (BCP-47), and no others, that a text model has learned to write; it may serve as a second step
+            unasked.
+        max_source: tokens past which a sentence to translate is cut into clauses; `mmx.translate.MAX_SOURCE` when 0.
         alignment_heads: (layer, head) pairs whose cross-attention follows the audio, for word times.
         streaming: stride and look-ahead in milliseconds.
         results: measured figures, each with the command that made it.
@@ -65,6 +67,7 @@ class Card:
     languages: str = ""
     tasks: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
+    max_source: int = 0
     parameters: int = 0
     alignment_heads: tuple[tuple[int, int], ...] = ()
     streaming: Mapping[str, Any] = field(default_factory=dict)

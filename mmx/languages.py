@@ -399,6 +399,11 @@ def script_of(char: str) -> str:
     return _LETTERS.get(word, "")
 
 
+def is_unspaced(char: str) -> bool:
+    """Whether a character is a letter of a script that is written without spaces between words."""
+    return char.isalpha() and script_of(char) in {"Hani", "Kana", "Thai", "Laoo", "Khmr", "Mymr", "Tibt"}
+
+
 def is_written_with(text: str, script: str) -> bool:
     """Whether all letters of a text belong to a script; true where there are none."""
     own = _WRITTEN_WITH.get(script, {script})

@@ -132,10 +132,11 @@ class Decoder:
                 written += words[at].text
                 at += 1
             mine = words[first:at]
+            last_s = out[-1].end_s if out else job.window.start_s  # the word before may have taken all of a sentence
             out.append(
                 Segment(
-                    start_s=min((w.start_s for w in mine), default=job.window.start_s),
-                    end_s=max((w.end_s for w in mine), default=job.window.end_s),
+                    start_s=min((w.start_s for w in mine), default=last_s),
+                    end_s=max((w.end_s for w in mine), default=last_s if out else job.window.end_s),
                     text=f" {sentence}",
                     language=find_language(self.target).tag,  # as all results have it, not as the model spells it
                     avg_logprob=h.avg_log_prob,

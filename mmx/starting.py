@@ -90,6 +90,7 @@ def _loaded(options: "TrainOptions", folder: Path) -> Start:
     for p in model.parameters():
         p.data = p.data.clone()  # may be a view of the file
     inherited = {**card_fields(card, model), "summary": f"{card.name}, trained further by mmx"}
+    inherited.pop("writes", None)  # it may learn to write more
     return Start(model, card.family, dict(card.config), inherited)
 
 

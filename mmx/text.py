@@ -196,6 +196,7 @@ def _read_ranks(path: Path, text: str) -> list[bytes]:
 
 
 TIMESTAMPS = 1501  # 0.00 s to 30.00 s in steps of 20 ms
+LARGE_V3 = 51_866  # tokens of large-v3 and turbo, which have Cantonese too
 
 _MARKS = ("translate", "transcribe", "startoflm", "startofprev", "nospeech", "notimestamps")
 
@@ -266,7 +267,8 @@ class WhisperTokenizer:
         self.n_vocab = own if n_vocab is None else n_vocab
         if self.n_vocab < own:
             raise CheckpointError(
-                f"The tokenizer has {own} tokens, the model {n_vocab}. Use the tokenizer that came with it."
+                f"The tokenizer has {own} tokens, the model {n_vocab}. Put the tokenizer.json that came with the model "
+                "beside its weights; one of another size numbers its tokens otherwise."
             )
         self.multilingual = len(tokens) > 50256  # GPT-2's vocabulary; the multilingual one has a token more
         self.language_ids = {c: specials[f"<|{c}|>"] for c in LANGUAGES if f"<|{c}|>" in specials}
@@ -295,7 +297,10 @@ class WhisperTokenizer:
         except UnicodeDecodeError as error:
             raise _damaged(path, "it is not text") from error
         if text.lstrip().startswith("{"):
-            return cls(*_read_json(path, text), n_vocab)
+            tokens, merges, specials = _read_json(path, text)
+            if n_vocab == LARGE_V3 and "<|yue|>" not in specials:  # lent by a model with a language less
+                specials = _openai_specials(len(tokens), n_vocab)
+            return cls(tokens, merges, specials, n_vocab)
         tokens = _read_ranks(path, text)
         specials = _openai_specials(len(tokens), n_vocab)
         return cls(tokens, _merges_of(tokens), specials, n_vocab)

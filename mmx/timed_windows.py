@@ -151,6 +151,8 @@ class Decoder:
             if o.attempt:
                 kept = [(p, w) for p, w in zip(pieces, words, strict=True) if p not in dropped]
                 segments = [self._on_clock(job, o.attempt, p, w) for p, w in kept]
+                if not pieces:
+                    o.note(job.window, "dropped", "no text was written")
                 missed = self._missed(job, pieces)
                 o.again += missed
                 o.notes += [Note(m.start_s, m.end_s, "retried", "speech without text") for m in missed]
@@ -211,9 +213,11 @@ class Decoder:
         """Whether an attempt ends the search for its window."""
         window, score = job.window, attempt.hypothesis.avg_log_prob
         reason = self._failure(attempt)
-        if reason is None:
+        if reason is None and attempt.hypothesis.ended:
             outcome.attempt = attempt
             return True
+        if reason is None:
+            return self._cut_short(job, attempt, outcome)
         if self._silent(attempt):
             outcome.attempt = None
             why = f"no speech (p={attempt.no_speech_prob:.2f}, log-probability {score:.2f})"
@@ -228,6 +232,17 @@ class Decoder:
         outcome.attempt = self._better(outcome.attempt, attempt)
         outcome.note(window, "retried", f"{reason} at temperature {attempt.temperature:g}")
         return False
+
+    def _cut_short(self, job: Job, attempt: _Attempt, outcome: "_Outcome") -> bool:
+        """Text that reached its limit before its end: what follows is in a shorter window, or is lost with a warning."""
+        window = job.window
+        if window.duration_s > self.SPLIT_S and job.retry < self.MAX_RETRY:
+            outcome.attempt, outcome.again = None, list(halves(window))
+            outcome.note(window, "retried", "the text was cut at its limit: decoded again in two halves")
+        else:
+            outcome.attempt = attempt
+            outcome.note(window, "warning", "the text was cut at its limit")
+        return True
 
     def _attempts(
         self,

@@ -86,7 +86,7 @@ def translate_text(
     beam_size: int = 5,
     batch_size: int = 16,
     shortlist: Sequence[int] | str | None = None,
-    max_source: int = MAX_SOURCE,
+    max_source: int | None = None,
 ) -> list[Translation]:
     """Translate texts.
 
@@ -98,7 +98,7 @@ def translate_text(
         beam_size: hypotheses of the search; 1 is greedy.
         batch_size: sentences decoded at once.
         shortlist: ids of the tokens that may be written, or what `mmx.shortlist.read` takes; all when None.
-        max_source: tokens past which a sentence is cut into clauses.
+        max_source: tokens past which a sentence is cut into clauses; what the model's card says when None.
 
     Raises:
         InputError: the model does not translate text, does not have a language, or was not trained in that direction.
@@ -117,6 +117,7 @@ def translate_text(
     source, target = tok.language(src), tok.language(to)
     _check_direction(model, source, target)
     _warn_of_wrong_script(texts, source, tok)
+    max_source = max_source or (model.card.max_source if model.card else 0) or MAX_SOURCE
     longest = min(max_source, model.encoders["text"].ctx)  # pyright: ignore[reportArgumentType]
     pieces = [_pieces(text, lambda t: tok.source(t, source), longest) for text in texts]
     rows = [p for text_pieces in pieces for p in text_pieces if p.text]

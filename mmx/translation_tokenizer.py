@@ -128,10 +128,14 @@ class TranslationTokenizer:
         return self.pieces.decode([i for i in map(int, ids) if self.is_text(i)])
 
     def split_words(self, ids: Iterable[int]) -> list[tuple[str, list[int]]]:
-        """Group ids into words: each word's text, with its leading space, and its ids; together they are the input."""
+        """Group ids into words: each word's text, with its leading space, and its ids; together they are the input.
+
+        Where a script has no spaces, each piece that begins with one of its letters counts as a word.
+        """
         words: list[list[int]] = []
         for i in ids:
-            if not words or self._piece(i).startswith("\u2581"):
+            piece = self._piece(i)
+            if not words or piece.startswith("\u2581") or languages.is_unspaced(piece[:1]):
                 words.append([])
             words[-1].append(i)
         return [(b"".join(map(self._bytes, word)).decode("utf-8", "replace"), word) for word in words]

@@ -196,6 +196,7 @@ class _Source:
         numbers = {**dataclasses.asdict(self.family.Config(**self.card.config)), "vocab": vocab}
         spared = (decoder.token.num_embeddings - vocab) * decoder.token.embedding_dim
         fields = card_fields(self.card, self.built)
+        fields.pop("writes", None)  # it may learn to write more
         fields |= {"name": out.name, "languages": _listed(languages), "parameters": fields["parameters"] - spared}
 
         def tensors() -> Iterator[tuple[str, Tensor]]:

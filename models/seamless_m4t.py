@@ -164,6 +164,7 @@ class Synthesizer(nn.Module):
         """What the text-to-unit model reads: `(B, U, D)` and the characters; arguments as in `forward`."""
         voices = self._known()
         states = written_states(decoder, memory, [[*prefix, *row] for row in rows], shared)
+        states = states.to(next(self.t2u.parameters()).dtype)
         spelling = units.spell(rows, voices.id_to_text, voices.char_to_id)
         return states, units.Spelling(*(t.to(states.x.device) for t in spelling))
 

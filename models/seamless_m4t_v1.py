@@ -86,6 +86,7 @@ class Synthesizer(nn.Module):
         voices = self._known()
         voice = voices.language(language)
         states = seamless_m4t.written_states(decoder, memory, [[*prefix, *row, prefix[0]] for row in rows], shared)
+        states = states.to(next(self.t2u.parameters()).dtype)
         found = self.write(states, voices.unit_languages[language])
         speakers = torch.full((len(rows),), speaker, device=found.x.device)
         return self.vocoder(found, torch.full_like(speakers, voice), speakers, predict_durations=True)

@@ -393,3 +393,14 @@ def test_same_as_openai_whisper(file, n_vocab, languages):
         words, groups = theirs.split_to_word_tokens(ids)
         language = "ja" if multilingual else "en"
         assert ours.split_words(ids, language) == list(zip(words, groups, strict=True))
+
+
+def test_a_lent_tokenizer_numbers_the_tokens_of_large_v3(json_path: Path, tokenizer: WhisperTokenizer):
+    """A checkpoint of large-v3 without a tokenizer borrows one with 99 languages; all after them stand one later."""
+    lent = WhisperTokenizer.from_file(json_path, n_vocab=51_866)
+    assert lent.language_ids["yue"] == tokenizer.language_ids["su"] + 1 == tokenizer.translate
+    for name in ("translate", "transcribe", "sot_prev", "no_speech", "no_timestamps", "timestamp_begin"):
+        assert getattr(lent, name) == getattr(tokenizer, name) + 1
+    assert lent.encode("Hello") == tokenizer.encode("Hello")
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json that came with the model"):
+        WhisperTokenizer.from_file(json_path, n_vocab=51_864)

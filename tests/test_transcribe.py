@@ -100,6 +100,32 @@ def test_what_cannot_be_halved_is_heated_and_never_dropped(decoder: Decoder, whi
     assert outcome.attempt is loop and not outcome.again
 
 
+def test_a_text_cut_at_its_limit_goes_on_in_halves_or_says_so(decoder: Decoder):
+    full = replace(attempt("and so on"), hypothesis=Hypothesis((), -0.1, False))
+    outcome = _Outcome()
+    assert decoder._settled(job(20.0), full, outcome)
+    assert outcome.attempt is None and len(outcome.again) == 2 and "limit" in outcome.notes[0].reason
+    for which in (job(5.0), job(20.0, retry=Decoder.MAX_RETRY)):
+        outcome = _Outcome()
+        assert decoder._settled(which, full, outcome)
+        assert outcome.attempt is full and [n.action for n in outcome.notes] == ["warning"]
+
+
+def test_little_room_loses_no_words(model: mmx.Model, wave: np.ndarray):
+    got = model.transcribe(wave, language="en", beam_size=1, max_tokens=40)
+    assert word_error_rate(TEXT, got.text) <= 0.1
+    assert any("limit" in n.reason for n in got.notes)
+
+
+def test_speech_without_any_text_leaves_a_note(decoder: Decoder, monkeypatch: pytest.MonkeyPatch):
+    times = (decoder.tok.timestamp_begin,)
+    monkeypatch.setattr(
+        decoder, "_attempts", lambda *a, **k: [replace(attempt(), hypothesis=Hypothesis(times, -0.3, True))]
+    )
+    (got,) = decoder([job(12.0)])
+    assert not got.segments and [(n.action, n.reason) for n in got.notes] == [("dropped", "no text was written")]
+
+
 def test_silence_is_dropped_with_its_reason(decoder: Decoder):
     outcome = _Outcome()
     assert decoder._settled(job(), attempt("Thank you.", score=-2.0, silence=0.9), outcome)

@@ -447,3 +447,18 @@ def test_a_folder_without_a_tokenizer_says_so(checkpoint: Path) -> None:
     (checkpoint / "sentencepiece.bpe.model").unlink()
     with pytest.raises(ModelNotFoundError, match=r"tokenizer\.json or sentencepiece\.bpe\.model"):
         load(checkpoint)
+
+
+def test_a_long_sentence_keeps_its_end() -> None:
+    """en-es learned from short sentences and leaves half of a long one: its card has it cut."""
+    text = (
+        "When in the course of human events it becomes necessary for one people to dissolve the political bands which "
+        "have connected them with another, and to assume among the powers of the earth the separate and equal station "
+        "to which the laws of nature entitle them, a decent respect to the opinions of mankind requires that they "
+        "should declare the causes which impel them to the separation."
+    )
+    model = mmx.load("en-es")
+    (whole,) = translate_text(model, [text], src="en", to="es", max_source=256)
+    (cut,) = translate_text(model, [text], src="en", to="es")
+    assert len(cut.segments) > 1 and all(s.divided for s in cut.segments)
+    assert len(cut.text) > 1.3 * len(whole.text)

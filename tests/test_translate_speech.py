@@ -4,6 +4,7 @@ The model is SeamlessM4T-shaped, tiny and random: what it writes means nothing, 
 """
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +12,21 @@ import numpy as np
 import pytest
 import soundfile
 import srt
+import torch
 from test_seamless_m4t import folder, theirs  # noqa: F401 (fixtures)
 
 import mmx
-from mmx import cli, dub
+from mmx import align, cli, dub
 from mmx.cascade import cascade, first_step, sentences
 from mmx.errors import InputError
+from mmx.generate import Hypothesis
 from mmx.model import Model
+from mmx.plain_windows import Decoder
 from mmx.result import Segment, Spoken, Transcript, Word
 from mmx.speak import speak_text
 from mmx.transcribe import Options, fit
-from mmx.windows import beside
+from mmx.window import Piece, Window
+from mmx.windows import File, Job, beside
 
 SAMPLE = Path(__file__).parents[1] / "demos" / "dashwood.flac"
 pytestmark = pytest.mark.parity
@@ -90,6 +95,37 @@ def test_a_translation_is_said_and_laid_on_the_clock(model: Model, wave: np.ndar
     assert got.spoken and all(len(s.samples) for s in got.spoken)
     track = dub.lay(got.spoken, got.duration_s)
     assert len(track) >= len(wave)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "auto"])
+def test_a_voice_speaks_in_single_precision_what_any_precision_wrote(
+    folder: Path,  # noqa: F811
+    wave: np.ndarray,
+    dtype: Any,
+) -> None:
+    model = mmx.load(folder, dtype=dtype)
+    got = model.transcribe(wave[: 5 * 16_000], task="translate", to="de", beam_size=1, speak=True)
+    assert got.spoken and all(np.isfinite(s.samples).all() for s in got.spoken)
+    assert {p.dtype for p in model.synth.parameters()} == {torch.float32}
+    assert speak_text(model, "The cat sat.", src="en", to="de", beam_size=1)[1].size
+
+
+def test_sentences_without_spaces_stay_in_order(model: Model, wave: np.ndarray) -> None:
+    """Their words are pieces; and a sentence whose last piece holds the next one whole comes after it, with no length."""
+    written = "你好。今天好。我们去。"
+
+    class Tokenizer:
+        def decode(self, ids: Sequence[int]) -> str:
+            return written
+
+    pieces = ["你好", "。今", "天", "好。我们去。"]
+    timed = [align.TimedWord(t, (i,), i * 1.0, i + 1.0, 0.5) for i, t in enumerate(pieces)]
+    decoder = Decoder(model, fit(model, Options(task="translate", to="de")))
+    decoder.tok = Tokenizer()
+    job = Job(File("x", "en"), Window(wave[: 5 * 16_000], (Piece(0.0, 0.0, 5.0),), 0))
+    found = decoder._segments(job, Hypothesis((0,), 0.0, True), timed)
+    assert [s.text for s in found] == [" 你好。", " 今天好。", " 我们去。"]
+    assert [(s.start_s, s.end_s) for s in found] == [(0, 2), (2, 4), (4, 4)]
 
 
 def test_both_languages_stand_in_the_subtitles(model: Model, wave: np.ndarray) -> None:

@@ -200,3 +200,14 @@ def test_a_damaged_file_is_an_error(content: bytes, name: str, folder: Path) -> 
     (folder / name).write_bytes(content)
     with pytest.raises(CheckpointError, match="expected a translation tokenizer"):
         TranslationTokenizer.from_file(folder / name)
+
+
+def test_where_there_are_no_spaces_each_piece_that_begins_with_a_letter_is_a_word(folder: Path) -> None:
+    (folder / "special_tokens_map.json").write_text(json.dumps({"additional_special_tokens": ["zho_Hans"]}))
+    tok = read(folder)
+    ids = tok.encode("你好，世界。今天天气很好。")
+    words = tok.split_words(ids)
+    assert [i for _, group in words for i in group] == ids
+    assert len(words) > 4
+    assert all(text.strip()[:1].isalpha() for text, _ in words[1:]), "marks stay with the word before"
+    assert len(tok.split_words(tok.encode("Hello world, how are you?"))) == 5

@@ -232,6 +232,16 @@ def test_a_model_is_extended_twice(folders: Callable[[str], Path], russian: Path
         assert two.tokenizer.decode(two.tokenizer.encode(text)) == text and not two.tokenizer.foreign(text)
 
 
+def test_a_model_that_wrote_one_language_may_learn_another(tmp_path: Path) -> None:
+    """The card of en-es says that it writes Spanish and nothing else: an extended model is not held to that."""
+    manifest = write_manifest(
+        tmp_path / "ca.tsv", pairs("ca", ["el gat", "la casa", "un", "dos", "tres", "sis", "set"])
+    )
+    new = mmx.load(extend("en-es", ["ca"], manifest, tmp_path / "out"), dtype="float32")
+    assert mmx.load("en-es").card.writes == ("es",) and new.card.writes == ()
+    assert len(new.translate_text(["One."], src="en", to="ca")) == 1
+
+
 def test_known_letters_need_no_pieces(folders: Callable[[str], Path], tmp_path: Path) -> None:
     manifest = write_manifest(
         tmp_path / "it.tsv", pairs("it", ["il gatto", "la casa", "un", "due", "tre", "sei", "sette"])
