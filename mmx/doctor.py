@@ -171,7 +171,8 @@ def show_models() -> None:
         table.add_column(title, no_wrap=title in ("name", "weights"))
     for card in cards().values():
         try:
-            here = "installed" if locate(card, download=False).how.startswith("package") else "downloaded"
+            how = locate(card, download=False).how
+            here = "installed" if how.startswith(("package", "the weights shipped")) else "downloaded"
         except MmxError:
             here = "on first use"
         licence = card.license if card.commercial else f"{card.license} (non-commercial)"

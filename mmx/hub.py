@@ -36,9 +36,9 @@ STALE_S = 24 * 3600
 
 def cache_dir() -> Path:
     """`$MMX_CACHE`, else the user's cache folder."""
-    if "MMX_CACHE" in os.environ:
+    if os.environ.get("MMX_CACHE"):
         return Path(os.environ["MMX_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "mmx"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mmx"
 
 
 @dataclass(frozen=True)

@@ -234,7 +234,7 @@ class Decoder:
         return False
 
     def _cut_short(self, job: Job, attempt: _Attempt, outcome: "_Outcome") -> bool:
-        """Text that reached its limit before its end: what follows is in a shorter window, or is lost with a warning."""
+        """Text that reached its limit before its end goes on in shorter windows, or is kept with a warning."""
         window = job.window
         if window.duration_s > self.SPLIT_S and job.retry < self.MAX_RETRY:
             outcome.attempt, outcome.again = None, list(halves(window))

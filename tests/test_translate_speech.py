@@ -111,7 +111,7 @@ def test_a_voice_speaks_in_single_precision_what_any_precision_wrote(
 
 
 def test_sentences_without_spaces_stay_in_order(model: Model, wave: np.ndarray) -> None:
-    """Their words are pieces; and a sentence whose last piece holds the next one whole comes after it, with no length."""
+    """Their words are pieces; a sentence that stands whole in the last piece of another follows it, with no length."""
     written = "你好。今天好。我们去。"
 
     class Tokenizer:
