@@ -135,6 +135,9 @@ class Decoder:
         if self.as_spoken is not None:
             for one, source in zip(out, self.as_spoken._decoded(jobs, memory, shared), strict=True):
                 one.segments = beside(one.segments, [w for s in source.segments for w in s.words])
+                if not one.again:  # else both are written anew
+                    why = "not all words spoken here stand beside their translation"
+                    one.notes += [Note(w.start_s, w.end_s, "warning", why) for w in source.again]
         return out
 
     def _decoded(self, jobs: Sequence[Job], memory: Seq, shared: State) -> list[Decoded]:

@@ -701,7 +701,7 @@ def test_models_show_licence_and_what_is_here(mmx_cli: Cli):
     rows = {line.split()[0]: line for line in ran.out.splitlines() if line.split()[:1] and line.split()[0] in cards()}
     assert list(rows) == list(cards())
     assert all(cards()[name].license in line for name, line in rows.items())
-    assert "installed" in rows["whisper-base"]
+    assert "installed" in rows["whisper-base"] and "installed" in rows["en-es"]
 
 
 # -------------------------------------------------------------------------------------------- other languages

@@ -395,6 +395,9 @@ def test_the_cache_stands_where_the_environment_says(monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("MMX_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert hub.cache_dir() == tmp_path / "xdg" / "mmx"
+    monkeypatch.setenv("MMX_CACHE", "")
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    assert hub.cache_dir() == Path.home() / ".cache" / "mmx", "empty is as good as unset"
 
 
 # -------------------- the whole way

@@ -19,7 +19,7 @@ from mmx.generate import Hypothesis
 from mmx.timed_windows import Decoder, _Attempt, _Outcome, _Piece
 from mmx.transcribe import Options, fit, transcribe
 from mmx.window import Piece, Window
-from mmx.windows import File, Job
+from mmx.windows import Decoded, File, Job
 
 ROOT = Path(__file__).parents[1]
 # "mr" as the model writes it, for the normalization that is there without Whisper's.
@@ -124,6 +124,21 @@ def test_speech_without_any_text_leaves_a_note(decoder: Decoder, monkeypatch: py
     )
     (got,) = decoder([job(12.0)])
     assert not got.segments and [(n.action, n.reason) for n in got.notes] == [("dropped", "no text was written")]
+
+
+def test_spoken_words_that_cannot_stand_beside_a_translation_are_told(
+    model: mmx.Model, wave: np.ndarray, monkeypatch: pytest.MonkeyPatch
+):
+    decoder, piece = (
+        Decoder(model, Options(language="en", task="translate", bilingual=True, beam_size=1)),
+        wave[:113_600],
+    )
+    assert decoder.as_spoken is not None
+    window = Window(piece, (Piece(0.0, 0.0, 7.1),), 0)
+    monkeypatch.setattr(decoder.as_spoken, "_decoded", lambda *a: [Decoded(again=[window])])
+    (got,) = decoder([Job(File("x", "en"), window)])
+    assert got.segments and not got.again
+    assert [(n.action, n.start_s, n.end_s) for n in got.notes] == [("warning", 0.0, 7.1)]
 
 
 def test_silence_is_dropped_with_its_reason(decoder: Decoder):
