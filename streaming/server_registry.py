@@ -76,7 +76,10 @@ class Registry:
         """Stop; sessions with a journal are in their files."""
         if self._sweeper is not None:
             self._sweeper.cancel()
-        await asyncio.gather(*(s.stop() for s in self.sessions.values()))
+        stopped = await asyncio.gather(*(s.stop() for s in self.sessions.values()), return_exceptions=True)
+        for error in stopped:
+            if isinstance(error, Exception):
+                log.error("a session could not be stopped in order", exc_info=error)
         self.house.pool.shutdown()
         for session in self.sessions.values():
             if session.journal is not None:
@@ -88,9 +91,12 @@ class Registry:
             before = time.monotonic() - self.house.settings.keep_s
             for session in [s for s in self.sessions.values() if s.connection is None and s.left_at < before]:
                 del self.sessions[session.id]
-                await session.stop()
-                if session.journal is not None:
-                    session.journal.drop()
+                try:
+                    await session.stop()
+                    if session.journal is not None:
+                        session.journal.drop()
+                except Exception:  # the others must not stay for ever because of one
+                    log.exception("session %s could not be put away", session.id[:6])
 
     def _restore(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)

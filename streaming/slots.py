@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmx.errors import CheckpointError, InputError
+from mmx.files import write_tensors
 from mmx.model import Model
 from mmx.seq import Seq
 from mmx.state import State, leaves, map_leaves, subtree
@@ -305,15 +306,13 @@ class Engine:
     # -------------------- sessions on disk
 
     def save(self, slot: int, path: str | Path) -> None:
-        """Write a session to one safetensors file; it goes on here."""
-        from safetensors.torch import save_file
-
+        """Write a session to one safetensors file; it goes on here. Raises `OutputError`."""
         held = self._at(slot)
         tensors = {k: v[slot : slot + 1].contiguous().cpu() for k, v in leaves(self.state)}
         plain = {k: v for k, v in vars(held).items() if k != "samples"}
         header = {"version": VERSION, "model": self.model.name, "slot": plain}
         samples = torch.from_numpy(held.samples.copy())
-        save_file({**tensors, "samples": samples}, str(path), {"mmx": json.dumps(header)})
+        write_tensors(path, {**tensors, "samples": samples}, {"mmx": json.dumps(header)})
 
     def restore(self, path: str | Path) -> int:
         """Go on with a session that `save` wrote, of an engine with the same model and numbers; its slot.

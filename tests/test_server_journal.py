@@ -6,6 +6,7 @@ import json
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ import pytest
 pytest.importorskip("fastapi", reason='needs the extra serve: pip install "mmx[serve]"')
 pytest.importorskip("httpx", reason="needs httpx: pip install httpx")
 
-from fake_server import WORDS, FakeEngine
+from fake_server import WORDS, FakeEngine, FakeStream
 from test_server import COMPLETED, DELTA, live, pcm, serve
 
 from mmx.errors import InputError
@@ -120,6 +121,38 @@ def test_a_disk_that_is_full_takes_no_sound(tmp_path: Path, monkeypatch: pytest.
         me.until(COMPLETED)
     with serve(engine, state_dir=tmp_path) as client, live(client, f"session={id}&after={me.last}") as back:
         assert back.until("session.resumed")["acknowledged"]["samples"] == 48_000
+
+
+def test_a_session_that_fails_says_so_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    real_save, real_drop = FakeStream.save, Journal.drop
+    broken: list[str] = []
+
+    def save(self: FakeStream, path: Path) -> None:
+        if path.name.startswith(tuple(broken)):
+            raise RuntimeError("not foreseen")
+        real_save(self, path)
+
+    def drop(self: Journal) -> None:
+        if self.id in broken:
+            raise RuntimeError("not foreseen")
+        real_drop(self)
+
+    monkeypatch.setattr(FakeStream, "save", save)
+    monkeypatch.setattr(Journal, "drop", drop)
+    with serve(FakeEngine(), state_dir=tmp_path, keep_s=0.2) as client:
+        with live(client) as me:
+            broken.append(me.until("session.created")["session"]["id"])
+            me.socket.send_bytes(pcm(1.0))
+            me.fails("server_error")
+            me.until("session.closed")
+        with live(client) as other:
+            id = other.until("session.created")["session"]["id"]
+            other.hear(1.0)
+            other.until(DELTA)
+        deadline = time.monotonic() + 20
+        while list(tmp_path.glob(f"{id}.*")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not list(tmp_path.glob(f"{id}.*")), "one session that cannot be put away keeps the others"
 
 
 def test_a_journal_gives_back_what_it_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
