@@ -79,8 +79,8 @@ class Listener:
     DEAF_S = 2.0  # of speech without a pause, after which an end of the text is not believed
     TRIM_S = 8.0  # a longer window is cut at the last sentence that is written
     LONGEST_S = 15.0  # ... and one as long as this at the last word
-    # More is no speech: letters of Hindi, Tamil or Georgian are several tokens each, up to 29 tokens a second. What runs
-    # on below that is a loop, and found as one.
+    # More is no speech: a letter of Hindi, Tamil or Georgian is several tokens, so that people say up to 29 a second.
+    # What runs on below that is a loop, and found as one.
     TOKENS_PER_S = 32
     ENOUGH_S = 2.0  # of speech to tell the language by
 

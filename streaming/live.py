@@ -4,6 +4,7 @@ Letters: N samples.
 """
 
 import math
+import os
 import signal
 import sys
 import threading
@@ -324,9 +325,12 @@ class Session:
         if told:
             self.view.note(told)
 
-    def _record(self, heard: Heard) -> None:
+    def _tell_notes(self) -> None:
         for note in self.source.notes():
             self.view.note(note)
+
+    def _record(self, heard: Heard) -> None:
+        self._tell_notes()
         if self.recorder is None:
             return
         try:
@@ -347,7 +351,7 @@ class Session:
         if self.voice is not None:
             self._speak(spoken, over)
         if any(e.final for e in events):
-            self._save(final=False)
+            self._save()
 
     def _speak(self, events: Sequence[Event], over: bool) -> None:
         """Say each sentence that has come to its end."""
@@ -375,24 +379,26 @@ class Session:
             stopping=self.stopping,
         )
 
-    def _save(self, final: bool) -> None:
+    def _save(self) -> None:
+        """Now and then; only the last saving must succeed."""
         for saver in self.savers:
-            saver.keep(self.transcript(), final)
+            try:
+                saver.keep(self.transcript(), False)
+            except OutputError as e:
+                self.view.note(f"not saved yet: {e}")
 
     def _finish(self) -> Transcript:
         """Save and close everything, whatever fails on the way; the first failure is raised at the end."""
-        steps: list[Callable[[], None]] = [self.source.close]
-        steps += [p.close for p in (self.recorder, self.output) if p is not None]
-        steps += [lambda s=s: s.keep(self.transcript(), True) for s in self.savers]
-        failed: MmxError | None = None
+        # The text first: what comes after it may fail, or wait until somebody presses Ctrl-C.
+        steps: list[Callable[[], None]] = [lambda s=s: s.keep(self.transcript(), True) for s in self.savers]
+        steps += [p.close for p in (self.source, self.recorder, self.output) if p is not None]
+        steps += [self._tell_notes, self.view.close]
+        failed: BaseException | None = None
         for step in steps:
             try:
                 step()
-            except MmxError as e:
+            except (Exception, KeyboardInterrupt) as e:  # a driver raises what it likes
                 failed = failed or e
-        for note in self.source.notes():
-            self.view.note(note)
-        self.view.close()
         if failed is not None:
             raise failed
         return self.transcript()
@@ -509,6 +515,25 @@ def run(job: Job) -> Transcript:
         return session.transcript()
 
 
+def _check_files(job: Job) -> None:
+    """That no file of the session overwrites another, nor a recording that was there before."""
+    speak = Path(job.speak) if job.speak not in (None, "play") else None
+    if speak is not None:
+        from mmx.dub import kind_of
+
+        kind_of(speak)
+    for path in filter(None, (job.record, speak)):
+        _new(path)
+    uses = [("--file", job.file), ("--record", job.record), ("--speak", speak), *(("--save", p) for p in job.save)]
+    by_path: dict[str, str] = {}
+    for option, path in uses:
+        if path is None:
+            continue
+        other = by_path.setdefault(os.path.realpath(path), option)
+        if other != option:
+            raise InputError(f"expected another file for {option} than for {other}, got {path} for both")
+
+
 def _new(recording: Path) -> None:
     if recording.exists():
         raise InputError(f"expected a new file to record to, {recording} exists: choose another name, or move it away")
@@ -517,8 +542,7 @@ def _new(recording: Path) -> None:
 def _check(job: Job) -> None:
     """What can be told before anything is loaded, or a folder is made."""
     find_policy(job.policy)
-    if job.record is not None:
-        _new(job.record)
+    _check_files(job)
     for language in filter(None, (job.language, job.to)):
         find_language(language)
     if job.realtime and job.file is None:
@@ -529,10 +553,6 @@ def _check(job: Job) -> None:
         raise InputError("expected --to with --text-model: the language to translate into")
     if job.speak and not job.to:
         raise InputError("expected --to with --speak: the language to say it in")
-    if job.speak not in (None, "play"):
-        from mmx.dub import kind_of
-
-        kind_of(Path(job.speak))
 
 
 def _second_step(job: Job, model: "Model") -> str | None:

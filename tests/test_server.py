@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from fake_server import FakeEngine, running
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
+from mmx.result import Note, Transcript
 from mmx.streaming.server import create_app
 from mmx.streaming.server_settings import Settings
 
@@ -91,6 +93,20 @@ def test_the_formats_are_openais(client: TestClient):
         "no_speech_prob",
     }  # fmt: skip
     assert "words" not in whole
+
+
+def test_what_was_skipped_is_noted(client: TestClient, monkeypatch: pytest.MonkeyPatch):
+    real = FakeEngine.transcribe
+
+    def transcribe(self: FakeEngine, *asked: Any) -> Transcript:
+        return replace(real(self, *asked), notes=(Note(0.5, 1.5, "skipped", "the file is damaged here"),))
+
+    assert post(client, response_format="verbose_json").json()["notes"] == []
+    monkeypatch.setattr(FakeEngine, "transcribe", transcribe)
+    notes = [{"start": 0.5, "end": 1.5, "action": "skipped", "reason": "the file is damaged here"}]
+    assert post(client, response_format="verbose_json").json()["notes"] == notes
+    assert events(post(client, response_format="verbose_json", stream="true"))[-1]["verbose_json"]["notes"] == notes
+    assert set(post(client).json()) == {"text", "usage"}
 
 
 def test_word_times_are_given_where_asked(client: TestClient, engine: FakeEngine):
