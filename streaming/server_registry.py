@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from mmx.errors import MmxError
@@ -48,7 +49,7 @@ class Registry:
             )  # fmt: skip
         session = Session(self.house, wish)
         if self.house.settings.state_dir is not None:
-            session.keep_in(Journal(self.house.settings.state_dir, session.id))
+            _keep(session, self.house.settings.state_dir)
         self.sessions[session.id] = session
         self.house.metrics.count("mmx_sessions_total")
         session.start()
@@ -108,3 +109,19 @@ class Registry:
                 continue
             self.sessions[session.id] = session
             session.start()
+
+
+def _keep(session: Session, folder: Path) -> None:
+    """Give a new session its journal. Raises `Refusal` where that cannot be written, and then leaves nothing of it."""
+    journal: Journal | None = None
+    try:
+        journal = Journal(folder, session.id)
+        session.keep_in(journal)
+    except (OSError, MmxError) as e:
+        if journal is not None:
+            with suppress(OSError):
+                journal.drop()
+        reason = getattr(e, "strerror", None) or str(e)
+        raise Refusal(
+            507, "storage_full", f"expected to write a session into {folder}, got {reason}: try again later", retry_s=10
+        ) from e
