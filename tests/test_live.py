@@ -18,7 +18,8 @@ from mmx.errors import InputError, MediaError, OutputError
 from mmx.result import Segment, Transcript, Word
 from mmx.streaming import live
 from mmx.streaming.events import Event
-from mmx.streaming.live import Job, LagControl, Recorder, Saver, Session, SpeechFile, Translator, run
+from mmx.streaming.lag import LagControl
+from mmx.streaming.live import Job, Recorder, Saver, Session, SpeechFile, Translator, run
 from mmx.streaming.mic import FileSource, Heard
 from mmx.streaming.terminal import JsonView, PlainView, Status, TerminalView
 
