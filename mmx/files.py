@@ -5,9 +5,14 @@ import errno
 import os
 import secrets
 import stat
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmx.errors import OutputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # What to do about each cause; anything else gets the general advice below.
 _REMEDIES = {
@@ -57,6 +62,19 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> Path:
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
         raise cannot_write(path, error) from error
     return Path(path)
+
+
+def write_tensors(path: str | os.PathLike[str], tensors: "Mapping[str, Tensor]", metadata: dict[str, str]) -> None:
+    """Write a safetensors file. Raises `OutputError` where the library, whose errors are its own, cannot."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    try:
+        save_file(dict(tensors), str(path), metadata)
+    except SafetensorError as error:
+        raise cannot_write(path, ValueError(str(error))) from error
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def try_folder(folder: Path) -> None:

@@ -79,7 +79,9 @@ class Listener:
     DEAF_S = 2.0  # of speech without a pause, after which an end of the text is not believed
     TRIM_S = 8.0  # a longer window is cut at the last sentence that is written
     LONGEST_S = 15.0  # ... and one as long as this at the last word
-    TOKENS_PER_S = 8  # more is no speech
+    # More is no speech: a letter of Hindi, Tamil or Georgian is several tokens, so that people say up to 29 a second.
+    # What runs on below that is a loop, and found as one.
+    TOKENS_PER_S = 32
     ENOUGH_S = 2.0  # of speech to tell the language by
 
     def __init__(
@@ -236,9 +238,10 @@ class Listener:
     def _continue(self, memory: Seq, shared: State, prompt: Sequence[int], source_s: float) -> Continuation:
         """The continuation; a loop is written again with repetition forbidden."""
         prefix = [*prompt, *self.committed]
-        room = min(self.decoder.ctx - len(prefix) - 2, 8 + round(self.TOKENS_PER_S * source_s))
+        due = 8 + round(self.TOKENS_PER_S * source_s) - len(self.committed)
+        room = min(self.decoder.ctx - len(prefix) - 2, due)  # the prefix holds what is written, too
         filters = self.script.filters(begins=not self.committed)
-        how = (self.script.eot, max(0, room - len(self.committed)))
+        how = (self.script.eot, max(0, room))
         found = continue_text(self.decoder, memory, prefix, self.rest, *how, filters, shared)
         if has_loop([*self.committed, *found.tokens]):
             found = continue_text(self.decoder, memory, prefix, [], *how, [*filters, NoRepeatNGram(3)], shared)

@@ -4,6 +4,7 @@ Letters: N samples.
 """
 
 import math
+import os
 import signal
 import sys
 import threading
@@ -23,6 +24,7 @@ from mmx.languages import find_language
 from mmx.media import SAMPLE_RATE as RATE
 from mmx.result import Segment, Spoken, Transcript, check_format
 from mmx.streaming.events import Event
+from mmx.streaming.lag import LagControl
 from mmx.streaming.mic import FileSource, Heard, Loudspeaker, Microphone, Source, find_device
 from mmx.streaming.policies import find_policy
 from mmx.streaming.terminal import JsonView, PlainView, Status, TerminalView, View
@@ -30,51 +32,6 @@ from mmx.streaming.terminal import JsonView, PlainView, Status, TerminalView, Vi
 if TYPE_CHECKING:
     from mmx.model import Model
     from mmx.streaming.stream import Stream
-
-# -------------------- keeping up
-
-
-class LagControl:
-    """Keeps a listener in real time: who falls behind looks less often, who has time to spare as often as was asked.
-
-    Args:
-        step_s: seconds of sound from look to look, as asked.
-        most_s: ... and at most.
-    """
-
-    CALM = 5
-    """Looks in a row with time to spare before they come more often."""
-    SPARE = 0.6
-    """Share of a step that a look may take then."""
-
-    def __init__(self, step_s: float, most_s: float = 5.0):
-        self.asked_s, self.most_s = step_s, max(step_s, most_s)
-        self.step_s = step_s
-        self._calm = 0
-
-    def update(self, pending_s: float, look_s: float) -> str:
-        """Choose `step_s` after a look.
-
-        Args:
-            pending_s: sound that came meanwhile and was not heard yet.
-            look_s: time that the look took.
-
-        Returns:
-            What to tell people; empty when nothing changed.
-        """
-        if pending_s > self.step_s:
-            self._calm = 0
-            if self.step_s >= self.most_s:
-                return ""
-            self.step_s = min(self.most_s, 2 * self.step_s)
-            return f"{pending_s:.1f} s behind: now looking every {self.step_s:g} s"
-        lower_s = max(self.asked_s, self.step_s / 2)
-        self._calm = self._calm + 1 if look_s < self.SPARE * lower_s else 0
-        if self.step_s == self.asked_s or self._calm < self.CALM:
-            return ""
-        self.step_s, self._calm = lower_s, 0
-        return f"caught up: looking every {self.step_s:g} s" + (" again" if lower_s == self.asked_s else "")
-
 
 # -------------------- what is done with sound and text
 
@@ -324,9 +281,12 @@ class Session:
         if told:
             self.view.note(told)
 
-    def _record(self, heard: Heard) -> None:
+    def _tell_notes(self) -> None:
         for note in self.source.notes():
             self.view.note(note)
+
+    def _record(self, heard: Heard) -> None:
+        self._tell_notes()
         if self.recorder is None:
             return
         try:
@@ -347,7 +307,7 @@ class Session:
         if self.voice is not None:
             self._speak(spoken, over)
         if any(e.final for e in events):
-            self._save(final=False)
+            self._save()
 
     def _speak(self, events: Sequence[Event], over: bool) -> None:
         """Say each sentence that has come to its end."""
@@ -375,24 +335,26 @@ class Session:
             stopping=self.stopping,
         )
 
-    def _save(self, final: bool) -> None:
+    def _save(self) -> None:
+        """Now and then; only the last saving must succeed."""
         for saver in self.savers:
-            saver.keep(self.transcript(), final)
+            try:
+                saver.keep(self.transcript(), False)
+            except OutputError as e:
+                self.view.note(f"not saved yet: {e}")
 
     def _finish(self) -> Transcript:
         """Save and close everything, whatever fails on the way; the first failure is raised at the end."""
-        steps: list[Callable[[], None]] = [self.source.close]
-        steps += [p.close for p in (self.recorder, self.output) if p is not None]
-        steps += [lambda s=s: s.keep(self.transcript(), True) for s in self.savers]
-        failed: MmxError | None = None
+        # The text first: what comes after it may fail, or wait until somebody presses Ctrl-C.
+        steps: list[Callable[[], None]] = [lambda s=s: s.keep(self.transcript(), True) for s in self.savers]
+        steps += [p.close for p in (self.source, self.recorder, self.output) if p is not None]
+        steps += [self._tell_notes, self.view.close]
+        failed: BaseException | None = None
         for step in steps:
             try:
                 step()
-            except MmxError as e:
+            except (Exception, KeyboardInterrupt) as e:  # a driver raises what it likes
                 failed = failed or e
-        for note in self.source.notes():
-            self.view.note(note)
-        self.view.close()
         if failed is not None:
             raise failed
         return self.transcript()
@@ -509,6 +471,25 @@ def run(job: Job) -> Transcript:
         return session.transcript()
 
 
+def _check_files(job: Job) -> None:
+    """That no file of the session overwrites another, nor a recording that was there before."""
+    speak = Path(job.speak) if job.speak not in (None, "play") else None
+    if speak is not None:
+        from mmx.dub import kind_of
+
+        kind_of(speak)
+    for path in filter(None, (job.record, speak)):
+        _new(path)
+    uses = [("--file", job.file), ("--record", job.record), ("--speak", speak), *(("--save", p) for p in job.save)]
+    by_path: dict[str, str] = {}
+    for option, path in uses:
+        if path is None:
+            continue
+        other = by_path.setdefault(os.path.realpath(path), option)
+        if other != option:
+            raise InputError(f"expected another file for {option} than for {other}, got {path} for both")
+
+
 def _new(recording: Path) -> None:
     if recording.exists():
         raise InputError(f"expected a new file to record to, {recording} exists: choose another name, or move it away")
@@ -517,8 +498,7 @@ def _new(recording: Path) -> None:
 def _check(job: Job) -> None:
     """What can be told before anything is loaded, or a folder is made."""
     find_policy(job.policy)
-    if job.record is not None:
-        _new(job.record)
+    _check_files(job)
     for language in filter(None, (job.language, job.to)):
         find_language(language)
     if job.realtime and job.file is None:
@@ -529,10 +509,6 @@ def _check(job: Job) -> None:
         raise InputError("expected --to with --text-model: the language to translate into")
     if job.speak and not job.to:
         raise InputError("expected --to with --speak: the language to say it in")
-    if job.speak not in (None, "play"):
-        from mmx.dub import kind_of
-
-        kind_of(Path(job.speak))
 
 
 def _second_step(job: Job, model: "Model") -> str | None:

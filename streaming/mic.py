@@ -11,6 +11,7 @@ import math
 import queue
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -416,9 +417,14 @@ class Loudspeaker:
         MediaError: there is no loudspeaker, or it cannot be opened.
     """
 
+    STILL_S = 5.0
+    """Where the driver asks for no sound for so long, the loudspeaker is gone."""
+
     def __init__(self, device: str | None = None):
         self._sd = portaudio()
         found = find_device(device, "output")
+        self.name = found.name
+        self._played = 0  # samples that the driver asked for
         self._queue: queue.SimpleQueue[NDArray[np.float32]] = queue.SimpleQueue()
         self._now = np.zeros(0, np.float32)
         try:
@@ -444,6 +450,7 @@ class Loudspeaker:
             out_N1[at : at + len(part), 0] = part
             at += len(part)
         out_N1[at:] = 0
+        self._played += n
 
     @property
     def busy(self) -> bool:
@@ -451,8 +458,27 @@ class Loudspeaker:
         return bool(len(self._now)) or not self._queue.empty()
 
     def close(self) -> None:
-        """Finish what is being said, and let go of the device."""
+        """Finish what is being said, and let go of the device.
+
+        Raises:
+            MediaError: it plays no more, so that some was not said.
+        """
+        gone = True
+        try:
+            gone = not self._finished()
+        finally:  # a device that is gone cannot be waited for, nor be let go of
+            for act in (self._stream.abort if gone else self._stream.stop, self._stream.close):
+                with suppress(self._sd.PortAudioError):
+                    act()
+        if gone:
+            raise MediaError(f"{self.name!r} plays no more: was it unplugged? What was still to be said is lost")
+
+    def _finished(self) -> bool:
+        """Wait until all is said; whether it was."""
+        still_s, played = 0.0, self._played
         while self.busy:
             time.sleep(BLOCK_S)
-        self._stream.stop()
-        self._stream.close()
+            still_s, played = (still_s + BLOCK_S if played == self._played else 0.0), self._played
+            if still_s >= self.STILL_S or not self._stream.active:
+                return not self.busy
+        return True

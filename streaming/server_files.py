@@ -255,7 +255,10 @@ def _usage(transcript: Transcript) -> dict[str, Any]:
 
 
 def verbose(transcript: Transcript, granularities: tuple[str, ...]) -> dict[str, Any]:
-    """OpenAI's verbose_json: `words` beside or instead of `segments`, as the granularities ask."""
+    """OpenAI's verbose_json: `words` beside or instead of `segments`, as the granularities ask.
+
+    Ours is `notes`, as `Transcript.to_dict` has them: what was damaged, skipped or tried again.
+    """
     data = transcript.to_dict()
     out: dict[str, Any] = {
         "task": transcript.task,
@@ -263,6 +266,7 @@ def verbose(transcript: Transcript, granularities: tuple[str, ...]) -> dict[str,
         "duration": data["duration"],
         "text": data["text"],
         "usage": _usage(transcript),
+        "notes": data["notes"],
     }
     if "word" in granularities:
         words = [w for s in data["segments"] for w in s["words"]]

@@ -2,7 +2,7 @@
 
 import hmac
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.responses import JSONResponse, Response
 
@@ -46,7 +46,10 @@ class Guard:
     def _refusal(self, scope: Scope) -> Refusal | None:
         headers = _headers(scope)
         host, origin = headers.get("host", ""), headers.get("origin")
-        if self.settings.local and urlsplit(f"//{host}").hostname not in LOOPBACK:
+        address = _split(f"//{host}")
+        if address is None:
+            return Refusal(400, "invalid_host", f"expected a host's name and port, got {host!r}")
+        if self.settings.local and address.hostname not in LOOPBACK:
             # A page of another site may give its own name this machine's address.
             return Refusal(403, "host_not_allowed", f"expected a request to this machine's own name, got {host!r}")
         if origin is not None and not self._welcome(origin, host):
@@ -61,7 +64,9 @@ class Guard:
 
     def _welcome(self, origin: str, host: str) -> bool:
         allowed = self.settings.allow_origin
-        return "*" in allowed or origin in allowed or (urlsplit(origin).netloc == host and origin != "null")
+        page = _split(origin)
+        own = page is not None and page.netloc == host and origin != "null"
+        return "*" in allowed or origin in allowed or own
 
     def _shared(self, scope: Scope) -> list[tuple[bytes, bytes]]:
         """Headers that let an allowed page read the answer."""
@@ -94,6 +99,14 @@ def key_of(scope: Scope) -> str | None:
         if protocol.startswith(KEY_PROTOCOL):
             return f"Bearer {protocol.removeprefix(KEY_PROTOCOL)}"
     return _headers(scope).get("authorization")
+
+
+def _split(url: str) -> SplitResult | None:
+    """The parts of an address, None where it is none, as with a bracket that is not closed."""
+    try:
+        return urlsplit(url)
+    except ValueError:
+        return None
 
 
 def _headers(scope: Scope) -> dict[str, str]:

@@ -67,9 +67,9 @@ class Journal:
     def add(self, kind: str, data: bytes) -> int:
         """Write down what the client sent; its place, for `keep`. Raises `OSError`, and then holds none of it."""
         if self.end - self._begin > SEGMENT:
-            self._file.close()
-            self._begin = self.end
-            self._file = open(self._path(f"{self.end:016d}.journal"), "wb", buffering=0)  # noqa: SIM115
+            following = open(self._path(f"{self.end:016d}.journal"), "wb", buffering=0)  # noqa: SIM115
+            self._file.close()  # now that there is another
+            self._file, self._begin = following, self.end
         record = memoryview(_HEAD.pack(kind[:1].encode(), len(data)) + data)
         try:
             at = 0

@@ -7,6 +7,8 @@ was cut off connects again with `?session=ID&after=SEQ` and goes on.
 import asyncio
 import contextlib
 import json
+import logging
+import re
 import secrets
 import time
 from collections import deque
@@ -14,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from mmx.errors import InputError
 from mmx.streaming.server_files import refusal_of
@@ -24,6 +26,8 @@ from mmx.streaming.server_protocol import described, error_message, obey, parsed
 from mmx.streaming.server_registry import Registry
 from mmx.streaming.server_sessions import Session
 from mmx.streaming.server_settings import Refusal, Settings
+
+log = logging.getLogger("mmx.serve")
 
 MOST_ERRORS = 50
 """A client that errs more often is not speaking this protocol."""
@@ -57,7 +61,7 @@ async def serve_socket(socket: WebSocket, dialect: str, registry: Registry) -> N
         registry.house.metrics.count("mmx_errors_total", code=no.code)
         with contextlib.suppress(RuntimeError, WebSocketDisconnect):
             await socket.send_text(_json(error_message(no)))
-            await socket.close(1013 if no.status == 429 else 1008, no.code)
+            await socket.close(1013 if no.status in (429, 507) else 1008, no.code)
         return
     except WebSocketDisconnect:
         return
@@ -94,8 +98,10 @@ def _after(text: str | None, session: Session) -> int:
     """The last line of the log that the client has; -1 where it has none."""
     if text is None:
         return -1
-    if not text.lstrip("-").isdigit() or not -1 <= int(text) < session.told:
-        raise Refusal(400, "invalid_value", f"expected after in -1 to {session.told - 1}, got {text!r}", param="after")
+    if not re.fullmatch("-1|[0-9]{1,18}", text) or int(text) >= session.told:
+        raise Refusal(
+            400, "invalid_value", f"expected after in -1 to {session.told - 1}, got {text[:40]!r}", param="after"
+        )
     return int(text)
 
 
@@ -138,8 +144,17 @@ class _Connection:
                 task.cancel()
             if self.session.connection is self:
                 self.session.connection, self.session.left_at = None, time.monotonic()
-            await asyncio.gather(reader, sender, replaced, return_exceptions=True)
+            for error in await asyncio.gather(reader, sender, replaced, return_exceptions=True):
+                if isinstance(error, Exception) and not self._gone(error):
+                    log.error("a connection of session %s failed", self.session.id[:6], exc_info=error)
+                    self.leaving = _Leaving(1011, "server_error")
             await self._close()
+
+    def _gone(self, error: Exception) -> bool:
+        """Whether an error says but that the client has gone."""
+        states = (self.socket.client_state, self.socket.application_state)
+        over = isinstance(error, RuntimeError) and WebSocketState.DISCONNECTED in states
+        return over or isinstance(error, WebSocketDisconnect)
 
     async def _close(self) -> None:
         bye = _Leaving(4001, "replaced") if self.replaced.is_set() else self.leaving or _Leaving(1000, "")

@@ -32,10 +32,19 @@ def wish_of(query: Mapping[str, str], dialect: str) -> Wish:
     return Wish(query.get("language") or None, to, source, rate)
 
 
+_OBJECTS = (
+    "audio", "audio.input", "audio.input.transcription", "audio.input.format", "audio.output",
+    "input_audio_transcription",
+)  # fmt: skip
+
+
 def updated(wish: Wish, session: Any) -> Wish:
     """A wish after `session.update`; what the update does not name stays."""
     if not isinstance(session, dict):
         raise _bad("session", "an object", session)
+    for name in _OBJECTS:
+        if not isinstance(part := _at(session, *name.split(".")), dict | None):
+            raise _bad(name, "an object", part)
     source = _at(session, "audio", "input", "transcription", default=_at(session, "input_audio_transcription"))
     if isinstance(source, dict) and "language" in source:
         wish = replace(wish, language=_word(source["language"], "language"))
@@ -51,7 +60,7 @@ def updated(wish: Wish, session: Any) -> Wish:
         if format.get("type", "audio/pcm") != "audio/pcm":
             raise _bad("audio.input.format.type", "audio/pcm", format.get("type"))
         rate = format.get("rate", wish.rate)
-        if not isinstance(rate, int):
+        if not isinstance(rate, int) or isinstance(rate, bool):
             raise _bad("audio.input.format.rate", "a number of Hz", rate)
         wish = replace(wish, rate=rate)
     if session.get("input_audio_format", "pcm16") != "pcm16":

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from mmx.errors import MmxError
@@ -48,7 +49,7 @@ class Registry:
             )  # fmt: skip
         session = Session(self.house, wish)
         if self.house.settings.state_dir is not None:
-            session.keep_in(Journal(self.house.settings.state_dir, session.id))
+            _keep(session, self.house.settings.state_dir)
         self.sessions[session.id] = session
         self.house.metrics.count("mmx_sessions_total")
         session.start()
@@ -76,7 +77,10 @@ class Registry:
         """Stop; sessions with a journal are in their files."""
         if self._sweeper is not None:
             self._sweeper.cancel()
-        await asyncio.gather(*(s.stop() for s in self.sessions.values()))
+        stopped = await asyncio.gather(*(s.stop() for s in self.sessions.values()), return_exceptions=True)
+        for error in stopped:
+            if isinstance(error, Exception):
+                log.error("a session could not be stopped in order", exc_info=error)
         self.house.pool.shutdown()
         for session in self.sessions.values():
             if session.journal is not None:
@@ -88,9 +92,12 @@ class Registry:
             before = time.monotonic() - self.house.settings.keep_s
             for session in [s for s in self.sessions.values() if s.connection is None and s.left_at < before]:
                 del self.sessions[session.id]
-                await session.stop()
-                if session.journal is not None:
-                    session.journal.drop()
+                try:
+                    await session.stop()
+                    if session.journal is not None:
+                        session.journal.drop()
+                except Exception:  # the others must not stay for ever because of one
+                    log.exception("session %s could not be put away", session.id[:6])
 
     def _restore(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -102,3 +109,19 @@ class Registry:
                 continue
             self.sessions[session.id] = session
             session.start()
+
+
+def _keep(session: Session, folder: Path) -> None:
+    """Give a new session its journal. Raises `Refusal` where that cannot be written, and then leaves nothing of it."""
+    journal: Journal | None = None
+    try:
+        journal = Journal(folder, session.id)
+        session.keep_in(journal)
+    except (OSError, MmxError) as e:
+        if journal is not None:
+            with suppress(OSError):
+                journal.drop()
+        reason = getattr(e, "strerror", None) or str(e)
+        raise Refusal(
+            507, "storage_full", f"expected to write a session into {folder}, got {reason}: try again later", retry_s=10
+        ) from e

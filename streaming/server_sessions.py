@@ -99,6 +99,10 @@ class House:
     turns: asyncio.Semaphore
 
 
+def _failed() -> Piece:
+    return Piece("error", "expected to go on, but the server failed: its log has the reason", language="server_error")
+
+
 def samples_of(pcm: bytes) -> NDArray[np.float32]:
     """16-bit little-endian samples as numbers in [-1, 1)."""
     return np.frombuffer(pcm, "<i2").astype(np.float32) / 32768
@@ -246,6 +250,15 @@ class Session:
             await self._task
 
     async def _run(self) -> None:
+        try:
+            await self._turns()
+        except Exception:  # of this session only: whoever stops it, or waits for it, goes on
+            log.exception("session %s failed", self.id[:6])
+            self._write([_failed(), Piece("end", "")])
+            self.told = len(self.log)
+            self.tell()
+
+    async def _turns(self) -> None:
         loop = asyncio.get_running_loop()
         while not self.ended:
             pulse = self.pulse
@@ -264,8 +277,7 @@ class Session:
                     pieces = [Piece("error", str(e), language="invalid_value"), Piece("end", "")]
                 except Exception:
                     log.exception("session %s failed", self.id[:6])
-                    message = "expected to go on, but the server failed: its log has the reason"
-                    pieces = [Piece("error", message, language="server_error"), Piece("end", "")]
+                    pieces = [_failed(), Piece("end", "")]
                 self._write(pieces)
                 await self._keep()
             self.house.metrics.count("mmx_audio_seconds_total", len(sound) / self.wish.rate, kind="live")

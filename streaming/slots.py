@@ -9,6 +9,7 @@ Letters: B slots, N samples, K frames of a chunk, W tokens of a step.
 """
 
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmx.errors import CheckpointError, InputError
+from mmx.files import write_tensors
 from mmx.model import Model
 from mmx.seq import Seq
 from mmx.state import State, leaves, map_leaves, subtree
@@ -157,6 +159,7 @@ class Engine:
             self._probabilities = torch.zeros(slots, self.writes, device=self.device)
             self._done = none.bool()
         self.slots: list[_Slot | None] = [None] * slots
+        self._lock = threading.Lock()  # of the samples of all slots, which one thread takes and others bring
 
     def _step(self) -> None:
         """Hear a chunk, then write: what a graph repeats."""
@@ -206,13 +209,14 @@ class Engine:
             InputError: the session is not open or has ended, or these are no samples.
         """
         held, x = self._at(slot), np.asarray(samples)
-        if held.final:
-            raise InputError(f"expected no more sound in slot {slot} after final=True: close it and open another")
         if x.ndim != 1 or not np.issubdtype(x.dtype, np.floating):
             raise InputError(f"expected mono float samples (N,) at 16 kHz, got {x.dtype} {x.shape}")
         x = np.nan_to_num(x.astype(np.float32), posinf=0.0, neginf=0.0)
-        held.samples = np.concatenate([held.samples, x])
-        held.final = final
+        with self._lock:
+            if held.final:
+                raise InputError(f"expected no more sound in slot {slot} after final=True: close it and open another")
+            held.samples = np.concatenate([held.samples, x])
+            held.final = final
 
     def pause(self, slot: int, paused: bool = True) -> None:
         """Let a session rest, or go on: its sound waits."""
@@ -235,7 +239,8 @@ class Engine:
         Returns:
             What each of these has written.
         """
-        window_BN, n_B = self._gather()
+        with self._lock:
+            window_BN, n_B = self._gather()
         going = [i for i in range(len(self.slots)) if self._mask[i]]
         if not going:
             return {}
@@ -305,15 +310,14 @@ class Engine:
     # -------------------- sessions on disk
 
     def save(self, slot: int, path: str | Path) -> None:
-        """Write a session to one safetensors file; it goes on here."""
-        from safetensors.torch import save_file
-
+        """Write a session to one safetensors file; it goes on here. Raises `OutputError`."""
         held = self._at(slot)
         tensors = {k: v[slot : slot + 1].contiguous().cpu() for k, v in leaves(self.state)}
-        plain = {k: v for k, v in vars(held).items() if k != "samples"}
+        with self._lock:
+            plain = {k: v for k, v in vars(held).items() if k != "samples"}
+            samples = torch.from_numpy(held.samples.copy())
         header = {"version": VERSION, "model": self.model.name, "slot": plain}
-        samples = torch.from_numpy(held.samples.copy())
-        save_file({**tensors, "samples": samples}, str(path), {"mmx": json.dumps(header)})
+        write_tensors(path, {**tensors, "samples": samples}, {"mmx": json.dumps(header)})
 
     def restore(self, path: str | Path) -> int:
         """Go on with a session that `save` wrote, of an engine with the same model and numbers; its slot.

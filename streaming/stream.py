@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmx.errors import CheckpointError, InputError
+from mmx.files import write_tensors
 from mmx.languages import find_language
 from mmx.model import Model
 from mmx.result import Segment, Transcript, Word
@@ -173,9 +174,11 @@ class Stream:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write the session to one safetensors file, from which `restore` goes on, in any process."""
-        from safetensors.torch import save_file
+        """Write the session to one safetensors file, from which `restore` goes on, in any process.
 
+        Raises:
+            OutputError: it cannot be written.
+        """
         tensors, values = self.listener.state()
         rows = [[e.text, e.start_s, e.end_s, e.at_s, e.final, e.language, e.probability] for e in self.events]
         header = {
@@ -190,7 +193,8 @@ class Stream:
             "listener": values,
         }
         held = {f"listener.{k}": v.contiguous() for k, v in tensors.items()}
-        save_file({**held, "waiting": torch.from_numpy(self._waiting.copy())}, str(path), {"mmx": json.dumps(header)})
+        held["waiting"] = torch.from_numpy(self._waiting.copy())
+        write_tensors(path, held, {"mmx": json.dumps(header)})
 
     @classmethod
     def restore(

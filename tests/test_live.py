@@ -18,7 +18,8 @@ from mmx.errors import InputError, MediaError, OutputError
 from mmx.result import Segment, Transcript, Word
 from mmx.streaming import live
 from mmx.streaming.events import Event
-from mmx.streaming.live import Job, LagControl, Recorder, Saver, Session, SpeechFile, Translator, run
+from mmx.streaming.lag import LagControl
+from mmx.streaming.live import Job, Recorder, Saver, Session, SpeechFile, Translator, run
 from mmx.streaming.mic import FileSource, Heard
 from mmx.streaming.terminal import JsonView, PlainView, Status, TerminalView
 
@@ -242,6 +243,24 @@ def test_what_is_refused_leaves_no_folder_behind(tmp_path: Path):
     assert not (tmp_path / "new").exists()
 
 
+def test_what_is_said_overwrites_nothing(tmp_path: Path):
+    kept, new = tmp_path / "kept.wav", tmp_path / "new.wav"
+    kept.write_bytes(b"precious")
+    (tmp_path / "sub").mkdir()
+    again = tmp_path / "sub" / ".." / "new.wav"
+    for message, job in {
+        "expected a new file": Job(to="de", speak=str(kept)),
+        "expected another file for --speak than for --file": Job(file=str(new), to="de", speak=str(again)),
+        "expected another file for --speak than for --record": Job(to="de", speak=str(again), record=new),
+        "expected another file for --save than for --record": Job(record=tmp_path / "a.wav", save=[tmp_path / "a.wav"]),
+        "expected another file for --save than for --file": Job(file="a.json", save=[Path("./a.json")]),
+    }.items():
+        with pytest.raises(InputError, match=message):
+            live._check(job)
+    live._check(Job(file=str(kept), to="de", speak=str(new), save=[tmp_path / "a.srt", tmp_path / "a.srt"]))
+    assert kept.read_bytes() == b"precious"
+
+
 def test_a_recording_is_never_overwritten(tmp_path: Path):
     path = tmp_path / "kept.wav"
     path.write_bytes(b"precious")
@@ -340,6 +359,38 @@ def test_a_source_that_breaks_off_loses_nothing(tmp_path: Path):
     with pytest.raises(MediaError, match="unplugged"):
         session.run()
     assert path.read_text().split() == words(5).split() and source.closed
+
+
+@pytest.mark.parametrize("error", [MediaError("it plays no more"), RuntimeError("of the driver"), KeyboardInterrupt()])
+def test_a_loudspeaker_that_fails_loses_no_text(tmp_path: Path, error: BaseException):
+    path = tmp_path / "t.txt"
+
+    def close() -> None:
+        raise error
+
+    session, view = listen(savers=[Saver(path)], output=SimpleNamespace(close=close))
+    with pytest.raises(type(error)):
+        session.run()
+    assert path.read_text().split() == words(10).split() and view.closed
+
+
+def test_a_saving_on_the_way_that_fails_is_told_and_the_last_must_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "t.txt"
+    real, full = Transcript.write, ["some", "day"]
+
+    def write(self: Transcript, *where: Any, **how: Any) -> Any:
+        if full:
+            full.pop()
+            raise OutputError("Cannot write: the disk is full")
+        return real(self, *where, **how)
+
+    monkeypatch.setattr(Transcript, "write", write)
+    session, view = listen(60.0, savers=[Saver(path)])
+    assert session.run().text == words(120).strip() and path.read_text().split() == words(120).split()
+    assert view.notes == ["not saved yet: Cannot write: the disk is full"] * 2
+    full += ["always"] * 100
+    with pytest.raises(OutputError, match="disk is full"):
+        listen(60.0, savers=[Saver(path)])[0].run()
 
 
 # -------------------- translation and voice

@@ -140,7 +140,12 @@ class Driver:
             raise PortAudioError("Error opening InputStream: Invalid number of channels [PaErrorCode -9998]", -9998)
         self.opened.append(options)
         return SimpleNamespace(
-            active=True, start=lambda: None, stop=lambda: None, close=lambda: None, callback=options["callback"]
+            active=True,
+            start=lambda: None,
+            stop=lambda: None,
+            abort=lambda: None,
+            close=lambda: None,
+            callback=options["callback"],
         )
 
     InputStream = OutputStream = _stream
@@ -345,6 +350,35 @@ def test_a_loudspeaker_says_one_thing_after_the_other(driver: Driver):
     np.testing.assert_array_equal(out.reshape(-1)[:2400], np.concatenate([a, b]))
     assert not out.reshape(-1)[2400:].any() and not speaker.busy
     speaker.close()
+
+
+@pytest.mark.parametrize("active", [True, False])
+def test_a_loudspeaker_that_is_gone_is_not_waited_for(driver: Driver, monkeypatch: pytest.MonkeyPatch, active: bool):
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        assert len(waits) < 1000, "it waits for ever"
+
+    def fails() -> None:
+        raise PortAudioError("Device unavailable", mic.UNAVAILABLE)
+
+    monkeypatch.setattr(mic.time, "sleep", sleep)
+    speaker = Loudspeaker()
+    speaker._stream.active, speaker._stream.abort = active, fails
+    speaker.say(noise(0.1))
+    with pytest.raises(MediaError, match="'HDMI' plays no more"):
+        speaker.close()
+    assert sum(waits) == pytest.approx(Loudspeaker.STILL_S if active else mic.BLOCK_S, abs=0.2)
+
+
+def test_a_loudspeaker_that_plays_is_waited_for(driver: Driver, monkeypatch: pytest.MonkeyPatch):
+    speaker = Loudspeaker()
+    out, said = np.zeros((800, 1), np.float32), noise(20.0)
+    monkeypatch.setattr(mic.time, "sleep", lambda s: driver.opened[-1]["callback"](out, len(out), None, None))
+    speaker.say(said)
+    speaker.close()
+    assert not speaker.busy
 
 
 def test_a_busy_loudspeaker(driver: Driver):

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from fake_server import FakeEngine, running
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
+from mmx.result import Note, Transcript
 from mmx.streaming.server import create_app
 from mmx.streaming.server_settings import Settings
 
@@ -91,6 +93,20 @@ def test_the_formats_are_openais(client: TestClient):
         "no_speech_prob",
     }  # fmt: skip
     assert "words" not in whole
+
+
+def test_what_was_skipped_is_noted(client: TestClient, monkeypatch: pytest.MonkeyPatch):
+    real = FakeEngine.transcribe
+
+    def transcribe(self: FakeEngine, *asked: Any) -> Transcript:
+        return replace(real(self, *asked), notes=(Note(0.5, 1.5, "skipped", "the file is damaged here"),))
+
+    assert post(client, response_format="verbose_json").json()["notes"] == []
+    monkeypatch.setattr(FakeEngine, "transcribe", transcribe)
+    notes = [{"start": 0.5, "end": 1.5, "action": "skipped", "reason": "the file is damaged here"}]
+    assert post(client, response_format="verbose_json").json()["notes"] == notes
+    assert events(post(client, response_format="verbose_json", stream="true"))[-1]["verbose_json"]["notes"] == notes
+    assert set(post(client).json()) == {"text", "usage"}
 
 
 def test_word_times_are_given_where_asked(client: TestClient, engine: FakeEngine):
@@ -421,6 +437,14 @@ def test_nonsense_is_answered_and_survived(client: TestClient):
             '{"type": "input_audio_buffer.append", "audio": "&&"}': "invalid_value",
             '{"type": "input_audio_buffer.append", "audio": "AAAA"}': "invalid_audio",
             '{"type": "session.update", "session": 7}': "invalid_value",
+            '{"type": "session.update", "session": {"audio": 5}}': "invalid_value",
+            '{"type": "session.update", "session": {"audio": {"input": 5}}}': "invalid_value",
+            '{"type": "session.update", "session": {"audio": {"input": "transcription"}}}': "invalid_value",
+            '{"type": "session.update", "session": {"audio": {"input": {"transcription": 5}}}}': "invalid_value",
+            '{"type": "session.update", "session": {"audio": {"input": {"format": [5]}}}}': "invalid_value",
+            '{"type": "session.update", "session": {"audio": {"input": {"format": {"rate": true}}}}}': "invalid_value",
+            '{"type": "session.update", "session": {"audio": {"output": "en"}}}': "invalid_value",
+            '{"type": "session.update", "session": {"input_audio_transcription": "on"}}': "invalid_value",
             '{"type": "session.update", "session": {"audio": {"output": {"language": "xx"}}}}': "invalid_value",
             '{"type": "session.update", "session": {"audio": {"input": {"format": {"rate": 5}}}}}': "invalid_value",
         }.items():
@@ -433,6 +457,46 @@ def test_nonsense_is_answered_and_survived(client: TestClient):
         me.hear(1.0)
         me.close()
     assert me.text == " He" and me.samples == 16_000
+
+
+def test_a_connection_that_fails_is_closed_as_such(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    def obey(*_: Any) -> None:
+        raise RuntimeError("not foreseen")
+
+    monkeypatch.setattr("mmx.streaming.server_live.obey", obey)
+    with live(client) as me:
+        me.until("session.created")
+        me.socket.send_json({"type": "input_audio_buffer.commit"})
+        with pytest.raises(WebSocketDisconnect) as closed:
+            me.until("never")
+    assert (closed.value.code, closed.value.reason) == (1011, "server_error")
+    assert "not foreseen" in caplog.text
+
+
+def test_a_client_that_goes_is_no_failure(client: TestClient, caplog: pytest.LogCaptureFixture):
+    with live(client) as me:
+        me.until("session.created")
+        me.hear(1.0)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("after", ["--5", "-", "-2", "²", "", "1.0", "9" * 5000])
+def test_a_place_in_the_log_is_a_number(client: TestClient, after: str):
+    with live(client, f"rate=16000&after={after}") as me:
+        assert me.fails("invalid_value")["param"] == "after"
+
+
+@pytest.mark.parametrize("local", [True, False])
+def test_addresses_that_are_none_are_refused(engine: FakeEngine, local: bool):
+    own = {"host": "localhost"}
+    with serve(engine, local=local) as client:
+        refused(client.get("/v1/models", headers={"host": "[::1"}), 400, "invalid_host")
+        refused(client.get("/v1/models", headers={**own, "origin": "http://[x"}), 403, "origin_not_allowed")
+        with pytest.raises(WebSocketDisconnect), live(client, headers={**own, "origin": "http://[x"}):
+            pass
+        assert client.get("/v1/models", headers=own).status_code == 200
 
 
 def test_a_client_that_only_errs_is_left(client: TestClient):

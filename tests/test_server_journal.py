@@ -6,6 +6,7 @@ import json
 import random
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -16,10 +17,11 @@ import pytest
 pytest.importorskip("fastapi", reason='needs the extra serve: pip install "mmx[serve]"')
 pytest.importorskip("httpx", reason="needs httpx: pip install httpx")
 
-from fake_server import WORDS, FakeEngine
+from fake_server import WORDS, FakeEngine, FakeStream
+from starlette.websockets import WebSocketDisconnect
 from test_server import COMPLETED, DELTA, live, pcm, serve
 
-from mmx.errors import InputError
+from mmx.errors import InputError, OutputError
 from mmx.streaming import server_journal
 from mmx.streaming.server_journal import Journal
 from mmx.streaming.server_sessions import Session
@@ -120,6 +122,86 @@ def test_a_disk_that_is_full_takes_no_sound(tmp_path: Path, monkeypatch: pytest.
         me.until(COMPLETED)
     with serve(engine, state_dir=tmp_path) as client, live(client, f"session={id}&after={me.last}") as back:
         assert back.until("session.resumed")["acknowledged"]["samples"] == 48_000
+
+
+@pytest.mark.parametrize("ending", [".journal", ".jsonl", ".json"])
+def test_a_disk_that_is_full_takes_no_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str):
+    full = True
+    real = server_journal.atomic_write
+
+    def opened(path: Path, mode: str, **how: Any) -> Any:
+        if full and path.suffix == ending:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return open(path, mode, **how)
+
+    def written(path: Path, content: str) -> Path:
+        if full and path.suffix == ending:
+            raise OutputError("Cannot write: the disk is full")
+        return real(path, content)
+
+    monkeypatch.setattr(server_journal, "open", opened, raising=False)
+    monkeypatch.setattr(server_journal, "atomic_write", written)
+    with serve(FakeEngine(), state_dir=tmp_path, max_sessions=1) as client:
+        with live(client) as me:
+            me.fails("storage_full")
+            with pytest.raises(WebSocketDisconnect) as closed:
+                me.until("never")
+        assert closed.value.code == 1013 and not list(tmp_path.iterdir())
+        full = False
+        with live(client) as me:
+            me.until("session.created")  # the other took nobody's place
+            me.close()
+
+
+def test_a_journal_whose_next_file_cannot_be_opened_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(server_journal, "SEGMENT", 10)
+    journal = Journal(tmp_path, "a")
+    journal.keep({}, [], None, 0)
+    journal.add("sound", b"0123456789")
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(server_journal, "open", full, raising=False)
+        with pytest.raises(OSError, match="No space"):
+            journal.add("sound", b"refused")
+    journal.add("sound", b"sent again")
+    journal.close()
+    kept = server_journal.read(tmp_path / "a.session.json")
+    assert [r.data for r in kept.records] == [b"0123456789", b"sent again"]
+
+
+def test_a_session_that_fails_says_so_and_the_others_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    real_save, real_drop = FakeStream.save, Journal.drop
+    broken: list[str] = []
+
+    def save(self: FakeStream, path: Path) -> None:
+        if path.name.startswith(tuple(broken)):
+            raise RuntimeError("not foreseen")
+        real_save(self, path)
+
+    def drop(self: Journal) -> None:
+        if self.id in broken:
+            raise RuntimeError("not foreseen")
+        real_drop(self)
+
+    monkeypatch.setattr(FakeStream, "save", save)
+    monkeypatch.setattr(Journal, "drop", drop)
+    with serve(FakeEngine(), state_dir=tmp_path, keep_s=0.2) as client:
+        with live(client) as me:
+            broken.append(me.until("session.created")["session"]["id"])
+            me.socket.send_bytes(pcm(1.0))
+            me.fails("server_error")
+            me.until("session.closed")
+        with live(client) as other:
+            id = other.until("session.created")["session"]["id"]
+            other.hear(1.0)
+            other.until(DELTA)
+        deadline = time.monotonic() + 20
+        while list(tmp_path.glob(f"{id}.*")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not list(tmp_path.glob(f"{id}.*")), "one session that cannot be put away keeps the others"
 
 
 def test_a_journal_gives_back_what_it_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -5,6 +5,7 @@ Letters: B slots, N samples, M memory frames, V vocabulary.
 
 import dataclasses
 import math
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -232,6 +233,25 @@ def test_a_slot_forgets_who_had_it(model: Model):
     again = engine.open()
     assert again == first
     same(run(engine, again, x), alone(model, x))
+
+
+def test_sound_that_comes_while_a_step_takes_some_is_heard_once(model: Model, monkeypatch: pytest.MonkeyPatch):
+    engine, real = Engine(model, 1), np.concatenate
+    slot, x, stepping = engine.open(), wave(1.0, 0), threading.Thread(target=lambda: engine.step())
+    engine.push(slot, x)
+
+    def concatenate(*parts: Any) -> np.ndarray:
+        monkeypatch.undo()
+        stepping.start()  # in the middle of a push
+        stepping.join(0.5)
+        return real(*parts)
+
+    monkeypatch.setattr("mmx.streaming.slots.np.concatenate", concatenate)
+    engine.push(slot, x)
+    stepping.join()
+    held = engine.slots[slot]
+    assert held is not None and held.heard == engine.chunk
+    np.testing.assert_array_equal(held.samples, np.concatenate([x, x])[engine.chunk :])
 
 
 def test_a_paused_row_does_not_advance(model: Model):

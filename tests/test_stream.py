@@ -19,7 +19,7 @@ from test_long import sentences
 import mmx
 from mmx.bench import word_error_rate
 from mmx.decoder import DecoderLayer, LearnedPositions, TextDecoder
-from mmx.errors import CheckpointError, InputError
+from mmx.errors import CheckpointError, InputError, OutputError
 from mmx.generate import SearchOptions, search
 from mmx.kaldi import Fbank
 from mmx.model import Model
@@ -29,7 +29,7 @@ from mmx.seq import Seq
 from mmx.state import State
 from mmx.streaming.ears import Hearing, Rehearing, ears
 from mmx.streaming.events import Event
-from mmx.streaming.greedy import continue_text
+from mmx.streaming.greedy import Continuation, continue_text
 from mmx.streaming.listener import Listener, _Mark, _onward, _recurs
 from mmx.streaming.policies import View
 from mmx.streaming.stream import Stream
@@ -239,6 +239,13 @@ def test_a_session_moves_to_another_process(tmp_path: Path):
     out = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
     expected = [[e.text, e.start_s, e.at_s] for e in listen(session(model), wave)]
     assert json.loads(out) == expected
+
+
+def test_a_session_that_cannot_be_written_is_told_as_ours(tmp_path: Path):
+    stream = session(build("whole"))
+    with pytest.raises(OutputError, match="Cannot write"):
+        stream.save(tmp_path / "nowhere" / "session.safetensors")
+    assert stream.push(sound(1.0)) is not None, "it goes on"
 
 
 def test_files_that_are_no_session_of_the_model(tmp_path: Path):
@@ -477,6 +484,27 @@ def test_a_loop_at_the_end_is_dropped_and_a_new_sentence_is_not(monkeypatch: pyt
     assert listen(session(model), sound(4)), "what does not recur is written at the end"
     monkeypatch.setattr("mmx.streaming.listener._recurs", lambda tokens, at: True)
     assert not [e for e in listen(session(model), sound(4)) if e.text]
+
+
+@pytest.mark.parametrize(
+    ("written", "source_s", "room"),
+    [(0, 2.0, 8 + 64), (50, 2.0, 8 + 64 - 50), (200, 30.0, 300 - 2 - 200 - 2), (298, 30.0, 0)],
+)
+def test_a_text_has_room_for_29_tokens_a_second_in_its_context(
+    monkeypatch: pytest.MonkeyPatch, written: int, source_s: float, room: int
+):
+    listener = session(build("whole")).listener
+    asked: list[int] = []
+
+    def told(decoder: Any, memory: Any, prefix: Any, draft: Any, eot: int, most: int, *_: Any) -> Continuation:
+        asked.append(most)
+        return Continuation([], [], True)
+
+    monkeypatch.setattr("mmx.streaming.listener.continue_text", told)
+    monkeypatch.setattr("mmx.streaming.listener.has_loop", lambda tokens: False)
+    listener.committed = [4] * written
+    listener._continue(None, {}, [0, 2], source_s)  # type: ignore[arg-type]
+    assert asked == [room]  # of a decoder of 300 positions
 
 
 @pytest.mark.parametrize(("at", "expected"), [(4, True), (5, False), (6, False), (0, False), (8, True)])
