@@ -77,6 +77,13 @@ def test_mistakes_in_rows_of_speech_are_named(tmp_path: Path) -> None:
     assert check_manifest(path) == ["line 1: expected the columns audio, text, got none called ['text']"]
 
 
+def test_two_spellings_of_a_language_are_no_translation(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    row = {"audio": "a.wav", "text": "low", "src_lang": "en"}
+    path.write_text("".join(json.dumps({**row, "tgt_lang": to}) + "\n" for to in ("English", "eng_Latn", "de")))
+    assert [e.task for e in read_manifest(path)] == ["transcribe", "transcribe", "translate"]
+
+
 def test_a_folder_of_recordings_beside_texts(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     for name in ("b", "sub/a"):
