@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mmx.errors import InputError, nearest
 from mmx.extras import import_augmentation
-from mmx.manifest import recordings
+from mmx.media_file import recordings
 from mmx.media import SAMPLE_RATE, read_audio
 
 

@@ -16,14 +16,13 @@ from typing import Any, NamedTuple
 
 from mmx import languages
 from mmx.errors import InputError
+from mmx.media_file import recordings
 
 REQUIRED = ("source", "target", "src_lang", "tgt_lang")
 SPOKEN = ("audio", "target", "src_lang")
 OPTIONAL = ("id", "origin", "task")
 SECONDS = ("start_s", "duration_s")
 TASKS = ("transcribe", "translate")
-AUDIO = frozenset([".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus", ".webm", ".mp4", ".mkv", ".aac"])
-"""Endings of the recordings that a folder is searched for."""
 MIN_S = 0.05
 """Speech shorter than this is none."""
 _SHOWN = 20
@@ -278,11 +277,6 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
         if not isinstance(row, dict):
             row, flaw = {}, f"expected a JSON object, got {type(row).__name__}"
         yield where, flaw or row
-
-
-def recordings(folder: Path) -> list[Path]:
-    """What sounds in a folder and below it, by name."""
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in AUDIO and p.is_file())
 
 
 def _folder_rows(folder: Path) -> Iterator[tuple[str, Mapping[str, Any] | str]]:

@@ -94,6 +94,12 @@ def test_a_folder_of_recordings_beside_texts(tmp_path: Path) -> None:
         ("said sub/a", "en", "mine"),
     ]
     before = digest_manifest(folder)
+    (folder / "._0.wav").touch()  # as macOS leaves them
+    assert digest_manifest(folder) == before and len(read_manifest(folder, language="en")) == 2
+    (folder / "c.AIFF").touch()
+    (folder / "c.txt").write_text("said c")
+    assert [e.target for e in read_manifest(folder, language="en")] == ["said b", "said c", "said sub/a"]
+    before = digest_manifest(folder)
     (folder / "b.txt").write_text("said otherwise")
     assert digest_manifest(folder) != before
     with pytest.raises(InputError, match="got none called src_lang"):

@@ -473,12 +473,12 @@ def test_a_bad_manifest_stops_training_before_it_starts(data: Path, tmp_path: Pa
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-@pytest.mark.parametrize("which", ["train", "valid"])
-def test_texts_that_are_all_too_long_are_refused(data: Path, tmp_path: Path, which: str) -> None:
-    drawn = [replace(e, source=f"{e.source} " * 40, target=f"{e.target} " * 40) for e in sentences(200, 1)]
-    long = write_manifest(tmp_path / "long.tsv", drawn)
-    with pytest.raises(InputError, match=r"max_tokens = 64 .* none among 200 examples"):
-        train(options(data, tmp_path / "run", **{which: str(long)}))
+def test_texts_that_are_all_too_long_are_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"max_tokens = 2 .* none among 400 examples"):
+        train(options(data, tmp_path / "run", max_tokens=2))
+    long = write_manifest(tmp_path / "long.tsv", [Example("red " * 70, "rojo " * 70, "en", "es")])
+    with pytest.raises(InputError, match=r"max_tokens = 64 .* none among 1 examples"):
+        train(options(data, tmp_path / "other", valid=str(long)))
 
 
 def test_texts_that_the_model_has_no_room_for_are_left_out(data: Path, tmp_path: Path) -> None:
