@@ -17,8 +17,8 @@ from torch import Tensor
 
 from mmx.errors import InputError, nearest
 from mmx.extras import import_augmentation
-from mmx.manifest import recordings
 from mmx.media import SAMPLE_RATE, read_audio
+from mmx.media_file import recordings
 
 
 @dataclass(frozen=True)

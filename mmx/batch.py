@@ -15,18 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmx.errors import InputError, MmxError, OutputError
+from mmx.media_file import MEDIA, is_there, recordings
 
 if TYPE_CHECKING:
     from mmx.result import Transcript
     from mmx.transcribe import Options, Progress
 
     Step = Callable[[Iterator[Transcript]], Iterator[Transcript]]
-
-_MEDIA = """
-.wav .flac .mp3 .m4a .aac .ogg .oga .opus .webm .mp4 .mkv .mov .avi .m4v .ts .wma .aiff .aif .amr .3gp .flv
-.mpg .mpeg .wmv .m4b .caf .au
-"""
-MEDIA = frozenset(_MEDIA.split())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,14 +70,14 @@ def expand(patterns: Sequence[str]) -> list[Input]:
         elif _ADDRESS.match(pattern):  # as it is, for the reader to say what to do: a path would lose a slash
             found.append(Input(pattern, Path(Path(pattern).name)))
         elif path.is_dir():
-            inside = sorted(p for p in path.rglob("*") if p.suffix.lower() in MEDIA and _offered(p, path))
+            inside = recordings(path)
             if not inside:
                 raise InputError(f"expected media files in the folder {pattern}, got none (looked for {_kinds()})")
             found += [Input(str(p), p.relative_to(path)) for p in inside]
         elif path.exists() or not glob.has_magic(pattern):
             found.append(Input(str(path), Path(path.name)))
         else:
-            hits = sorted(p for p in glob.glob(str(path), recursive=True) if _is_file(Path(p)))  # noqa: PTH207 (absolute ones too)
+            hits = sorted(p for p in glob.glob(str(path), recursive=True) if is_there(Path(p)))  # noqa: PTH207 (absolute ones too)
             if not hits:
                 raise InputError(f"expected files that match {pattern!r}, got none")
             root = Path(os.path.commonpath([str(Path(h).parent) for h in hits]))
@@ -91,16 +86,6 @@ def expand(patterns: Sequence[str]) -> list[Input]:
     for item in found:
         first.setdefault(item.source if item.source == "-" else str(_absolute(item.source)), item)
     return _apart(list(first.values()))
-
-
-def _offered(path: Path, folder: Path) -> bool:
-    """Whether a walk through `folder` takes the file: hidden ones are for a program (`._talk.wav` of macOS)."""
-    return _is_file(path) and not any(name.startswith(".") for name in path.relative_to(folder).parts)
-
-
-def _is_file(path: Path) -> bool:
-    """A file, or a link that leads nowhere: the reader of it reports that something is missing."""
-    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")

@@ -136,7 +136,7 @@ def _heard(example: Example, sound: Sound) -> tuple[float, list[str]]:
             f"{example.audio}: expected {seconds:g} s from {example.start_s:g} s on, got a recording of "
             f"{sound.seconds:.2f} s: correct start_s and duration_s"
         )
-    elif seconds < MIN_S:
+    elif min(seconds, rest) < MIN_S:
         wrong.append(
             f"{example.audio}: expected speech from {example.start_s:g} s on, got {max(0.0, rest):.2f} s of it"
         )

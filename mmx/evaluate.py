@@ -160,7 +160,7 @@ def evaluate(
     lines = report(texts, rows, scoring)
     if output is not None:
         atomic_write(output, json.dumps(_record(setup, lines, rows, texts, kept), ensure_ascii=False, indent=1))
-        kept.close()
+        kept.close(len(rows))
     return lines
 
 
@@ -383,9 +383,14 @@ class _Kept:
                 "command; what is written is kept"
             ) from e
 
-    def close(self) -> None:
-        """The output holds everything now."""
-        if self.file is not None:
+    def others(self, rows: int) -> dict[tuple[str, str], dict[int, str]]:
+        """What earlier runs wrote to their end, by models that this one was not asked for, and their weights."""
+        return {k: texts for k, texts in self.found.items() if k[0] not in self.weights and len(texts) >= rows}
+
+    def close(self, rows: int) -> None:
+        """The output holds everything now, but for models that another run was killed at: these stay beside it."""
+        begun = any(name not in self.weights and len(texts) < rows for (name, _), texts in self.found.items())
+        if self.file is not None and not begun:
             self.file.unlink(missing_ok=True)
 
     @staticmethod
@@ -432,9 +437,11 @@ def _record(
     texts: Mapping[str, Sequence[str]],
     kept: _Kept,
 ) -> dict[str, Any]:
+    others = kept.others(len(rows))
+    texts = {name: [found[i] for i in range(len(rows))] for (name, _), found in others.items()} | dict(texts)
     return {
         "setup": setup,
-        "models": kept.weights,
+        "models": {**dict(list(others)), **kept.weights},
         "scores": _scores(lines),
         "rows": [
             {

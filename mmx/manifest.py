@@ -16,14 +16,13 @@ from typing import Any, NamedTuple
 
 from mmx import languages
 from mmx.errors import InputError
+from mmx.media_file import recordings
 
 REQUIRED = ("source", "target", "src_lang", "tgt_lang")
 SPOKEN = ("audio", "target", "src_lang")
 OPTIONAL = ("id", "origin", "task")
 SECONDS = ("start_s", "duration_s")
 TASKS = ("transcribe", "translate")
-AUDIO = frozenset([".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus", ".webm", ".mp4", ".mkv", ".aac"])
-"""Endings of the recordings that a folder is searched for."""
 MIN_S = 0.05
 """Speech shorter than this is none."""
 _SHOWN = 20
@@ -174,8 +173,18 @@ def _whole(row: Mapping[str, Any], language: str) -> dict[str, Any]:
     if not fields.get("tgt_lang"):
         fields["tgt_lang"] = "en" if fields.get("task") == "translate" else fields.get("src_lang", "")
     if not fields.get("task"):
-        fields["task"] = TASKS[fields.get("src_lang") != fields.get("tgt_lang")]
+        fields["task"] = TASKS[not _one_language(fields.get("src_lang"), fields.get("tgt_lang"))]
     return fields
+
+
+def _one_language(a: Any, b: Any) -> bool:
+    """Whether two spellings are of one language ("en", "English"); what is none is named as a flaw of its own."""
+    if a == b or not (isinstance(a, str) and isinstance(b, str)):
+        return a == b
+    try:
+        return languages.find_language(a).code == languages.find_language(b).code
+    except InputError:
+        return False
 
 
 def _flaws(row: Mapping[str, Any], spellings: Collection[str] | None, verdicts: dict[str, str]) -> list[str]:
@@ -191,9 +200,10 @@ def _flaws(row: Mapping[str, Any], spellings: Collection[str] | None, verdicts: 
     texts = ("target",) if spoken else ("source", "target")
     flaws = [f"expected a {name}, got an empty text" for name in texts if not row[name].strip()]
     for name in ("src_lang", "tgt_lang"):
-        verdict = verdicts.setdefault(row[name], _language_flaw(row[name], spellings))
-        if verdict:
-            flaws.append(f"{name}: {verdict}")
+        if row[name] not in verdicts:
+            verdicts[row[name]] = _language_flaw(row[name], spellings)
+        if verdicts[row[name]]:
+            flaws.append(f"{name}: {verdicts[row[name]]}")
     return flaws + _spoken_flaws(row) if spoken else flaws
 
 
@@ -267,11 +277,6 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
         if not isinstance(row, dict):
             row, flaw = {}, f"expected a JSON object, got {type(row).__name__}"
         yield where, flaw or row
-
-
-def recordings(folder: Path) -> list[Path]:
-    """What sounds in a folder and below it, by name."""
-    return sorted(p for p in folder.rglob("*") if p.suffix.lower() in AUDIO and p.is_file())
 
 
 def _folder_rows(folder: Path) -> Iterator[tuple[str, Mapping[str, Any] | str]]:

@@ -19,8 +19,26 @@ from mmx.errors import InputError, MediaError, nearest
 
 KINDS = "wav, flac, mp3, m4a, ogg, opus, webm, mp4, mkv and whatever else FFmpeg reads"
 
+_MEDIA = """
+.wav .flac .mp3 .m4a .aac .ogg .oga .opus .webm .mp4 .mkv .mov .avi .m4v .ts .wma .aiff .aif .amr .3gp .flv
+.mpg .mpeg .wmv .m4b .caf .au
+"""
+MEDIA = frozenset(_MEDIA.split())
+"""Endings of the recordings that a folder is searched for."""
+
 SPOOL_BYTES = 64 * 2**20
 """A stream that cannot seek is copied to memory up to here, and to a temporary file beyond."""
+
+
+def recordings(folder: Path) -> list[Path]:
+    """The recordings in a folder and below it, by name. Hidden files are for a program (`._talk.wav` of macOS)."""
+    found = (p for p in folder.rglob("*") if p.suffix.lower() in MEDIA and is_there(p))
+    return sorted(p for p in found if not any(name.startswith(".") for name in p.relative_to(folder).parts))
+
+
+def is_there(path: Path) -> bool:
+    """A file, or a link that leads nowhere: the reader of it reports that something is missing."""
+    return path.is_file() or (path.is_symlink() and not path.exists())
 
 
 class File:

@@ -120,7 +120,7 @@ def _text(options: "TrainOptions", examples: list[Example], model: Model, learne
     return TextData(
         examples,
         model.tokenizer,
-        max_tokens=options.max_tokens,
+        max_tokens=min(options.max_tokens, model.decoder.ctx),
         group_by=options.group_by,
         lowercase=options.lowercase if learned else 0.0,
         unpunctuated=options.unpunctuated if learned else 0.0,

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mmx.errors import InputError
 from mmx.manifest import Example
 from mmx.model import Stage
 from mmx.seq import Seq, pad
@@ -51,6 +52,9 @@ class TextData:
         unpunctuated: share of the sources that is shown without its final punctuation. Both as recognizers of
             speech write; the target stays as it is.
         seed: of the augmentation.
+
+    Raises:
+        InputError: no example is short enough, or the model lacks a language.
     """
 
     def __init__(
@@ -77,6 +81,11 @@ class TextData:
                 self.sources.append(source)
                 self.targets.append(target)
         self.left_out = len(examples) - len(self.examples)
+        if not self.examples:
+            raise InputError(
+                f"expected texts of at most max_tokens = {max_tokens} tokens on either side, got none among "
+                f"{len(examples)} examples: raise max_tokens as far as the model has room, or cut the texts"
+            )
         self.groups = ["/".join(getattr(e, field) for field in group_by) for e in self.examples]
         self.lengths = [(len(s), len(t)) for s, t in zip(self.sources, self.targets, strict=True)]
 

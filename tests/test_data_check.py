@@ -77,6 +77,12 @@ def test_every_mistake_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "Traceback" not in out
 
 
+def test_a_row_at_the_end_of_its_recording_is_named(tmp_path: Path) -> None:
+    good = str(tone(tmp_path / "good.wav", 300, 0.9))
+    found = check_data(manifest(tmp_path, ("a", good, "words", "en", "0.9", "0.06")))
+    assert named(found.problems, 2, "from 0.9 s on", "0.00 s")
+
+
 def test_texts_of_another_recording_stand_out(tmp_path: Path) -> None:
     rows = [("", str(tone(tmp_path / f"{i}.wav", 300, 2.0)), "a sentence of thirty letters..", "en") for i in range(10)]
     rows.append(("", str(tone(tmp_path / "x.wav", 300, 2.0)), "no", "en"))

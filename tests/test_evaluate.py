@@ -116,6 +116,21 @@ def test_killed_it_goes_on_where_it_was(folder: Path, tmp_path: Path, monkeypatc
     assert sum(decoded) == 60
 
 
+def test_models_of_earlier_runs_stay_in_the_output(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out.json"
+    run(folder, "one", output=out)
+    before = json.loads(out.read_text("utf-8"))
+    run(folder, "other", output=out)
+    after = json.loads(out.read_text("utf-8"))
+    one, other = (str(folder / m / "model") for m in ("one", "other"))
+    assert after["models"].keys() == {one, other} and after["models"][one] == before["models"][one]
+    assert [r["hypotheses"][one] for r in after["rows"]] == [r["hypotheses"][one] for r in before["rows"]]
+    monkeypatch.setattr(evaluate, "_write_text", None)  # nothing is left to decode
+    run(folder, "one", output=out)
+
+
 _SLOW = """
 import sys, time
 from mmx import cli, evaluate

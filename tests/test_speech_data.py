@@ -77,6 +77,13 @@ def test_mistakes_in_rows_of_speech_are_named(tmp_path: Path) -> None:
     assert check_manifest(path) == ["line 1: expected the columns audio, text, got none called ['text']"]
 
 
+def test_two_spellings_of_a_language_are_no_translation(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    row = {"audio": "a.wav", "text": "low", "src_lang": "en"}
+    path.write_text("".join(json.dumps({**row, "tgt_lang": to}) + "\n" for to in ("English", "eng_Latn", "de")))
+    assert [e.task for e in read_manifest(path)] == ["transcribe", "transcribe", "translate"]
+
+
 def test_a_folder_of_recordings_beside_texts(tmp_path: Path) -> None:
     folder = tmp_path / "mine"
     for name in ("b", "sub/a"):
@@ -86,6 +93,12 @@ def test_a_folder_of_recordings_beside_texts(tmp_path: Path) -> None:
         ("said b", "en", "mine"),
         ("said sub/a", "en", "mine"),
     ]
+    before = digest_manifest(folder)
+    (folder / "._0.wav").touch()  # as macOS leaves them
+    assert digest_manifest(folder) == before and len(read_manifest(folder, language="en")) == 2
+    (folder / "c.AIFF").touch()
+    (folder / "c.txt").write_text("said c")
+    assert [e.target for e in read_manifest(folder, language="en")] == ["said b", "said c", "said sub/a"]
     before = digest_manifest(folder)
     (folder / "b.txt").write_text("said otherwise")
     assert digest_manifest(folder) != before

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 import mmx
-from mmx import checkpointing
+from mmx import checkpointing, manifest
 from mmx.checkpoint import open_checkpoint, write_safetensors
 from mmx.checkpointing import alone_in, average, checkpoints, latest_checkpoint, save_checkpoint
 from mmx.errors import CheckpointError, InputError, MmxWarning, OutputError, TrainingError
@@ -36,6 +36,7 @@ from mmx.models.nllb import Config, build
 from mmx.optim import freeze, initialize, learning_rate, set_dropout
 from mmx.sampling import Sampler, temperature_shares
 from mmx.seq import Seq
+from mmx.starting import start, training_data
 from mmx.text_data import IGNORED, Batch, TextData
 from mmx.train import TrainOptions, train
 from mmx.train_tokenizer import train_tokenizer
@@ -470,6 +471,30 @@ def test_a_bad_manifest_stops_training_before_it_starts(data: Path, tmp_path: Pa
     with pytest.raises(InputError, match="line 22"):
         train(options(data, tmp_path / "run", valid=str(bad)))
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_texts_that_are_all_too_long_are_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"max_tokens = 2 .* none among 400 examples"):
+        train(options(data, tmp_path / "run", max_tokens=2))
+    long = write_manifest(tmp_path / "long.tsv", [Example("red " * 70, "rojo " * 70, "en", "es")])
+    with pytest.raises(InputError, match=r"max_tokens = 64 .* none among 1 examples"):
+        train(options(data, tmp_path / "other", valid=str(long)))
+
+
+def test_texts_that_the_model_has_no_room_for_are_left_out(data: Path, tmp_path: Path) -> None:
+    long = Example("red " * 70, "rojo " * 70, "en", "es")
+    mixed = write_manifest(tmp_path / "mixed.tsv", [*sentences(20, 1), long])
+    o = options(data, tmp_path / "run", train=str(mixed), max_tokens=1000, batch_tokens=2000)
+    learned = training_data(o, o.train, start(o, tmp_path / "tokenizer").model)
+    assert (len(learned.examples), learned.left_out) == (20, 1)
+    assert max(max(pair) for pair in learned.lengths) <= TINY["ctx"]
+
+
+def test_a_language_is_judged_once(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(manifest, "_language_flaw", lambda text, spellings: asked.append(text) or "")
+    assert len(read_manifest(data / "train.tsv")) == 400
+    assert asked == ["en", "es"]
 
 
 def test_a_loss_that_is_no_number_stops_training(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
