@@ -315,6 +315,15 @@ def find_language(text: str, among: Collection[str] | None = None) -> Language:
     )
 
 
+@lru_cache(maxsize=256)
+def is_spaced(tag: str) -> bool:
+    """Whether a language is written with spaces between words; an unknown one is."""
+    try:
+        return find_language(tag).spaced
+    except InputError:
+        return True
+
+
 def _from_tag(code: str, subtags: list[str]) -> Language:
     # "zh-yue" is the older way to write "yue"; other extended tags keep their main language.
     key = "yue" if subtags[:1] == ["yue"] else _by_code()[code]
@@ -397,6 +406,13 @@ def script_of(char: str) -> str:
     if word in ("FULLWIDTH", "HALFWIDTH"):
         return script_of(unicodedata.normalize("NFKC", char)[0])
     return _LETTERS.get(word, "")
+
+
+def has_spaces(text: str) -> bool:
+    """Whether most letters of a text are of scripts that write spaces between words; true where there are none."""
+    unspaced = set().union(*(_WRITTEN_WITH.get(s, {s}) for s in _UNSPACED))
+    found = [s in unspaced for s in map(script_of, text) if s]
+    return sum(found) * 2 <= len(found)
 
 
 def is_written_with(text: str, script: str) -> bool:

@@ -175,6 +175,11 @@ def test_a_text_model_never_sees_half_a_sentence() -> None:
     assert len(apart) == 2, "after a long pause no sentence goes on"
 
 
+@pytest.mark.parametrize("first", ["بلی بیٹھی۔", "Կատուն նստեց։", "ድመቷ ተቀመጠች።", "ကြောင်ထိုင်တယ်။"])
+def test_sentences_of_all_scripts_end_at_their_own_stops(first: str) -> None:
+    assert len(sentences(said(first, "a hat"))) == 2
+
+
 def test_two_steps_keep_times_and_the_first_text(model: Model) -> None:
     segments = (*said("the cat", "sat on there."), Segment(7.0, 8.0, " a hat.", "en"))
     first = Transcript("x.wav", segments, "fr", 1.0, 9.0, "translate", "whisper-base")
