@@ -4,6 +4,7 @@ The model is SeamlessM4T-shaped, tiny and random: what it writes means nothing, 
 """
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from mmx.model import Model
 from mmx.result import Segment, Spoken, Transcript, Word
 from mmx.speak import speak_text
 from mmx.transcribe import Options, fit
+from mmx.translate import SentenceTranslation, Translation
 from mmx.windows import beside
 
 SAMPLE = Path(__file__).parents[1] / "demos" / "dashwood.flac"
@@ -120,6 +122,54 @@ def test_a_text_is_said(model: Model) -> None:
     assert track.dtype == np.float32 and 0 < np.abs(track).max() <= 1
 
 
+def test_a_speaker_that_is_not_there_is_told_before_the_work(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmx.speak.translate_text", lambda *args, **options: pytest.fail("it worked first"))
+    with pytest.raises(InputError, match="speaker from 0 to"):
+        speak_text(model, "The cat sat.", src="en", to="de", speaker=100_000)
+
+
+@pytest.mark.parametrize("args", [["--to", "de", "--language", "de"], ["--to", "en"]])
+def test_a_direction_that_cannot_be_is_told_before_the_recording_is_read(
+    folder: Path,  # noqa: F811
+    model: Model,
+    args: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert model.card is not None
+    model.card = replace(model.card, writes=("de",))
+    monkeypatch.setattr("mmx.api.load", lambda *args, **options: model)
+    monkeypatch.setattr("mmx.transcribe.transcribe", lambda *args: pytest.fail("it worked first"))
+    assert cli.main(["translate", str(SAMPLE), *args, "--model", str(folder), "--text-model", str(folder)]) == 2
+    assert "trained for nothing else" in capsys.readouterr().err
+
+
+def test_a_text_model_that_fails_is_told(
+    folder: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [("A.", "a", False), ("B.", "b", True), ("C.", "", False)]
+    done = Translation("a b", tuple(SentenceTranslation(s, t, 0.0, cut=c) for s, t, c in rows), "eng", "deu")
+    monkeypatch.setattr(Model, "translate_text", lambda *args, **options: [done])
+    assert cli.main(["translate", "--text", "A. B. C.", "--from", "en", "--to", "de", "--model", str(folder)]) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "note" in line]
+    assert [line.split(" warning")[0].strip() for line in told] == ["note: sentence 2", "note: sentence 3"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["live", str(SAMPLE), "--reference", "nope.txt"], "--reference"),
+        (["asr", str(SAMPLE), "--reference", "nope.txt"], "--reference"),
+        (["s2tt", "--size", "tiny", "--dtype", "float64x"], "dtype"),
+    ],
+)
+def test_a_bench_that_cannot_be_is_told(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench", *args]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_the_command_line_writes_and_speaks(
     folder: Path,  # noqa: F811
     tmp_path: Path,
@@ -152,6 +202,11 @@ def test_the_command_line_writes_and_speaks(
         ([str(SAMPLE), "--to", "de"], "English only"),
         ([str(SAMPLE), "--to", "en", "--speak", "x.wav"], "voice"),
         ([str(SAMPLE), "--to", "germn"], "(?i)german"),
+        (
+            ["--text", "x", "--from", "en", "--to", "de", "--bilingual", "--output-dir", "x"],
+            "--output-dir, --bilingual",
+        ),
+        (["a.wav", "b.wav", "--to", "de", "--speak", "x.wav"], "expected a folder"),
     ],
 )
 def test_bad_requests(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
