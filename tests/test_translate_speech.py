@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import soundfile
 import srt
+import torch
 from test_seamless_m4t import folder, theirs  # noqa: F401 (fixtures)
 
 import mmx
 from mmx import cli, dub
 from mmx.cascade import cascade, first_step, sentences
-from mmx.errors import InputError
+from mmx.errors import InputError, MmxError
 from mmx.model import Model
 from mmx.result import Segment, Spoken, Transcript, Word
 from mmx.speak import speak_text
@@ -120,6 +121,16 @@ def test_a_text_is_said(model: Model) -> None:
     done, track = speak_text(model, "The cat sat. A cat on the hat.", src="en", to="de", beam_size=1)
     assert len(done.segments) == 2
     assert track.dtype == np.float32 and 0 < np.abs(track).max() <= 1
+
+
+def test_what_computes_other_numbers_is_not_timed() -> None:
+    pytest.importorskip("transformers")
+    from mmx.bench_s2tt import Part, _require_same
+
+    _require_same([Part("same", list, list, 1e-5), Part("alone", list, None)], torch.float32)
+    for difference in (0.5, float("nan")):
+        with pytest.raises(MmxError, match="same numbers of both sides for vocoder"):
+            _require_same([Part("vocoder", list, list, difference)], torch.float32)
 
 
 def test_a_speaker_that_is_not_there_is_told_before_the_work(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
