@@ -448,7 +448,9 @@ def _nothing(like_BND: Tensor, width: int) -> Tensor:
 
 
 def _at_least(least: int, **numbers: int) -> None:
-    """Raises `InputError` for a number that is too small."""
+    """Raises `InputError` for a number that is too small or not a whole one."""
     for name, value in numbers.items():
+        if not isinstance(value, int):
+            raise InputError(f"expected a whole number for {name}, got {value}")
         if value < least:
             raise InputError(f"expected {name} >= {least}, got {value}")

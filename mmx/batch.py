@@ -158,6 +158,8 @@ def run(job: Job) -> int:
         from mmx.dub import kind_of
 
         kind_of(job.speech)  # an ending that cannot be written is told before hours are spent
+    elif job.speech is not None and job.speech.suffix.lower() in (".wav", ".flac"):
+        raise InputError(f"expected a folder for the speech of {len(inputs)} recordings, got the file {job.speech}")
     report = Report()
     report.failed = _missing(todo)
     try:
@@ -243,6 +245,11 @@ def run_text(
         _say(f"spoken -> {speak}")
     else:
         done = loaded.translate_text([text], src=src, to=to, beam_size=beam_size, shortlist=shortlist)[0]
+    for number, s in enumerate(done.segments, 1):
+        if s.repetition or s.cut:
+            _say(f"  note: sentence {number} warning: the text model repeated itself or was cut at its limit")
+        elif s.source.strip() and not s.text.strip():
+            _say(f"  note: sentence {number} warning: the text model wrote nothing")
     try:
         _write_out(done.text + "\n")
     except BrokenPipeError:
@@ -279,6 +286,10 @@ def _transcripts(job: Job, todo: Sequence[Input], report: "Report") -> Iterator[
     text_model = job.text_model or second_step(model, options)
     options, second = _two_steps(job, options, model.name, text_model) if text_model else (options, iter)
     fit(model, options)
+    if options.speak:
+        from mmx.speak import require_voice
+
+        require_voice(model, options.to, options.speaker)
     report.open()
     failed: set[int] = set()
 
@@ -309,7 +320,9 @@ def _two_steps(job: Job, options: "Options", first: str, second: str) -> "tuple[
     text_model = load(second, device=job.device, dtype=job.dtype)  # type: ignore[arg-type]
     text_model.tokenizer.language(options.to)
     asked = first_step(text_model, options)
-    written = find_language(asked.language if asked.task == "transcribe" and asked.language else "en").name
+    language = asked.language if asked.task == "transcribe" and asked.language else "en"
+    text_model.translate_text([], src=language, to=options.to)  # a direction it lacks is told before hours are spent
+    written = find_language(language).name
     limits = ", a small model: expect the gist" if second in shipped() else ""
     _say(f"in two steps: {first} writes {written}, {text_model.name} translates it{limits}")
     return asked, lambda done: cascade(

@@ -334,6 +334,14 @@ def _audio(files: Sequence[Path], repeat: int) -> np.ndarray:
     return np.concatenate(waves * repeat)
 
 
+def read_reference(path: Path) -> str:
+    """What was said. Raises `InputError` for a file that cannot be read as text."""
+    try:
+        return path.read_text("utf-8")
+    except (OSError, ValueError) as e:
+        raise InputError(f"expected a text in UTF-8 for --reference, got {path} ({e})") from e
+
+
 def asr(
     files: Sequence[Path],
     reference: Path | None = None,
@@ -354,7 +362,7 @@ def asr(
         raise InputError("expected recordings with --reference, got none")
     threads = threads or os.cpu_count() or 1
     audio = _audio(files, repeat)
-    truth = reference.read_text("utf-8") if reference else ("" if files else SAMPLE_TEXT)
+    truth = read_reference(reference) if reference else ("" if files else SAMPLE_TEXT)
     truth = " ".join([truth] * repeat)
     folder = cache_dir() / "bench"
     export(folder)

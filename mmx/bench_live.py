@@ -251,7 +251,7 @@ def live(
     """Run the comparison and print its table; see `mmx bench live --help`."""
     import torch
 
-    from mmx.bench import export
+    from mmx.bench import export, read_reference
     from mmx.doctor import SAMPLE, SAMPLE_TEXT
     from mmx.hub import cache_dir
     from mmx.media import read_audio
@@ -260,7 +260,7 @@ def live(
         raise InputError("expected a recording with --reference, got none")
     if threads:
         torch.set_num_threads(threads)
-    text = reference.read_text("utf-8") if reference else ("" if file else SAMPLE_TEXT)
+    text = read_reference(reference) if reference else ("" if file else SAMPLE_TEXT)
     recording = Recording(str(file or SAMPLE), read_audio(file or SAMPLE), " ".join(text.split()))
     folder = cache_dir() / "bench"
     export(folder)

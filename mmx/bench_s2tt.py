@@ -1,7 +1,7 @@
 """`mmx bench s2tt`: SeamlessM4T v2 part by part beside transformers, in one interleaved run on the same random weights.
 
 The figures need no download: speed does not depend on what the weights are. Both sides compute in the same dtype, write
-the same number of tokens, and are checked to give the same numbers before they are timed.
+the same number of tokens, and are checked in float32 to give the same numbers before they are timed.
 """
 # The peer is optional and mostly untyped:
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false, reportArgumentType=false
@@ -19,7 +19,7 @@ from torch import Tensor
 from mmx.api import fill
 from mmx.bench import peak_mb
 from mmx.convert import convert
-from mmx.errors import InputError
+from mmx.errors import InputError, MmxError
 from mmx.files import atomic_write
 from mmx.generate import SearchOptions, Suppress, search
 from mmx.model import Model
@@ -99,6 +99,8 @@ def s2tt(
         import transformers
     except ImportError as e:
         raise InputError("expected transformers beside mmx to compare with, got none: pip install 'mmx[bench]'") from e
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise InputError(f"expected a dtype among float32, bfloat16, float16, got {dtype!r}")
     transformers.logging.set_verbosity_error()
     if threads:
         torch.set_num_threads(threads)
@@ -107,6 +109,7 @@ def s2tt(
     with torch.inference_mode():
         for group in (bench.text, bench.voice):
             made = group()
+            _require_same(made, bench.dtype)
             for part in made:
                 for _ in range(rounds + 1):
                     part.time(bench.sync)
@@ -119,6 +122,21 @@ def s2tt(
                 for p in parts]  # fmt: skip
         atomic_write(output, json.dumps({"size": size, "dtype": dtype, "device": str(bench.device), "parts": rows}))
     return parts
+
+
+TOLERANCE = 1e-2
+"""Largest difference in float32, as a share of the largest number. In half precision the rounding of one side can
+choose another token or unit, which says nothing: the differences are only shown."""
+
+
+def _require_same(parts: Sequence[Part], dtype: torch.dtype) -> None:
+    """Raise `MmxError` where two sides in float32 do not compute the same: their times would mean nothing."""
+    for p in parts:
+        if dtype == torch.float32 and p.difference is not None and not p.difference <= TOLERANCE:
+            raise MmxError(
+                f"expected the same numbers of both sides for {p.name}, got a difference of {p.difference:.0e}, more "
+                f"than {TOLERANCE:.0e}: nothing was timed"
+            )
 
 
 def _done() -> None:

@@ -13,6 +13,7 @@ from mmx.errors import InputError
 from mmx.languages import find_language
 from mmx.model import Model
 from mmx.result import Note, Segment, Transcript
+from mmx.sentences import CLOSERS, STOPS
 from mmx.transcribe import fit
 from mmx.translate import translate_text
 from mmx.windows import Options
@@ -21,7 +22,6 @@ PAUSE_S = 2.0
 """Between two segments; longer, and a sentence does not go on."""
 LONGEST = 400
 """Characters of a sentence that never ends."""
-ENDS = (".", "!", "?", "…", "。", "！", "？", "।", "؟")
 
 
 def shipped() -> dict[str, tuple[str, ...]]:
@@ -128,7 +128,7 @@ def sentences(segments: Sequence[Segment]) -> list[list[Segment]]:
         if not s.text.strip():
             continue
         last = groups[-1] if groups else []
-        goes_on = bool(last) and not last[-1].text.rstrip().rstrip("\"'”’»)").endswith(ENDS)
+        goes_on = bool(last) and not last[-1].text.rstrip().rstrip(CLOSERS).endswith(tuple(STOPS))
         near = bool(last) and s.start_s - last[-1].end_s <= PAUSE_S
         if goes_on and near and sum(len(x.text) for x in last) + len(s.text) <= LONGEST:
             last.append(s)

@@ -130,6 +130,14 @@ def translate(
     if (text is None) == (not files):
         raise InputError("expected either recordings or --text, got " + ("both" if files else "neither"))
     if text is not None:
+        ignored = {"--output-dir": output_dir, "--output-format": output_format != "txt", "--bilingual": bilingual,
+                   "--text-model": text_model, "--word-timestamps": word_timestamps,
+                   "--skip-existing": skip_existing}  # fmt: skip
+        if unused := [name for name, given in ignored.items() if given]:
+            raise InputError(
+                f"expected recordings with {', '.join(unused)}, got --text, whose translation is one text on standard "
+                "output: it takes --from, --to, --model, --beam-size, --shortlist, --speak and --speaker"
+            )
         from mmx.batch import run_text
 
         raise typer.Exit(

@@ -80,6 +80,11 @@ def compose(
         adapter=composed.Adapter(kind=adapter, numbers=dict(numbers or {})),
         decoder=_part(writes.card),
     )
+    if config.modality == "text" and "text" in heard.model.encoders and not _same_pieces(heard, writes):
+        raise InputError(
+            f"expected two models with the same tokenizer to compose of a text encoder, got {heard.card.name} and "
+            f"{writes.card.name}: a model has one, for what it reads and what it writes"
+        )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = composed.compose(config, heard.model, writes.model)
@@ -158,6 +163,16 @@ def _opened(source: str | Path | Model) -> _Opened:
     model = api.load(source, device="cpu", dtype="float32")
     family = importlib.import_module(f"mmx.models.{card.family}")
     return _Opened(model, card, model.tokenizer, lambda folder: copy_tokenizer(family, found, folder))
+
+
+def _same_pieces(a: _Opened, b: _Opened) -> bool:
+    """Whether two models spell texts and languages alike."""
+    if a.tokenizer is b.tokenizer:
+        return True
+    if type(a.tokenizer) is not type(b.tokenizer) or not hasattr(a.tokenizer, "pieces"):
+        return False
+    one, other = a.tokenizer, b.tokenizer
+    return list(one.pieces.texts) == list(other.pieces.texts) and one.language_ids == other.language_ids
 
 
 def _language_model(path: Path) -> _Opened:

@@ -315,6 +315,15 @@ def find_language(text: str, among: Collection[str] | None = None) -> Language:
     )
 
 
+@lru_cache(maxsize=256)
+def is_spaced(tag: str) -> bool:
+    """Whether a language is written with spaces between words; an unknown one is."""
+    try:
+        return find_language(tag).spaced
+    except InputError:
+        return True
+
+
 def _from_tag(code: str, subtags: list[str]) -> Language:
     # "zh-yue" is the older way to write "yue"; other extended tags keep their main language.
     key = "yue" if subtags[:1] == ["yue"] else _by_code()[code]
@@ -399,9 +408,18 @@ def script_of(char: str) -> str:
     return _LETTERS.get(word, "")
 
 
+_UNSPACED_LETTERS = frozenset().union(*(_WRITTEN_WITH.get(s, {s}) for s in _UNSPACED))
+
+
 def is_unspaced(char: str) -> bool:
     """Whether a character is a letter of a script that is written without spaces between words."""
-    return char.isalpha() and script_of(char) in {"Hani", "Kana", "Thai", "Laoo", "Khmr", "Mymr", "Tibt"}
+    return char.isalpha() and script_of(char) in _UNSPACED_LETTERS
+
+
+def has_spaces(text: str) -> bool:
+    """Whether most letters of a text are of scripts that write spaces between words; true where there are none."""
+    found = [s in _UNSPACED_LETTERS for s in map(script_of, text) if s]
+    return sum(found) * 2 <= len(found)
 
 
 def is_written_with(text: str, script: str) -> bool:

@@ -21,7 +21,7 @@ KINDS = "wav, flac, mp3, m4a, ogg, opus, webm, mp4, mkv and whatever else FFmpeg
 
 _MEDIA = """
 .wav .flac .mp3 .m4a .aac .ogg .oga .opus .webm .mp4 .mkv .mov .avi .m4v .ts .wma .aiff .aif .amr .3gp .flv
-.mpg .mpeg .wmv .m4b .caf .au
+.mpg .mpeg .wmv .m4b .caf .au .mka .mts .m2ts .mp2 .3g2 .vob .wv .ogv .weba .spx .ac3
 """
 MEDIA = frozenset(_MEDIA.split())
 """Endings of the recordings that a folder is searched for."""

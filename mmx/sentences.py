@@ -12,22 +12,26 @@ from typing import NamedTuple
 # Stops that mean nothing else. Those of CJK need no space after them.
 _WIDE = "。！？｡．"
 _SURE = "।॥؟۔։።፧።၊။។៕༎⸮"
-_STOPS = f".!?…‼⁇⁈⁉{_WIDE}{_SURE}"
-_CLOSERS = "\"'”’»›)]}」』）】〉》〕＂＇"
-_END = re.compile(rf"[{re.escape(_STOPS)}]+[{re.escape(_CLOSERS)}]*")
+STOPS = f".!?…‼⁇⁈⁉{_WIDE}{_SURE}"
+"""Marks that end a sentence, in all scripts."""
+CLOSERS = "\"'”’»›)]}］｝」』）】〉》〕＂＇"
+"""Marks that close after the stop: quotes and brackets."""
+_END = re.compile(rf"[{re.escape(STOPS)}]+[{re.escape(CLOSERS)}]*")
 _OPENERS = "\"'“‘«‹([{¿¡„‚「『（—–-"
 
-# Abbreviations, in lower case and without the last full stop.
-_TITLES = """
+# Abbreviations, in lower case and without the last full stop; those of the first kind stand before a name.
+_BEFORE_NAMES = """
     mr mrs ms dr prof rev hon st sr jr gen col capt lt sgt gov sen rep pres messrs mme mlle m mm hr fr frau dipl ing
-    sra srta d dª dr dra sig sigg dott avv prof.ssa s.e mt pvt cmdr
+    sra srta d dª dr dra sig sigg dott avv prof.ssa s.e mt pvt cmdr vs
 """
 _MIDDLE = """
-    vs e.g i.e cf approx no nos vol fig figs pp p ch sec art al ca z.b d.h u.a z.t bzw usw ggf evtl vgl nr s bd
+    e.g i.e cf approx no nos vol fig figs pp p ch sec art al ca z.b d.h u.a z.t bzw usw ggf evtl vgl nr s bd
     p.ex p.ej pág págs núm tel av avda ed eds c.-à-d env r. g. т.е т.д т.п г гг стр см им ул
     jan feb mar apr jun jul aug sep sept oct nov dec mon tue tues wed thu thur thurs fri sat
 """
-_ABBREVIATIONS = frozenset(f"{_TITLES} {_MIDDLE}".split())
+TITLES = frozenset(_BEFORE_NAMES.split())
+"""Abbreviations that stand before a name, in lower case and without the last full stop."""
+_ABBREVIATIONS = TITLES | frozenset(_MIDDLE.split())
 
 # After these a new sentence may begin all the same: "at 5 p.m. He left."
 _MAY_END = re.compile(r"(?:[ap]\.m|etc|inc|ltd|co|corp|u\.s|u\.k|u\.s\.a|jr|sr|usw)", re.IGNORECASE)
@@ -68,7 +72,7 @@ def _ends(text: str, start: int) -> Iterator[int]:
 def _is_end(text: str, stop: re.Match[str]) -> bool:
     """Whether a run of stops and closing marks ends a sentence."""
     after = text[stop.end() :]
-    mark = stop[0].rstrip(_CLOSERS)
+    mark = stop[0].rstrip(CLOSERS)
     if not after.strip():
         return True
     if mark[-1] in _WIDE or mark[-1] in _SURE:

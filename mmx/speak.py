@@ -1,6 +1,7 @@
 """Text to speech by translation: a text in one language, said in another (or in its own)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -53,6 +54,7 @@ def speak_text(
     """
     if model.synth is None:
         raise InputError(f"expected a model with a voice, got {model.name}: use seamless-m4t-v2-large")
+    require_voice(model, to, speaker)
     (done,) = translate_text(model, [text], src=src, to=to, beam_size=beam_size, shortlist=shortlist)
     said, at_s = [], 0.0
     for segment in done.segments:
@@ -60,6 +62,16 @@ def speak_text(
         said.append(Spoken(at_s, samples))
         at_s += len(samples) / dub.RATE + dub.PAUSE_S
     return done, dub.lay(said)
+
+
+def require_voice(model: Model, to: str, speaker: int) -> None:
+    """Raise `InputError` unless a model with a voice has this speaker and can say this language."""
+    synth: Any = model.synth
+    count = synth.vocoder.speaker.num_embeddings
+    if not 0 <= speaker < count:
+        raise InputError(f"expected a speaker from 0 to {count - 1}, got {speaker}")
+    if synth.voices is not None:
+        synth.voices.language(model.tokenizer.language(to))
 
 
 @torch.inference_mode()

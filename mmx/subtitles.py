@@ -12,6 +12,9 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from mmx.languages import has_spaces, is_spaced
+from mmx.sentences import CLOSERS, STOPS, TITLES
+
 if TYPE_CHECKING:
     from mmx.result import Segment, Word
 
@@ -29,20 +32,11 @@ def encodable(text: str) -> str:
 
 # --- text ------------------------------------------------------------------------------------------------
 
-# Languages written without spaces between words (Khmer and Tibetan too, which Whisper splits at spaces).
-_UNSPACED = frozenset({"zh", "ja", "th", "lo", "my", "yue", "km", "bo"})
-
 # White space and control characters, but not the spaces whose point is that no line breaks there.
 _BREAKING_SPACE = re.compile("(?:(?![\u00a0\u2007\u202f])[\\s\x00-\x1f\x7f-\x9f])+")
 
-_SENTENCE_ENDS = ".?!…。？！؟۔।॥"
 _CLAUSE_ENDS = ",;:—–،؛、，；："
-_CLOSERS = "\"'”’»)]}）］」』】〉》"
 _OPENERS = "([{（［「『【〈《“‘«¿¡"
-# Words whose full stop ends no sentence; single capital letters (initials, the French "M.") are none either.
-_ABBREVIATIONS = frozenset(
-    {"Mr", "Mrs", "Ms", "Dr", "St", "Prof", "Jr", "Sr", "vs", "Mme", "Mlle", "Sra", "Dra", "Hr", "Fr"}
-)
 # Thai and Lao vowels that are written before the consonant they belong to.
 _LEADING_VOWELS = "เแโใไເແໂໃໄ"
 
@@ -57,7 +51,7 @@ def join(segments: Iterable[Segment]) -> str:
     joined, unspaced = "", False
     for segment in segments:
         bare = joined and segment.text and not joined[-1].isspace() and not segment.text[0].isspace()
-        unspaced_before, unspaced = unspaced, segment.language in _UNSPACED
+        unspaced_before, unspaced = unspaced, not is_spaced(segment.language)
         joined += (" " if bare and not (unspaced_before and unspaced) else "") + segment.text
     return joined.strip()
 
@@ -92,7 +86,7 @@ def _may_break(before: str, after: str, unspaced: bool) -> bool:
     """
     if _is_mark(after) or before == "\u200d" or before in _OPENERS or before in _LEADING_VOWELS:
         return False
-    if after in _CLOSERS + _SENTENCE_ENDS + _CLAUSE_ENDS:
+    if after in CLOSERS + STOPS + _CLAUSE_ENDS:
         return False
     return unspaced or any(
         _columns_of(char) == 2 and not unicodedata.name(char, "").startswith("HANGUL") for char in (before, after)
@@ -150,7 +144,7 @@ def cues(segments: Sequence[Segment]) -> list[_Cue]:
             continue
         words = list(spoken(segment.words, whole[0]))
         timed = any(clean(text).strip() for _, _, text in words)
-        atoms = _atoms(words if timed else [_at_pace(*whole)], segment.language in _UNSPACED, timed)
+        atoms = _atoms(words if timed else [_at_pace(*whole)], not is_spaced(segment.language), timed)
         drafts += [_Cue(part[0].start_ms, part[-1].end_ms, _wrap(part)) for part in _pack(atoms)]
     return _in_order(drafts)
 
@@ -160,7 +154,8 @@ def _bilingual(segment: Segment, start_ms: int, end_ms: int) -> Iterator[_Cue]:
 
     Both texts are cut at about the same shares of their length, since no alignment of their words is known.
     """
-    texts = [_atoms([(start_ms, end_ms, t.strip())], False, False) for t in (segment.source_text, segment.text)]
+    both = (segment.source_text, has_spaces(segment.source_text)), (segment.text, is_spaced(segment.language))
+    texts = [_atoms([(start_ms, end_ms, t.strip())], not spaced, False) for t, spaced in both]
     pairs: list[tuple[Sequence[_Atom], ...]] = []
     for n in range(1, max(*map(len, texts), 1) + 1):
         pairs = list(zip(*(_parts(atoms, n) for atoms in texts), strict=True))
@@ -288,9 +283,9 @@ def _break_cost(atoms: Sequence[_Atom], end: int) -> float:
     """Return how bad a new cue or line before atom `end` is: 0 (good), 1.2 (inside a phrase), 1.8 (inside a name)."""
     if end == len(atoms):
         return 0.0
-    last = atoms[end - 1].text.rstrip(_CLOSERS)[-1:]
+    last = atoms[end - 1].text.rstrip(CLOSERS)[-1:]
     abbreviated = _is_abbreviation(atoms[end - 1].text)
-    if last and last in _SENTENCE_ENDS and not abbreviated:
+    if last and last in STOPS and not abbreviated:
         return 0.0
     if last and last in _CLAUSE_ENDS:
         return 0.4
@@ -302,8 +297,8 @@ def _break_cost(atoms: Sequence[_Atom], end: int) -> float:
 
 def _is_abbreviation(word: str) -> bool:
     """Tell whether a word with its punctuation is one such as "Mr." or an initial."""
-    word = word.strip(_OPENERS + _CLOSERS)
-    return word.endswith(".") and (word[:-1] in _ABBREVIATIONS or (len(word) == 2 and word[0].isupper()))
+    word = word.strip(_OPENERS + CLOSERS)
+    return word.endswith(".") and (word[:-1].casefold() in TITLES or (len(word) == 2 and word[0].isupper()))
 
 
 def _wrap(atoms: Sequence[_Atom]) -> list[str]:

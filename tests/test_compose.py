@@ -3,6 +3,7 @@
 Letters: B rows, N samples, T frames, M memory frames, U tokens, D width, V vocabulary.
 """
 
+import copy
 import dataclasses
 import json
 import math
@@ -328,6 +329,12 @@ def test_what_cannot_be_composed_is_said(folders: dict[str, Path], tmp_path: Pat
         compose(hears, writes, adapter="linear", numbers={"strides": 2})
     with pytest.raises(InputError, match=r"a modality .* speech, got 'text'"):
         compose(hears, writes, modality="text")
+    other = copy.copy(writes)
+    other.tokenizer = object()
+    with pytest.raises(InputError, match="the same tokenizer"):
+        compose(writes, other, modality="text")
+    with pytest.raises(InputError, match=r"whole number.*2\.5"):
+        compose(hears, writes, adapter="qformer", numbers={"layers": 2.5})
     with pytest.raises(InputError, match=r"Did you mean 'adapter'"):
         compose(hears, writes, stage="adaptor")  # type: ignore[arg-type]
     with pytest.raises(InputError, match="which exists"):

@@ -231,6 +231,24 @@ def test_no_word_of_two_languages_is_lost(above, below):
     assert [w for w in words if not set(w) <= set("ab.,")] == below
 
 
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("th", "สวัสดีครับวันนี้อากาศดีมากเราควรออกไปเดินเล่นที่สวนสาธารณะใกล้บ้านแล้วกินข้าวกลางวันด้วยกันนะครับ"),
+        ("km", "ថ្ងៃនេះអាកាសធាតុល្អណាស់យើងគួរតែចេញទៅដើរលេងនៅឧទ្យានជិតផ្ទះហើយញ៉ាំអាហារថ្ងៃត្រង់ជាមួយគ្នា"),
+        ("my", "ဒီနေ့ရာသီဥတုအရမ်းကောင်းတယ်ကျွန်တော်တို့အိမ်နားကပန်းခြံမှာလမ်းလျှောက်ပြီးနေ့လယ်စာအတူစားကြရအောင်" * 2),
+    ],
+)
+def test_two_languages_of_which_one_has_no_spaces_keep_to_their_lines(language: str, text: str):
+    english = "The weather is very good today."
+    for above, below, tag in ((english, text, language), (text, english, "en")):
+        found = texts(make(Segment(0.0, 12.0, below, tag, source_text=above)))
+        lines = [line for cue in found for line in cue.split("\n")]
+        widths = [sum(unicodedata.category(c)[0] != "M" for c in line) for line in lines]
+        assert max(widths) <= 42
+        assert "".join(line for line in lines if not line.isascii()) == text
+
+
 def test_a_cue_lasts_at_most_seven_seconds():
     found = cues(make(said("one two three four five six seven eight", step_s=2.0)))
     assert len(found) > 2 and all(cue.end - cue.start <= timedelta(seconds=7) for cue in found)

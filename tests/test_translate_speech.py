@@ -5,6 +5,7 @@ The model is SeamlessM4T-shaped, tiny and random: what it writes means nothing, 
 
 import io
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,14 @@ from test_seamless_m4t import folder, theirs  # noqa: F401 (fixtures)
 import mmx
 from mmx import align, cli, dub
 from mmx.cascade import cascade, first_step, sentences
-from mmx.errors import InputError
+from mmx.errors import InputError, MmxError
 from mmx.generate import Hypothesis
 from mmx.model import Model
 from mmx.plain_windows import Decoder
 from mmx.result import Segment, Spoken, Transcript, Word
 from mmx.speak import speak_text
 from mmx.transcribe import Options, fit
+from mmx.translate import SentenceTranslation, Translation
 from mmx.window import Piece, Window
 from mmx.windows import File, Job, beside
 
@@ -156,6 +158,64 @@ def test_a_text_is_said(model: Model) -> None:
     assert track.dtype == np.float32 and 0 < np.abs(track).max() <= 1
 
 
+def test_what_computes_other_numbers_is_not_timed() -> None:
+    pytest.importorskip("transformers")
+    from mmx.bench_s2tt import Part, _require_same
+
+    _require_same([Part("same", list, list, 1e-5), Part("alone", list, None)], torch.float32)
+    for difference in (0.5, float("nan")):
+        with pytest.raises(MmxError, match="same numbers of both sides for vocoder"):
+            _require_same([Part("vocoder", list, list, difference)], torch.float32)
+
+
+def test_a_speaker_that_is_not_there_is_told_before_the_work(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmx.speak.translate_text", lambda *args, **options: pytest.fail("it worked first"))
+    with pytest.raises(InputError, match="speaker from 0 to"):
+        speak_text(model, "The cat sat.", src="en", to="de", speaker=100_000)
+
+
+@pytest.mark.parametrize("args", [["--to", "de", "--language", "de"], ["--to", "en"]])
+def test_a_direction_that_cannot_be_is_told_before_the_recording_is_read(
+    folder: Path,  # noqa: F811
+    model: Model,
+    args: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert model.card is not None
+    model.card = replace(model.card, writes=("de",))
+    monkeypatch.setattr("mmx.api.load", lambda *args, **options: model)
+    monkeypatch.setattr("mmx.transcribe.transcribe", lambda *args: pytest.fail("it worked first"))
+    assert cli.main(["translate", str(SAMPLE), *args, "--model", str(folder), "--text-model", str(folder)]) == 2
+    assert "trained for nothing else" in capsys.readouterr().err
+
+
+def test_a_text_model_that_fails_is_told(
+    folder: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = [("A.", "a", False), ("B.", "b", True), ("C.", "", False)]
+    done = Translation("a b", tuple(SentenceTranslation(s, t, 0.0, cut=c) for s, t, c in rows), "eng", "deu")
+    monkeypatch.setattr(Model, "translate_text", lambda *args, **options: [done])
+    assert cli.main(["translate", "--text", "A. B. C.", "--from", "en", "--to", "de", "--model", str(folder)]) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if "note" in line]
+    assert [line.split(" warning")[0].strip() for line in told] == ["note: sentence 2", "note: sentence 3"]
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["live", str(SAMPLE), "--reference", "nope.txt"], "--reference"),
+        (["asr", str(SAMPLE), "--reference", "nope.txt"], "--reference"),
+        (["s2tt", "--size", "tiny", "--dtype", "float64x"], "dtype"),
+    ],
+)
+def test_a_bench_that_cannot_be_is_told(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["bench", *args]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_the_command_line_writes_and_speaks(
     folder: Path,  # noqa: F811
     tmp_path: Path,
@@ -188,6 +248,11 @@ def test_the_command_line_writes_and_speaks(
         ([str(SAMPLE), "--to", "de"], "English only"),
         ([str(SAMPLE), "--to", "en", "--speak", "x.wav"], "voice"),
         ([str(SAMPLE), "--to", "germn"], "(?i)german"),
+        (
+            ["--text", "x", "--from", "en", "--to", "de", "--bilingual", "--output-dir", "x"],
+            "--output-dir, --bilingual",
+        ),
+        (["a.wav", "b.wav", "--to", "de", "--speak", "x.wav"], "expected a folder"),
     ],
 )
 def test_bad_requests(args: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,6 +274,11 @@ def test_a_text_model_never_sees_half_a_sentence() -> None:
     assert ["".join(s.text for s in g) for g in groups] == [" the cat sat.", " a hat on the mat"]
     apart = sentences(said("the cat", "sat.", gap_s=3.0))
     assert len(apart) == 2, "after a long pause no sentence goes on"
+
+
+@pytest.mark.parametrize("first", ["بلی بیٹھی۔", "Կատուն նստեց։", "ድመቷ ተቀመጠች።", "ကြောင်ထိုင်တယ်။"])
+def test_sentences_of_all_scripts_end_at_their_own_stops(first: str) -> None:
+    assert len(sentences(said(first, "a hat"))) == 2
 
 
 def test_two_steps_keep_times_and_the_first_text(model: Model) -> None:
