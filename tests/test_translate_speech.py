@@ -108,7 +108,7 @@ def test_a_voice_speaks_in_single_precision_what_any_precision_wrote(
     model = mmx.load(folder, dtype=dtype)
     got = model.transcribe(wave[: 5 * 16_000], task="translate", to="de", beam_size=1, speak=True)
     assert got.spoken and all(np.isfinite(s.samples).all() for s in got.spoken)
-    assert {p.dtype for p in model.synth.parameters()} == {torch.float32}
+    assert model.synth is not None and {p.dtype for p in model.synth.parameters()} == {torch.float32}
     assert speak_text(model, "The cat sat.", src="en", to="de", beam_size=1)[1].size
 
 
