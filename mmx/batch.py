@@ -62,7 +62,7 @@ def expand(patterns: Sequence[str]) -> list[Input]:
     """
     found: list[Input] = []
     for pattern in patterns:
-        path = Path(pattern).expanduser()
+        path = _home(Path(pattern))
         if not pattern:
             raise InputError("expected a file, a folder, a glob or -, got an empty name")
         if pattern == "-":
@@ -86,6 +86,14 @@ def expand(patterns: Sequence[str]) -> list[Input]:
     for item in found:
         first.setdefault(item.source if item.source == "-" else str(_absolute(item.source)), item)
     return _apart(list(first.values()))
+
+
+def _home(path: Path) -> Path:
+    """The path from the home folder that `~` stands for; a name that begins so and is no user's is a name."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
 
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")

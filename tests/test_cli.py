@@ -207,6 +207,12 @@ def test_brackets_in_a_real_name_are_no_glob(tmp_path: Path):
     assert stems(tmp_path / "talk [final].wav") == ["talk [final]"]
 
 
+def test_a_name_that_begins_like_a_home_folder_is_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    touch(tmp_path, "~talk.wav")
+    monkeypatch.chdir(tmp_path)
+    assert stems("~talk.wav") == ["~talk"]
+
+
 @pytest.mark.parametrize(
     ("pattern", "words"), [("*.wav", "match"), ("", "empty name"), (".", "media files in the folder")]
 )
