@@ -95,12 +95,12 @@ def s2tt(
 
     if size not in SIZES:
         raise InputError(f"expected a size among {', '.join(SIZES)}, got {size!r}")
+    if dtype not in ("float32", "bfloat16", "float16"):
+        raise InputError(f"expected a dtype among float32, bfloat16, float16, got {dtype!r}")
     try:
         import transformers
     except ImportError as e:
         raise InputError("expected transformers beside mmx to compare with, got none: pip install 'mmx[bench]'") from e
-    if dtype not in ("float32", "bfloat16", "float16"):
-        raise InputError(f"expected a dtype among float32, bfloat16, float16, got {dtype!r}")
     transformers.logging.set_verbosity_error()
     if threads:
         torch.set_num_threads(threads)

@@ -48,6 +48,14 @@ RUSSIAN = [
 ]  # fmt: skip
 LANGUAGES = ["eng_Latn", "fra_Latn", "spa_Latn"]
 KINDS = ("unigram", "bpe", "json unigram", "json bpe", "bytes")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """How threads share a matrix product depends on its size, and decides its last bits; conftest.py resets this."""
+    torch.set_num_threads(1)
+
+
 SPARE = 3
 """Rows that the embedding has beyond the tokens, as NLLB's."""
 
