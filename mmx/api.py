@@ -303,7 +303,7 @@ def prepare(model: Model, device: torch.device, precision: Precision) -> Model:
         if dtype == "int8":
             with _preparing:
                 quantize_linears(part)
-    if model.synth is not None:  # a voice has few weights, and half precision is heard
+    if model.synth is not None:  # half precision is heard
         model.synth.to(device=device, dtype=torch.float32)
     if precision.keys and isinstance(model.decoder, TextDecoder):
         model.decoder.keys_dtype = getattr(torch, precision.keys)

@@ -162,12 +162,13 @@ def run(job: Job) -> int:
         from mmx.files import try_folder
 
         try_folder(job.output_dir)
-    if job.speech is not None and len(inputs) == 1:
-        from mmx.dub import kind_of
+    if job.speech is not None:  # what cannot be written is told before hours are spent
+        from mmx.dub import is_sound, kind_of
 
-        kind_of(job.speech)  # an ending that cannot be written is told before hours are spent
-    elif job.speech is not None and job.speech.suffix.lower() in (".wav", ".flac"):
-        raise InputError(f"expected a folder for the speech of {len(inputs)} recordings, got the file {job.speech}")
+        if len(inputs) == 1:
+            kind_of(job.speech)
+        elif is_sound(job.speech):
+            raise InputError(f"expected a folder for the speech of {len(inputs)} recordings, got the file {job.speech}")
     report = Report()
     report.failed = _missing(todo)
     try:

@@ -37,10 +37,14 @@ def lay(spoken: Iterable[Spoken], duration_s: float = 0.0) -> NDArray[np.float32
 
 def kind_of(path: Path) -> str:
     """The format that a file's ending names. Raises `InputError` for one that is not written."""
-    kind = path.suffix.upper().lstrip(".")
-    if kind not in ("WAV", "FLAC"):
+    if not is_sound(path):
         raise InputError(f"expected a .wav or .flac file for speech, got {str(path)!r}")
-    return kind
+    return path.suffix.upper().lstrip(".")
+
+
+def is_sound(path: Path) -> bool:
+    """Whether a file's ending names a format that `write` writes."""
+    return path.suffix.lower() in (".wav", ".flac")
 
 
 def write(path: Path, track: NDArray[np.float32]) -> Path:

@@ -441,7 +441,7 @@ def _record(
     texts = {name: [found[i] for i in range(len(rows))] for (name, _), found in others.items()} | dict(texts)
     return {
         "setup": setup,
-        "models": {**dict(list(others)), **kept.weights},
+        "models": {**dict(others.keys()), **kept.weights},
         "scores": _scores(lines),
         "rows": [
             {

@@ -220,7 +220,11 @@ class Decoder:
             outcome.attempt = attempt
             return True
         if reason is None:
-            return self._cut_short(job, attempt, outcome)
+            reason = "the text was cut at its limit"
+            if not self._halved(job, outcome, reason):
+                outcome.attempt = attempt
+                outcome.note(window, "warning", reason)
+            return True
         if self._silent(attempt):
             outcome.attempt = None
             why = f"no speech (p={attempt.no_speech_prob:.2f}, log-probability {score:.2f})"
@@ -228,23 +232,19 @@ class Decoder:
             return True
         # People do repeat themselves. In a shorter window a true repetition shows up as what it is, and a loop of the
         # model's own making has less to feed on, so this comes before heat, which only garbles what was really said.
-        if self._repeats(attempt) and window.duration_s > self.SPLIT_S and job.retry < self.MAX_RETRY:
-            outcome.attempt, outcome.again = None, list(halves(window))
-            outcome.note(window, "retried", f"{reason}: decoded again in two halves")
+        if self._repeats(attempt) and self._halved(job, outcome, reason):
             return True
         outcome.attempt = self._better(outcome.attempt, attempt)
         outcome.note(window, "retried", f"{reason} at temperature {attempt.temperature:g}")
         return False
 
-    def _cut_short(self, job: Job, attempt: _Attempt, outcome: "_Outcome") -> bool:
-        """Text that reached its limit before its end goes on in shorter windows, or is kept with a warning."""
+    def _halved(self, job: Job, outcome: "_Outcome", reason: str) -> bool:
+        """Send a window back in two halves, unless it is short or was tried often enough; whether it was sent."""
         window = job.window
-        if window.duration_s > self.SPLIT_S and job.retry < self.MAX_RETRY:
-            outcome.attempt, outcome.again = None, list(halves(window))
-            outcome.note(window, "retried", "the text was cut at its limit: decoded again in two halves")
-        else:
-            outcome.attempt = attempt
-            outcome.note(window, "warning", "the text was cut at its limit")
+        if window.duration_s <= self.SPLIT_S or job.retry >= self.MAX_RETRY:
+            return False
+        outcome.attempt, outcome.again = None, list(halves(window))
+        outcome.note(window, "retried", f"{reason}: decoded again in two halves")
         return True
 
     def _attempts(
