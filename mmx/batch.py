@@ -360,9 +360,10 @@ def _emit(job: Job, item: Input, transcript: "Transcript", several: bool) -> Non
 
         path = job.speech / f"{item.stem}.wav" if several else job.speech
         _say(f"{item.source} -> {dub.write(path, dub.lay(transcript.spoken, transcript.duration_s))}")
+    of = f"{item.source}: " if several and job.output_dir is None else ""
     for note in transcript.notes:
         if note.action in ("dropped", "warning"):
-            _say(f"  note: {note.start_s:.1f}-{note.end_s:.1f} s {note.action}: {note.reason}")
+            _say(f"  note: {of}{note.start_s:.1f}-{note.end_s:.1f} s {note.action}: {note.reason}")
 
 
 def _write_out(text: str) -> None:

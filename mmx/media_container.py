@@ -77,7 +77,7 @@ class Container:
     def expected_s(self) -> float | None:
         """Where the sound should end, where the header knows: to tell a file that was cut off."""
         declared_s, stream, head = self.declared_s, self.stream, self.media.head
-        if self.header_lies or self.format == "aac":  # no header at all: FFmpeg guesses from the first packets' bit rate
+        if self.header_lies or self.format == "aac":  # of AAC alone, FFmpeg guesses from the first packets' bit rate
             return None
         if head[:4] == b"RIFF" and declared_s is not None:  # FFmpeg corrects a length beyond the file's end
             size = int.from_bytes(head[4:8], "little") + 8
