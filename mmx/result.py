@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmx.errors import InputError, nearest
-from mmx.files import atomic_write
+from mmx.files import atomic_write, file_name, readable
 from mmx.subtitles import clean, clock, cues, encodable, escape, join, spoken
 
 FORMATS = ("txt", "srt", "vtt", "tsv", "json")
@@ -117,7 +117,7 @@ class Transcript:
         """
         return {
             "schema": SCHEMA,
-            "source": encodable(self.source),
+            "source": readable(self.source),
             "model": encodable(self.model),
             "task": self.task,
             "language": self.language,
@@ -263,7 +263,7 @@ def _listed(formats: Sequence[str]) -> Sequence[str]:
 
 def _file_stem(name: str, is_path: bool) -> str:
     """Return a file name without ending: that of a source path or address, or a name chosen by the caller."""
-    plain = encodable(name).replace("\0", "")
+    plain = file_name(name).replace("\0", "")
     plain = Path(plain).stem if is_path else Path(plain).name
     return plain or "transcript"
 
