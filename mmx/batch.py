@@ -345,7 +345,9 @@ def _drop_output() -> None:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+    from mmx.files import readable
+
+    print(readable(text), file=sys.stderr)
 
 
 class Report:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmx.files import file_name, readable
+from mmx.files import file_name
 
 LONGEST = 240
 """Bytes of a stem: file systems take names of 255, with the ending."""
@@ -159,10 +159,10 @@ class Folder:
         """Whether a recording's outputs may have this name: none of another recording, or unknown, is replaced."""
         ours: frozenset[str] = frozenset()
         if key(stem) in self._records:
-            _, whose, endings = self._records[key(stem)]
+            had, whose, endings = self._records[key(stem)]
             if mine is not None and whose.is_of(mine):
                 ours = endings
-            elif any(self._has(stem, e) for e in endings):
+            elif any(self._has(had, e) for e in endings):
                 return False
         return all(e in ours or not self._has(stem, e) for e in self.endings)
 
@@ -229,8 +229,8 @@ def settle(
         taken.add(key(chosen[n]))
         if chosen[n] != item.stem:
             say(
-                f"{item.source}: an output called {readable(str(item.stem))!r} is there already, of another recording "
-                f"or of an unknown one, and stays; this one's is called {readable(str(chosen[n]))!r}"
+                f"{item.source}: an output called {str(item.stem)!r} is there already, of another recording or of an "
+                f"unknown one, and stays; this one's is called {str(chosen[n])!r}"
             )
     return [Input(inputs[n].source, chosen[n]) for n in range(len(inputs)) if n not in done], len(done)
 

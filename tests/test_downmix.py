@@ -118,5 +118,5 @@ def test_a_side_is_a_channel_as_it_is():
         np.testing.assert_array_equal(found, x)
         assert remarks == []
     np.testing.assert_array_equal(mixed(np.stack([a, b, a, a, a, a]), SURROUND, "right")[0], b)
-    with pytest.raises(MediaError, match="talk.wav: expected two channels or more for the right one, got one"):
+    with pytest.raises(MediaError, match=r"talk\.wav: expected two channels or more for the right one, got one"):
         mixed(a[None], ("FC",), "right")
