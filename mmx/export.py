@@ -181,7 +181,11 @@ def _write_hf(
 
 def _write_beside(folder: Path, family: ModuleType, config: Any, card: Card, found: hub.Found) -> None:
     """What transformers' processor, pipeline and `generate` read beside the weights, where the family knows it."""
-    if hasattr(family, "hf_files"):
+    if not hasattr(family, "hf_files"):
+        return
+    try:
         tokenizer = api.read_tokenizer(card, family, found)
-        for name, content in family.hf_files(config, tokenizer, card.alignment_heads).items():
-            atomic_write(folder / name, content)
+    except ModelNotFoundError:  # the weights alone are of use too
+        return
+    for name, content in family.hf_files(config, tokenizer, card, folder).items():
+        atomic_write(folder / name, content)

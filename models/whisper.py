@@ -8,7 +8,7 @@ V vocabulary, H heads, C head width.
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmx.block import EncoderLayer, sinusoids
+from mmx.card import Card
 from mmx.convert import ZERO, Rule
 from mmx.decoder import DecoderLayer, LearnedPositions, TextDecoder
 from mmx.features import mel_filterbank
@@ -340,13 +341,14 @@ def hf_fixed(config: Config) -> dict[str, Tensor]:
     return {"model.encoder.embed_positions.weight": sinusoids(config.audio_ctx, config.audio_width)}
 
 
-def hf_files(config: Config, tokenizer: WhisperTokenizer, alignment_heads: Sequence[Sequence[int]]) -> dict[str, str]:
+def hf_files(config: Config, tokenizer: WhisperTokenizer, card: Card, folder: Path) -> dict[str, str]:
     """The small files beside the weights that transformers' processor, pipeline and `generate` read, by name.
 
     Args:
         config: the model's numbers.
         tokenizer: its tokenizer.
-        alignment_heads: (layer, head) of the decoder's heads that follow the audio, for word timestamps; may be empty.
+        card: gives the heads that follow the audio, for word timestamps.
+        folder: holds what was copied from the source; not needed here.
     """
     tok = tokenizer
     length_s = config.audio_ctx * 2 * HOP / SAMPLE_RATE
@@ -372,8 +374,8 @@ def hf_files(config: Config, tokenizer: WhisperTokenizer, alignment_heads: Seque
     if tok.multilingual:
         writing["lang_to_id"] = {f"<|{code}|>": i for code, i in tok.language_ids.items()}
         writing["task_to_id"] = {"transcribe": tok.transcribe, "translate": tok.translate}
-    if alignment_heads:
-        writing["alignment_heads"] = [list(pair) for pair in alignment_heads]
+    if card.alignment_heads:
+        writing["alignment_heads"] = [list(pair) for pair in card.alignment_heads]
     files = {"preprocessor_config.json": sound, "tokenizer_config.json": text, "generation_config.json": writing}
     return {"tokenizer.json": tok.to_json()} | {name: json.dumps(content, indent=1) for name, content in files.items()}
 

@@ -216,6 +216,30 @@ def test_their_pipeline_writes_what_ours_does(tmp_path: Path) -> None:
     assert "".join(w["text"] for w in words).split() == ours.text.split(), "they part words at hyphens"
 
 
+@pytest.mark.parity
+@torch.no_grad()
+def test_their_tokenizer_and_generate_translate_as_ours(tmp_path: Path) -> None:
+    """The shipped model: their ids and ours, pieces of bytes and odd spaces too, and the same greedy translation."""
+    package = transformers_package()
+    folder = convert_model("en-es", tmp_path / "hf", to="hf")
+    tok, ours = package.AutoTokenizer.from_pretrained(folder), mmx.load("en-es", dtype="float32")
+    texts = [
+        "He was not an ill-disposed young man.",
+        " It  costs 5 €,\tno more. ",
+        "½ ﬁne Ｆｕｌｌ naïve",
+        "日本 <0x41>",
+    ]
+    for text in texts:
+        assert tok(text).input_ids == ours.tokenizer.source(text, "eng_Latn")
+        assert tok.decode(tok(text).input_ids, skip_special_tokens=True) == ours.tokenizer.decode(
+            ours.tokenizer.encode(text)
+        )
+    model = package.M2M100ForConditionalGeneration.from_pretrained(folder).eval()
+    (written,) = model.generate(**tok(texts[0], return_tensors="pt", return_token_type_ids=False), num_beams=1)
+    (wanted,) = ours.translate_text(texts[:1], src="en", to="es", beam_size=1)
+    assert tok.decode(written, skip_special_tokens=True) == wanted.text and len(wanted.text) > 10
+
+
 # -------------------- mmx's shape
 
 
