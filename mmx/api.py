@@ -52,7 +52,7 @@ def load(
     card, found = locate(model, download)
     family = importlib.import_module(f"mmx.models.{card.family}")
     built = _assemble(card, family, found)
-    built.tokenizer = _tokenizer(card, family, found)
+    built.tokenizer = read_tokenizer(card, family, found)
     if hasattr(family, "finish"):
         family.finish(built, found.parts[0].parent)
     built.card = card
@@ -67,11 +67,11 @@ def outline(model: str | Path, download: bool = True) -> Model:
     family = importlib.import_module(f"mmx.models.{card.family}")
     with torch.device("meta"):
         built = family.build(family.Config(**card.config))
-    built.tokenizer, built.card = _tokenizer(card, family, found), card
+    built.tokenizer, built.card = read_tokenizer(card, family, found), card
     return built
 
 
-def _tokenizer(card: Card, family: ModuleType, found: hub.Found) -> Any:
+def read_tokenizer(card: Card, family: ModuleType, found: hub.Found) -> Any:
     if not hasattr(family, "tokenizer"):
         return None
     return family.tokenizer(_tokenizer_file(found, family), family.Config(**card.config))

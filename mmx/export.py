@@ -70,6 +70,7 @@ def convert_model(source: str | Path, out: str | Path, to: str = "mmx") -> Path:
         weights = api.converted(model, family, found)
         if to == "hf":
             _write_hf(folder, model, family, config, weights, Path(settings))
+            _write_beside(folder, family, config, card, found)
         else:
             fields = card_fields(card, model)
             numbers = dataclasses.asdict(config)
@@ -176,3 +177,15 @@ def _write_hf(
             shutil.copyfile(file, folder / file.name)
     atomic_write(folder / "config.json", json.dumps(numbers, indent=1))
     write_safetensors(folder / "model.safetensors", tensors())
+
+
+def _write_beside(folder: Path, family: ModuleType, config: Any, card: Card, found: hub.Found) -> None:
+    """What transformers' processor, pipeline and `generate` read beside the weights, where the family knows it."""
+    if not hasattr(family, "hf_files"):
+        return
+    try:
+        tokenizer = api.read_tokenizer(card, family, found)
+    except ModelNotFoundError:  # the weights alone are of use too
+        return
+    for name, content in family.hf_files(config, tokenizer, card, folder).items():
+        atomic_write(folder / name, content)
