@@ -249,7 +249,7 @@ def test_a_server_that_is_killed_loses_nothing(tmp_path: Path):
 
     rng, sent, last, text, query, id = random.Random(0), 0, -1, "", "rate=16000", ""
     for life in range(3):
-        with killable(tmp_path) as (server, url), connect(f"{url}?{query}") as socket:
+        with killable(tmp_path) as (server, url), connect(f"{url}?extras=1&{query}") as socket:
             acknowledged, words = sent, rng.randrange(5, 20)
             with suppress(ConnectionClosed):
                 for message in map(json.loads, socket):
