@@ -25,6 +25,7 @@ from mmx.errors import InputError, OutputError
 from mmx.streaming import server_journal
 from mmx.streaming.server_journal import Journal
 from mmx.streaming.server_sessions import Session
+from mmx.streaming.server_state import LOCK
 
 
 def test_a_restart_loses_nothing(tmp_path: Path):
@@ -54,6 +55,7 @@ def test_what_was_refused_is_not_kept(tmp_path: Path):
         id = me.until("session.created")["session"]["id"]
         me.socket.send_json({"type": "session.update", "session": {"audio": {"input": {"format": {"rate": 5}}}}})
         me.fails("invalid_value")
+        me.hear(0.1)  # a session that heard nothing is not kept
     with serve(engine, state_dir=tmp_path) as client, live(client, f"session={id}") as back:
         assert back.until("session.resumed")["session"]["audio"]["input"]["format"]["rate"] == 16_000
 
@@ -61,6 +63,7 @@ def test_what_was_refused_is_not_kept(tmp_path: Path):
 def test_a_server_without_a_sessions_language_starts_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with serve(FakeEngine(), state_dir=tmp_path) as client, live(client, "rate=16000&language=de") as me:
         id = me.until("session.created")["session"]["id"]
+        me.hear(0.1)
 
     def check(self: FakeEngine, language: str | None, to: str | None) -> None:
         if language == "de":
@@ -146,7 +149,7 @@ def test_a_disk_that_is_full_takes_no_session(tmp_path: Path, monkeypatch: pytes
             me.fails("storage_full")
             with pytest.raises(WebSocketDisconnect) as closed:
                 me.until("never")
-        assert closed.value.code == 1013 and not list(tmp_path.iterdir())
+        assert closed.value.code == 1013 and [p.name for p in tmp_path.iterdir()] == [LOCK]
         full = False
         with live(client) as me:
             me.until("session.created")  # the other took nobody's place
