@@ -11,7 +11,7 @@ import logging
 import re
 import secrets
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -215,7 +215,7 @@ class _Connection:
             self.taken.clear()
             await self.taken.wait()
 
-    async def _take(self, message: dict[str, Any]) -> None:
+    async def _take(self, message: MutableMapping[str, Any]) -> None:
         data, text = message.get("bytes"), message.get("text")
         limit = self.settings.max_frame_kb * 1024
         if len(data or text or "") > limit:
