@@ -3,9 +3,12 @@
 import errno
 import io
 import json
+import os
 import random
+import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,8 +26,10 @@ from test_server import COMPLETED, DELTA, live, pcm, serve
 
 from mmx.errors import InputError, OutputError
 from mmx.streaming import server_journal
+from mmx.streaming.server import create_app
 from mmx.streaming.server_journal import Journal
 from mmx.streaming.server_sessions import Session
+from mmx.streaming.server_settings import Settings
 from mmx.streaming.server_state import LOCK
 
 
@@ -230,6 +235,123 @@ def test_a_journal_gives_back_what_it_took(tmp_path: Path, monkeypatch: pytest.M
     assert (kept.facts["x"], kept.lines, kept.records) == (2, ["first", "second", "third"], [])
     kept.journal.drop()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_serves_one_server_at_a_time(tmp_path: Path):
+    settings = Settings(state_dir=tmp_path)
+    with serve(FakeEngine(), state_dir=tmp_path) as client:
+        with pytest.raises(InputError, match="that no other server uses"):
+            create_app(FakeEngine(), settings)  # type: ignore[arg-type]
+        with live(client) as me:  # nothing happened to the first
+            me.until("session.created")
+            me.hear(1.0)
+            me.close()
+    with serve(FakeEngine(), state_dir=tmp_path):
+        pass
+    with killable(tmp_path) as (server, _):
+        with pytest.raises(InputError, match="choose another --state-dir"):
+            create_app(FakeEngine(), settings)  # type: ignore[arg-type]
+        server.kill()
+        server.wait()
+    with serve(FakeEngine(), state_dir=tmp_path):  # the lock of one that was killed is gone
+        pass
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs the permissions of POSIX: run it on Linux or macOS")
+def test_nobody_else_reads_what_was_said(tmp_path: Path):
+    folder = tmp_path / "sessions"
+    folder.mkdir(mode=0o755)
+    old = os.umask(0)
+    try:
+        folder.chmod(0o755)
+        (folder / "earlier.00.journal").write_bytes(b"")
+        with serve(FakeEngine(), state_dir=folder) as client, live(client) as me:
+            me.until("session.created")
+            me.hear(1.0)
+            me.until(DELTA)
+            modes = {p.name.rpartition(".")[2]: stat.S_IMODE(p.stat().st_mode) for p in folder.iterdir()}
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+            assert set(modes) >= {"journal", "jsonl", "json", "safetensors", "lock"}
+            assert {oct(mode) for mode in modes.values()} == {"0o600"}
+    finally:
+        os.umask(old)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs the permissions of POSIX: run it on Linux or macOS")
+def test_a_folder_of_other_things_is_not_closed_to_others(tmp_path: Path):
+    tmp_path.chmod(0o755)
+    (tmp_path / "letter.txt").write_text("mine")
+    with pytest.raises(InputError, match="that only its owner may read"):
+        create_app(FakeEngine(), Settings(state_dir=tmp_path))  # type: ignore[arg-type]
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755 and len(list(tmp_path.iterdir())) == 1
+    with pytest.raises(InputError, match="expected a state folder to write into"):
+        create_app(FakeEngine(), Settings(state_dir=tmp_path / "letter.txt"))  # type: ignore[arg-type]
+
+
+def test_sound_is_flushed_before_it_is_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    name = "fdatasync" if hasattr(os, "fdatasync") else "fsync"
+    real, go, threads, waiting = getattr(os, name), threading.Event(), set[str](), threading.Event()
+    go.set()
+
+    def flush(descriptor: int) -> None:
+        threads.add(threading.current_thread().name.rpartition("_")[0])
+        if not go.is_set():
+            waiting.set()
+            go.wait(20)
+        real(descriptor)
+
+    monkeypatch.setattr(os, name, flush)
+    with serve(FakeEngine(), state_dir=tmp_path) as client, live(client) as me:
+        me.until("session.created")
+        me.hear(0.1)
+        session = next(iter(client.app.state.registry.sessions.values()))  # type: ignore[attr-defined]
+        go.clear()
+        for _ in range(20):
+            me.socket.send_bytes(pcm(0.01))
+        me.socket.send_json({"type": "input_audio_buffer.clear"})
+        assert waiting.wait(20), "nothing was flushed"
+        assert client.get("/health").status_code == 200, "a slow disk holds up the others"
+        assert session.received == 1600
+        go.set()
+        while me.samples < 4800:
+            me.until("input_audio_buffer.acknowledged")
+        me.until("input_audio_buffer.cleared")
+        me.close()
+    assert threads == {"mmx-disk"}
+
+
+def test_what_comes_after_a_hole_is_not_taken_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    real, go, inside = Journal.add_all, threading.Event(), threading.Event()
+    fails: list[bool] = []
+
+    def add_all(self: Journal, sent: Any) -> list[int]:
+        if fails:
+            inside.set()
+            go.wait(20)
+            if fails.pop():
+                raise OSError(errno.ENOSPC, "No space left on device")
+        return real(self, sent)
+
+    monkeypatch.setattr(Journal, "add_all", add_all)
+    with serve(FakeEngine(), state_dir=tmp_path) as client, live(client) as me:
+        id = me.until("session.created")["session"]["id"]
+        me.hear(1.0)
+        fails.append(True)
+        me.socket.send_bytes(pcm(1.0))
+        assert inside.wait(20)
+        me.socket.send_bytes(pcm(1.0))  # of what follows, too
+        me.socket.send_json({"type": "session.close"})
+        session = client.app.state.registry.sessions[id]  # type: ignore[attr-defined]
+        deadline = time.monotonic() + 30
+        while not session.intake.closing and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert session.intake.closing
+        go.set()
+        me.fails("storage_full")
+        assert (session.intake.samples, session.intake.closing) == (16_000, False)
+        me.hear(2.0)  # sent again
+        me.close()
+    assert me.text == " He was not" and me.samples == 48_000
 
 
 @contextmanager
