@@ -9,6 +9,7 @@ last that it saw, times and languages. Besides JSON, binary messages of samples 
 import base64
 import binascii
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,6 +27,7 @@ INPUT = "conversation.item.input_audio_transcription"
 FORMATS = {"audio/pcm": None, "audio/pcmu": "mu", "audio/pcma": "a"}
 """Of sound: OpenAI's names, and the law of telephony's."""
 _OLD_FORMATS = {"pcm16": "audio/pcm", "g711_ulaw": "audio/pcmu", "g711_alaw": "audio/pcma"}
+_OPENAIS = re.compile("gpt-|whisper-1$")
 PHONE_RATE = 8_000
 MOST_PROMPT = 4096
 """Characters."""
@@ -156,9 +158,12 @@ def _plain(value: dict[str, Any], names: tuple[str, ...], of: str) -> dict[str, 
 
 
 def check_model(engine: Engine, name: Any) -> None:
-    """Any name of OpenAI's means the server's model; raise `Refusal` for what is no name."""
-    if name is not None and not isinstance(name, str):
-        raise _bad("model", "a name", name)
+    """OpenAI's names mean the server's model; raise `Refusal` for those of others."""
+    own = engine.names[0]
+    if name is None or (isinstance(name, str) and (name in ("", own, f"openai/{own}") or _OPENAIS.match(name))):
+        return
+    message = f"expected {own!r} or a model's name of OpenAI's, which means the same, got {str(name)[:60]!r}"
+    raise Refusal(404, "model_not_found", message, param="model")
 
 
 _MISSING: Any = object()

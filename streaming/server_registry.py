@@ -30,8 +30,8 @@ STOP_S = 10.0
 class Registry:
     """The live sessions, by their secret names.
 
-    A place is taken by who is connected. A session that waits for its client takes none; as many may wait as there are
-    places, and past that the one that has waited longest is put away. One that heard nothing does not wait.
+    A place is taken by who is connected. A session that waits for its client takes none; where more wait than there are
+    places, a new one puts away those that have waited longest. One that heard nothing does not wait.
 
     Args:
         engine: the models.
@@ -66,6 +66,7 @@ class Registry:
                 "try again later", retry_s=10,
             )  # fmt: skip
         session = Session(self.house, wish)
+        self._tidy()
         session.opening = True
         self.sessions[session.id] = session
         try:
@@ -100,6 +101,9 @@ class Registry:
             return
         if not session.intake.samples:
             self._put_away(session)
+
+    def _tidy(self) -> None:
+        """Put away those that have waited longest, where more wait than may."""
         waiting = [s for s in self.sessions.values() if s.connection is None and not s.opening]
         places = self.house.settings.max_sessions
         for ended, most in ((False, places), (True, ENDED * places)):

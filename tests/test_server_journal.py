@@ -1,10 +1,12 @@
 """What live sessions keep when their server is stopped, killed or out of disk."""
 
+import asyncio
 import errno
 import io
 import json
 import os
 import random
+import signal
 import stat
 import subprocess
 import sys
@@ -402,3 +404,90 @@ def test_a_server_that_is_killed_loses_nothing(tmp_path: Path):
     assert sent >= 40 * 16_000
     assert text == "".join(f" {WORDS[i % len(WORDS)]}" for i in range(sent // 16_000))
     assert last == len(text.split()) + -(-len(text.split()) // 3)
+
+
+class Speaker:
+    """A client that speaks on whatever happens to its server, and checks that nothing of it is lost."""
+
+    TOTAL = 10 * 16_000
+    PIECE = 4_000
+
+    def __init__(self) -> None:
+        self.query, self.last, self.text, self.safe = "rate=16000&extras=1", -1, "", 0
+        self.done = False
+
+    async def talk(self, address: list[str]) -> None:
+        from websockets.asyncio.client import connect
+        from websockets.exceptions import WebSocketException
+
+        while not self.done:
+            with suppress(WebSocketException, OSError, TimeoutError):
+                async with connect(f"{address[0]}?{self.query}", open_timeout=60) as socket:
+                    await self._speak(socket)
+            await asyncio.sleep(0.05)
+
+    async def _speak(self, socket: Any) -> None:
+        sent = self.safe
+        async for message in map_async(json.loads, socket):
+            kind = message["type"]
+            assert kind != "error", message
+            if kind in ("session.created", "session.resumed"):
+                sent = message["acknowledged"]["samples"]
+                assert sent >= self.safe, "what was acknowledged is lost"
+                self.safe = sent
+                id = message["session"]["id"]
+            if "seq" in message:
+                assert message["seq"] == self.last + 1, "a line of the log is missing or came twice"
+                self.last = message["seq"]
+            self.text += message.get("delta", "")
+            self.safe = message.get("samples", self.safe)
+            self.query = f"extras=1&session={id}&after={self.last}"
+            if kind == "session.closed":
+                self.done = True
+            elif self.safe == sent and sent < self.TOTAL:
+                await asyncio.sleep(0.02)
+                await socket.send(pcm(self.PIECE / 16_000))
+                sent += self.PIECE
+                if sent == self.TOTAL:
+                    await socket.send('{"type": "session.close"}')
+
+
+async def map_async(function: Any, items: Any) -> Any:
+    async for item in items:
+        yield function(item)
+
+
+def test_many_clients_lose_nothing_when_servers_end(tmp_path: Path):
+    """MMX_LIVE_CLIENTS of them, through a kill, a SIGTERM and the restarts."""
+
+    async def serve_on(speakers: list[Speaker]) -> list[int]:
+        address, sizes = ["ws://127.0.0.1:9"], []
+        talks = [asyncio.create_task(s.talk(address)) for s in speakers]
+        try:
+            for part, stop in ((1, signal.SIGKILL), (2, signal.SIGTERM), (3, None)):
+                with killable(tmp_path) as (server, url):
+                    address[0] = url
+                    goal = Speaker.TOTAL * part // 3
+                    while not all(t.done() for t in talks) and (stop is None or min(s.safe for s in speakers) < goal):
+                        await asyncio.sleep(0.05)
+                    sizes.append(resident_mb(server.pid))
+                    if stop is not None:
+                        server.send_signal(stop)
+                        await asyncio.to_thread(server.wait, 60)
+            await asyncio.gather(*talks)
+        finally:
+            for talk in talks:
+                talk.cancel()
+        return sizes
+
+    speakers = [Speaker() for _ in range(int(os.environ.get("MMX_LIVE_CLIENTS", "6")))]
+    sizes = asyncio.run(asyncio.wait_for(serve_on(speakers), 500))
+    print(f"\n{len(speakers)} clients: nothing lost; {sizes} MB before each end of the server")
+    assert {s.text for s in speakers} == {"".join(f" {WORDS[i % len(WORDS)]}" for i in range(10))}
+
+
+def resident_mb(pid: int) -> int:
+    """Memory of a process; 0 where the system does not say."""
+    status = Path(f"/proc/{pid}/status")
+    rows = dict(line.split(":", 1) for line in status.read_text().splitlines()) if status.exists() else {}
+    return int(rows.get("VmRSS", "0 kB").split()[0]) // 1024
