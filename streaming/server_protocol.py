@@ -236,8 +236,7 @@ def obey(session: Session, message: dict[str, Any], dialect: str) -> dict[str, A
             session.order(Order("update", wish))
         return {"type": kind.replace("update", "updated"), "session": described(session, dialect)}
     if kind == "session.close":
-        if not session.ended:
-            session.order(Order("close"))
+        session.order(Order("close"))
         return None
     raise Refusal(
         400, "unknown_type", f"expected input_audio_buffer.append, .commit, .clear, session.update or session.close, "

@@ -19,7 +19,7 @@ from mmx.streaming.server_state import StateFolder
 log = logging.getLogger("mmx.serve")
 
 
-DISK_THREADS = 4
+DISK_THREADS = 8
 """That wait for the disk, so that the event loop and the models need not."""
 ENDED = 16
 """Sessions that are over and may still be asked for, for each live one that there may be."""

@@ -204,8 +204,7 @@ class Session:
 
     def accept(self, pcm: bytes) -> None:
         """Take sound: 16-bit little-endian mono samples at the client's rate."""
-        if self.ended or self.intake.closing:
-            raise Refusal(400, "session_closed", "expected no sound after the session was closed: begin a new one")
+        self._check_open()
         if len(pcm) % 2 or not pcm:
             raise Refusal(400, "invalid_audio", f"expected 16-bit samples, an even number of bytes, got {len(pcm)}")
         if (self.intake.samples + len(pcm) // 2) / self.asked.rate > self.house.settings.max_audio_s:
@@ -218,6 +217,9 @@ class Session:
 
     def order(self, order: Order) -> None:
         """Take what is to be done after the sound so far."""
+        if order.kind == "close" and (self.ended or self.intake.closing):
+            return
+        self._check_open()
         if order.wish is not None:
             check_languages(self.house.engine, order.wish.language, order.wish.to)
             self._check_format(order.wish)
@@ -231,6 +233,10 @@ class Session:
                 429, "too_many_messages", f"expected at most {MOST_ORDERS} orders at once: wait for the answers"
             )
         self._submit("order", json.dumps(asdict(order)).encode(), order)
+
+    def _check_open(self) -> None:
+        if self.ended or self.intake.closing:
+            raise Refusal(400, "session_closed", "expected nothing after the session was closed: begin a new one")
 
     def _check_format(self, wish: Wish) -> None:
         """Before it is in the journal, which must hold nothing that cannot be done."""

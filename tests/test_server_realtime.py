@@ -185,6 +185,18 @@ def test_a_commit_within_a_turn_completes_it_once(engine: FakeEngine):
     assert len(of(me, "input_audio_buffer.speech_stopped")) == 1, "the commit ended the second, not a pause"
 
 
+def test_nothing_is_taken_after_the_end(engine: FakeEngine):
+    with serve(engine) as client, live(client) as me:
+        manual(me)
+        me.hear(1.0)
+        for message in ({"type": "session.close"}, COMMIT, MANUAL, {"type": "session.close"}):
+            me.socket.send_json(message)
+        me.until("session.closed")
+    assert [m["transcript"] for m in of(me, COMPLETED)] == ["He"]
+    errors = [m["error"]["code"] for m in of(me, "error")]
+    assert errors == ["session_closed"] * len(errors)
+
+
 def test_items_go_on_after_a_restart(tmp_path: Path, engine: FakeEngine):
     with serve(engine, state_dir=tmp_path) as client, live(client) as me:
         manual(me)
