@@ -427,8 +427,9 @@ class Speaker:
             await asyncio.sleep(0.05)
 
     async def _speak(self, socket: Any) -> None:
-        sent = self.safe
-        async for message in map_async(json.loads, socket):
+        sent, id = self.safe, ""
+        async for text in socket:
+            message = json.loads(text)
             kind = message["type"]
             assert kind != "error", message
             if kind in ("session.created", "session.resumed"):
@@ -450,11 +451,6 @@ class Speaker:
                 sent += self.PIECE
                 if sent == self.TOTAL:
                     await socket.send('{"type": "session.close"}')
-
-
-async def map_async(function: Any, items: Any) -> Any:
-    async for item in items:
-        yield function(item)
 
 
 def test_many_clients_lose_nothing_when_servers_end(tmp_path: Path):
