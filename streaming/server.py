@@ -105,7 +105,7 @@ def _add_live(app: FastAPI, registry: Registry) -> None:
         await serve_socket(socket, TRANSLATION, registry)
 
     @app.get("/v1/realtime/sessions/{id}/transcript")
-    async def transcript(id: str, track: str = "source", response_format: str = "srt") -> Any:
+    def transcript(id: str, track: str = "source", response_format: str = "srt") -> Any:
         """What a live session wrote, as a file."""
         if track not in TRACKS:
             raise Refusal(

@@ -112,11 +112,14 @@ def running(app: Any) -> Iterator[str]:
 
 
 if __name__ == "__main__":  # a server of its own process, to be killed: says where it listens, until its input ends
+    import signal
     import sys
 
     from mmx.streaming.server import create_app
     from mmx.streaming.server_settings import Settings
 
-    with running(create_app(FakeEngine(), Settings(state_dir=Path(sys.argv[1])))) as address:  # type: ignore[arg-type]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # which ends in order
+    settings = Settings(state_dir=Path(sys.argv[1]), max_sessions=1000)
+    with running(create_app(FakeEngine(), settings)) as address:  # type: ignore[arg-type]
         print(address, flush=True)
         sys.stdin.read()

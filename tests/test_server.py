@@ -341,7 +341,7 @@ class Live:
 @contextmanager
 def live(client: TestClient, query: str = "rate=16000", path: str = "/v1/realtime", **options: Any) -> Iterator[Live]:
     # A client that goes leaves the server's task to be cancelled by the test client, which may tell of it.
-    with suppress(CancelledError), client.websocket_connect(f"{path}?{query}", **options) as socket:
+    with suppress(CancelledError), client.websocket_connect(f"{path}?{query}&extras=1", **options) as socket:
         yield Live(socket)
 
 
@@ -593,7 +593,7 @@ def address(engine: FakeEngine) -> Iterator[str]:
 def test_a_client_that_does_not_read_holds_up_nobody(address: str):
     from websockets.sync.client import connect
 
-    with connect(f"ws://{address}/v1/realtime?rate=16000", max_queue=1) as slow:
+    with connect(f"ws://{address}/v1/realtime?rate=16000&extras=1", max_queue=1) as slow:
         for _ in range(300):  # its answers fill whatever lies between us, since it never reads
             slow.send(pcm(1.0))
         with connect(f"ws://{address}/v1/realtime?rate=16000") as quick:

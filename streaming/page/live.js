@@ -28,6 +28,7 @@ export class Live extends EventTarget {
     this.timer = null;
     const scheme = location.protocol === "https:" ? "wss" : "ws";
     const query = new URLSearchParams(this.id ? { session: this.id, after: this.seq } : { rate: this.rate });
+    query.set("extras", "1");  // messages beside OpenAI's: what is acknowledged, tentative text, the end
     if (!this.id) for (const [name, value] of Object.entries(this.wish)) if (value) query.set(name, value);
     const socket = new WebSocket(`${scheme}://${location.host}/v1/realtime?${query}`);
     socket.binaryType = "arraybuffer";
