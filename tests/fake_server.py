@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import uvicorn
 
 from mmx.errors import InputError
 from mmx.media import read_audio
 from mmx.result import Segment, Transcript, Word
 from mmx.streaming.events import Event
+from mmx.streaming.server_run import Server, configured
 from mmx.transcribe import Options, Progress
 
 WORDS = ["He", "was", "not", "an", "ill", "disposed", "young", "man."]
@@ -97,8 +97,7 @@ class FakeEngine:
 @contextmanager
 def running(app: Any) -> Iterator[str]:
     """The server in a thread, on a free port."""
-    config = uvicorn.Config(app, port=0, log_level="error", ws_max_size=2**24, timeout_graceful_shutdown=3)
-    server = uvicorn.Server(config)
+    server = Server(configured(app, port=0))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
