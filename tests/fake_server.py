@@ -1,8 +1,10 @@
 """For the tests of `mmx serve`: models that answer at once, and the server on a real port."""
 
+import io
 import json
 import threading
 import time
+import wave
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -94,6 +96,20 @@ class FakeEngine:
         return f"{to}({text})"
 
 
+def wav(seconds: float) -> bytes:
+    """Silence as a file."""
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(bytes(2 * round(seconds * 16_000)))
+    return out.getvalue()
+
+
+SERVERS: dict[str, tuple[Server, threading.Thread]] = {}
+
+
 @contextmanager
 def running(app: Any) -> Iterator[str]:
     """The server in a thread, on a free port."""
@@ -104,10 +120,20 @@ def running(app: Any) -> Iterator[str]:
         while not server.started:
             assert thread.is_alive(), "the server did not start"
             time.sleep(0.05)
-        yield f"127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        address = f"127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        SERVERS[address] = server, thread
+        yield address
     finally:
         server.should_exit = True
         thread.join(30)
+
+
+def stop(address: str) -> None:
+    """Tell a server of `running` to stop, as a signal does, and wait until it has."""
+    server, thread = SERVERS[address]
+    server.should_exit = True
+    thread.join(30)
+    assert not thread.is_alive()
 
 
 if __name__ == "__main__":  # a server of its own process, to be killed: says where it listens, until its input ends

@@ -11,13 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 pytest.importorskip("fastapi", reason='needs the extra serve: pip install "mmx[serve]"')
 pytest.importorskip("httpx", reason="needs httpx: pip install httpx")
 
-from fake_server import FakeEngine, running
+from fake_server import FakeEngine, running, wav
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
@@ -43,16 +42,6 @@ def client(engine: FakeEngine) -> Iterator[TestClient]:
 
 def serve(engine: FakeEngine, **settings: Any) -> TestClient:
     return TestClient(create_app(engine, Settings(**settings)))  # type: ignore[arg-type]
-
-
-def wav(seconds: float) -> bytes:
-    import io
-
-    import soundfile
-
-    out = io.BytesIO()
-    soundfile.write(out, np.zeros(round(seconds * 16_000), np.float32), 16_000, format="WAV")
-    return out.getvalue()
 
 
 def post(client: TestClient, task: str = "transcriptions", seconds: float = 2.0, **fields: Any) -> Any:
