@@ -1,8 +1,11 @@
 """How long a recording really is, without decoding it."""
 
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from mmx.media import SEALED
+
+if TYPE_CHECKING:
+    from av.container.input import InputContainer
 
 
 def measured_s(file: BinaryIO) -> float:
@@ -16,7 +19,8 @@ def measured_s(file: BinaryIO) -> float:
     before = file.tell()
     try:
         file.seek(0)
-        with av.open(cast(Any, file), "r", options=SEALED, metadata_errors="replace") as container:
+        opened = av.open(cast(Any, file), "r", options=SEALED, metadata_errors="replace")
+        with cast("InputContainer", opened) as container:
             stream = container.streams.audio[0]
             base = float(stream.time_base or 0)
             return sum((packet.duration or 0) * base for packet in container.demux(stream))
