@@ -38,6 +38,7 @@ def test_packets_tell_the_length_and_the_file_stands_where_it_stood():
     assert measured_s(io.BytesIO(b"no sound")) == 0.0
 
 
+@pytest.mark.filterwarnings("ignore:.*its header declares")
 @pytest.mark.parametrize(("seconds", "status"), [(3, 200), (6, 413)])
 def test_only_what_is_long_is_too_long(monkeypatch: pytest.MonkeyPatch, seconds: int, status: int):
     real = FakeEngine.transcribe
