@@ -47,7 +47,8 @@ export class Text {
 
   get title() {
     if (this.record.title) return this.record.title;
-    const words = this.of("source").concat(this.of("translation")).slice(0, 12).map((l) => l.text).join("").trim();
+    const track = TRACKS.find((t) => this.has(t));
+    const words = track ? this.of(track).slice(0, 12).map((l) => l.text).join("").trim() : "";
     return words.length > 60 ? `${words.slice(0, 57)}…` : words;
   }
 
