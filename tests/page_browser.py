@@ -1,4 +1,4 @@
-"""For the tests of the page: a real browser, whose microphone plays a real recording, and what they do with its page."""
+"""For the tests of the page: a real browser, whose microphone plays a real recording, what they do with its page."""
 
 import os
 import shutil
@@ -106,6 +106,12 @@ def banner(page: Any) -> str:
     """What the message across the page says, once there is one."""
     page.wait_for_selector("#banner:not([hidden])")
     return page.inner_text("#banner-text")
+
+
+def history(page: Any) -> None:
+    """Open the history."""
+    page.click("#open-history")
+    page.wait_for_selector("#history[open]")
 
 
 def text_of(page: Any, track: str = "source") -> str:

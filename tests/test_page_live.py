@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_server import WORDS, running
 from page_browser import (
     Network,
     Open,
@@ -23,7 +24,6 @@ from page_browser import (
     wait,
     words,
 )
-from fake_server import WORDS, running
 
 __all__ = ["address", "browse", "browser"]  # fixtures
 pytestmark = needs_browser
@@ -109,8 +109,13 @@ def test_a_server_that_forgets_the_session_loses_no_word(browse: Open, app: Any,
     shown = text_of(page)
     whole(shown)
     srt = saved(page, "source.srt").decode()
-    assert re.sub(r"\s+", " ", " ".join(block.split("\n", 2)[2] for block in srt.strip().split("\n\n"))) == shown.strip()
-    times = [float(a) * 3600 + float(b) * 60 + float(c.replace(",", ".")) for a, b, c in re.findall(r"(\d+):(\d+):([\d,]+)", srt)]
+    assert (
+        re.sub(r"\s+", " ", " ".join(block.split("\n", 2)[2] for block in srt.strip().split("\n\n"))) == shown.strip()
+    )
+    times = [
+        float(a) * 3600 + float(b) * 60 + float(c.replace(",", "."))
+        for a, b, c in re.findall(r"(\d+):(\d+):([\d,]+)", srt)
+    ]
     assert times == sorted(times) and times[-1] >= 0.5 * len(shown.split()) - 0.5
     assert text_of(page, "translation").count("es(He was not)") == 1  # the sentence that was not finished is whole
 
@@ -277,10 +282,12 @@ def test_stop_while_the_browser_asks_for_the_microphone(browse: Open, address: s
 def test_a_microphone_that_is_taken_away_is_told(browse: Open, address: str):
     page = browse(
         address,
-        before=speaking(lambda p: p.add_init_script(
-            """const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+        before=speaking(
+            lambda p: p.add_init_script(
+                """const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
                navigator.mediaDevices.getUserMedia = async (c) => (window.stream = await ask(c));"""
-        )),
+            )
+        ),
     )
     listening(page)
     page.evaluate("window.stream.getTracks()[0].dispatchEvent(new Event('ended'))")

@@ -280,6 +280,10 @@ async function restOf(shown) {
 async function rest(shown) {
   if (isOn()) return;
   untell();
+  if (!(await hold(shown.record.id))) {
+    tell("Another tab of this browser is at work on this text.", { kind: "note" });
+    return;
+  }
   if (text !== shown) put(shown);
   state("busy", "Writing the rest…");
   controls();

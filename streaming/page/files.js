@@ -145,7 +145,7 @@ export class Files {
     const verb = track === "source" ? "Transcribing" : "Translating";
     const kept = job.text.lines.filter((l) => l.track !== track);
     state("busy", `${verb} ${job.name}…`);
-    const doing = { verb, number, track, kept, begun: null, done: false, problem: null, fresh: true };
+    const doing = { verb, number, track, kept, since: null, done: false, problem: null, fresh: true };
     await send(`v1/audio/${task}`, form, {
       signal: job.stop.signal,
       onSent: (share) => this.sent(job, share),
@@ -161,7 +161,6 @@ export class Files {
   }
 
   event(job, doing, event) {
-    doing.begun ??= Date.now();
     if (event.type === "error") doing.problem = new Problem(event.error.code, event.error.message);
     else if (event.type === "transcript.text.delta") this.delta(job, doing, event);
     else if (event.type === "transcript.text.done") this.finished(job, doing, event);
@@ -210,11 +209,12 @@ export class Files {
   }
 
   progress(job, doing, event) {
-    if (event.queue > 0) {
-      this.draw(job, `waits: ${event.queue} before it`, null);
+    if (event.state === "waiting") {
+      this.draw(job, event.place ? `waits: ${event.place} before it` : "waits: it is next", null);
       return;
     }
-    const seconds = (Date.now() - doing.begun) / 1000;
+    if (event.state === "working") doing.since ??= Date.now();
+    const seconds = (Date.now() - doing.since) / 1000;
     const step = job.steps > 1 ? `${doing.verb.toLowerCase()}, ` : "";
     if (!event.total_s) {
       if (job.share === null) this.draw(job, `${step}at work`, null);

@@ -38,6 +38,7 @@ export function askKey(wrong) {
   asking ??= new Promise((resolve) => {
     $("key-wrong").hidden = !wrong;
     $("key").returnValue = "";
+    $("key-later").onclick = () => $("key").close();
     $("key").addEventListener("close", () => {
       const given = $("key").returnValue === "ok";
       if (given) key = $("key-value").value;
@@ -100,7 +101,10 @@ function sendOnce(path, form, { signal, onSent, onEvent }) {
       if (end < read) return;
       const blocks = request.responseText.slice(read, end).split("\n\n");
       read = end + 2;
-      for (const block of blocks) if (block.startsWith("data: ")) onEvent(JSON.parse(block.slice(6)));
+      for (const block of blocks) {
+        if (block.startsWith("data: ")) onEvent(JSON.parse(block.slice(6)));
+        if (block.startsWith(": {")) onEvent({ type: "progress", ...JSON.parse(block.slice(2)) });  // a comment: how far it is
+      }
     };
     const settle = (act) => { signal.removeEventListener("abort", leave); act(); };
     request.open("POST", new URL(path, ROOT));
