@@ -86,7 +86,8 @@ def test_every_control_has_one_name_and_texts_are_announced(browse: Open, addres
     state(page, "idle")
     unnamed = page.evaluate(
         """[...document.querySelectorAll("button, select, input")]
-           .filter(e => !e.labels?.length && !e.closest("[hidden]") && !e.textContent.trim() && !e.ariaLabel).map(e => e.id)"""
+           .filter(e => !e.labels?.length && !e.closest("[hidden]") && !e.textContent.trim() && !e.ariaLabel)
+           .map(e => e.id)"""
     )
     assert not unnamed
     assert page.get_attribute("#mic", "aria-pressed") is None  # its name says what it does

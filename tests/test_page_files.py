@@ -147,7 +147,7 @@ def test_a_file_dropped_while_listening_waits_and_is_told(browse: Open, address:
     page.click("#mic")
     words(page, "source", "He was")
     data = page.evaluate_handle(
-        """() => { const data = new DataTransfer(); 
+        """() => { const data = new DataTransfer();
              for (const name of ["one.wav", "two.wav"]) data.items.add(new File(["x"], name));
            return data; }"""
     )
