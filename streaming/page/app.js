@@ -230,12 +230,13 @@ async function ended(now) {
 
 async function outcome(now, empty) {
   const { live, text: shown } = now;
-  const again = { label: "Write the rest", run: () => rest(shown) };
+  const some = shown.record.captured > 0;
+  const again = some ? { label: "Write the rest", run: () => rest(shown) } : { label: "Try again", run: () => listen() };
   if (live.problem) {
     const problem = await cause(live.problem);
     const key = ["invalid_api_key", "no_key"].includes(problem.code);
-    const act = key ? { label: "Enter the key", run: async () => { if (await askKey(true)) rest(shown); } } : again;
-    fail(plain(problem, { limits }), shown.record.captured ? act : null);
+    const act = key ? { label: "Enter the key", run: async () => { if (await askKey(true)) again.run(); } } : again;
+    fail(plain(problem, { limits }), act);
   } else if (!live.finished) {
     state("done", "Stopped");
     if ($("banner").hidden) tell(`Stopped while the connection was away. The last ${clockOf(live.captured / live.rate - shown.ends.source / 1000)} `
