@@ -115,7 +115,7 @@ export class View {
       }
       const begun = this.rows.some((r) => r.cells[track]?.text);
       const shown = begun ? text : text.trimStart();
-      span.textContent = shown && !/[.…]\s*$/.test(shown) ? `${shown}…` : shown;
+      span.textContent = shown && !/[.…!?。！？]\s*$/.test(shown) ? `${shown}…` : shown;
     }
   }
 
