@@ -328,6 +328,8 @@ def test_the_policy_lets_nothing_in_from_elsewhere(browse: Open, address: str):
     page = browse(address)
     state(page, "idle")
     policy = page.request.get(f"http://{address}/").headers["content-security-policy"]
+    module = page.request.get(f"http://{address}/page/live.js").headers
+    assert module["cache-control"] == "no-cache"  # else a page may mix modules of two versions
     rules = {r.split()[0]: r.split()[1:] for r in policy.split(";")}
     assert rules["default-src"] == ["'self'"] and "script-src" not in rules
     assert not {"'unsafe-inline'", "'unsafe-eval'", "*", "https:", "http:"} & {x for r in rules.values() for x in r}

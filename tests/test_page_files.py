@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from fake_server import FakeEngine, running
@@ -79,10 +80,8 @@ def test_a_file_that_is_too_large_says_how_large_it_may_be(browse: Open):
 
 def test_a_recording_without_speech_is_told(browse: Open):
     class Deaf(FakeEngine):
-        def transcribe(self, *args: Any) -> Any:
-            from dataclasses import replace
-
-            return replace(super().transcribe(*args), segments=())
+        def transcribe(self, *args: Any, **more: Any) -> Any:
+            return replace(super().transcribe(*args, **more), segments=())
 
     with running(serving(Deaf())) as address:
         page = browse(address)
