@@ -159,7 +159,7 @@ def _add_page(app: FastAPI) -> None:
 
 
 class _PageFiles(StaticFiles):
-    """Modules that belong together: a browser asks whether each is still the same, also after the server was renewed."""
+    """Modules that belong together: a browser asks each time whether it has the present ones."""
 
     def file_response(self, *args: Any, **more: Any) -> Response:
         response = super().file_response(*args, **more)
