@@ -160,6 +160,13 @@ def test_a_reload_keeps_all_and_goes_on(browse: Open, app: Any, address: str):
     assert starts == sorted(starts)
 
 
+def test_leaving_frees_the_place_at_the_server(browse: Open, app: Any, address: str):
+    page = browse(address, before=speaking())
+    listening(page)
+    page.goto("about:blank")
+    wait(page, lambda: all(s.ended for s in app.state.registry.sessions.values()))
+
+
 def test_a_reload_without_connection_keeps_the_sound(browse: Open, address: str):
     network = Network()
     page = browse(address, before=speaking(network))
