@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, WebSocket
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
@@ -32,7 +32,7 @@ from mmx.streaming.server_watch import Watch
 PAGE = Path(__file__).parent / "page"
 PAGE_RULES = {
     "Content-Security-Policy": "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; "
-    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "media-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
 }
@@ -158,7 +158,16 @@ def _add_page(app: FastAPI) -> None:
     async def page() -> FileResponse:
         return FileResponse(PAGE / "index.html", headers=PAGE_RULES)
 
-    app.mount("/page", StaticFiles(directory=PAGE), name="page")
+    app.mount("/page", _PageFiles(directory=PAGE), name="page")
+
+
+class _PageFiles(StaticFiles):
+    """Modules that belong together: a browser asks each time whether it has the present ones."""
+
+    def file_response(self, *args: Any, **more: Any) -> Response:
+        response = super().file_response(*args, **more)
+        response.headers.update({name: PAGE_RULES[name] for name in ("Cache-Control", "X-Content-Type-Options")})
+        return response
 
 
 def _form_schema(language: str) -> dict[str, Any]:

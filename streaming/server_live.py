@@ -21,9 +21,9 @@ from mmx.errors import InputError
 from mmx.streaming.server_files import refusal_of
 from mmx.streaming.server_guard import KEY_PROTOCOL, check_key, key_of
 from mmx.streaming.server_interpreter import Wish
+from mmx.streaming.server_models import check_model
 from mmx.streaming.server_protocol import (
     Manner,
-    check_model,
     decoded,
     described,
     error_message,
@@ -63,7 +63,7 @@ async def serve_socket(socket: WebSocket, dialect: str, registry: Registry) -> N
     try:
         await _authenticate(socket, registry.house.settings)
         resumed, wish = query.get("session"), wish_of(query, dialect)
-        check_model(registry.house.engine, query.get("model"))
+        check_model(registry.house.engine, query.get("model"), realtime=True)
         if resumed:
             session = registry.find(resumed)
             _same(query, wish, session)

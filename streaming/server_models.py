@@ -24,10 +24,15 @@ def accepted(engine: Named) -> tuple[str, ...]:
     return (engine.names[0], *ALIASES)
 
 
-def check_model(engine: Named, name: str | None, param: str = "model") -> str:
-    """The name of the model that `name` means. Raises `Refusal` (404) for a model that the server does not have."""
+def check_model(engine: Named, name: object, param: str = "model", realtime: bool = False) -> str:
+    """The name of the model that `name` means; realtime clients may also name any of OpenAI's (gpt-realtime).
+
+    Raises:
+        Refusal: (404) for a model that the server does not have.
+    """
     own = engine.names[0]
-    if not name or name in accepted(engine) or DATED.fullmatch(name) or name == OWNER + own:
+    known = isinstance(name, str) and (name in (*accepted(engine), OWNER + own) or DATED.fullmatch(name))
+    if name in (None, "") or known or (realtime and str(name).startswith("gpt-")):
         return own
     names = ", ".join(map(repr, accepted(engine)))
     raise Refusal(404, "model_not_found", f"expected a model among {names}, got {name!r}", param=param)

@@ -9,7 +9,6 @@ last that it saw, times and languages. Besides JSON, binary messages of samples 
 import base64
 import binascii
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +17,7 @@ from mmx.streaming import g711
 from mmx.streaming.server_engine import Engine
 from mmx.streaming.server_interpreter import Wish
 from mmx.streaming.server_items import SOURCE, Entry
+from mmx.streaming.server_models import check_model
 from mmx.streaming.server_sessions import Order, Session
 from mmx.streaming.server_settings import Refusal
 
@@ -27,7 +27,6 @@ INPUT = "conversation.item.input_audio_transcription"
 FORMATS = {"audio/pcm": None, "audio/pcmu": "mu", "audio/pcma": "a"}
 """Of sound: OpenAI's names, and the law of telephony's."""
 _OLD_FORMATS = {"pcm16": "audio/pcm", "g711_ulaw": "audio/pcmu", "g711_alaw": "audio/pcma"}
-_OPENAIS = re.compile("gpt-|whisper-1$")
 PHONE_RATE = 8_000
 MOST_PROMPT = 4096
 """Characters."""
@@ -84,7 +83,7 @@ def updated(wish: Wish, session: Any, engine: Engine) -> Wish:
     if source is None:
         wish = replace(wish, source=False)  # null switches it off
     elif source is not _MISSING:
-        check_model(engine, source.get("model"))
+        check_model(engine, source.get("model"), realtime=True)
         wish = replace(wish, source=True, told=_with_prompt(wish.told, source))
         if "language" in source:
             wish = replace(wish, language=_language(_word(source["language"], "language")))
@@ -155,15 +154,6 @@ def _plain(value: dict[str, Any], names: tuple[str, ...], of: str) -> dict[str, 
         if not isinstance(x, str | int | float | None) or len(str(x)) > 40:
             raise _bad(f"{of}.{name}", "a number or a name", x)
     return kept
-
-
-def check_model(engine: Engine, name: Any) -> None:
-    """OpenAI's names mean the server's model; raise `Refusal` for those of others."""
-    own = engine.names[0]
-    if name is None or (isinstance(name, str) and (name in ("", own, f"openai/{own}") or _OPENAIS.match(name))):
-        return
-    message = f"expected {own!r} or a model's name of OpenAI's, which means the same, got {str(name)[:60]!r}"
-    raise Refusal(404, "model_not_found", message, param="model")
 
 
 _MISSING: Any = object()

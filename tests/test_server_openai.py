@@ -205,10 +205,10 @@ def test_a_key_past_ascii_opens_over_http(engine: FakeEngine, key: str):
             assert socket.receive_json()["type"] == "session.created"
 
 
-def test_a_key_that_is_no_text_is_only_wrong(engine: FakeEngine, caplog: pytest.LogCaptureFixture):
+def test_a_key_that_is_no_text_is_refused(engine: FakeEngine, caplog: pytest.LogCaptureFixture):
     with serve(engine, api_key="k") as client, client.websocket_connect("/v1/realtime") as socket:
         socket.send_text('{"type": "session.authenticate", "api_key": "\\ud800"}')
-        assert socket.receive_json()["error"]["code"] == "invalid_api_key"
+        assert socket.receive_json()["error"]["code"] == "invalid_json"
     assert not caplog.records
 
 
