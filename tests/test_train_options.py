@@ -24,8 +24,8 @@ WRONG: list[tuple[str, Any]] = [
     ("task_weights", {"translate": 0}), ("task_weights", ["translate"]), ("threads", -2), ("seed", -1), ("seed", 1.0),
     ("bf16", 1), ("lowercase", 1.01), ("keep_best", 0), ("dtype", "float64"), ("schedule", "linear"),
     ("tokenizer", "letters"), ("freeze", "decoder.*"), ("config", {"vocab": 9}), ("max_tokens", 0),
-    ("quantity_weight", -1), ("temperature", 0), ("language", 5), ("card", {"license": 3}), ("card", {"lisence": "MIT"}),
-    ("card", {"family": "nllb"}), ("card", {"writes": "es"}), ("lora_rank", -1),
+    ("quantity_weight", -1), ("temperature", 0), ("language", 5), ("card", {"license": 3}),
+    ("card", {"lisence": "MIT"}), ("card", {"family": "nllb"}), ("card", {"writes": "es"}), ("lora_rank", -1),
 ]  # fmt: skip
 
 
