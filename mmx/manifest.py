@@ -208,7 +208,8 @@ def _flaws(row: Mapping[str, Any], spellings: Collection[str] | None, verdicts: 
     wanted = SPOKEN if spoken else REQUIRED
     missing = [name for name in wanted if name not in row]
     if missing:
-        return [f"expected the fields {', '.join(wanted)}, got none called {', '.join(missing)}"]
+        remedy = ": say it in the rows, or for all of them by the option language" if missing == ["src_lang"] else ""
+        return [f"expected the fields {', '.join(wanted)}, got none called {', '.join(missing)}{remedy}"]
     bad = [k for k in (*REQUIRED, *OPTIONAL, "audio") if not isinstance(row.get(k, ""), str)]
     if bad:
         return [f"expected text in {', '.join(bad)}, got something else"]

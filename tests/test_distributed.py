@@ -128,7 +128,7 @@ def test_two_processes_train_cif_as_one_and_keep_what_a_frozen_encoder_made(tmp_
     tones(tmp_path, 20)
     tones(tmp_path, 6, "valid")
     fixed: dict[str, Any] = {"init": str(tmp_path / "cif"), "config": {}, "vocab": 8000, "max_tokens": 32}
-    fixed |= {"lowercase": 0.0, "unpunctuated": 0.0, "batch_tokens": 240, "dropout": 0.0}
+    fixed |= {"lowercase": 0.0, "unpunctuated": 0.0, "batch_tokens": 240}
     fixed |= {"freeze": ("encoders.*", "decoder.*"), "temperature": 1.0}
     train(recipe(tmp_path, tmp_path / "one", **fixed))
     done = launch(recipe(tmp_path, tmp_path / "two", **fixed), tmp_path)
