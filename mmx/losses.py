@@ -65,7 +65,8 @@ def _adapter_loss(model: Model, encoded: Mapping[str, Seq], target_lengths: Tens
     """
     adapters: dict[str, Any] = {name: a for name, a in model.adapters.items() if name in encoded and has_loss(a)}
     offers_B = [a.loss(encoded[name], target_lengths) for name, a in adapters.items()]
-    return sum(torch.where(target_lengths > 0, loss_B, 0.0).sum() for loss_B in offers_B) if offers_B else None
+    counts_B = target_lengths > 0
+    return torch.stack([torch.where(counts_B, o, 0.0).sum() for o in offers_B]).sum() if offers_B else None
 
 
 def teaching_rows(batches: Iterable[Batch]) -> int:
