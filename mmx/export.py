@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ from mmx import api, asset_card, hub
 from mmx.card import Card
 from mmx.checkpoint import write_safetensors
 from mmx.convert import inverted
-from mmx.errors import InputError, ModelNotFoundError, OutputError, nearest
+from mmx.errors import InputError, MmxWarning, ModelNotFoundError, OutputError, nearest
 from mmx.files import atomic_write
 from mmx.model import Model
 from mmx.model_folder import write_model
@@ -67,7 +68,7 @@ def convert_model(source: str | Path, out: str | Path, to: str = "mmx") -> Path:
     with new_folder(out) as folder, tempfile.TemporaryDirectory(prefix="mmx-") as settings:
         _require_room(folder, found)
         copy_tokenizer(family, found, Path(settings))
-        weights = api.converted(model, family, found)
+        weights = _noting_odd_numbers(api.converted(model, family, found), source)
         if to == "hf":
             _write_hf(folder, model, family, config, weights, Path(settings))
             _write_beside(folder, family, config, card, found)
@@ -79,6 +80,22 @@ def convert_model(source: str | Path, out: str | Path, to: str = "mmx") -> Path:
                 folder, weights, family=card.family, config=numbers, card=fields, tokenizer=tokenizer, dtype=None
             )
     return out
+
+
+def _noting_odd_numbers(weights: Iterator[tuple[str, Tensor]], source: str | Path) -> Iterator[tuple[str, Tensor]]:
+    """The same weights; a warning at the end where some hold NaN or infinity, which makes what is written nonsense."""
+    odd = []
+    for name, value in weights:
+        if value.is_floating_point() and not value.isfinite().all():
+            odd.append(name)
+        yield name, value
+    if odd:
+        warnings.warn(
+            f"{source} holds NaN or infinity in {len(odd)} of its tensors ({', '.join(odd[:3])}), and so does what is "
+            "written: it is damaged, or its training failed",
+            MmxWarning,
+            2,
+        )
 
 
 def _located(source: str | Path) -> tuple[Card, hub.Found]:

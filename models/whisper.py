@@ -88,6 +88,7 @@ class Encoder(nn.Module):
 
     stride = 2
     lookahead = math.inf
+    whole_windows = True  # it was trained on windows of `ctx` frames only, filled up with silence
 
     def __init__(self, n_mels: int, ctx: int, width: int, heads: int, layers: int):
         super().__init__()

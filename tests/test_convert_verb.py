@@ -454,3 +454,19 @@ def test_a_key_without_a_rule_or_with_two_is_named() -> None:
         inverted(["a", "other"], [Rule("x", "a")])
     with pytest.raises(CheckpointError, match=r"\(1\): a"):
         inverted(["a"], [Rule("x", "a"), Rule("y", "a")])
+
+
+def test_weights_that_are_no_numbers_are_told(tmp_path: Path) -> None:
+    from test_compose import save
+
+    from mmx.checkpoint import open_checkpoint, write_safetensors
+    from mmx.errors import MmxWarning
+
+    folder = save(tmp_path / "m", "w2v_bert")
+    source = open_checkpoint(folder / "model.safetensors", "mmx")
+    tensors = {name: source[name].clone() for name in source}
+    name = sorted(n for n in tensors if tensors[n].dim() > 1)[0]
+    tensors[name].view(-1)[3] = float("nan")
+    write_safetensors(folder / "model.safetensors", tensors.items())
+    with pytest.warns(MmxWarning, match=rf"1 of its tensors \({name}"):
+        convert_model(folder, tmp_path / "out")
