@@ -6,8 +6,9 @@ text is decoded again, invented text and loops are caught.
 
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -17,12 +18,12 @@ from mmx import align
 from mmx.errors import InputError, MmxWarning
 from mmx.generate import Filter, Hypothesis, SearchOptions, Suppress, SuppressFirst, search
 from mmx.model import Model
-from mmx.result import Note, Segment
+from mmx.result import Note, Segment, Word
 from mmx.seq import Seq
 from mmx.state import State, select, subtree
 from mmx.text import LANGUAGES, find_language
 from mmx.window import Window, cut, halves
-from mmx.windows import RATE, Decoded, Job, Options, beside, on_clock, timed_words
+from mmx.windows import RATE, SPAN_SLACK_S, Decoded, Job, Options, beside, between_seams, on_clock, timed_words
 
 
 @dataclass
@@ -144,16 +145,14 @@ class Decoder:
         outcomes = self._search(jobs, memory, shared)
         written = [self._pieces(o.attempt) if o.attempt else [] for o in outcomes]
         thin = [self._thin(*each) for each in zip(jobs, outcomes, written, strict=True)]
-        timed: list[list[Sequence[align.TimedWord]]] = [[()] * len(pieces) for pieces in written]
-        if self.options.word_timestamps:
-            # Of all that was written, though some is dropped: an alignment stretches words over sound without text.
-            timed = self._words(jobs, written, memory, shared)
+        # Of all that was written, though some is dropped: an alignment stretches words over sound without text.
+        timed = self._words(jobs, written, memory, shared)
         out = []
         for job, o, pieces, dropped, words in zip(jobs, outcomes, written, thin, timed, strict=True):
             segments: list[Segment] = []
             if o.attempt:
                 kept = [(p, w) for p, w in zip(pieces, words, strict=True) if p not in dropped]
-                segments = [self._on_clock(job, o.attempt, p, w) for p, w in kept]
+                segments = [s for p, w in kept for s in self._on_clock(job, o.attempt, p, w)]
                 if not pieces:
                     o.note(job.window, "dropped", "no text was written")
                 missed = self._missed(job, pieces)
@@ -320,24 +319,33 @@ class Decoder:
             out.append(_Piece(start, None, tuple(text)))
         return [p for p in out if self.tok.decode(list(p.tokens)).strip()]
 
-    def _on_clock(self, job: Job, a: _Attempt, piece: "_Piece", words: Sequence[align.TimedWord]) -> Segment:
+    def _on_clock(self, job: Job, a: _Attempt, piece: "_Piece", words: Sequence[align.TimedWord]) -> Iterator[Segment]:
+        """A piece on the file's clock: one segment, or where its words lie on both sides of a seam, one on each."""
         window = job.window
-        begin, end = piece.span(window)
-        start_s, end_s = window.file_span(min(begin, window.duration_s), min(max(begin, end), window.duration_s), 0.5)
-        timed = on_clock(window, words)
-        if timed:  # words know better than time tokens where a segment begins and ends
-            start_s, end_s = min(w.start_s for w in timed), max(w.end_s for w in timed)
+        runs = between_seams(window, words) or [()]
+        # Counted from the end: the first tokens may be the rest of a word that the piece before has.
+        ends = len(piece.tokens) - np.cumsum([0, *(sum(len(w.tokens) for w in run) for run in reversed(runs[1:]))])
+        bounds = [0, *ends[::-1].tolist()]
+        for run, (first, end) in zip(runs, pairwise(bounds), strict=True):
+            timed = on_clock(window, run)
+            span_s = window.file_span(*piece.span(window), SPAN_SLACK_S)
+            if timed:  # words know better than time tokens where a segment begins and ends
+                span_s = min(w.start_s for w in timed), max(w.end_s for w in timed)
+            yield self._segment(job, a, piece.tokens[first:end], span_s, timed if self.options.word_timestamps else ())
+
+    def _segment(
+        self, job: Job, a: _Attempt, tokens: tuple[int, ...], span_s: tuple[float, float], words: tuple[Word, ...] = ()
+    ) -> Segment:
         return Segment(
-            start_s=start_s,
-            end_s=end_s,
-            text=self.tok.decode(list(piece.tokens)),
+            *span_s,
+            text=self.tok.decode(list(tokens)),
             language="en" if self.options.task == "translate" else job.file.language or "",
-            tokens=piece.tokens,
+            tokens=tokens,
             avg_logprob=a.hypothesis.avg_log_prob,
             no_speech_prob=a.no_speech_prob,
             compression_ratio=a.compression_ratio,
             temperature=a.temperature,
-            words=timed,
+            words=words,
         )
 
     def _thin(self, job: Job, outcome: "_Outcome", pieces: Sequence["_Piece"]) -> list["_Piece"]:
@@ -376,7 +384,30 @@ class Decoder:
     def _words(
         self, jobs: Sequence[Job], spoken: Sequence[Sequence["_Piece"]], memory: Seq, shared: State
     ) -> list[list[Sequence[align.TimedWord]]]:
-        """Timed words of each piece of each window, from one teacher-forced pass over the batch."""
+        """Timed words of each piece of each window, from one teacher-forced pass over the batch.
+
+        Where nobody asked for the times of words, they are had of windows with a piece over a seam: time tokens cannot
+        tell which of its words were said before the silence that was cut out there.
+        """
+        rows = [i for i, each in enumerate(zip(jobs, spoken, strict=True)) if self._need_words(*each)]
+        out: list[list[Sequence[align.TimedWord]]] = [[()] * len(pieces) for pieces in spoken]
+        if not rows:
+            return out
+        if len(rows) < len(jobs):
+            index = torch.tensor(rows, device=self.device)
+            memory, shared = memory.rows(index), select(shared, index)
+        found = self._aligned([jobs[i] for i in rows], [spoken[i] for i in rows], memory, shared)
+        for i, words in zip(rows, found, strict=True):
+            over = [self.options.word_timestamps or p.over_a_seam(jobs[i].window) for p in spoken[i]]
+            out[i] = [w if wanted else () for w, wanted in zip(words, over, strict=True)]
+        return out
+
+    def _need_words(self, job: Job, pieces: Sequence["_Piece"]) -> bool:
+        return self.options.word_timestamps or any(p.over_a_seam(job.window) for p in pieces)
+
+    def _aligned(
+        self, jobs: Sequence[Job], spoken: Sequence[Sequence["_Piece"]], memory: Seq, shared: State
+    ) -> list[list[Sequence[align.TimedWord]]]:
         texts = [[t for p in pieces for t in p.tokens] for pieces in spoken]
         prompts = [self.tok.prompt(j.file.language, self.options.task, timestamps=False) for j in jobs]
 
@@ -405,8 +436,13 @@ class _Piece:
     tokens: tuple[int, ...]
 
     def span(self, window: Window) -> tuple[float, float]:
-        """Start and end, the window's own where none was written."""
-        return self.start_s or 0.0, window.duration_s if self.end_s is None else self.end_s
+        """Start and end within the window, its own where none was written."""
+        begin, end = self.start_s or 0.0, window.duration_s if self.end_s is None else self.end_s
+        return min(begin, window.duration_s), min(max(begin, end), window.duration_s)
+
+    def over_a_seam(self, window: Window) -> bool:
+        """Whether it goes on where a silence was cut out, by its time tokens and more than they may be wrong by."""
+        return len(window.held_by(*self.span(window), SPAN_SLACK_S)) > 1
 
 
 def _by_piece(words: Sequence[align.TimedWord], lengths: Sequence[int]) -> list[Sequence[align.TimedWord]]:

@@ -198,11 +198,25 @@ def timed_words(
 
 def on_clock(window: Window, words: Iterable[align.TimedWord]) -> tuple[Word, ...]:
     """Words of a window on the file's clock, without the silence that an alignment stretched them over."""
-    out = []
+    return tuple(Word(w.text, *window.file_span(*_said(window, w), math.inf), w.probability) for w in words)
+
+
+def _said(window: Window, word: align.TimedWord) -> tuple[float, float]:
+    """Where in the window a word was said: an alignment may stretch it over a silence."""
+    return window.within_speech(word.start_s, word.end_s, LATE_S)
+
+
+def between_seams(window: Window, words: Sequence[align.TimedWord]) -> list[Sequence[align.TimedWord]]:
+    """The words of a text in runs, each within one piece of its window: no run goes over a silence that was cut out."""
+    runs: list[list[align.TimedWord]] = []
+    last = -1
     for w in words:
-        span = window.within_speech(w.start_s, w.end_s, LATE_S)
-        out.append(Word(w.text, *window.file_span(*span, math.inf), w.probability))
-    return tuple(out)
+        at = max(last, *window.held_by(*_said(window, w), math.inf))  # an alignment that slips back is no new run
+        if at != last:
+            runs.append([])
+        runs[-1].append(w)
+        last = at
+    return list(runs)
 
 
 def beside(segments: Sequence[Segment], words: Sequence[Word]) -> list[Segment]:
