@@ -16,6 +16,7 @@ from mmx.errors import InputError, MmxError
 from mmx.media import AudioReader, Source, open_audio
 from mmx.model import Model
 from mmx.result import Note, Segment, Transcript
+from mmx.second import Text, settle
 from mmx.segment import SegmentOptions, split
 from mmx.window import Gap, Window
 from mmx.windows import RATE, File, Job, Options, Windows
@@ -159,13 +160,18 @@ class _Run:
         jobs, self.queue = self.queue[: self.options.batch_size], self.queue[self.options.batch_size :]
         again: list[Job] = []
         for job, got in zip(jobs, self.windows(jobs), strict=True):
-            job.file.segments += got.segments
-            job.file.notes += got.notes
             job.file.spoken += got.spoken
-            job.file.waiting -= 1
-            for part in got.again:
-                job.file.waiting += 1
-                again.append(Job(job.file, part, job.retry + 1))
+            if job.second is not None:
+                job.second.open += len(got.again) + len(got.seconds)
+            for second in got.seconds:
+                second.within = job.second
+            text = settle(Text(got.segments, got.log_prob, got.tokens, got.failed, got.notes), job.second)
+            if text is not None:
+                job.file.segments += text.segments
+                job.file.notes += text.notes
+            again += [Job(job.file, part, job.retry + 1, job.second) for part in got.again]
+            again += [Job(job.file, part, job.retry + 1, second) for second in got.seconds for part in second.parts]
+            job.file.waiting += len(got.again) + sum(len(s.parts) for s in got.seconds) - 1
         self.queue = again + self.queue
         for file in {id(j.file): j.file for j in jobs}.values():
             self._tell(file, decoded=True)

@@ -16,6 +16,7 @@ from mmx.errors import InputError, MmxError
 from mmx.languages import find_language
 from mmx.model import Model
 from mmx.result import Note, Segment, Spoken, Word
+from mmx.second import Second
 from mmx.seq import Seq
 from mmx.state import State
 from mmx.window import Window
@@ -110,11 +111,19 @@ class File:
 
 @dataclass
 class Job:
-    """A window to decode; `retry` counts how often its audio was tried before."""
+    """A window to decode.
+
+    Attributes:
+        file: that it is of.
+        window: the sound.
+        retry: how often its audio was tried before.
+        second: the stretch that it is decoded again for, where its first text may stay.
+    """
 
     file: File
     window: Window
     retry: int = 0
+    second: Second | None = None
 
 
 @dataclass
@@ -125,13 +134,21 @@ class Decoded:
         segments: on the file's clock.
         notes: what was skipped, dropped or tried again, and why.
         again: stretches of it to decode again.
+        seconds: stretches of it to decode again, and what was written of them; the better text stays.
         spoken: what was said of it aloud.
+        log_prob: of the tokens of the segments' texts, where the window is decoded for a `Second`.
+        tokens: how many these are.
+        failed: whether a text repeats itself or says too little for its speech, though no further try is left.
     """
 
     segments: list[Segment] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
     again: list[Window] = field(default_factory=list)
+    seconds: list[Second] = field(default_factory=list)
     spoken: list[Spoken] = field(default_factory=list)
+    log_prob: float = 0.0
+    tokens: int = 0
+    failed: bool = False
 
 
 class Windows(Protocol):
@@ -198,11 +215,25 @@ def timed_words(
 
 def on_clock(window: Window, words: Iterable[align.TimedWord]) -> tuple[Word, ...]:
     """Words of a window on the file's clock, without the silence that an alignment stretched them over."""
-    out = []
+    return tuple(Word(w.text, *window.file_span(*_said(window, w), math.inf), w.probability) for w in words)
+
+
+def _said(window: Window, word: align.TimedWord) -> tuple[float, float]:
+    """Where in the window a word was said: an alignment may stretch it over a silence."""
+    return window.within_speech(word.start_s, word.end_s, LATE_S)
+
+
+def between_seams(window: Window, words: Sequence[align.TimedWord]) -> list[Sequence[align.TimedWord]]:
+    """The words of a text in runs, each within one piece of its window: no run goes over a silence that was cut out."""
+    runs: list[list[align.TimedWord]] = []
+    last = -1
     for w in words:
-        span = window.within_speech(w.start_s, w.end_s, LATE_S)
-        out.append(Word(w.text, *window.file_span(*span, math.inf), w.probability))
-    return tuple(out)
+        at = max(last, *window.held_by(*_said(window, w), math.inf))  # an alignment that slips back is no new run
+        if at != last:
+            runs.append([])
+        runs[-1].append(w)
+        last = at
+    return list(runs)
 
 
 def beside(segments: Sequence[Segment], words: Sequence[Word]) -> list[Segment]:
