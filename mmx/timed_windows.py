@@ -91,7 +91,6 @@ class Decoder:
         self.model, self.options = model, options
         self.tok = model.tokenizer
         self.device = next(model.decoder.parameters()).device
-        self.dtype = next(model.decoder.parameters()).dtype
         self.filters = self._filters()
         self.prompt = self._prompt()
         self.as_spoken: Decoder | None = None
@@ -173,8 +172,7 @@ class Decoder:
             padded[0, : len(wave)] = torch.from_numpy(wave[:n])
             seq = Seq(padded.to(self.device), torch.tensor([n], device=self.device), RATE)
             rows.append(self.model.memory({"speech": seq}))
-        x_BMD = torch.cat([r.x for r in rows]).to(self.dtype)
-        return Seq(x_BMD, torch.cat([r.lengths for r in rows]), rows[0].rate)
+        return Seq(torch.cat([r.x for r in rows]), torch.cat([r.lengths for r in rows]), rows[0].rate)
 
     def _languages(self, jobs: Sequence[Job], memory: Seq) -> State:
         """Fix the language of files that have none yet; returns the decoder's keys and values of the memory."""
