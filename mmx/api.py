@@ -259,7 +259,8 @@ class Precision:
     Attributes:
         encoder: of encoders, adapters and the part that fuses modalities.
         decoder: of the decoder.
-        keys: of a text decoder's attention to the memory, the largest thing that a step reads; as the rest when None.
+        keys: of a text decoder's attention to the memory, the largest thing that a step reads, and of the layers that
+            int8 leaves as they are; as the rest when None.
     """
 
     encoder: str
@@ -323,13 +324,14 @@ def prepare(model: Model, device: torch.device, precision: Precision) -> Model:
         (model.fuse, precision.encoder),
         (model.decoder, precision.decoder),
     )
+    narrow = getattr(torch, precision.keys or "float32")
     for part, dtype in sides:
         if part is None:
             continue
         part.to(device=device, dtype=torch.float32 if dtype == "int8" else getattr(torch, dtype))
         if dtype == "int8":
             with _preparing:
-                quantize_linears(part)
+                quantize_linears(part, narrow)
     if model.synth is not None:  # half precision is heard
         model.synth.to(device=device, dtype=torch.float32)
     if precision.keys and isinstance(model.decoder, TextDecoder):
