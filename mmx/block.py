@@ -205,14 +205,17 @@ def attend_in_blocks(q_BHTC: Tensor, k_BHMC: Tensor, v_BHMC: Tensor) -> Tensor:
 def attend_few(q_BHTC: Tensor, k_BHMC: Tensor, v_BHMC: Tensor, mask: Tensor | None) -> Tensor:
     """Attention of few queries with an additive mask; what one row gives does not depend on the rows beside it.
 
-    The fused kernel is slow on few queries in bfloat16, and for a single one in float32 it sums up in another order in
-    one row than in several.
+    On a CPU the fused kernel is slow on few queries in bfloat16; on up to three in float32 it sums up in another order
+    in one row than in several.
     """
-    few = q_BHTC.shape[2] <= (FEW if q_BHTC.dtype == torch.bfloat16 else 1)
-    if not few or q_BHTC.device.type != "cpu":
-        return F.scaled_dot_product_attention(q_BHTC, k_BHMC, v_BHMC, attn_mask=mask)
-    scores = (q_BHTC * q_BHTC.shape[-1] ** -0.5) @ k_BHMC.transpose(-1, -2)
-    return (scores if mask is None else scores + mask).softmax(-1) @ v_BHMC
+    n = q_BHTC.shape[2]
+    if q_BHTC.device.type == "cpu" and n <= (FEW if q_BHTC.dtype == torch.bfloat16 else 1):
+        scores = (q_BHTC * q_BHTC.shape[-1] ** -0.5) @ k_BHMC.transpose(-1, -2)
+        return (scores if mask is None else scores + mask).softmax(-1) @ v_BHMC
+    if q_BHTC.device.type == "cpu" and n < 4:
+        q_BHTC = F.pad(q_BHTC, (0, 0, 0, 4 - n))
+        mask = None if mask is None else F.pad(mask, (0, 0, 0, 4 - n))
+    return F.scaled_dot_product_attention(q_BHTC, k_BHMC, v_BHMC, attn_mask=mask)[:, :, :n]
 
 
 class FeedForward(nn.Sequential):
