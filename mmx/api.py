@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import importlib
+import os
 import re
 import threading
 import warnings
@@ -40,7 +41,9 @@ def load(
             `model.safetensors` or `model.bin`, an OpenAI or fairseq2 `.pt` file, or an asset card of fairseq2's.
         device: auto, cpu, cuda, cuda:1, mps.
         dtype: auto chooses float16 on a GPU; on a CPU int8 linear layers for the decoder and, for the encoder and
-            the attention to it, bfloat16 where the CPU has matrix units for it, else float32.
+            the attention to it, bfloat16 where the CPU has matrix units for it, else float32. The environment
+            variable MMX_DTYPE names what auto shall choose instead: a dtype, or those of encoder, decoder and the
+            attention between them, such as float32/int8 or bfloat16/int8/bfloat16.
         download: whether a hub may be asked when nothing local has the weights.
 
     Raises:
@@ -254,9 +257,10 @@ class Precision:
     """What each side computes in; `int8` means int8 linear layers and float32 for the rest.
 
     Attributes:
-        encoder: of encoders and adapters.
+        encoder: of encoders, adapters and the part that fuses modalities.
         decoder: of the decoder.
-        keys: of a text decoder's attention to the memory, the largest thing that a step reads; as the rest when None.
+        keys: of a text decoder's attention to the memory, the largest thing that a step reads, and of the layers that
+            int8 leaves as they are; as the rest when None.
     """
 
     encoder: str
@@ -264,14 +268,37 @@ class Precision:
     keys: str | None = None
 
 
+FORCED = "MMX_DTYPE"
+"""Environment variable that says what `auto` is, so that one machine can compute as another would; see `load`."""
+
+
 def resolve_dtype(dtype: str, device: torch.device) -> Precision:
     """The precision of encoder and decoder. Raises `InputError` for an unknown or unusable one."""
     if dtype not in get_args(DType):
         raise InputError(f"expected a dtype among {', '.join(get_args(DType))}, got {dtype!r}")
-    if dtype == "int8" and (device.type != "cpu" or not supported()):
+    forced = os.environ.get(FORCED, "") if dtype == "auto" else ""
+    chosen = _read_precision(forced) if forced else Precision(dtype, dtype)
+    if "int8" in (chosen.encoder, chosen.decoder) and (device.type != "cpu" or not supported()):
         raise InputError(f"expected dtype int8 on an x86 CPU, got {device}: use --dtype float16 or float32")
-    if dtype != "auto":
-        return Precision(dtype, dtype)
+    return _by_device(device) if chosen.encoder == "auto" else chosen
+
+
+def _read_precision(text: str) -> Precision:
+    """The value of `FORCED`: auto, a dtype for all, or encoder/decoder[/keys]."""
+    kinds = get_args(DType)[1:]
+    parts = text.split("/")
+    if text == "auto" or (len(parts) == 1 and text in kinds):
+        return Precision(text, text)
+    if len(parts) in (2, 3) and all(p in kinds for p in parts) and "int8" not in parts[2:]:
+        return Precision(*parts)
+    raise InputError(
+        f"expected {FORCED} to be auto, one of {', '.join(kinds)}, or encoder/decoder[/keys] of these, such as "
+        f"float32/int8, got {text!r}: correct it or unset it"
+    )
+
+
+def _by_device(device: torch.device) -> Precision:
+    """What `auto` is where nothing is forced."""
     if device.type != "cpu":
         return Precision("float16", "float16")
     if not supported():
@@ -294,15 +321,17 @@ def prepare(model: Model, device: torch.device, precision: Precision) -> Model:
     sides = (
         (model.encoders, precision.encoder),
         (model.adapters, precision.encoder),
+        (model.fuse, precision.encoder),
         (model.decoder, precision.decoder),
     )
+    narrow = getattr(torch, precision.keys or "float32")
     for part, dtype in sides:
         if part is None:
             continue
         part.to(device=device, dtype=torch.float32 if dtype == "int8" else getattr(torch, dtype))
         if dtype == "int8":
             with _preparing:
-                quantize_linears(part)
+                quantize_linears(part, narrow)
     if model.synth is not None:  # half precision is heard
         model.synth.to(device=device, dtype=torch.float32)
     if precision.keys and isinstance(model.decoder, TextDecoder):

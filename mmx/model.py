@@ -69,16 +69,25 @@ class Model(nn.Module):
         Args:
             inputs: raw (`{"speech": Seq (B, N)}`), or what a stage made of them.
             begin: the first stage that they have yet to pass: with "encoders" they are features.
+
+        Returns:
+            The memory in the decoder's precision; see `for_decoder`.
         """
         unknown = inputs.keys() - self.encoders.keys()
         if unknown or not inputs:
             raise InputError(f"expected inputs among {sorted(self.encoders)}, got {sorted(inputs)}")
         memories = {name: self.encode(name, seq, begin) for name, seq in inputs.items()}
         if len(memories) == 1:
-            return next(iter(memories.values()))
+            return self.for_decoder(next(iter(memories.values())))
         if self.fuse is None:
             raise InputError(f"expected one modality, got {sorted(inputs)}: this model has no part that fuses them")
-        return self.fuse(memories)
+        return self.for_decoder(self.fuse(memories))
+
+    def for_decoder(self, memory: Seq) -> Seq:
+        """A memory in the decoder's precision, which may be another than the encoder's (see `mmx.api.Precision`)."""
+        weights = () if self.decoder is None else self.decoder.parameters()
+        dtype = next((w.dtype for w in weights if w.is_floating_point()), memory.x.dtype)
+        return memory.to(dtype)
 
     def encode(self, modality: str, seq: Seq, begin: Stage = "front", end: Stage = "fuse") -> Seq:
         """The input of one modality through its stages from `begin` to the one before `end`."""

@@ -42,7 +42,7 @@ def notes(
     written: str,
     memory: Seq,
     probabilities: Callable[[Seq], Tensor],
-    encode: Callable[[Sequence[np.ndarray]], Seq],
+    encode: Callable[[Window], Seq],
     codes: Sequence[str],
 ) -> list[Note]:
     """A note for each stretch of a window that is surely in another language.
@@ -52,7 +52,7 @@ def notes(
         written: code of the language that the text is written in.
         memory: of the window, `(1, M, D)`.
         probabilities: memory to the probabilities of `codes`, `(1, L)`.
-        encode: sound to memory.
+        encode: a window to its memory.
         codes: the languages.
     """
     own, rate = codes.index(written), memory.rate or 50.0
@@ -64,7 +64,7 @@ def notes(
         if frames.shape[1] == 0 or float(heard_L[own]) >= SUSPECT:
             continue
         part = cut(window, begin, end)
-        heard_L = probabilities(encode([part.samples]))[0]
+        heard_L = probabilities(encode(part))[0]
         if float(heard_L.max()) >= SURE and float(heard_L[own]) <= RULED_OUT:
             other = LANGUAGES[codes[int(heard_L.argmax())]]
             why = f"sounds like {other.title()}, and the text is written as {LANGUAGES[written].title()}"

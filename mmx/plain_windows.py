@@ -69,7 +69,7 @@ class Decoder:
 
     def _encode(self, jobs: Sequence[Job]) -> Seq:
         waves = pad([torch.from_numpy(j.window.samples) for j in jobs], RATE).to(self.device)
-        return self.model.memory({"speech": waves}).to(self.model.decoder.token.weight.dtype)
+        return self.model.memory({"speech": waves})
 
     def _decoded(self, jobs: Sequence[Job], memory: Seq, shared: State) -> list[Decoded]:
         out = [Decoded() for _ in jobs]

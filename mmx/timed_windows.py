@@ -102,7 +102,6 @@ class Decoder:
         self.model, self.options = model, options
         self.tok = model.tokenizer
         self.device = next(model.decoder.parameters()).device
-        self.dtype = next(model.decoder.parameters()).dtype
         self.codes = list(self.tok.language_ids) if self.tok.multilingual else ["en"]
         self.filters = self._filters()
         self.prompt = self._prompt()
@@ -141,7 +140,7 @@ class Decoder:
     @torch.inference_mode()
     def __call__(self, jobs: Sequence[Job]) -> list[Decoded]:
         """Segments and notes of each job on its file's clock, and the stretches that must be decoded again."""
-        memory = self._encode([j.window.samples for j in jobs])
+        memory = self._encode(jobs)
         shared = self._languages(jobs, memory)
         out = self._decoded(jobs, memory, shared)
         for i, (job, one) in enumerate(zip(jobs, out, strict=True)):
@@ -234,28 +233,35 @@ class Decoder:
             out[i] = [float(given[a:b].sum()) for a, b in pairwise(ends.tolist())]
         return out
 
-    def _encode(self, waves: Sequence[np.ndarray]) -> Seq:
-        """`(B, M, D)`. Each window is padded with silence to the 30 s that Whisper was trained on: given less, it drops
-        last sentences. Each is encoded alone, which keeps the activations in the CPU's cache."""
+    def _encode(self, jobs: Sequence[Job]) -> Seq:
+        """`(B, M, D)`, taken from the file where a window was encoded ahead."""
+        rows = [next((m for w, m in j.file.ahead if w is j.window), None) or self._heard(j.window) for j in jobs]
+        return Seq(torch.cat([r.x for r in rows]), torch.cat([r.lengths for r in rows]), rows[0].rate)
+
+    def _heard(self, window: Window) -> Seq:
+        """`(1, M, D)`. A window is padded with silence to the 30 s that Whisper was trained on: given less, it drops
+        last sentences. It is encoded alone, which keeps the activations in the CPU's cache."""
         front, encoder = self.model.stages("speech")
         n = encoder.ctx * encoder.stride * front.stride
-        rows = []
-        for wave in waves:
-            padded = torch.zeros(1, n)
-            padded[0, : len(wave)] = torch.from_numpy(wave[:n])
-            seq = Seq(padded.to(self.device), torch.tensor([n], device=self.device), RATE)
-            rows.append(self.model.memory({"speech": seq}))
-        x_BMD = torch.cat([r.x for r in rows]).to(self.dtype)
-        return Seq(x_BMD, torch.cat([r.lengths for r in rows]), rows[0].rate)
+        padded = torch.zeros(1, n)
+        padded[0, : len(window.samples)] = torch.from_numpy(window.samples[:n])
+        seq = Seq(padded.to(self.device), torch.tensor([n], device=self.device), RATE)
+        return self.model.memory({"speech": seq})
 
     def _languages(self, jobs: Sequence[Job], memory: Seq) -> State:
         """Fix the language of files that have none yet; returns the decoder's keys and values of the memory."""
         state = self.model.decoder.init_state(len(jobs), 1)
         probs = self._language_probs(memory, state)
-        codes = self.codes
         for file in {id(j.file): j.file for j in jobs if not j.file.language}.values():
-            mine = torch.stack([p for p, j in zip(probs, jobs, strict=True) if j.file is file]).mean(0)
-            file.language, file.language_probability = codes[int(mine.argmax())], float(mine.max())
+            # By the file's own first windows, wherever the batch ends: its text is the same in any batch.
+            here = {id(j.window): p for j, p in zip(jobs, probs, strict=True)}
+            opening = file.opening or [j.window for j in jobs if j.file is file]
+            late = [w for w in opening if id(w) not in here]
+            file.ahead = [(w, self._heard(w)) for w in late]
+            here |= {id(w): self._language_probs(m, self.model.decoder.init_state(1, 1))[0] for w, m in file.ahead}
+            mine = torch.stack([here[id(w)] for w in opening]).mean(0)
+            file.language, file.language_probability = self.codes[int(mine.argmax())], float(mine.max())
+            file.opening = []
         for job in jobs:
             if self.options.language:
                 job.file.language_probability = 1.0
@@ -274,8 +280,7 @@ class Decoder:
         written = job.file.language
         if self.options.task != "transcribe" or not self.tok.multilingual or written is None or job.retry:
             return []
-        probs, encode = self._language_probs, self._encode
-        return other_language.notes(job.window, written, memory, probs, encode, self.codes)
+        return other_language.notes(job.window, written, memory, self._language_probs, self._heard, self.codes)
 
     def _prefix(self, job: Job) -> list[int]:
         return [*self.prompt, *self.tok.prompt(job.file.language, self.options.task, timestamps=True)]

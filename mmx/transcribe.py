@@ -19,7 +19,7 @@ from mmx.result import Note, Segment, Transcript
 from mmx.second import Text, settle
 from mmx.segment import SegmentOptions, split
 from mmx.window import Gap, Window
-from mmx.windows import RATE, File, Job, Options, Windows
+from mmx.windows import OPENING, RATE, File, Job, Options, Windows
 
 if TYPE_CHECKING:
     from mmx.models.silero_vad import SileroVad
@@ -87,7 +87,7 @@ class _Run:
             items = self._read(source, file)
             while (item := self._next(items, file)) is not None:
                 self._take(file, item)
-                while len(self.queue) >= self.options.batch_size:
+                while len(self.queue) >= self.options.batch_size and (file.language or len(file.opening) == OPENING):
                     self._decode()
             file.read = True
             yield from self._complete(waiting)
@@ -132,6 +132,8 @@ class _Run:
             file.notes.append(Note(item.start_s, item.end_s, "skipped", item.reason))
         else:
             file.waiting += 1
+            if not file.language and len(file.opening) < OPENING:
+                file.opening.append(item)
             self.queue.append(Job(file, item))
 
     def _complete(self, waiting: list[File]) -> Iterator[Transcript]:

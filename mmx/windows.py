@@ -18,7 +18,7 @@ from mmx.model import Model
 from mmx.result import Note, Segment, Spoken, Word
 from mmx.second import Second
 from mmx.seq import Seq
-from mmx.state import State
+from mmx.state import State, select
 from mmx.window import Window
 
 RATE = 16_000
@@ -92,9 +92,18 @@ class Options:
             find_language(language)  # a typing slip is told before a model is loaded
 
 
+OPENING = 4
+"""Windows at a recording's beginning that say in which language it is."""
+
+
 @dataclass
 class File:
-    """One recording on its way to a transcript."""
+    """One recording on its way to a transcript.
+
+    Attributes:
+        opening: its first windows, until its language is known; all `OPENING` of them before the first is decoded.
+        ahead: those of them that were encoded for the language, before their turn, and the memory of each.
+    """
 
     name: str
     language: str | None
@@ -104,6 +113,8 @@ class File:
     segments: list[Segment] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
     spoken: list[Spoken] = field(default_factory=list)
+    opening: list[Window] = field(default_factory=list)
+    ahead: list[tuple[Window, Seq]] = field(default_factory=list)
     waiting: int = 0
     read: bool = False
     error: MmxError | None = None
@@ -193,8 +204,6 @@ def timed_words(
         heads = tuple((i, h) for i in range(n_layers // 2, n_layers) for h in range(decoder.heads))
     eot, rate = model.tokenizer.eot, memory.rate or 50.0
     rows = [torch.tensor([*p, *t, eot]) for p, t in zip(prompts, texts, strict=True)]
-    tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=eot).to(memory.x.device)
-    scores, probs = decoder.cross_weights(tokens, memory, heads, shared, below)
     out: list[list[align.TimedWord]] = []
     for i, (job, prompt, text) in enumerate(zip(jobs, prompts, texts, strict=True)):
         if not text:
@@ -202,12 +211,15 @@ def timed_words(
             continue
         first, last = len(prompt) - 1, len(prompt) + len(text) + 1
         frames = min(int(memory.lengths[i]), max(1, math.ceil(job.window.duration_s * rate)))
-        matrix = align.attention_matrix(scores[i, :, :last].cpu(), frames)[first:-1]
+        one = torch.tensor([i], device=memory.x.device)  # each alone: its times do not depend on the texts beside it
+        tokens = rows[i][None].to(memory.x.device)
+        scores, probs = decoder.cross_weights(tokens, memory.rows(one), heads, select(shared, one), below)
+        matrix = align.attention_matrix(scores[0, :, :last].cpu(), frames)[first:-1]
         if spans_s is not None:
             matrix = align.confine(matrix, spans_s[i], rate, SPAN_SLACK_S)
         found = split(job, text)
         extra = align.reluctance(job.window.samples, frames, rate, RATE) if listen else None
-        given = probs[i, first : first + len(text)].cpu().tolist()
+        given = probs[0, first : first + len(text)].cpu().tolist()
         times = align.token_times(matrix, given, rate, [len(tokens) for _, tokens in found], extra)
         out.append(align.words(times, found))
     return out

@@ -128,7 +128,7 @@ class Hearing:
     """
 
     def __init__(self, model: Model):
-        self.stages = _stages(model)
+        self.model, self.stages = model, _stages(model)
         self.device = next(model.decoder.parameters()).device
         self.stride = math.prod(stage.stride for stage in self.stages)
         self.states: State = {str(i): stage.init_state(1, 0) for i, stage in enumerate(self.stages)}
@@ -170,7 +170,7 @@ class Hearing:
     def memory(self) -> Seq:
         """The frames of the window."""
         assert self.frames is not None, "nothing was heard"
-        return self.frames
+        return self.model.for_decoder(self.frames)
 
     def saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The state of each stage and the frames of the window."""

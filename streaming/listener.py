@@ -100,7 +100,6 @@ class Listener:
         self.ears = ears(model)
         self.voice = Voice(load_vad() if vad is True else vad)
         self.heads = _heads(model)
-        self.dtype = model.decoder.ln.weight.dtype
         self.open = False  # whether the window holds speech that is being written
         self.settled = 0  # sample up to which all speech is written
         self.wrote = 0  # samples that were heard when the last words were written
@@ -193,7 +192,7 @@ class Listener:
 
     def _read(self, finished: bool, sure: bool) -> tuple[View, bool]:
         """What the model would write now, kept as what may change, and whether it says that this is all."""
-        memory = self.ears.memory().to(self.dtype)
+        memory = self.ears.memory()
         begin_s, source_s = self.ears.begin / RATE, (self.ears.covered - self.ears.begin) / RATE
         heard = min(int(memory.lengths[0]), max(1, math.ceil(source_s * (memory.rate or 50.0))))
         shared = self.script.detect(memory, sure)

@@ -23,7 +23,7 @@ def told(w: Window, written: str, in_window: dict[float, list[float]], alone: li
         first = float(seq.x[0, 0, 0])
         return torch.tensor([alone if first < 0 else in_window[first / RATE]])
 
-    def encode(waves):
+    def encode(part: Window) -> Seq:
         return Seq(-torch.ones(1, 10, 1), torch.tensor([10]), RATE)
 
     found = notes(w, written, memory, probabilities, encode, CODES)

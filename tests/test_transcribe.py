@@ -25,7 +25,7 @@ from mmx.windows import Decoded, File, Job
 ROOT = Path(__file__).parents[1]
 # "mr" as the model writes it, for the normalization that is there without Whisper's.
 TEXT = (ROOT / "demos" / "dashwood.txt").read_text("utf-8").replace("mister", "mr")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.precision]
 
 
 @pytest.fixture(scope="module")
