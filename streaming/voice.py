@@ -1,5 +1,6 @@
 """Whether somebody speaks, from moment to moment: the voice activity model with its memory for one stream."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -84,9 +85,19 @@ class Voice:
         pairs = zip(self.spans, ends, strict=False)
         return next((begin for (begin, _), end in pairs if begin > since and begin - end >= pause_s * RATE), self.heard)
 
-    def spoken_s(self, since: int) -> float:
-        """Seconds of speech after a sample."""
-        return sum(max(0, end - max(begin, since)) for begin, end in self.spans) / RATE
+    def spoken_s(self, since: int, until: float = math.inf) -> float:
+        """Seconds of speech after a sample, and before another."""
+        return sum(max(0, min(end, until) - max(begin, since)) for begin, end in self.spans) / RATE
+
+    def stretches(self, pause_s: float) -> list[tuple[int, int]]:
+        """First sample and end of each stretch of speech, shorter pauses within it."""
+        out: list[tuple[int, int]] = []
+        for begin, end in self.spans:
+            if out and begin - out[-1][1] < pause_s * RATE:
+                out[-1] = (out[-1][0], end)
+            else:
+                out.append((begin, end))
+        return out
 
     def forget(self, before: int) -> None:
         """Forget the speech that ended before a sample, all but the latest."""
