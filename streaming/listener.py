@@ -376,14 +376,20 @@ class Listener:
         return bool(last) and len(split_sentences(f"{last[0]} A")) > 1
 
     def _trim(self) -> None:
-        """Shorten a long window at the last written sentence, a very long one at the last written word."""
+        """Shorten a long window at the last written sentence, else at a pause, a very long one at the last word."""
         length_s = (self.ears.covered - self.ears.begin) / RATE
         if length_s <= self.TRIM_S:
             return
         ends = [m for m in self.marks[:-1] if m.sentence or length_s > self.LONGEST_S]
+        lost = False  # whether the decoder writes no stops any more: it goes on as the text before it
+        if not ends:
+            ends = [m for m in self.marks[:-1] if self.voice.pauses(round(m.end_s * RATE), self.PAUSE_S)]
+            lost = bool(ends)
         if ends:
             self._move(ends[-1].tokens)
             self.ears.drop(round(ends[-1].end_s * RATE))
+            if lost:
+                self.context = []
         elif length_s > 2 * self.LONGEST_S:  # nothing was written of what the detector takes for speech
             self._move(len(self.committed))
             self.rest, self.words = [], []

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ class Voice:
     START, STOP = 0.5, 0.35
     LEVEL, MOST_GAIN = 0.1, 100.0
     FORGET = 0.8  # of the loudest level, each second
+    NEAR_S = 0.2  # by which the times of words are wrong
 
     def __init__(self, vad: Any):
         self.vad = vad
@@ -98,6 +100,11 @@ class Voice:
             else:
                 out.append((begin, end))
         return out
+
+    def pauses(self, at: int, pause_s: float) -> bool:
+        """Whether a pause of that length, between two stretches of speech, holds a sample or is near to it."""
+        near, runs = round(self.NEAR_S * RATE), self.stretches(pause_s)
+        return any(end - near <= at <= begin + near for (_, end), (begin, _) in pairwise(runs))
 
     def forget(self, before: int) -> None:
         """Forget the speech that ended before a sample, all but the latest."""
