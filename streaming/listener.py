@@ -74,6 +74,7 @@ class Listener:
     PAUSE_S = 0.4  # of silence, after which a word is surely complete
     REST_S = 1.2  # of silence, after which a sentence is surely over
     SHORT_S = 0.8  # of speech, below which a look would be guessing
+    BRIEF_S = 0.4  # ... and what is left before a pause holds no words
     WORD_TOKENS = 16  # more than a word and its marks have
     BACK_S = 0.7  # that a text looks back in the sound at most
     MOVED_S = 1.5  # ... and a translation, which moves words
@@ -223,11 +224,11 @@ class Listener:
         """
         back_s = self.BACK_S if self.script.task == "transcribe" else max(self.BACK_S, self.MOVED_S)
         kept = onward(self.looks, self._since_s(), back_s, self.voice)
-        if finished:
+        if finished and kept < len(self.looks):
             before = [text for text, _ in self.script.split([*self.context, *self.committed])]
             if not recurs([*before, *(w.text for w in self.looks)], len(before) + kept):
                 kept = len(self.looks)
-            kept = min(kept, spoken(self.looks, self.voice))
+        kept = min(kept, spoken(self.looks, self.voice))
         self.looks = self.looks[:kept]
         return sum(w.tokens for w in self.looks)
 
@@ -265,7 +266,7 @@ class Listener:
         since, translates = self._written_until(), self.script.task != "transcribe"
         after = max(since, self.wrote) if translates else since  # a translation moves words
         begin = self.voice.after_pause(after, self.PAUSE_S)
-        if self.voice.spoken_s(begin) >= self.SHORT_S:
+        if self.voice.spoken_s(begin) >= (self.BRIEF_S if finished else self.SHORT_S):
             return begin - round(self.PAD_S * RATE)
         return since if finished and not translates and self.voice.spoken_s(since) >= self.DEAF_S else None
 
