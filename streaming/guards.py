@@ -114,19 +114,19 @@ def _digits(words: Sequence[Look], at: int) -> int:
 
 
 def _unheeded(from_s: float, to_s: float, most_s: float, voice: Voice) -> int | None:
-    """Sample with which speech between two moments begins that is more than the words at them hold."""
+    """Sample with which speech between two moments begins that is more than the words there hold; None without."""
     begin, end = round(from_s * RATE), round(to_s * RATE)
     slack = round(SLACK_S * RATE)
     for first, last in voice.stretches(PAUSE_S):
         whole = first > begin + slack / 2 and last < end - slack / 2
         if whole and last - first >= STRETCH_S * RATE:
-            return first
+            return first - slack  # in the pause: no word before it is in there
         if first <= begin < last and voice.spoken_s(begin, min(end, last)) > most_s:
-            return begin
+            return begin + slack // 2  # past most of the word that is there
     return None
 
 
-def sure(tokens: Sequence[int], scores: Sequence[float], previous: Sequence[int]) -> int:
+def certain(tokens: Sequence[int], scores: Sequence[float], previous: Sequence[int]) -> int:
     """How many tokens come before one that the model doubts and did not write at its last look.
 
     Args:

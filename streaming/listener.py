@@ -28,7 +28,7 @@ from mmx.state import State
 from mmx.streaming.ears import ears
 from mmx.streaming.events import Written
 from mmx.streaming.greedy import Continuation, continue_text
-from mmx.streaming.guards import Look, lengthened, onward, passed_over, recurs, spoken, sure
+from mmx.streaming.guards import Look, certain, lengthened, onward, passed_over, recurs, spoken
 from mmx.streaming.policies import Policy, View
 from mmx.streaming.script import Script
 from mmx.streaming.voice import Voice
@@ -77,7 +77,7 @@ class Listener:
     BRIEF_S = 0.4  # ... and what is left before a pause holds no words
     WORD_TOKENS = 16  # more than a word and its marks have
     BACK_S = 0.7  # that a text looks back in the sound at most
-    MOVED_S = 1.5  # ... and a translation, which moves words
+    MOVED_S = 1.5  # ... a translation, which moves words, and a model of which nobody knows the heads that follow sound
     LEAST_S = 0.06  # that a word lasts
     DEAF_S = 2.0  # of speech without a pause, after which an end of the text is not believed
     TRIM_S = 8.0  # a longer window is cut at the last sentence that is written
@@ -103,6 +103,8 @@ class Listener:
         self.ears = ears(model)
         self.voice = Voice(load_vad() if vad is True else vad)
         self.heads = _heads(model)
+        # Whether the text follows the sound word by word, to the tenth of a second or three.
+        self.follows = self.script.task == "transcribe" and bool(model.card and model.card.alignment_heads)
         self.dtype = model.decoder.ln.weight.dtype
         self.open = False  # whether the window holds speech that is being written
         self.settled = 0  # sample up to which all speech is written
@@ -180,7 +182,7 @@ class Listener:
             view, ended = self._read(finished, sure=speech_s >= self.ENOUGH_S)
             count = self.policy(view)
             if not finished:
-                count = min(count, sure(view.hypothesis, view.scores, view.previous))
+                count = min(count, certain(view.hypothesis, view.scores, view.previous))
             found = self._passed_over(count, ended, finished)
             if found is None:
                 break
@@ -222,13 +224,16 @@ class Listener:
 
         Where nothing can be waited for, what only looks astray and says something new is believed.
         """
-        back_s = self.BACK_S if self.script.task == "transcribe" else max(self.BACK_S, self.MOVED_S)
-        kept = onward(self.looks, self._since_s(), back_s, self.voice)
+        if self.follows:
+            kept = onward(self.looks, self._since_s(), self.BACK_S, self.voice)
+        else:
+            kept = onward(self.looks, self.ears.begin / RATE, max(self.BACK_S, self.MOVED_S), self.voice)
         if finished and kept < len(self.looks):
             before = [text for text, _ in self.script.split([*self.context, *self.committed])]
             if not recurs([*before, *(w.text for w in self.looks)], len(before) + kept):
                 kept = len(self.looks)
-        kept = min(kept, spoken(self.looks, self.voice))
+        if self.follows:
+            kept = min(kept, spoken(self.looks, self.voice))
         self.looks = self.looks[:kept]
         return sum(w.tokens for w in self.looks)
 
@@ -245,12 +250,11 @@ class Listener:
         Returns:
             The tokens to write before it, and the sample with which it begins; None where there is none.
         """
-        if self.script.task == "transcribe" and (found := passed_over(self.looks, self._since_s(), self.voice)):
+        if self.follows and (found := passed_over(self.looks, self._since_s(), self.voice)):
             words, begin = found
             tokens = sum(w.tokens for w in self.looks[:words])
-            begin = max(begin - round(self.PAD_S * RATE), self.ears.begin)
             if tokens < count and (self.committed or self.context or tokens):
-                return tokens, begin
+                return tokens, max(begin, self.ears.begin)
         if not ended:
             return None
         begin = self._unwritten(finished)
@@ -320,7 +324,7 @@ class Listener:
         bounds_s = lengthened(start_s[ends].tolist(), self.LEAST_S, self.ears.covered / RATE)
         for i, (text, group) in enumerate(groups):
             part = slice(ends[i], ends[i + 1])
-            self.words.append(Written(text, *bounds_s[i : i + 2], probability[part].mean().item()))
+            self.words.append(Written(text, bounds_s[i], bounds_s[i + 1], probability[part].mean().item()))
             at_s = [begin_s + t for t in looks_s[part]]
             self.looks.append(Look(text, len(group), min(at_s), max(at_s), _is_mark(text)))
         return looks_s

@@ -21,7 +21,6 @@ from test_stream import RATE, build, sound
 import mmx
 from mmx.bench import word_error_rate
 from mmx.models.silero_vad import load as load_vad
-from mmx.streaming import guards
 from mmx.streaming.listener import Listener
 from mmx.streaming.stream import Stream
 
@@ -39,7 +38,6 @@ def remembered(stream: Stream) -> int:
 @pytest.mark.parametrize("kind", ["whole", "causal"])
 def test_a_session_stays_as_large_and_as_slow_as_it_began(kind: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(Listener, "BACK_S", math.inf)  # a random model looks anywhere in the sound
-    monkeypatch.setattr(guards, "JUMP_S", math.inf)
     model = build(kind)
     encoder: Any = model.encoders["speech"]
     frames: list[int] = []

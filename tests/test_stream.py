@@ -27,7 +27,6 @@ from mmx.models import w2v_bert, whisper
 from mmx.models.silero_vad import load as load_vad
 from mmx.seq import Seq
 from mmx.state import State
-from mmx.streaming import guards
 from mmx.streaming.ears import Hearing, Rehearing, ears
 from mmx.streaming.events import Event
 from mmx.streaming.greedy import Continuation, continue_text
@@ -118,7 +117,6 @@ def anywhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
     """A random model looks anywhere in the sound, back and forth."""
     if "real" not in request.fixturenames:
         monkeypatch.setattr(Listener, "BACK_S", math.inf)
-        monkeypatch.setattr(guards, "JUMP_S", math.inf)
         monkeypatch.setattr(Rehearing, "AFTER_S", 2.0)  # it has nothing to gain from more silence
 
 
@@ -222,9 +220,9 @@ def test_a_saved_session_goes_on_as_if_nothing_had_been(
 _ELSEWHERE = """
 import sys, json, numpy as np
 sys.path.insert(0, sys.argv[1])
-from test_stream import Listener, build, guards, listen, math, sound
+from test_stream import Listener, build, listen, math, sound
 from mmx.streaming.stream import Stream
-Listener.BACK_S = guards.JUMP_S = math.inf
+Listener.BACK_S = math.inf
 stream = Stream.restore(build(sys.argv[2]), sys.argv[3], vad=None)
 listen(stream, sound(6)[40_000:])
 print(json.dumps([[e.text, e.start_s, e.at_s] for e in stream.events]))
