@@ -34,7 +34,10 @@ def live(
     ] = None,
     policy: Annotated[
         str,
-        typer.Option(help="alignatt, emma, local-agreement, hold-n, wait-k; a threshold after a colon."),
+        typer.Option(
+            help="alignatt, emma, local-agreement, hold-n, wait-k; a threshold after a colon. The last two count "
+            "tokens, whether or not the sound suffices: they write guesses, above all of numbers."
+        ),
     ] = "alignatt",
     step_s: Annotated[float, typer.Option(help="Seconds of sound from look to look.")] = 1.0,
     vad: Vad = True,
