@@ -22,7 +22,7 @@ from mmx.checkpoint import LazyTensors, open_checkpoint
 from mmx.convert import Rule, convert, plan_misses
 from mmx.decoder import TextDecoder
 from mmx.errors import CheckpointError, InputError, MmxWarning, ModelNotFoundError, nearest
-from mmx.model import Model
+from mmx.model import Model, Side, tensors
 from mmx.quantize import quantize_linears, supported
 
 DType = Literal["auto", "float32", "bfloat16", "float16", "int8"]
@@ -153,7 +153,12 @@ def _family_by_names(format: str, source: LazyTensors) -> str:
 
 
 def _own_family(name: str) -> str:
-    if name not in _stems():
+    """The family that a folder of ours names: whatever module `mmx.models` has by that name and builds models."""
+    try:
+        family = importlib.import_module(f"mmx.models.{name}") if name.isidentifier() else None
+    except ModuleNotFoundError:
+        family = None
+    if not hasattr(family, "build"):
         raise CheckpointError(f"expected a model of a family among {_stems()}, got {name!r}")
     return name
 
@@ -190,19 +195,19 @@ def _assemble(card: Card, family: ModuleType, found: hub.Found) -> Model:
     with torch.device("meta"):
         model = family.build(family.Config(**card.config))
 
-    def tensors() -> Iterator[tuple[str, Tensor]]:
+    def ours() -> Iterator[tuple[str, Tensor]]:
         yield from converted(model, family, found)
 
     # What is on the disk as safetensors is read from there, page by page as it is needed.
-    cache = None if found.is_mapped else hub.cached(card.name, found.identity, tensors)
-    source = dict(tensors()) if cache is None else open_checkpoint(cache, "mmx")
+    cache = None if found.is_mapped else hub.cached(card.name, found.identity, ours)
+    source = dict(ours()) if cache is None else open_checkpoint(cache, "mmx")
     fill(model, source)
     return model.eval()
 
 
 def converted(model: Model, family: ModuleType, found: hub.Found) -> Iterator[tuple[str, Tensor]]:
     """The weights of `found` in our names, one at a time; `model` says which there must be."""
-    expected = {k: tuple(v.shape) for k, v in _unique(model).items()}
+    expected = {k: tuple(v.shape) for k, v in tensors(model).items()}
     with hub.joined(found) as file:
         source = open_checkpoint(file, found.format)
         rules = OWN_NAMES if found.format == "mmx" else family.KEYS[found.format]
@@ -216,20 +221,17 @@ def prepared(family: ModuleType, format: str, source: LazyTensors) -> LazyTensor
 
 
 def fill(model: Model, source: Mapping[str, Tensor]) -> None:
-    """Put tensors, by parameter name, in the places of the model's parameters; tied parameters stay tied."""
-    places: dict[int, list[tuple[torch.nn.Module, str]]] = {}
+    """Put tensors, by name, in the places of the model's parameters and buffers; what is tied stays tied."""
+    places: dict[int, list[tuple[dict[str, Any], str]]] = {}
     for module in model.modules():
-        for name, value in module._parameters.items():
-            places.setdefault(id(value), []).append((module, name))
-    for key, old in _unique(model).items():
-        new = torch.nn.Parameter(source[key], requires_grad=False)
-        for module, name in places[id(old)]:
-            module._parameters[name] = new
-
-
-def _unique(model: Model) -> dict[str, Tensor]:
-    """Parameters by name, each tied one once."""
-    return dict(model.named_parameters(remove_duplicate=True))
+        for held in (module._parameters, module._buffers):
+            for name, value in held.items():
+                places.setdefault(id(value), []).append((held, name))
+    for key, old in tensors(model).items():
+        is_weight = isinstance(old, torch.nn.Parameter)
+        new = torch.nn.Parameter(source[key], requires_grad=False) if is_weight else source[key]
+        for held, name in places[id(old)]:
+            held[name] = new
 
 
 def resolve_device(device: str) -> torch.device:
@@ -318,23 +320,17 @@ _preparing = threading.Lock()  # quantizing silences a warning, which Python doe
 
 def prepare(model: Model, device: torch.device, precision: Precision) -> Model:
     """Cast and, for int8, quantize in place."""
-    sides = (
-        (model.encoders, precision.encoder),
-        (model.adapters, precision.encoder),
-        (model.fuse, precision.encoder),
-        (model.decoder, precision.decoder),
-    )
+    # The front end stays in float32: half precision loses a waveform's quiet parts. So does a voice: it is heard.
+    dtypes: dict[Side, str] = {
+        "front": "float32", "encoder": precision.encoder, "decoder": precision.decoder, "synth": "float32",
+    }  # fmt: skip
     narrow = getattr(torch, precision.keys or "float32")
-    for part, dtype in sides:
-        if part is None:
-            continue
+    for _, part, side in model.parts():
+        dtype = dtypes[side]
         part.to(device=device, dtype=torch.float32 if dtype == "int8" else getattr(torch, dtype))
         if dtype == "int8":
             with _preparing:
                 quantize_linears(part, narrow)
-    if model.synth is not None:  # half precision is heard
-        model.synth.to(device=device, dtype=torch.float32)
     if precision.keys and isinstance(model.decoder, TextDecoder):
         model.decoder.keys_dtype = getattr(torch, precision.keys)
-    model.front.to(device)
     return model

@@ -26,7 +26,7 @@ from mmx.checkpoint import write_safetensors
 from mmx.convert import inverted
 from mmx.errors import InputError, MmxWarning, ModelNotFoundError, OutputError, nearest
 from mmx.files import atomic_write
-from mmx.model import Model
+from mmx.model import Model, tensors
 from mmx.model_folder import write_model
 
 SHAPES = ("mmx", "hf")
@@ -182,10 +182,10 @@ def _write_hf(
     if not hasattr(family, "hf_config"):
         raise InputError(f"expected a model that has a shape of Hugging Face's, got {family.__name__}: use --to mmx")
     numbers = family.hf_config(config)
-    names = inverted((k for k, _ in model.named_parameters()), family.KEYS["hf"])
+    names = inverted(tensors(model), family.KEYS["hf"])
     fixed: Mapping[str, Tensor] = getattr(family, "hf_fixed", lambda _: {})(config)
 
-    def tensors() -> Iterator[tuple[str, Tensor]]:
+    def theirs() -> Iterator[tuple[str, Tensor]]:
         yield from ((names[key], value) for key, value in weights)
         yield from fixed.items()
 
@@ -193,7 +193,7 @@ def _write_hf(
         if file.name != "config.json":
             shutil.copyfile(file, folder / file.name)
     atomic_write(folder / "config.json", json.dumps(numbers, indent=1))
-    write_safetensors(folder / "model.safetensors", tensors())
+    write_safetensors(folder / "model.safetensors", theirs())
 
 
 def _write_beside(folder: Path, family: ModuleType, config: Any, card: Card, found: hub.Found) -> None:
