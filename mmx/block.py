@@ -93,23 +93,11 @@ class Linear(nn.Linear):
     other rows a text would then differ by its last bits, and at times by a word. The rows are filled up with zeros.
     """
 
-    STEP = 8
-    MANY = 1024  # rows beyond which the copy costs more than it is worth: whole inputs of an encoder
-
     def forward(self, input: Tensor) -> Tensor:
         """`(*, in)` to `(*, out)`."""
-        rows = math.prod(input.shape[:-1])
-        rest = -rows % self.STEP
-        if (
-            not rest
-            or rows > self.MANY
-            or torch.is_grad_enabled()
-            or input.dtype != torch.float32
-            or input.device.type != "cpu"
-        ):
+        if torch.is_grad_enabled() or input.dtype != torch.float32 or input.device.type != "cpu":
             return super().forward(input)
-        x = F.pad(input.reshape(rows, input.shape[-1]), (0, 0, 0, rest))
-        return super().forward(x)[:rows].unflatten(0, input.shape[:-1])
+        return quantize.filled(super().forward, input)
 
 
 class Attention(nn.Module):
@@ -210,7 +198,8 @@ def attend_few(q_BHTC: Tensor, k_BHMC: Tensor, v_BHMC: Tensor, mask: Tensor | No
     """
     n = q_BHTC.shape[2]
     if q_BHTC.device.type == "cpu" and n <= (FEW if q_BHTC.dtype == torch.bfloat16 else 1):
-        scores = (q_BHTC * q_BHTC.shape[-1] ** -0.5) @ k_BHMC.transpose(-1, -2)
+        q_BHTC = (q_BHTC * q_BHTC.shape[-1] ** -0.5).contiguous()  # its layout, too, decides the kernel
+        scores = q_BHTC @ k_BHMC.transpose(-1, -2)
         return (scores if mask is None else scores + mask).softmax(-1) @ v_BHMC
     if q_BHTC.device.type == "cpu" and n < 4:
         q_BHTC = F.pad(q_BHTC, (0, 0, 0, 4 - n))

@@ -4,7 +4,9 @@ The matrix products run in FBGEMM (x86 with AVX2 or better), where they are abou
 quarter of the memory. Elsewhere `supported` is False and float32 is used.
 """
 
+import math
 import warnings
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -79,6 +81,20 @@ def side_by_side(x: Tensor, *layers: nn.Module) -> list[Tensor]:
     return [layer.of(shared) if shared and isinstance(layer, Int8Linear) else layer(x) for layer in layers]
 
 
+STEP = 8
+MANY = 1024  # rows beyond which the copy costs more than it is worth: whole inputs of an encoder
+
+
+def filled(product: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """`product` of `x` `(*, D)` with its rows filled up by zeros to a multiple of `STEP`, so that the order in which it
+    sums up does not depend on how many there are."""
+    rows = math.prod(x.shape[:-1])
+    rest = -rows % STEP
+    if not rest or rows > MANY:
+        return product(x)
+    return product(F.pad(x.reshape(rows, x.shape[-1]), (0, 0, 0, rest)))[:rows].unflatten(0, x.shape[:-1])
+
+
 class Bf16Linear(nn.Module):
     """A drop-in for a trained `nn.Linear` at inference that multiplies in bfloat16 and adds up in float32."""
 
@@ -90,7 +106,7 @@ class Bf16Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(*, in)` to `(*, out)` float32."""
-        y = F.linear(x.to(torch.bfloat16), self.weight).float()
+        y = filled(lambda rows: F.linear(rows, self.weight), x.to(torch.bfloat16)).float()
         return y if self.bias is None else y.add_(self.bias)
 
 
