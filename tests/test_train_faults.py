@@ -243,8 +243,8 @@ def test_a_text_in_another_script_is_a_problem(tmp_path: Path) -> None:
 
 def test_tables_of_spreadsheets(tmp_path: Path) -> None:
     rows = 'source{0}target{0}src_lang{0}tgt_lang\r\n"a, b; ""c"""{0}"d\ne"{0}en{0}es\r\nx{0}y{0}en\r\n'
+    path = tmp_path / "m.csv"
     for sign in ",;":
-        path = tmp_path / "m.csv"
         path.write_bytes(b"\xef\xbb\xbf" + rows.format(sign).encode())
         assert check_manifest(path) == ["line 4: expected 4 fields, as the header has, got 3"]
         path.write_bytes(rows.format(sign).rpartition("x" + sign)[0].encode())
