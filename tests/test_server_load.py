@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -89,7 +90,8 @@ def test_nothing_is_lost_and_nothing_stays(tmp_path: Path):
             print(f"\n{DROPPED} dropped, {VANISHED} vanished, {SLOW} slow: all is free after {took_s:.1f} s")
             files: dict[str, Any] = {"files": {"file": wav(1.0)}, "timeout": 30}
             assert httpx.post(f"http://{address}{PATH}", **files).json()["text"] == "He"
-            assert all(b"408" in s.recv(100) for s in slow)
+            told = Counter(s.recv(100).split()[1] for s in slow)
+            assert told.keys() <= {b"408", b"503"} and told[b"408"], "too slow, or refused while many uploads break off"
             assert metric(address, r'mmx_http_requests_total\{.*status="499"\}') == DROPPED
             assert metric(address, r'mmx_http_requests_total\{.*status="500"\}') == 0
             assert metric(address, "process_resident_memory_bytes") < memory + 60e6
