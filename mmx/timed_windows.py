@@ -102,6 +102,8 @@ class Decoder:
         self.model, self.options = model, options
         self.tok = model.tokenizer
         self.device = next(model.decoder.parameters()).device
+        front, encoder = model.stages("speech")
+        self.samples = encoder.ctx * encoder.stride * front.stride  # of a window
         self.codes = list(self.tok.language_ids) if self.tok.multilingual else ["en"]
         self.filters = self._filters()
         self.prompt = self._prompt()
@@ -143,8 +145,8 @@ class Decoder:
         memory = self._encode(jobs)
         shared = self._languages(jobs, memory)
         out = self._decoded(jobs, memory, shared)
-        for i, (job, one) in enumerate(zip(jobs, out, strict=True)):
-            one.notes += self._other_languages(job, memory.rows(torch.tensor([i], device=self.device)))
+        for job, one in zip(jobs, out, strict=True):
+            one.notes += self._other_languages(job)
         if self.as_spoken is not None:
             for one, source in zip(out, self.as_spoken._decoded(jobs, memory, shared), strict=True):
                 _put_beside(one, source)
@@ -241,11 +243,9 @@ class Decoder:
     def _heard(self, window: Window) -> Seq:
         """`(1, M, D)`. A window is padded with silence to the 30 s that Whisper was trained on: given less, it drops
         last sentences. It is encoded alone, which keeps the activations in the CPU's cache."""
-        front, encoder = self.model.stages("speech")
-        n = encoder.ctx * encoder.stride * front.stride
-        padded = torch.zeros(1, n)
-        padded[0, : len(window.samples)] = torch.from_numpy(window.samples[:n])
-        seq = Seq(padded.to(self.device), torch.tensor([n], device=self.device), RATE)
+        padded = torch.zeros(1, self.samples)
+        padded[0, : len(window.samples)] = torch.from_numpy(window.samples[: self.samples])
+        seq = Seq(padded.to(self.device), torch.tensor([self.samples], device=self.device), RATE)
         return self.model.memory({"speech": seq})
 
     def _languages(self, jobs: Sequence[Job], memory: Seq) -> State:
@@ -275,12 +275,21 @@ class Decoder:
         ids = [self.tok.language_ids[c] for c in self.codes] if self.tok.multilingual else [0]
         return logits[:, 0, ids].float().softmax(-1).cpu()
 
-    def _other_languages(self, job: Job, memory: Seq) -> list[Note]:
+    def _other_languages(self, job: Job) -> list[Note]:
         """What is said in another language than the window's text is written in; a translation has both anyway."""
         written = job.file.language
         if self.options.task != "transcribe" or not self.tok.multilingual or written is None or job.retry:
             return []
-        return other_language.notes(job.window, written, memory, self._language_probs, self._heard, self.codes)
+        return other_language.notes(job.window, written, self._heard_languages, self.codes)
+
+    def _heard_languages(self, waves: Sequence[np.ndarray]) -> torch.Tensor:
+        """`(N, L)` probabilities of `codes` in short pieces of sound, each followed by half a second of silence."""
+        n = min(round((other_language.HEARD_S + 0.5) * RATE), self.samples)
+        padded_BN = torch.zeros(len(waves), n)
+        for row, wave in zip(padded_BN, waves, strict=True):
+            row[: len(wave)] = torch.from_numpy(wave[:n])
+        lengths = torch.full((len(waves),), n, device=self.device)
+        return self._language_probs(self.model.memory({"speech": Seq(padded_BN.to(self.device), lengths, RATE)}))
 
     def _prefix(self, job: Job) -> list[int]:
         return [*self.prompt, *self.tok.prompt(job.file.language, self.options.task, timestamps=True)]
