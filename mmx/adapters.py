@@ -8,8 +8,8 @@
 | `cif` | each unit of weight that the frames add up to (Dong & Xu 2020, arXiv 1905.11235) | yes |
 
 Each is a `Block`. One that learns from the length of the text, as CIF does, has two methods more: `teach(seq,
-target_lengths)`, to be called in place of `forward` in training, and `loss(seq, target_lengths)`, to be added to the
-loss of the text.
+target_lengths)`, to be called in place of `forward` in training, and `loss(seq, target_lengths)`, of each row, to be
+added to the loss of the text.
 
 Letters: B rows, T frames, M memory frames, N frames that wait, D width, Q queries, W windows, K fired vectors.
 """
@@ -345,10 +345,10 @@ class CIF(nn.Module):
         return fired._replace(x=x_BKD, lengths=target_lengths)
 
     def loss(self, seq: Seq, target_lengths: Tensor) -> Tensor:
-        """The quantity loss (section 3.2): by how many tokens the weights miss the length, a mean over rows."""
+        """The quantity loss (section 3.2), `(B,)`: by how many tokens the weights of a row miss its length."""
         seq = _normalized(seq, self.ln)
         context = subtree(self.init_state(len(seq.x)), "context")
-        return (self._weights(seq, context).sum(1) - target_lengths).abs().mean()
+        return (self._weights(seq, context).sum(1) - target_lengths).abs()
 
     def _weights(self, seq: Seq, context: State) -> Tensor:
         """`(B, T)`; 0 for padding."""
@@ -396,9 +396,7 @@ class Chain(nn.Module):
         return teach(self.new, self.own(seq), target_lengths)
 
     def loss(self, seq: Seq, target_lengths: Tensor) -> Tensor:
-        """See `CIF.loss`; 0 where the new adapter has none."""
-        if not hasattr(self.new, "loss"):
-            return torch.zeros((), device=seq.x.device)
+        """See `CIF.loss`; only where the new adapter has one, see `has_loss`."""
         return self.new.loss(self.own(seq), target_lengths)  # type: ignore[operator]
 
 
@@ -407,6 +405,11 @@ def teach(adapter: nn.Module, seq: Seq, target_lengths: Tensor) -> Seq:
     if hasattr(adapter, "teach"):
         return adapter.teach(seq, target_lengths)  # type: ignore[operator]
     return adapter(seq)
+
+
+def has_loss(adapter: nn.Module) -> bool:
+    """Whether an adapter has something of its own to learn: a method `loss`, as CIF's."""
+    return has_loss(adapter.new) if isinstance(adapter, Chain) else hasattr(adapter, "loss")
 
 
 KINDS: Mapping[str, type[nn.Module]] = {"linear": Linear, "conv": Conv, "qformer": QFormer, "cif": CIF}
@@ -432,7 +435,10 @@ def build(kind: str, numbers: Mapping[str, Any], width_in: int, width_out: int) 
             raise InputError(
                 f"expected numbers of the adapter {kind} among {', '.join(known)}, got {name!r}.{nearest(name, known)}"
             )
-    return KINDS[kind](width_in, width_out, **numbers)
+    try:
+        return KINDS[kind](width_in, width_out, **numbers)
+    except InputError as e:
+        raise InputError(f"the adapter {kind}: {e}") from e
 
 
 def _normalized(seq: Seq, ln: nn.LayerNorm) -> Seq:

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import importlib
+import os
 import re
 import threading
 import warnings
@@ -21,7 +22,7 @@ from mmx.checkpoint import LazyTensors, open_checkpoint
 from mmx.convert import Rule, convert, plan_misses
 from mmx.decoder import TextDecoder
 from mmx.errors import CheckpointError, InputError, MmxWarning, ModelNotFoundError, nearest
-from mmx.model import Model
+from mmx.model import Model, Side, tensors
 from mmx.quantize import quantize_linears, supported
 
 DType = Literal["auto", "float32", "bfloat16", "float16", "int8"]
@@ -40,7 +41,9 @@ def load(
             `model.safetensors` or `model.bin`, an OpenAI or fairseq2 `.pt` file, or an asset card of fairseq2's.
         device: auto, cpu, cuda, cuda:1, mps.
         dtype: auto chooses float16 on a GPU; on a CPU int8 linear layers for the decoder and, for the encoder and
-            the attention to it, bfloat16 where the CPU has matrix units for it, else float32.
+            the attention to it, bfloat16 where the CPU has matrix units for it, else float32. The environment
+            variable MMX_DTYPE names what auto shall choose instead: a dtype, or those of encoder, decoder and the
+            attention between them, such as float32/int8 or bfloat16/int8/bfloat16.
         download: whether a hub may be asked when nothing local has the weights.
 
     Raises:
@@ -52,7 +55,7 @@ def load(
     card, found = locate(model, download)
     family = importlib.import_module(f"mmx.models.{card.family}")
     built = _assemble(card, family, found)
-    built.tokenizer = _tokenizer(card, family, found)
+    built.tokenizer = read_tokenizer(card, family, found)
     if hasattr(family, "finish"):
         family.finish(built, found.parts[0].parent)
     built.card = card
@@ -67,11 +70,11 @@ def outline(model: str | Path, download: bool = True) -> Model:
     family = importlib.import_module(f"mmx.models.{card.family}")
     with torch.device("meta"):
         built = family.build(family.Config(**card.config))
-    built.tokenizer, built.card = _tokenizer(card, family, found), card
+    built.tokenizer, built.card = read_tokenizer(card, family, found), card
     return built
 
 
-def _tokenizer(card: Card, family: ModuleType, found: hub.Found) -> Any:
+def read_tokenizer(card: Card, family: ModuleType, found: hub.Found) -> Any:
     if not hasattr(family, "tokenizer"):
         return None
     return family.tokenizer(_tokenizer_file(found, family), family.Config(**card.config))
@@ -150,7 +153,12 @@ def _family_by_names(format: str, source: LazyTensors) -> str:
 
 
 def _own_family(name: str) -> str:
-    if name not in _stems():
+    """The family that a folder of ours names: whatever module `mmx.models` has by that name and builds models."""
+    try:
+        family = importlib.import_module(f"mmx.models.{name}") if name.isidentifier() else None
+    except ModuleNotFoundError:
+        family = None
+    if not hasattr(family, "build"):
         raise CheckpointError(f"expected a model of a family among {_stems()}, got {name!r}")
     return name
 
@@ -187,19 +195,19 @@ def _assemble(card: Card, family: ModuleType, found: hub.Found) -> Model:
     with torch.device("meta"):
         model = family.build(family.Config(**card.config))
 
-    def tensors() -> Iterator[tuple[str, Tensor]]:
+    def ours() -> Iterator[tuple[str, Tensor]]:
         yield from converted(model, family, found)
 
     # What is on the disk as safetensors is read from there, page by page as it is needed.
-    cache = None if found.is_mapped else hub.cached(card.name, found.identity, tensors)
-    source = dict(tensors()) if cache is None else open_checkpoint(cache, "mmx")
+    cache = None if found.is_mapped else hub.cached(card.name, found.identity, ours)
+    source = dict(ours()) if cache is None else open_checkpoint(cache, "mmx")
     fill(model, source)
     return model.eval()
 
 
 def converted(model: Model, family: ModuleType, found: hub.Found) -> Iterator[tuple[str, Tensor]]:
     """The weights of `found` in our names, one at a time; `model` says which there must be."""
-    expected = {k: tuple(v.shape) for k, v in _unique(model).items()}
+    expected = {k: tuple(v.shape) for k, v in tensors(model).items()}
     with hub.joined(found) as file:
         source = open_checkpoint(file, found.format)
         rules = OWN_NAMES if found.format == "mmx" else family.KEYS[found.format]
@@ -213,20 +221,17 @@ def prepared(family: ModuleType, format: str, source: LazyTensors) -> LazyTensor
 
 
 def fill(model: Model, source: Mapping[str, Tensor]) -> None:
-    """Put tensors, by parameter name, in the places of the model's parameters; tied parameters stay tied."""
-    places: dict[int, list[tuple[torch.nn.Module, str]]] = {}
+    """Put tensors, by name, in the places of the model's parameters and buffers; what is tied stays tied."""
+    places: dict[int, list[tuple[dict[str, Any], str]]] = {}
     for module in model.modules():
-        for name, value in module._parameters.items():
-            places.setdefault(id(value), []).append((module, name))
-    for key, old in _unique(model).items():
-        new = torch.nn.Parameter(source[key], requires_grad=False)
-        for module, name in places[id(old)]:
-            module._parameters[name] = new
-
-
-def _unique(model: Model) -> dict[str, Tensor]:
-    """Parameters by name, each tied one once."""
-    return dict(model.named_parameters(remove_duplicate=True))
+        for held in (module._parameters, module._buffers):
+            for name, value in held.items():
+                places.setdefault(id(value), []).append((held, name))
+    for key, old in tensors(model).items():
+        is_weight = isinstance(old, torch.nn.Parameter)
+        new = torch.nn.Parameter(source[key], requires_grad=False) if is_weight else source[key]
+        for held, name in places[id(old)]:
+            held[name] = new
 
 
 def resolve_device(device: str) -> torch.device:
@@ -254,9 +259,10 @@ class Precision:
     """What each side computes in; `int8` means int8 linear layers and float32 for the rest.
 
     Attributes:
-        encoder: of encoders and adapters.
+        encoder: of encoders, adapters and the part that fuses modalities.
         decoder: of the decoder.
-        keys: of a text decoder's attention to the memory, the largest thing that a step reads; as the rest when None.
+        keys: of a text decoder's attention to the memory, the largest thing that a step reads, and of the layers that
+            int8 leaves as they are; as the rest when None.
     """
 
     encoder: str
@@ -264,14 +270,37 @@ class Precision:
     keys: str | None = None
 
 
+FORCED = "MMX_DTYPE"
+"""Environment variable that says what `auto` is, so that one machine can compute as another would; see `load`."""
+
+
 def resolve_dtype(dtype: str, device: torch.device) -> Precision:
     """The precision of encoder and decoder. Raises `InputError` for an unknown or unusable one."""
     if dtype not in get_args(DType):
         raise InputError(f"expected a dtype among {', '.join(get_args(DType))}, got {dtype!r}")
-    if dtype == "int8" and (device.type != "cpu" or not supported()):
+    forced = os.environ.get(FORCED, "") if dtype == "auto" else ""
+    chosen = _read_precision(forced) if forced else Precision(dtype, dtype)
+    if "int8" in (chosen.encoder, chosen.decoder) and (device.type != "cpu" or not supported()):
         raise InputError(f"expected dtype int8 on an x86 CPU, got {device}: use --dtype float16 or float32")
-    if dtype != "auto":
-        return Precision(dtype, dtype)
+    return _by_device(device) if chosen.encoder == "auto" else chosen
+
+
+def _read_precision(text: str) -> Precision:
+    """The value of `FORCED`: auto, a dtype for all, or encoder/decoder[/keys]."""
+    kinds = get_args(DType)[1:]
+    parts = text.split("/")
+    if text == "auto" or (len(parts) == 1 and text in kinds):
+        return Precision(text, text)
+    if len(parts) in (2, 3) and all(p in kinds for p in parts) and "int8" not in parts[2:]:
+        return Precision(*parts)
+    raise InputError(
+        f"expected {FORCED} to be auto, one of {', '.join(kinds)}, or encoder/decoder[/keys] of these, such as "
+        f"float32/int8, got {text!r}: correct it or unset it"
+    )
+
+
+def _by_device(device: torch.device) -> Precision:
+    """What `auto` is where nothing is forced."""
     if device.type != "cpu":
         return Precision("float16", "float16")
     if not supported():
@@ -291,21 +320,17 @@ _preparing = threading.Lock()  # quantizing silences a warning, which Python doe
 
 def prepare(model: Model, device: torch.device, precision: Precision) -> Model:
     """Cast and, for int8, quantize in place."""
-    sides = (
-        (model.encoders, precision.encoder),
-        (model.adapters, precision.encoder),
-        (model.decoder, precision.decoder),
-    )
-    for part, dtype in sides:
-        if part is None:
-            continue
+    # The front end stays in float32: half precision loses a waveform's quiet parts. So does a voice: it is heard.
+    dtypes: dict[Side, str] = {
+        "front": "float32", "encoder": precision.encoder, "decoder": precision.decoder, "synth": "float32",
+    }  # fmt: skip
+    narrow = getattr(torch, precision.keys or "float32")
+    for _, part, side in model.parts():
+        dtype = dtypes[side]
         part.to(device=device, dtype=torch.float32 if dtype == "int8" else getattr(torch, dtype))
         if dtype == "int8":
             with _preparing:
-                quantize_linears(part)
-    if model.synth is not None:  # half precision is heard
-        model.synth.to(device=device, dtype=torch.float32)
+                quantize_linears(part, narrow)
     if precision.keys and isinstance(model.decoder, TextDecoder):
         model.decoder.keys_dtype = getattr(torch, precision.keys)
-    model.front.to(device)
     return model

@@ -4,6 +4,7 @@ Letters: B rows, K hypotheses of a row, T frames or positions, M memory frames, 
 width, V vocabulary.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmx import quantize
 from mmx.seq import Seq
 from mmx.state import State, subtree, tensor
 
@@ -84,6 +86,20 @@ def merge_heads(x_BHTC: Tensor) -> Tensor:
     return x_BHTC.transpose(1, 2).flatten(2)
 
 
+class Linear(nn.Linear):
+    """A linear layer whose result for a row does not depend on how many rows there are.
+
+    Matrix products in float32 on a CPU sum up in another order where a thread is left with one to three rows; beside
+    other rows a text would then differ by its last bits, and at times by a word. The rows are filled up with zeros.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """`(*, in)` to `(*, out)`."""
+        if torch.is_grad_enabled() or input.dtype != torch.float32 or input.device.type != "cpu":
+            return super().forward(input)
+        return quantize.filled(super().forward, input)
+
+
 class Attention(nn.Module):
     """Multi-head attention.
 
@@ -98,10 +114,15 @@ class Attention(nn.Module):
         if width % heads:
             raise ValueError(f"expected a width divisible by {heads} heads, got {width}")
         self.heads = heads
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width, bias=key_bias)
-        self.value = nn.Linear(width, width)
-        self.out = nn.Linear(width, width)
+        self.query = Linear(width, width)
+        self.key = Linear(width, width, bias=key_bias)
+        self.value = Linear(width, width)
+        self.out = Linear(width, width)
+
+    def queries_keys_values(self, x_BTD: Tensor) -> tuple[Tensor, ...]:
+        """Queries, keys and values of `x`, each `(B, H, T, C)`."""
+        made = quantize.side_by_side(x_BTD, self.query, self.key, self.value)
+        return tuple(split_heads(part_BTD, self.heads) for part_BTD in made)
 
     def keys_values(self, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of `x`, each `(B, H, T, C)`."""
@@ -120,13 +141,19 @@ class Attention(nn.Module):
             causal: whether a position sees only itself and those before it; without `mask`.
         """
         q_BHTC = split_heads(self.query(x_BTD), self.heads)
-        o_BHTC = F.scaled_dot_product_attention(q_BHTC, k_BHMC, v_BHMC, attn_mask=mask, is_causal=causal)
+        if mask is None and not causal and in_blocks(q_BHTC):
+            o_BHTC = attend_in_blocks(q_BHTC, k_BHMC, v_BHMC)
+        else:
+            o_BHTC = F.scaled_dot_product_attention(q_BHTC, k_BHMC, v_BHMC, attn_mask=mask, is_causal=causal)
         return self.out(merge_heads(o_BHTC))
 
-    def grouped(self, x_RUD: Tensor, keys: "Keys", groups: "Groups") -> Tensor:
+    def grouped(self, q_RHUC: Tensor, keys: "Keys", groups: "Groups") -> Tensor:
         """Attend from hypotheses to the keys and values of the row that owns each; see `Groups`."""
-        q_RHUC = split_heads(self.query(x_RUD), self.heads)
         return self.out(merge_heads(groups.attend(q_RHUC, keys)))
+
+    def queries(self, x_RUD: Tensor) -> Tensor:
+        """Queries of `x` `(R, U, D)`, `(R, H, U, C)`."""
+        return split_heads(self.query(x_RUD), self.heads)
 
     def weights(self, x_BTD: Tensor, k_BHMC: Tensor, heads: Tensor) -> Tensor:
         """Attention scores before the softmax of the chosen `heads` `(N,)`: `(B, N, T, M)`, float32."""
@@ -135,11 +162,56 @@ class Attention(nn.Module):
         return (q_BHTC @ k_BNMC.transpose(-1, -2)).float() * q_BHTC.shape[-1] ** -0.5
 
 
+BLOCK = 500
+"""Queries whose scores against some thousand keys stay in a core's cache, in bfloat16."""
+FEW = 32
+"""Queries up to which two products take less than the fused kernel, in bfloat16."""
+
+
+def in_blocks(q_BHTC: Tensor) -> bool:
+    """Whether attention is `attend_in_blocks`: bfloat16 on a CPU, where the fused kernel multiplies in float32."""
+    return (
+        q_BHTC.dtype == torch.bfloat16
+        and q_BHTC.device.type == "cpu"
+        and q_BHTC.shape[2] > BLOCK
+        and not torch.is_grad_enabled()
+    )
+
+
+def attend_in_blocks(q_BHTC: Tensor, k_BHMC: Tensor, v_BHMC: Tensor) -> Tensor:
+    """Everyone attends to everyone, a block of one head's queries at a time; shapes as in `Attention`."""
+    q_BHTC = q_BHTC * q_BHTC.shape[-1] ** -0.5
+    out_BTHC = q_BHTC.new_empty(q_BHTC.transpose(1, 2).shape)
+    for b, h in itertools.product(range(q_BHTC.shape[0]), range(q_BHTC.shape[1])):
+        k_CM, v_MC = k_BHMC[b, h].T.contiguous(), v_BHMC[b, h].contiguous()
+        for at in range(0, q_BHTC.shape[2], BLOCK):
+            block = slice(at, at + BLOCK)
+            out_BTHC[b, block, h] = (q_BHTC[b, h, block] @ k_CM).softmax(-1) @ v_MC
+    return out_BTHC.transpose(1, 2)
+
+
+def attend_few(q_BHTC: Tensor, k_BHMC: Tensor, v_BHMC: Tensor, mask: Tensor | None) -> Tensor:
+    """Attention of few queries with an additive mask; what one row gives does not depend on the rows beside it.
+
+    On a CPU the fused kernel is slow on few queries in bfloat16; on up to three in float32 it sums up in another order
+    in one row than in several.
+    """
+    n = q_BHTC.shape[2]
+    if q_BHTC.device.type == "cpu" and n <= (FEW if q_BHTC.dtype == torch.bfloat16 else 1):
+        q_BHTC = (q_BHTC * q_BHTC.shape[-1] ** -0.5).contiguous()  # its layout, too, decides the kernel
+        scores = q_BHTC @ k_BHMC.transpose(-1, -2)
+        return (scores if mask is None else scores + mask).softmax(-1) @ v_BHMC
+    if q_BHTC.device.type == "cpu" and n < 4:
+        q_BHTC = F.pad(q_BHTC, (0, 0, 0, 4 - n))
+        mask = None if mask is None else F.pad(mask, (0, 0, 0, 4 - n))
+    return F.scaled_dot_product_attention(q_BHTC, k_BHMC, v_BHMC, attn_mask=mask)[:, :, :n]
+
+
 class FeedForward(nn.Sequential):
     """Linear, activation, Linear."""
 
     def __init__(self, width: int, hidden: int, activation: Callable[[], nn.Module] = nn.GELU):
-        super().__init__(nn.Linear(width, hidden), activation(), nn.Linear(hidden, width))
+        super().__init__(Linear(width, hidden), activation(), Linear(hidden, width))
 
 
 class EncoderLayer(nn.Module):
@@ -231,7 +303,7 @@ class Groups:
         if self.even and keys.lengths is None:
             q = q_RHUC.unflatten(0, (-1, self.width)).transpose(1, 2).flatten(2, 3)
             mask = None if keys.mask is None else keys.mask[:, None]
-            o = F.scaled_dot_product_attention(q, keys.k, keys.v, attn_mask=mask)
+            o = attend_few(q, keys.k, keys.v, mask)
             return o.unflatten(2, (self.width, n_new)).transpose(1, 2).flatten(0, 1)
         out, at = [], 0
         for row, count in enumerate(self.counts):
@@ -240,9 +312,7 @@ class Groups:
             end = keys.k.shape[2] if keys.lengths is None else keys.lengths[row]
             q = q_RHUC[at : at + count].transpose(0, 1).flatten(1, 2)[None]  # 1, H, K*U, C
             mask = None if keys.mask is None else keys.mask[row, : count * n_new, :end]
-            o = F.scaled_dot_product_attention(
-                q, keys.k[row : row + 1, :, :end], keys.v[row : row + 1, :, :end], attn_mask=mask
-            )
+            o = attend_few(q, keys.k[row : row + 1, :, :end], keys.v[row : row + 1, :, :end], mask)
             out.append(o[0].unflatten(1, (count, n_new)).transpose(0, 1))
             at += count
         return torch.cat(out)

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field
 from dataclasses import fields as fields_of
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+from mmx.checked import fits, words
 from mmx.errors import InputError, ModelNotFoundError, nearest
 
 CARDS = Path(__file__).parent / "models" / "cards"
@@ -98,7 +99,13 @@ def _check_fields(kind: type, raw: Mapping[str, Any], what: str) -> None:
     needed = {n for n, f in known.items() if f.default is MISSING and f.default_factory is MISSING}
     missing = sorted(needed - raw.keys())
     if unknown or missing:
-        raise InputError(f"expected {what} with fields {sorted(known)}, got unknown {unknown} and missing {missing}")
+        hint = nearest(unknown[0], sorted(known)) if unknown else ""
+        raise InputError(
+            f"expected {what} with fields {sorted(known)}, got unknown {unknown} and missing {missing}.{hint}"
+        )
+    for name, annotation in get_type_hints(kind).items():
+        if name in raw and name != "weights" and not fits(raw[name], annotation):
+            raise InputError(f"expected {what} with {name} = {words(annotation)}, got {raw[name]!r}")
 
 
 def cards() -> dict[str, Card]:

@@ -1,6 +1,6 @@
 """Checkpoints of a running training: whole or not there, whatever happens while they are written.
 
-A checkpoint is a folder `step-<update>` with `state.safetensors` (weights, optimizer, random number generator) and
+A checkpoint is a folder `step-<update>` with `state.safetensors` (weights and optimizer) and
 `state.json` (where the training is, and the digest of the former). It is written under another name, flushed to the
 disk and renamed; the ones before are removed only after that.
 """
@@ -124,17 +124,15 @@ def trained_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
 
 
 def training_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What is trained, the optimizer's moments by parameter name, and the state of the random number generators.
+    """What is trained, and the optimizer's moments by parameter name.
 
-    Frozen parameters are not in it: the model that a training begins with has them.
+    Frozen parameters are not in it: the model that a training begins with has them. Nor are random numbers: every batch
+    seeds its own.
     """
     out = {f"model.{name}": value for name, value in weights(trained_parameters(model)).items()}
     for name, p in model.named_parameters():
         for key, value in optimizer.state.get(p, {}).items():
             out[f"optimizer.{name}.{key}"] = whole(value)
-    out["random.cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        out["random.cuda"] = torch.cuda.get_rng_state()
     return out
 
 
@@ -144,7 +142,7 @@ def weights(parameters: Iterable[tuple[str, nn.Parameter]]) -> dict[str, Tensor]
 
 
 def restore(model: nn.Module, optimizer: torch.optim.Optimizer, source: Mapping[str, Tensor]) -> None:
-    """Put the tensors of `training_tensors` back in their places."""
+    """Put the tensors of `training_tensors` back in their places; what else an older checkpoint holds is left."""
     state: dict[str, dict[str, Tensor]] = {}
     for key in source:
         if key.startswith("optimizer."):
@@ -158,9 +156,6 @@ def restore(model: nn.Module, optimizer: torch.optim.Optimizer, source: Mapping[
                     field: value.clone() if field == "step" else part_of(value, p).to(p.device, copy=True)
                     for field, value in state[name].items()
                 }
-    torch.set_rng_state(source["random.cpu"])
-    if torch.cuda.is_available() and "random.cuda" in source:
-        torch.cuda.set_rng_state(source["random.cuda"])
 
 
 # -------------------- the best snapshots

@@ -24,7 +24,11 @@ def register(app: typer.Typer) -> None:
 
 def evaluate(
     manifest: Annotated[
-        Path | None, typer.Argument(help="Test set, .tsv or .jsonl: source, target, src_lang, tgt_lang; or audio.")
+        Path | None,
+        typer.Argument(
+            help="Test set, .tsv, .csv or .jsonl: source, target, src_lang, tgt_lang; or audio. Or a folder of "
+            "recordings beside texts."
+        ),
     ] = None,
     model: Annotated[
         list[str] | None, typer.Option(help="Model to run over it; again for more, compared with the first.")
@@ -33,7 +37,9 @@ def evaluate(
         list[Path] | None, typer.Option(help="Instead: what a system wrote, a sentence a line; again for more.")
     ] = None,
     references: Annotated[Path | None, typer.Option(help="What they should have written.")] = None,
-    language: Annotated[str, typer.Option(help="Language of --references: for tokens and normalization.")] = "",
+    language: Annotated[
+        str, typer.Option(help="Language of --references, and of what is spoken where a test set does not say it.")
+    ] = "",
     metrics: Annotated[
         str, typer.Option(help="wer, cer, bleu, chrf, several with commas; by the task if not given.")
     ] = "",
@@ -96,7 +102,7 @@ def evaluate(
             torch.set_num_threads(threads)
         lines = verb.evaluate(
             manifest, model or [], scoring, beam_size=beam_size, batch_size=batch_size, device=device, dtype=dtype,
-            output=output, on_progress=_progress(),
+            language=language, output=output, on_progress=_progress(),
         )  # fmt: skip
     verb.show(lines)
 

@@ -34,7 +34,10 @@ def live(
     ] = None,
     policy: Annotated[
         str,
-        typer.Option(help="alignatt, emma, local-agreement, hold-n, wait-k; a threshold after a colon."),
+        typer.Option(
+            help="alignatt, emma, local-agreement, hold-n, wait-k; a threshold after a colon. The last two count "
+            "tokens, whether or not the sound suffices: they write guesses, above all of numbers."
+        ),
     ] = "alignatt",
     step_s: Annotated[float, typer.Option(help="Seconds of sound from look to look.")] = 1.0,
     vad: Vad = True,
@@ -102,12 +105,21 @@ def serve(
     state_dir: Annotated[
         Path | None, typer.Option(help="Keep live sessions here, so that they outlive the server.")
     ] = None,
+    root_path: Annotated[
+        str, typer.Option(help="Path below which a proxy shows the server (/mmx), whether it takes it away or not.")
+    ] = "",
     max_upload_mb: Annotated[float, typer.Option(help="Largest upload, in MB.")] = 200.0,
     max_audio_s: Annotated[float, typer.Option(help="Longest recording or live session, in seconds.")] = 14400.0,
     max_queue: Annotated[int, typer.Option(min=0, help="Recordings that may wait.")] = 16,
+    max_uploads: Annotated[int, typer.Option(min=1, help="Recordings on their way here at once.")] = 32,
+    max_connections: Annotated[int, typer.Option(min=1, help="Connections at once, live ones too.")] = 512,
+    header_timeout_s: Annotated[float, typer.Option(help="Close a connection that asks nothing for so long.")] = 20.0,
+    upload_timeout_s: Annotated[float, typer.Option(help="Refuse an upload that brings nothing for so long.")] = 30.0,
     max_sessions: Annotated[int, typer.Option(min=1, help="Live sessions at once.")] = 32,
     idle_timeout_s: Annotated[float, typer.Option(help="Close a live connection that is silent for so long.")] = 60.0,
     keep_s: Annotated[float, typer.Option(help="Keep a live session so long for a client that went away.")] = 120.0,
+    grace_s: Annotated[float, typer.Option(help="When told to stop, give recordings at work so long to end.")] = 5.0,
+    access_log: Annotated[bool, typer.Option("--access-log", help="Tell each request on the standard error.")] = False,
     policy: Annotated[
         str, typer.Option(help="When a word may be written live: alignatt, emma, local-agreement.")
     ] = "alignatt",
@@ -128,14 +140,14 @@ def serve(
         from mmx.streaming.server_run import run
     except ModuleNotFoundError as e:
         raise InputError(f'expected the packages of the server, got no {e.name}: pip install "mmx[serve]"') from e
-    if (ssl_certfile is None) != (ssl_keyfile is None):
-        raise InputError("expected --ssl-certfile and --ssl-keyfile together, got one of them")
     if api_key == "":  # an empty variable of the environment sets no key
         api_key = None
     run(
         model=model, text_model=text_model, host=host, port=port, policy=policy, step_s=step_s, beam_size=beam_size,
         device=device, dtype=dtype, threads=threads, ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile,
-        api_key=api_key, allow_origin=tuple(allow_origin or ()), state_dir=state_dir, max_upload_mb=max_upload_mb,
-        max_audio_s=max_audio_s, max_queue=max_queue, max_sessions=max_sessions, idle_timeout_s=idle_timeout_s,
-        keep_s=keep_s, workers=workers, file_workers=file_workers,
+        api_key=api_key, allow_origin=tuple(allow_origin or ()), state_dir=state_dir, root_path=root_path,
+        max_upload_mb=max_upload_mb, max_audio_s=max_audio_s, max_queue=max_queue, max_uploads=max_uploads,
+        max_connections=max_connections, header_timeout_s=header_timeout_s, upload_timeout_s=upload_timeout_s,
+        max_sessions=max_sessions, idle_timeout_s=idle_timeout_s, keep_s=keep_s, grace_s=grace_s,
+        access_log=access_log, workers=workers, file_workers=file_workers,
     )  # fmt: skip

@@ -264,5 +264,5 @@ def describe(model: Model) -> str:
 
 
 def recipe(model: Model, folder: Path, stage: Stage) -> str:
-    """The lines of a training recipe (see `mmx.train.TrainOptions`) for a stage."""
-    return f"init = {json.dumps(str(folder))}\nfreeze = {json.dumps(frozen_patterns(model, stage))}"
+    """The lines of a training recipe (see `mmx.train.TrainOptions`) for a stage, for whatever folder it is run from."""
+    return f"init = {json.dumps(str(folder.absolute()))}\nfreeze = {json.dumps(frozen_patterns(model, stage))}"

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mmx.errors import InputError, MmxError
+from mmx.languages import check_script, find_language
 from mmx.manifest import MIN_S, Example, manifest_rows
 from mmx.media import SAMPLE_RATE, open_audio
 from mmx.model import Model
@@ -89,9 +90,13 @@ def check_data(manifest: str | Path, model: str | Path | None = None, language: 
             seconds, wrong = _heard(example, sounds[example.audio])
             flaws[i] += wrong if wrong else _unfit(example, seconds, outline)
             spoken += [] if wrong else [(i, example, seconds)]
+        elif outline is not None:
+            flaws[i] += _unread(example, outline)
+        flaws[i] += _odd_scripts(example)
         group = found.groups[_languages(example), example.task, example.origin]
         group.examples, group.seconds = group.examples + 1, group.seconds + seconds
-    for i, flaw in (*_odd_rates(spoken), *_repeated([(i, r.example) for i, r in enumerate(rows) if r.example])):
+    read = [(i, row.example) for i, row in enumerate(rows) if row.example is not None]
+    for i, flaw in (*_odd_rates(spoken), *_repeated(read), *_mixed(read)):
         flaws[i].append(flaw)
     found.problems = [f"{row.where}: {flaw}" for row, wrong in zip(rows, flaws, strict=True) for flaw in wrong]
     if not rows:
@@ -144,9 +149,11 @@ def _heard(example: Example, sound: Sound) -> tuple[float, list[str]]:
 
 
 def _unfit(example: Example, seconds: float, outline: Model | None) -> list[str]:
-    """What the model cannot learn of an example."""
+    """What the model cannot learn of an example of speech."""
     if outline is None:
         return []
+    if "speech" not in outline.encoders:
+        return [f"expected a text for {outline.name}, which does not hear, got a recording"]
     longest, wrong = hearing(outline).window / SAMPLE_RATE, []
     if seconds > longest:
         wrong.append(f"expected at most {longest:g} s for {outline.name}, got {seconds:.1f}: cut it; it is left out")
@@ -157,6 +164,33 @@ def _unfit(example: Example, seconds: float, outline: Model | None) -> list[str]
     if len(prompt) + len(text) > outline.decoder.ctx:
         wrong.append(f"expected at most {outline.decoder.ctx} tokens of text, got {len(prompt) + len(text)}: cut it")
     return wrong
+
+
+def _unread(example: Example, outline: Model) -> list[str]:
+    """What the model cannot learn of an example of text."""
+    if "text" not in outline.encoders:
+        return [f"expected a recording for {outline.name}, which only hears, got a text to translate"]
+    tok, room = outline.tokenizer, outline.decoder.ctx
+    source = tok.source(example.source, tok.language(example.src_lang))
+    target = [*tok.prompt(tok.language(example.tgt_lang)), *tok.encode(example.target), tok.eot]
+    longest = max(len(source), len(target))
+    return [f"expected at most {room} tokens of text, got {longest}: cut it; it is left out"] if longest > room else []
+
+
+def _odd_scripts(example: Example) -> list[str]:
+    """Texts that are in another script than their language's."""
+    sides = ((example.source, example.src_lang), (example.target, example.tgt_lang))
+    found = (check_script(text, find_language(language)) for text, language in sides if text)
+    return [flaw for flaw in found if flaw]
+
+
+def _mixed(examples: Sequence[tuple[int, Example]]) -> Iterator[tuple[int, str]]:
+    """Rows of speech among rows of text, or the other way round: whichever are fewer."""
+    spoken, read = ([i for i, e in examples if bool(e.audio) == speech] for speech in (True, False))
+    fewer, kind, other = (spoken, "speech", "text") if len(spoken) < len(read) else (read, "text", "speech")
+    if spoken and read:
+        for i in fewer:
+            yield i, f"expected {other}, as in most rows, got {kind}: make a training of each"
 
 
 def _odd_rates(spoken: Sequence[tuple[int, Example, float]]) -> Iterator[tuple[int, str]]:
@@ -209,4 +243,5 @@ def report(found: Checked, show: int = 50) -> None:
     if len(found.problems) > show:
         print(f"... and {len(found.problems) - show} more (--show lists more)")
     examples = sum(g.examples for g in found.groups.values())
-    print(f"{examples} examples, {len(found.problems) or 'no'} problems")
+    problems = "1 problem" if len(found.problems) == 1 else f"{len(found.problems) or 'no'} problems"
+    print(f"{examples} examples, {problems}")

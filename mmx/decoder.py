@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmx.block import Attention, FeedForward, Groups, HypothesisCache, Keys, padding_mask, sinusoids
+from mmx.block import Attention, FeedForward, Groups, HypothesisCache, Keys, Linear, padding_mask, sinusoids
 from mmx.seq import Seq
 from mmx.state import State, subtree, tensor
 
@@ -114,7 +114,7 @@ class TextDecoder(nn.Module):
         self.embed_ln = nn.LayerNorm(width) if embed_ln else nn.Identity()
         self.layers = nn.ModuleList(layers)
         self.ln = nn.LayerNorm(width)
-        self.head = nn.Linear(width, vocab, bias=False)
+        self.head = Linear(width, vocab, bias=False)
         self.head.weight = self.token.weight
 
     def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
@@ -166,11 +166,12 @@ class TextDecoder(nn.Module):
         for i, layer in enumerate(self.layers):
             assert isinstance(layer, DecoderLayer)
             h = layer.attn_ln(x_RUD)
-            x_RUD = x_RUD + layer.attn.grouped(h, cache.append(i, *layer.attn.keys_values(h)), groups)
+            q, k, v = layer.attn.queries_keys_values(h)
+            x_RUD = x_RUD + layer.attn.grouped(q, cache.append(i, k, v), groups)
             h = layer.cross_ln(x_RUD)
             if watch is not None:
                 watch(i, h)
-            x_RUD = x_RUD + layer.cross.grouped(h, self._cross(i, memory, state), groups)
+            x_RUD = x_RUD + layer.cross.grouped(layer.cross.queries(h), self._cross(i, memory, state), groups)
             x_RUD = x_RUD + layer.mlp(layer.mlp_ln(x_RUD))
         return self.ln(x_RUD)
 
@@ -243,14 +244,15 @@ class TextDecoder(nn.Module):
         for i, layer in enumerate(self.layers):
             assert isinstance(layer, DecoderLayer)
             h = layer.attn_ln(x_BUD)
-            x_BUD = x_BUD + layer.attn.grouped(h, cache.append(i, *layer.attn.keys_values(h)), groups)
+            q, k, v = layer.attn.queries_keys_values(h)
+            x_BUD = x_BUD + layer.attn.grouped(q, cache.append(i, k, v), groups)
             h = layer.cross_ln(x_BUD)
             keys = self._cross(i, memory, state)
             mine = [head for at, head in heads if at == i]
             if mine:
                 scores = layer.cross.weights(h, keys.k, torch.tensor(mine, device=h.device))
                 found.update({(i, head): scores[:, j] for j, head in enumerate(mine)})
-            x_BUD = x_BUD + layer.cross.grouped(h, keys, groups)
+            x_BUD = x_BUD + layer.cross.grouped(layer.cross.queries(h), keys, groups)
             x_BUD = x_BUD + layer.mlp(layer.mlp_ln(x_BUD))
         rows = []
         for hidden_UD, row in zip(self.ln(x_BUD), tokens, strict=True):  # one row's logits at a time: they are large

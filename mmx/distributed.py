@@ -8,11 +8,13 @@ the same recipe, to rounding. Checkpoints hold whole tensors, so that any number
 Files named in the recipe must be seen by all machines under the same paths.
 """
 
+import hashlib
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -112,17 +114,34 @@ def join(device: torch.device) -> Iterator[World]:
         dist.destroy_process_group()
 
 
-def shard(root: nn.Module, world: World, bf16: bool = False) -> None:
+def says(message: str) -> bool:
+    """Whether this process is to say a message that others may have too: the first that asks is.
+
+    With torchrun, whose store outlives the processes' own connection; without it there is one process, which says all.
+    """
+    if os.environ.get("WORLD_SIZE", "1") == "1":
+        return True
+    try:
+        address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        store = dist.TCPStore(address, port, is_master=False, timeout=timedelta(seconds=10))
+        return store.add(f"mmx/said/{hashlib.sha256(message.encode()).hexdigest()}", 1) == 1
+    except (KeyError, ValueError, RuntimeError):
+        return os.environ.get("RANK", "0") == "0"
+
+
+def shard(root: nn.Module, world: World, bf16: bool = False, whole: Iterable[nn.Parameter] = ()) -> None:
     """Leave this process its part of every parameter, in place; each block of a stack is gathered by itself.
 
-    Whatever is computed must be within `root.forward`, or the weights are not there. Gradients are added up over the
-    processes.
+    Whatever is computed with them must be within `root.forward`, or the weights are not there. Gradients are added up
+    over the processes.
 
     Args:
         root: its parameters are on the world's device.
         world: nothing is done where it is one process.
         bf16: gather weights in bfloat16 where the device is a GPU; the parts, the sums of gradients and the optimizer
             stay float32.
+        whole: parameters of which every process keeps all, so that they can be used outside of `root.forward`: frozen
+            ones.
     """
     if world.size == 1:
         return
@@ -133,12 +152,15 @@ def shard(root: nn.Module, world: World, bf16: bool = False) -> None:
     low = bf16 and world.device.type == "cuda"
     # Inputs are left to autocast: a waveform would lose its quiet parts in bfloat16.
     policy = MixedPrecisionPolicy(*((torch.bfloat16, torch.float32) if low else ()), cast_forward_inputs=False)
+    kept = set(whole)
     stacks = [m for m in root.modules() if isinstance(m, nn.ModuleList)]
     for block in (b for stack in reversed(stacks) for b in stack):  # inner ones first
-        _add_up(fully_shard(block, mesh=mesh, mp_policy=policy))
+        if kept.issuperset(block.parameters()):
+            continue
+        _add_up(fully_shard(block, mesh=mesh, mp_policy=policy, ignored_params=kept))
         if hasattr(block, "teach"):
             register_fsdp_forward_method(block, "teach")
-    _add_up(fully_shard(root, mesh=mesh, mp_policy=policy))
+    _add_up(fully_shard(root, mesh=mesh, mp_policy=policy, ignored_params=kept))
 
 
 def _add_up(module: FSDPModule) -> None:

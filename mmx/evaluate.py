@@ -14,11 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from mmx import hub
 from mmx.errors import InputError, OutputError
 from mmx.files import atomic_write
 from mmx.languages import find_language
-from mmx.manifest import read_manifest
+from mmx.manifest import digest_manifest, read_manifest, require_recordings
 from mmx.metrics import METRICS, Measurement, Normalize, check_metrics, mean, measure, paired_p, suited
 
 COPY = "copy the source"
@@ -119,19 +118,21 @@ def evaluate(
     batch_size: int = 16,
     device: str = "auto",
     dtype: str = "auto",
+    language: str = "",
     output: Path | None = None,
     on_progress: Callable[[str, int, int], None] | None = None,
 ) -> list[Line]:
     """Run models over a test set and score what they write.
 
     Args:
-        manifest: of text, see `mmx.manifest`; or of speech, with the fields of `Row`, paths relative to the manifest.
+        manifest: of text or of speech, see `mmx.manifest`; a folder of recordings beside texts too.
         models: as `mmx.load` takes them. The first is what the others are compared with.
         scoring: how.
         beam_size: hypotheses of the search; 1 is greedy.
         batch_size: sentences decoded together.
         device: as in `mmx.load`.
         dtype: as in `mmx.load`.
+        language: what is spoken in rows that do not say it, as those of a folder.
         output: a JSON file for scores and hypotheses. What is decoded is kept beside it as it comes, and a second call
             goes on from there, or only scores again.
         on_progress: called with a model's name, sentences done and sentences in all.
@@ -142,9 +143,9 @@ def evaluate(
     """
     if not models or batch_size < 1:
         raise InputError(f"expected a model and batch_size >= 1, got {list(models)} and {batch_size}")
-    rows = read_rows(manifest)
+    rows = read_rows(manifest, language)
     _check(rows, scoring)
-    setup = {"manifest": hub.digest(Path(manifest)), "beam_size": beam_size, "dtype": dtype}
+    setup = {"manifest": digest_manifest(manifest), "beam_size": beam_size, "dtype": dtype}
     kept = _Kept(output, setup)
     texts: dict[str, list[str]] = {}
     for name in dict.fromkeys(models):
@@ -254,20 +255,19 @@ def _check(rows: Sequence[Row], scoring: Scoring) -> None:
 # -------------------- test sets
 
 
-def read_rows(path: str | Path) -> list[Row]:
+def read_rows(path: str | Path, language: str = "") -> list[Row]:
     """The sentences of a manifest of text or of speech.
+
+    Args:
+        path: see `mmx.manifest`.
+        language: what is spoken in rows that do not say it.
 
     Raises:
         InputError: naming what is wrong, by line.
     """
-    rows = [
-        Row(e.source, e.target, e.src_lang, e.tgt_lang, e.id, e.audio, e.start_s, e.duration_s)
-        for e in read_manifest(path)
-    ]
-    gone = [a for a in dict.fromkeys(r.audio for r in rows if r.audio) if not Path(a).is_file()]
-    if gone:
-        raise InputError(f"expected the recordings that {path} names, got none at {', '.join(gone[:5])}")
-    return rows
+    examples = read_manifest(path, language=language)
+    require_recordings(examples, path)
+    return [Row(e.source, e.target, e.src_lang, e.tgt_lang, e.id, e.audio, e.start_s, e.duration_s) for e in examples]
 
 
 def _lines(path: str | Path) -> list[str]:

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,9 +24,9 @@ from mmx import api, asset_card, hub
 from mmx.card import Card
 from mmx.checkpoint import write_safetensors
 from mmx.convert import inverted
-from mmx.errors import InputError, ModelNotFoundError, OutputError, nearest
+from mmx.errors import InputError, MmxWarning, ModelNotFoundError, OutputError, nearest
 from mmx.files import atomic_write
-from mmx.model import Model
+from mmx.model import Model, tensors
 from mmx.model_folder import write_model
 
 SHAPES = ("mmx", "hf")
@@ -67,9 +68,10 @@ def convert_model(source: str | Path, out: str | Path, to: str = "mmx") -> Path:
     with new_folder(out) as folder, tempfile.TemporaryDirectory(prefix="mmx-") as settings:
         _require_room(folder, found)
         copy_tokenizer(family, found, Path(settings))
-        weights = api.converted(model, family, found)
+        weights = _noting_odd_numbers(api.converted(model, family, found), source)
         if to == "hf":
             _write_hf(folder, model, family, config, weights, Path(settings))
+            _write_beside(folder, family, config, card, found)
         else:
             fields = card_fields(card, model)
             numbers = dataclasses.asdict(config)
@@ -78,6 +80,22 @@ def convert_model(source: str | Path, out: str | Path, to: str = "mmx") -> Path:
                 folder, weights, family=card.family, config=numbers, card=fields, tokenizer=tokenizer, dtype=None
             )
     return out
+
+
+def _noting_odd_numbers(weights: Iterator[tuple[str, Tensor]], source: str | Path) -> Iterator[tuple[str, Tensor]]:
+    """The same weights; a warning at the end where some hold NaN or infinity, which makes what is written nonsense."""
+    odd = []
+    for name, value in weights:
+        if value.is_floating_point() and not value.isfinite().all():
+            odd.append(name)
+        yield name, value
+    if odd:
+        warnings.warn(
+            f"{source} holds NaN or infinity in {len(odd)} of its tensors ({', '.join(odd[:3])}), and so does what is "
+            "written: it is damaged, or its training failed",
+            MmxWarning,
+            2,
+        )
 
 
 def _located(source: str | Path) -> tuple[Card, hub.Found]:
@@ -164,10 +182,10 @@ def _write_hf(
     if not hasattr(family, "hf_config"):
         raise InputError(f"expected a model that has a shape of Hugging Face's, got {family.__name__}: use --to mmx")
     numbers = family.hf_config(config)
-    names = inverted((k for k, _ in model.named_parameters()), family.KEYS["hf"])
+    names = inverted(tensors(model), family.KEYS["hf"])
     fixed: Mapping[str, Tensor] = getattr(family, "hf_fixed", lambda _: {})(config)
 
-    def tensors() -> Iterator[tuple[str, Tensor]]:
+    def theirs() -> Iterator[tuple[str, Tensor]]:
         yield from ((names[key], value) for key, value in weights)
         yield from fixed.items()
 
@@ -175,4 +193,16 @@ def _write_hf(
         if file.name != "config.json":
             shutil.copyfile(file, folder / file.name)
     atomic_write(folder / "config.json", json.dumps(numbers, indent=1))
-    write_safetensors(folder / "model.safetensors", tensors())
+    write_safetensors(folder / "model.safetensors", theirs())
+
+
+def _write_beside(folder: Path, family: ModuleType, config: Any, card: Card, found: hub.Found) -> None:
+    """What transformers' processor, pipeline and `generate` read beside the weights, where the family knows it."""
+    if not hasattr(family, "hf_files"):
+        return
+    try:
+        tokenizer = api.read_tokenizer(card, family, found)
+    except ModelNotFoundError:  # the weights alone are of use too
+        return
+    for name, content in family.hf_files(config, tokenizer, card, folder).items():
+        atomic_write(folder / name, content)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from mmx.adapters import teach
+from mmx.adapters import has_loss, teach
 from mmx.model import Model
 from mmx.seq import Seq
 from mmx.text_data import IGNORED, Batch
@@ -23,7 +23,8 @@ class TokenLosses(NamedTuple):
         smoothed: `(N,)` with label smoothing: what is minimized.
         nll: `(N,)` negative log-likelihood in nats: what is reported.
         rows: `(N,)` row of the batch that each token belongs to.
-        adapters: what the model's adapters have to learn besides, a mean over rows; None where they have nothing.
+        adapters: what the model's adapters have to learn besides, the sum over the rows that have a token that counts,
+            so that several batches add up to one; None where they have nothing.
     """
 
     smoothed: Tensor
@@ -39,12 +40,13 @@ def token_losses(model: Model, batch: Batch, smoothing: float = 0.0) -> TokenLos
     """
     encoded = {name: model.encode(name, seq, batch.begin, "adapters") for name, seq in batch.inputs.items()}
     counts_BU = batch.targets != IGNORED
-    hidden_BUD = model.decoder.teach(batch.tokens, model.memory(_adapted(model, encoded, counts_BU.sum(1)), "fuse"))
+    lengths_B = counts_BU.sum(1)
+    hidden_BUD = model.decoder.teach(batch.tokens, model.memory(_adapted(model, encoded, lengths_B), "fuse"))
     log_probs_NV = model.decoder.head(hidden_BUD[counts_BU]).float().log_softmax(-1)
     nll_N = -log_probs_NV.gather(1, batch.targets[counts_BU][:, None])[:, 0]
     smoothed_N = (1 - smoothing) * nll_N - smoothing * log_probs_NV.mean(-1) if smoothing else nll_N
     rows_N = counts_BU.nonzero()[:, 0]
-    return TokenLosses(smoothed_N, nll_N.detach(), rows_N, _adapter_loss(model, encoded, counts_BU.sum(1)))
+    return TokenLosses(smoothed_N, nll_N.detach(), rows_N, _adapter_loss(model, encoded, lengths_B))
 
 
 def _adapted(model: Model, encoded: Mapping[str, Seq], target_lengths: Tensor) -> dict[str, Seq]:
@@ -52,14 +54,24 @@ def _adapted(model: Model, encoded: Mapping[str, Seq], target_lengths: Tensor) -
     adapters = dict(model.adapters.items())
     if not model.training:
         return {name: model.encode(name, seq, "adapters") for name, seq in encoded.items()}
-    return {n: teach(adapters[n], seq, target_lengths) if n in adapters else seq for n, seq in encoded.items()}
+    lengths_B = target_lengths.clamp(min=1)  # attention to no memory at all is not a number
+    return {n: teach(adapters[n], seq, lengths_B) if n in adapters else seq for n, seq in encoded.items()}
 
 
 def _adapter_loss(model: Model, encoded: Mapping[str, Seq], target_lengths: Tensor) -> Tensor | None:
-    """The sum of what adapters offer as `loss(seq, target_lengths)`: CIF has a number of tokens to learn."""
-    adapters: dict[str, Any] = {name: a for name, a in model.adapters.items() if name in encoded}
-    offers = [a.loss(encoded[name], target_lengths) for name, a in adapters.items() if hasattr(a, "loss")]
-    return torch.stack(offers).sum() if offers else None
+    """What adapters offer as `loss(seq, target_lengths)`, `(B,)`: CIF has a number of tokens to learn.
+
+    A row without a token that counts is there only to wait, and teaches nothing: not that there is nothing to say.
+    """
+    adapters: dict[str, Any] = {name: a for name, a in model.adapters.items() if name in encoded and has_loss(a)}
+    offers_B = [a.loss(encoded[name], target_lengths) for name, a in adapters.items()]
+    counts_B = target_lengths > 0
+    return torch.stack([torch.where(counts_B, o, 0.0).sum() for o in offers_B]).sum() if offers_B else None
+
+
+def teaching_rows(batches: Iterable[Batch]) -> int:
+    """How many rows of these batches have a token that counts."""
+    return sum(int((batch.targets != IGNORED).any(1).sum()) for batch in batches)
 
 
 def tokens_by_task(batches: Iterable[Batch]) -> Counter[str]:

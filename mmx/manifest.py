@@ -1,15 +1,17 @@
 """Manifests: what is trained on, one example a line; checked as a whole before hours are spent on it.
 
-A manifest is a table with a header (`.tsv`, fields as they stand, without quoting) or one JSON object a line
-(`.jsonl`). Its fields are those of `Example`; others are ignored. A row with `audio` is speech: its text may stand
-under `text`, and its `tgt_lang` is its `src_lang` where it has none. A folder is a manifest too, of recordings that
-have a `.txt` of the same name beside them.
+A manifest is a table with a header (`.tsv`, fields as they stand, without quoting; or `.csv`, as spreadsheets write
+it, with commas or semicolons) or one JSON object a line (`.jsonl`). Its fields are those of `Example`; others are
+ignored. A row with `audio` is speech: its text may stand under `text`, and its `tgt_lang` is its `src_lang` where it
+has none. A folder is a manifest too, of recordings that have a `.txt` of the same name beside them.
 """
 
+import csv
 import hashlib
+import io
 import json
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,7 +71,7 @@ def read_manifest(path: str | Path, spellings: Collection[str] | None = None, la
     """Read and check a manifest.
 
     Args:
-        path: a `.tsv` or `.jsonl` file in UTF-8, or a folder.
+        path: a `.tsv`, `.csv` or `.jsonl` file in UTF-8, or a folder.
         spellings: the languages that the model has; not checked when None.
         language: what is spoken in rows that do not say it, as those of a folder.
 
@@ -86,6 +88,17 @@ def read_manifest(path: str | Path, spellings: Collection[str] | None = None, la
             + more
         )
     return examples
+
+
+def require_recordings(examples: Iterable[Example], path: str | Path) -> None:
+    """Raise `InputError` naming the recordings of a manifest that are not there (the first five)."""
+    gone = [a for a in dict.fromkeys(e.audio for e in examples if e.audio) if not Path(a).is_file()]
+    if gone:
+        more = f" and {len(gone) - 5} more" if len(gone) > 5 else ""
+        raise InputError(
+            f"expected the recordings that {path} names, got none at {', '.join(gone[:5])}{more}: correct the names, "
+            "which are relative to the manifest, or remove the rows"
+        )
 
 
 def check_manifest(path: str | Path, spellings: Collection[str] | None = None, language: str = "") -> list[str]:
@@ -123,16 +136,18 @@ def manifest_rows(path: Path, spellings: Collection[str] | None = None, language
     """
     kinds: dict[str, Callable[[Path], Iterator[tuple[str, Mapping[str, Any] | str]]]] = {
         ".tsv": _tsv_rows,
+        ".csv": _csv_rows,
         ".jsonl": _jsonl_rows,
     }
     if path.suffix not in kinds and not path.is_dir():
-        raise InputError(f"expected a folder, or a manifest that ends in {' or '.join(kinds)}, got {str(path)!r}")
+        raise InputError(f"expected a folder, or a manifest that ends in .tsv, .csv or .jsonl, got {str(path)!r}")
     verdicts: dict[str, str] = {}
     try:
         for where, row in (_folder_rows if path.is_dir() else kinds[path.suffix])(path):
             yield _checked(where, row, path if path.is_dir() else path.parent, spellings, language, verdicts)
     except OSError as e:
-        raise InputError(f"expected a manifest at {path}, got {e.strerror or e}") from e
+        where = "" if path.is_absolute() else f", from the folder {Path.cwd()}"
+        raise InputError(f"expected a manifest at {path}{where}, got {e.strerror or e}") from e
 
 
 def _checked(
@@ -193,7 +208,8 @@ def _flaws(row: Mapping[str, Any], spellings: Collection[str] | None, verdicts: 
     wanted = SPOKEN if spoken else REQUIRED
     missing = [name for name in wanted if name not in row]
     if missing:
-        return [f"expected the fields {', '.join(wanted)}, got none called {', '.join(missing)}"]
+        remedy = ": say it in the rows, or for all of them by the option language" if missing == ["src_lang"] else ""
+        return [f"expected the fields {', '.join(wanted)}, got none called {', '.join(missing)}{remedy}"]
     bad = [k for k in (*REQUIRED, *OPTIONAL, "audio") if not isinstance(row.get(k, ""), str)]
     if bad:
         return [f"expected text in {', '.join(bad)}, got something else"]
@@ -246,25 +262,49 @@ def _lines(path: Path) -> Iterator[tuple[int, str | None, str]]:
 
 
 def _tsv_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
-    header: list[str] = []
-    for number, line, flaw in _lines(path):
+    return _table((number, flaw if line is None else line.split("\t")) for number, line, flaw in _lines(path))
+
+
+def _csv_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
+    """Quoted fields may hold the separator, quotes and line ends; a row is named by the line that it ends in."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        line = e.object[: e.start].count(b"\n") + 1
+        return iter([(f"line {line}", f"expected UTF-8, got byte {e.object[e.start]:#04x}: save it as CSV in UTF-8")])
+    header = text.partition("\n")[0]
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=";" if header.count(";") > header.count(",") else ",")
+    return _table((rows.line_num, fields) for fields in rows if fields)
+
+
+def _table(rows: Iterable[tuple[int, list[str] | str]]) -> Iterator[tuple[str, Mapping[str, Any] | str]]:
+    """Rows under the names of the first, the header; a text in place of the fields is a flaw."""
+    header: list[str] | None = None
+    for number, fields in rows:
         where = f"line {number}"
-        if line is None:
-            yield where, flaw
-            continue
-        fields = line.split("\t")
-        if number == 1:
-            header = fields
-            written = "target" if "target" in header else "text"
-            wanted = ("audio", written) if "audio" in header else REQUIRED
-            missing = [name for name in wanted if name not in header]
-            if missing:
-                yield where, f"expected the columns {', '.join(wanted)}, got none called {missing}"
+        if isinstance(fields, str):
+            yield where, fields
+        elif header is None:
+            header = [name.strip() for name in fields]
+            if flaw := _header_flaw(header):
+                yield where, flaw
                 return
         elif len(fields) != len(header):
-            yield where, f"expected {len(header)} fields between tabs, got {len(fields)}"
+            yield where, f"expected {len(header)} fields, as the header has, got {len(fields)}"
         else:
             yield where, dict(zip(header, fields, strict=True))
+
+
+def _header_flaw(header: Sequence[str]) -> str:
+    written = "target" if "target" in header else "text"
+    wanted = ("audio", written) if "audio" in header else REQUIRED
+    missing = [name for name in wanted if name not in header]
+    if not missing:
+        return ""
+    flaw = f"expected the columns {', '.join(wanted)}, got none called {missing}"
+    if len(header) == 1 and any(sign in header[0] for sign in ",;"):
+        return f"{flaw}: there is no tab between them, but commas; name the file .csv, or write tabs"
+    return flaw
 
 
 def _jsonl_rows(path: Path) -> Iterator[tuple[str, Mapping[str, Any] | str]]:

@@ -1,13 +1,14 @@
 """`Model`: the one concrete class; every task is a composition of the parts it holds."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmx.errors import InputError
 from mmx.seq import Seq
+from mmx.state import State, subtree
 
 if TYPE_CHECKING:
     from mmx.card import Card
@@ -19,14 +20,38 @@ Stage = Literal["front", "encoders", "adapters", "fuse"]
 """What an input passes on its way to the decoder, in order."""
 
 
+Side = Literal["front", "encoder", "decoder", "synth"]
+"""What a part belongs to, when a precision or a device is chosen."""
+
+
+class Part(NamedTuple):
+    """A part of a model.
+
+    Attributes:
+        name: its attribute, with the modality after a dot where there is one for each: "encoders.speech".
+        module: the part.
+        side: what it belongs to.
+    """
+
+    name: str
+    module: nn.Module
+    side: Side
+
+
 class Model(nn.Module):
     """Encoders by modality plug into one decoder.
+
+    As a whole, from inputs by modality to the memory, it is a block: `init_state` and `memory(inputs, state)` stream
+    wherever each part does.
 
     Attributes:
         front: feature extractor of each modality (waveform to log-mels, frames to crops).
         encoders: encoder of each modality.
         adapters: what fits an encoder's output to the decoder, where they differ.
-        fuse: joins the memories of several modalities; needed only when more than one is given at once.
+        fuse: makes one memory of those of all modalities, `fuse({modality: Seq}) -> Seq`. Where a model has one it
+            always runs, also with a single modality: what is absent (dropped in training, a face that is lost) is its
+            business, and the keys say what is present.
+        heads: projects the pooled memory `(B, D)` of a modality to the space that `embed` compares in.
         decoder: see `mmx.block.Decoder`; None in a model that only encodes.
         synth: speaks what the decoder wrote.
         tokenizer: text to tokens and back.
@@ -43,12 +68,14 @@ class Model(nn.Module):
         decoder: nn.Module | None = None,
         adapters: Mapping[str, nn.Module] | None = None,
         fuse: nn.Module | None = None,
+        heads: Mapping[str, nn.Module] | None = None,
         synth: nn.Module | None = None,
     ):
         super().__init__()
         self.front = nn.ModuleDict(front)
         self.encoders = nn.ModuleDict(encoders)
         self.adapters = nn.ModuleDict(adapters or {})
+        self.heads = nn.ModuleDict(heads or {})
         self.fuse, self.decoder, self.synth = fuse, decoder, synth
         self.tokenizer: Any = None
         self.card: Card | None = None
@@ -63,30 +90,60 @@ class Model(nn.Module):
         """The front end and the encoder of a modality, with whatever attributes their family gives them."""
         return self.front[modality], self.encoders[modality]
 
-    def memory(self, inputs: Mapping[str, Seq], begin: Stage = "front") -> Seq:
+    def parts(self) -> Iterator[Part]:
+        """Every part, in the order that an input passes them: the one list of what a model consists of."""
+        for stage in get_args(Stage)[:-1]:
+            for modality, module in getattr(self, stage).items():
+                yield Part(f"{stage}.{modality}", module, "front" if stage == "front" else "encoder")
+        for modality, module in self.heads.items():
+            yield Part(f"heads.{modality}", module, "encoder")
+        sides: dict[str, Side] = {"fuse": "encoder", "decoder": "decoder", "synth": "synth"}
+        for name, side in sides.items():
+            if (module := getattr(self, name)) is not None:
+                yield Part(name, module, side)
+
+    def init_state(self, batch: int, capacity: int) -> State:
+        """The state of `batch` streams from inputs to the memory, by part; `capacity` in frames of the input."""
+        passed = ((p.name, p.module) for p in self.parts() if p.name.partition(".")[0] in get_args(Stage))
+        blocks: dict[str, Any] = {name: part for name, part in passed if hasattr(part, "init_state")}
+        return {name: block.init_state(batch, capacity) for name, block in blocks.items()}
+
+    def memory(self, inputs: Mapping[str, Seq], begin: Stage = "front", state: State | None = None) -> Seq:
         """Encode inputs by modality to what the decoder reads, `(B, M, D)`.
 
         Args:
             inputs: raw (`{"speech": Seq (B, N)}`), or what a stage made of them.
             begin: the first stage that they have yet to pass: with "encoders" they are features.
+            state: of `init_state`, which goes on with each call; None takes the inputs as whole.
+
+        Returns:
+            The memory in the decoder's precision; see `for_decoder`.
         """
         unknown = inputs.keys() - self.encoders.keys()
         if unknown or not inputs:
             raise InputError(f"expected inputs among {sorted(self.encoders)}, got {sorted(inputs)}")
-        memories = {name: self.encode(name, seq, begin) for name, seq in inputs.items()}
-        if len(memories) == 1:
-            return next(iter(memories.values()))
-        if self.fuse is None:
+        memories = {name: self.encode(name, seq, begin, state=state) for name, seq in inputs.items()}
+        if self.fuse is not None:
+            return self.for_decoder(_advanced(self.fuse, "fuse", memories, state))
+        if len(memories) > 1:
             raise InputError(f"expected one modality, got {sorted(inputs)}: this model has no part that fuses them")
-        return self.fuse(memories)
+        return self.for_decoder(next(iter(memories.values())))
 
-    def encode(self, modality: str, seq: Seq, begin: Stage = "front", end: Stage = "fuse") -> Seq:
+    def for_decoder(self, memory: Seq) -> Seq:
+        """A memory in the decoder's precision, which may be another than the encoder's (see `mmx.api.Precision`)."""
+        weights = () if self.decoder is None else self.decoder.parameters()
+        dtype = next((w.dtype for w in weights if w.is_floating_point()), memory.x.dtype)
+        return memory.to(dtype)
+
+    def encode(
+        self, modality: str, seq: Seq, begin: Stage = "front", end: Stage = "fuse", state: State | None = None
+    ) -> Seq:
         """The input of one modality through its stages from `begin` to the one before `end`."""
         names = get_args(Stage)
         for name in names[names.index(begin) : names.index(end)]:
             stage = getattr(self, name)
             if modality in stage:
-                seq = stage[modality](seq)
+                seq = _advanced(stage[modality], f"{name}.{modality}", seq, state)
         return seq
 
     def forward(self, inputs: Mapping[str, Seq], tokens: Tensor) -> Tensor:
@@ -100,9 +157,14 @@ class Model(nn.Module):
             raise InputError(f"expected a model that writes text, got {self.name}, which has no decoder: use `embed`")
 
     def embed(self, inputs: Mapping[str, Seq]) -> Tensor:
-        """Unit vectors `(B, D)`: the mean of the memory's valid frames."""
+        """Unit vectors `(B, D)`: the mean of the memory's valid frames, through the modality's head where it has one.
+
+        Several modalities that are fused share the head "fuse".
+        """
         memory = self.memory(inputs)
-        return F.normalize(memory.masked.sum(1) / memory.lengths.clamp(min=1)[:, None], dim=-1)
+        mean_BD = memory.masked.sum(1) / memory.lengths.clamp(min=1)[:, None]
+        head = next(iter(inputs)) if len(inputs) == 1 else "fuse"
+        return F.normalize(self.heads[head](mean_BD) if head in self.heads else mean_BD, dim=-1)
 
     def transcribe(self, source: "Source", **options: Any) -> "Transcript":
         """The text of a recording; the options are those of `mmx.transcribe.Options`."""
@@ -121,3 +183,16 @@ class Model(nn.Module):
         from mmx.translate import translate_text
 
         return translate_text(self, texts, src=src, to=to, **options)
+
+
+def _advanced(block: Any, name: str, inputs: Any, state: State | None) -> Seq:
+    """What a part makes of its inputs; one that has a state goes on from it."""
+    return block(inputs) if state is None or name not in state else block(inputs, subtree(state, name))
+
+
+def tensors(module: nn.Module) -> dict[str, Tensor]:
+    """What a file of weights holds: parameters and persistent buffers (BatchNorm's) by name, each tied one once."""
+    passing = {f"{prefix}.{name}" if prefix else name
+               for prefix, m in module.named_modules() for name in m._non_persistent_buffers_set}  # fmt: skip
+    buffers = {name: value for name, value in module.named_buffers() if name not in passing}
+    return {**dict(module.named_parameters()), **buffers}

@@ -32,12 +32,12 @@ def write_model(
 
     Args:
         folder: where; made when it is not there.
-        tensors: by parameter name.
+        tensors: weights and buffers, by name.
         family: module in `models/`.
         config: the numbers of the family's `Config`.
         card: fields of `mmx.card.Card` but `family`, `config` and `weights`, which are known here.
         tokenizer: folder with the tokenizer's files, whose `config.json` is kept in ours.
-        dtype: of the weights in the file; as they come when None.
+        dtype: of the weights in the file; as they come when None. Whole numbers (counters) stay what they are.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -55,10 +55,14 @@ def write_model(
         tables = toml_table("config", config) + "\n[[weights]]\n" + 'format = "mmx"\nfiles = ["model.safetensors"]\n'
         atomic_write(folder / "card.toml", toml_fields(fields) + tables)
         part = folder / ".part-model.safetensors"
-        write_safetensors(part, ((name, value.to(dtype or value.dtype)) for name, value in tensors))
+        write_safetensors(part, ((name, _cast(value, dtype)) for name, value in tensors))
         part.replace(folder / "model.safetensors")
     except OSError as e:
         raise OutputError(f"expected to write the model into {folder}, got {e.strerror or e}: free some space") from e
+
+
+def _cast(value: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return value.to(dtype) if dtype is not None and value.is_floating_point() else value
 
 
 def toml_fields(fields: Mapping[str, Any]) -> str:

@@ -3,14 +3,13 @@
 import math
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
 from mmx.errors import InputError
 from mmx.model import Model
-
-Schedule = Literal["inverse_sqrt", "cosine"]
+from mmx.train_options import Schedule
 
 
 def learning_rate(

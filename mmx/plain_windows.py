@@ -21,7 +21,7 @@ from mmx.result import Note, Segment, Spoken
 from mmx.sentences import split_sentences
 from mmx.seq import Seq, pad
 from mmx.state import State
-from mmx.windows import RATE, Decoded, Job, Options, beside, on_clock, timed_words
+from mmx.windows import RATE, Decoded, Job, Options, beside, between_seams, on_clock, timed_words
 from mmx.writer import Writer, has_loop
 
 
@@ -69,7 +69,7 @@ class Decoder:
 
     def _encode(self, jobs: Sequence[Job]) -> Seq:
         waves = pad([torch.from_numpy(j.window.samples) for j in jobs], RATE).to(self.device)
-        return self.model.memory({"speech": waves}).to(self.model.decoder.token.weight.dtype)
+        return self.model.memory({"speech": waves})
 
     def _decoded(self, jobs: Sequence[Job], memory: Seq, shared: State) -> list[Decoded]:
         out = [Decoded() for _ in jobs]
@@ -122,27 +122,31 @@ class Decoder:
         return found
 
     def _segments(self, job: Job, h: Hypothesis, timed: Sequence[align.TimedWord]) -> list[Segment]:
-        """One segment for each sentence."""
+        """One segment for each sentence; where it was said on both sides of a silence that was cut out, one on each."""
         text = self.tok.decode(h.tokens)
-        words, out = on_clock(job.window, timed), []
+        out: list[Segment] = []
         at = 0
         for sentence in (s.text for s in split_sentences(text) if s.text):
             first, written = at, ""
-            while at < len(words) and len(written.strip()) < len(sentence):
-                written += words[at].text
+            while at < len(timed) and len(written.strip()) < len(sentence):
+                written += timed[at].text
                 at += 1
-            mine = words[first:at]
-            last_s = out[-1].end_s if out else job.window.start_s  # the word before may have taken all of a sentence
-            out.append(
-                Segment(
-                    start_s=min((w.start_s for w in mine), default=last_s),
-                    end_s=max((w.end_s for w in mine), default=last_s if out else job.window.end_s),
-                    text=f" {sentence}",
-                    language=find_language(self.target).tag,  # as all results have it, not as the model spells it
-                    avg_logprob=h.avg_log_prob,
-                    words=mine if self.options.word_timestamps or self.options.task == "transcribe" else (),
+            runs = between_seams(job.window, timed[first:at]) or [()]
+            for run in runs:
+                mine = on_clock(job.window, run)
+                last_s = (
+                    out[-1].end_s if out else job.window.start_s
+                )  # the word before may have taken all of a sentence
+                out.append(
+                    Segment(
+                        start_s=min((w.start_s for w in mine), default=last_s),
+                        end_s=max((w.end_s for w in mine), default=last_s if out else job.window.end_s),
+                        text=f" {sentence}" if len(runs) == 1 else f" {''.join(w.text for w in run).strip()}",
+                        language=find_language(self.target).tag,  # as all results have it, not as the model spells it
+                        avg_logprob=h.avg_log_prob,
+                        words=mine if self.options.word_timestamps or self.options.task == "transcribe" else (),
+                    )
                 )
-            )
         return out
 
     def _speak(

@@ -4,9 +4,13 @@ The matrix products run in FBGEMM (x86 with AVX2 or better), where they are abou
 quarter of the memory. Elsewhere `supported` is False and float32 is used.
 """
 
+import math
 import warnings
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -39,28 +43,85 @@ class Int8Linear(nn.Module):
         self.bias = None if linear.bias is None else linear.bias.detach().float()
 
     def forward(self, x: Tensor) -> Tensor:
+        """`(*, in)` to `(*, out)` float32."""
+        return self.of(even(x))
+
+    def of(self, rows: "Even") -> Tensor:
+        """The layer's result for rows that are made even."""
+        x, middle, reach = rows
         if not x.numel():
             return x.new_zeros(*x.shape[:-1], self.out_features)
-        low, high = x.aminmax(dim=-1, keepdim=True)
-        middle, reach = (high + low) / 2, ((high - low) / 2).clamp_(min=1e-30)
-        even = (x - middle).div_(reach)
         y = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
-            even, 1 / self.LEVELS, self.LEVELS + 1, self.packed
+            x, 1 / self.LEVELS, self.LEVELS + 1, self.packed
         )
         y = torch.addcmul(middle * self.sums, y, reach)
         return y if self.bias is None else y.add_(self.bias)
 
 
-def quantize_linears(module: nn.Module) -> nn.Module:
+class Even(NamedTuple):
+    """Rows shifted and scaled to [-1, 1]: `x = even * reach + middle`."""
+
+    even: Tensor
+    middle: Tensor
+    reach: Tensor
+
+
+def even(x: Tensor) -> Even:
+    """Each row of `x` made even."""
+    if not x.numel():
+        return Even(x, x, x)
+    low, high = x.aminmax(dim=-1, keepdim=True)
+    middle, reach = (high + low) / 2, ((high - low) / 2).clamp_(min=1e-30)
+    return Even((x - middle).div_(reach), middle, reach)
+
+
+def side_by_side(x: Tensor, *layers: nn.Module) -> list[Tensor]:
+    """What each of several layers makes of the same rows; those in int8 share the work on the input."""
+    shared = even(x) if any(isinstance(layer, Int8Linear) for layer in layers) else None
+    return [layer.of(shared) if shared and isinstance(layer, Int8Linear) else layer(x) for layer in layers]
+
+
+STEP = 8
+MANY = 1024  # rows beyond which the copy costs more than it is worth: whole inputs of an encoder
+
+
+def filled(product: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """`product` of `x` `(*, D)` with its rows filled up by zeros to a multiple of `STEP`, so that the order in which it
+    sums up does not depend on how many there are."""
+    rows = math.prod(x.shape[:-1])
+    rest = -rows % STEP
+    if not rest or rows > MANY:
+        return product(x)
+    return product(F.pad(x.reshape(rows, x.shape[-1]), (0, 0, 0, rest)))[:rows].unflatten(0, x.shape[:-1])
+
+
+class Bf16Linear(nn.Module):
+    """A drop-in for a trained `nn.Linear` at inference that multiplies in bfloat16 and adds up in float32."""
+
+    def __init__(self, linear: nn.Linear):
+        super().__init__()
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight = nn.Parameter(linear.weight.detach().bfloat16(), requires_grad=False)
+        self.bias = None if linear.bias is None else linear.bias.detach().float()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(*, in)` to `(*, out)` float32."""
+        y = filled(lambda rows: F.linear(rows, self.weight), x.to(torch.bfloat16)).float()
+        return y if self.bias is None else y.add_(self.bias)
+
+
+def quantize_linears(module: nn.Module, narrow: torch.dtype = torch.float32) -> nn.Module:
     """Replace the `nn.Linear` layers below `module`, in place, and return it.
 
     Layers that narrow stay as they are: they follow an activation function, whose output has rows ten times larger than
     the others, and one scale for all would coarsen the rest (in Whisper's encoder these layers alone caused three
-    quarters of the squared error).
+    quarters of the squared error). With `narrow` bfloat16 they multiply in that.
     """
     for name, child in module.named_children():
         if not isinstance(child, nn.Linear):
-            quantize_linears(child)
+            quantize_linears(child, narrow)
         elif child.in_features <= child.out_features:
             setattr(module, name, Int8Linear(child))
+        elif narrow == torch.bfloat16:
+            setattr(module, name, Bf16Linear(child))
     return module

@@ -62,6 +62,13 @@ def is_bpe(model: bytes) -> bool:
     return isinstance(trainer, bytes) and any(n == 3 and value == 2 for n, value, _ in _fields(trainer))
 
 
+def normalization(model: bytes) -> bytes:
+    """The compiled table by which a text is normalized first; empty where there is none."""
+    spec = next((value for number, value, _ in _fields(model) if number == 3), b"")
+    table = next((v for n, v, _ in _fields(spec) if n == 2), b"") if isinstance(spec, bytes) else b""
+    return table if isinstance(table, bytes) else b""
+
+
 # -------------------- protocol buffers
 
 

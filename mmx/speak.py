@@ -94,7 +94,7 @@ def say(model: Model, source: str, text: str, src: str, to: str, voice: Voice) -
     memory = model.memory({"text": pad([torch.tensor(tok.source(source, src), device=device)])})
     assert synth is not None
     wav = synth(
-        decoder, memory.to(decoder.ln.weight.dtype), tok.prompt(to), [tok.encode(text)], to,
+        decoder, memory, tok.prompt(to), [tok.encode(text)], to,
         speaker=voice.speaker, duration_factor=voice.duration_factor,
     )  # fmt: skip
     return wav.x[0, : int(wav.lengths[0])].float().cpu().numpy()

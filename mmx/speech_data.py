@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmx.errors import InputError, MediaError
-from mmx.manifest import Example
+from mmx.manifest import MIN_S, Example
 from mmx.media import NOT_FINITE, SAMPLE_RATE, open_audio
 from mmx.model import Model, Stage
 from mmx.seq import Seq, pad
@@ -86,16 +86,41 @@ def duration_s(example: Example) -> float:
     """Seconds of an example: what its row says, else what the file declares, else what it holds."""
     if example.duration_s is not None:
         return example.duration_s
+    declared = _declared_s(example)
+    if declared is None:
+        return len(read_speech(example)) / SAMPLE_RATE
+    return declared - example.start_s
+
+
+def require_sound(examples: Sequence[Example]) -> None:
+    """Open every recording, so that one that cannot be used is told before hours of training and not after.
+
+    Raises:
+        InputError: a recording is missing or unreadable, or ends before an example of it does.
+    """
+    ends: dict[str, float | None] = {}
+    for example in examples:
+        if not example.audio:
+            continue
+        if example.audio not in ends:
+            ends[example.audio] = _declared_s(example)
+        end, wanted = ends[example.audio], example.start_s + (example.duration_s or MIN_S)
+        if end is not None and wanted > end + SLACK_S:
+            raise InputError(
+                f"expected sound until {wanted:g} s in {example.audio} ({example.id or 'without an id'}), got "
+                f"{end:.2f} s of it: correct start_s and duration_s, or remove its row"
+            )
+
+
+def _declared_s(example: Example) -> float | None:
+    """Seconds that a recording declares to last, if it does."""
     try:
         with open_audio(example.audio) as reader:
-            declared = reader.duration_s
+            return reader.duration_s
     except MediaError as e:
         raise InputError(
             f"expected speech in {example.audio}, got {e} Mend it or remove its row; `mmx data check` lists all such"
         ) from e
-    if declared is None:
-        return len(read_speech(example)) / SAMPLE_RATE
-    return declared - example.start_s
 
 
 def spoken_target(tokenizer: Any, example: Example) -> tuple[list[int], list[int]]:

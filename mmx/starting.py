@@ -2,26 +2,27 @@
 
 import dataclasses
 import importlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, get_type_hints
 
 from mmx import api, byte_tokenizer
+from mmx.adapters import has_loss
 from mmx.augment import Noise, Speeds, in_turn, mask_policy, masker
-from mmx.errors import InputError
+from mmx.checked import fits, words
+from mmx.errors import InputError, nearest
 from mmx.export import card_fields, copy_tokenizer
-from mmx.manifest import Example, read_manifest
+from mmx.manifest import Example, read_manifest, require_recordings
 from mmx.model import Model
+from mmx.models.composed import family
 from mmx.optim import initialize
-from mmx.speech_data import EncodedData, SpeechData, hears_frozen
+from mmx.speech_data import EncodedData, SpeechData, hears_frozen, require_sound
 from mmx.text_data import TextData
+from mmx.train_options import TrainOptions, default_of, idle
 from mmx.train_tokenizer import FILE as TOKENIZER_FILE
 from mmx.train_tokenizer import train_tokenizer
 from mmx.translation_tokenizer import TranslationTokenizer
-
-if TYPE_CHECKING:
-    from mmx.train import TrainOptions
 
 Data = TextData | SpeechData | EncodedData
 
@@ -43,7 +44,7 @@ class Start:
     card: Mapping[str, Any]
 
 
-def start(options: "TrainOptions", folder: Path) -> Start:
+def start(options: TrainOptions, folder: Path) -> Start:
     """A new model, or the one to go on from; its tokenizer's files are put into `folder`.
 
     Raises:
@@ -53,25 +54,90 @@ def start(options: "TrainOptions", folder: Path) -> Start:
     return _loaded(options, folder) if options.init else _new(options, folder)
 
 
-def _new(options: "TrainOptions", folder: Path) -> Start:
-    family = importlib.import_module(f"mmx.models.{options.family}")
+def check_data(options: TrainOptions) -> bool:
+    """Read both manifests and refuse what cannot be trained on, before anything is loaded or made.
+
+    Returns:
+        Whether the training data are speech.
+
+    Raises:
+        InputError: a manifest has mistakes, names recordings that are not there, or holds both speech and text; or an
+            option does not go with the data.
+    """
+    examples = read_manifest(options.train, language=options.language)
+    require_recordings(examples, options.train)
+    valid = read_manifest(options.valid, language=options.language)
+    require_recordings(valid, options.valid)
+    require_sound(valid)
+    spoken = of_speech(examples, options.train)
+    of_speech(valid, options.valid)
+    if flaws := idle(options, spoken):
+        raise InputError("; ".join(flaws))
+    tasks = sorted({e.task for e in examples})
+    for name in options.task_weights:
+        if name not in tasks:
+            raise InputError(
+                f"expected task_weights of tasks in {options.train}, {', '.join(tasks)}, got {name!r}."
+                f"{nearest(name, tasks)}"
+            )
+    if spoken and not options.init:
+        raise InputError(f"expected init with the speech in {options.train}, got none: name a model, or compose one")
+    if not options.init:
+        _config(options, options.vocab)
+    return spoken
+
+
+def check_model(options: TrainOptions, model: Model) -> None:
+    """Refuse options that would have no effect on this model. Raises `InputError`."""
+    if options.quantity_weight != default_of("quantity_weight") and not any(map(has_loss, model.adapters.values())):
+        raise InputError(
+            f"expected quantity_weight for a model with an adapter of the kind cif, got it for {model.name}, which has "
+            "none: remove it"
+        )
+
+
+def of_speech(examples: Sequence[Example], path: str | Path) -> bool:
+    """Whether examples are speech. Raises `InputError` where some are and some are not."""
+    spoken = [bool(e.audio) for e in examples]
+    if any(spoken) and not all(spoken):
+        raise InputError(f"expected speech or text in {path}, got both: make a training of each")
+    return all(spoken)
+
+
+def _config(options: TrainOptions, vocab: int) -> Any:
+    """The numbers of a new model. Raises `InputError` for an unknown family or number, or one of another type."""
+    module = family(options.family)
+    kinds = get_type_hints(module.Config)
+    for name, value in options.config.items():
+        if name not in kinds:
+            raise InputError(
+                f"expected numbers of {options.family} in config, {', '.join(kinds)}, got {name!r}."
+                f"{nearest(name, list(kinds))}"
+            )
+        if not fits(value, kinds[name]):
+            raise InputError(f"expected config.{name} = {words(kinds[name])}, got {value!r}")
+    try:
+        return module.Config(**{**options.config, "vocab": vocab})
+    except (TypeError, ValueError) as e:
+        raise InputError(f"expected in config the numbers of a model of the family {options.family}, got {e}") from e
+
+
+def _new(options: TrainOptions, folder: Path) -> Start:
     tokenizer = _tokenizer(options, folder)
-    config = family.Config(**{**options.config, "vocab": tokenizer.n_vocab})
-    model = family.build(config)
+    config = _config(options, tokenizer.n_vocab)
+    model = family(options.family).build(config)
     initialize(model)
     model.tokenizer = tokenizer
     return Start(model, options.family, dataclasses.asdict(config), {})
 
 
-def _tokenizer(options: "TrainOptions", folder: Path) -> TranslationTokenizer:
+def _tokenizer(options: TrainOptions, folder: Path) -> TranslationTokenizer:
     """The tokenizer of a new model, made unless `folder` has it."""
     if (folder / TOKENIZER_FILE).is_file():
         return TranslationTokenizer.from_file(folder / TOKENIZER_FILE, options.vocab)
     if (folder / byte_tokenizer.FILE).is_file():
         return byte_tokenizer.from_file(folder / byte_tokenizer.FILE)
     examples = read_manifest(options.train, language=options.language)
-    if any(e.audio for e in examples):
-        raise InputError(f"expected init with the speech in {options.train}, got none: name a model, or compose one")
     codes = sorted({code for e in examples for code in (e.src_lang, e.tgt_lang)})
     if options.tokenizer == "bytes":
         return byte_tokenizer.make(codes, folder)
@@ -79,7 +145,7 @@ def _tokenizer(options: "TrainOptions", folder: Path) -> TranslationTokenizer:
     return train_tokenizer(texts, codes, options.vocab, folder)
 
 
-def _loaded(options: "TrainOptions", folder: Path) -> Start:
+def _loaded(options: TrainOptions, folder: Path) -> Start:
     card, found = api.locate(options.init)
     model = api.load(options.init, device="cpu", dtype="float32")
     model.require_decoder()
@@ -94,29 +160,34 @@ def _loaded(options: "TrainOptions", folder: Path) -> Start:
     return Start(model, card.family, dict(card.config), inherited)
 
 
-def training_data(options: "TrainOptions", path: str, model: Model, keep: bool = True) -> Data:
+def training_data(options: TrainOptions, path: str, model: Model) -> Data:
     """The examples of a manifest, in the model's terms; only those of `options.train` are augmented.
+
+    What a frozen encoder makes of speech is kept, unless it is augmented.
 
     Args:
         options: of the training.
         path: of the manifest.
-        model: with its tokenizer.
-        keep: whether what a frozen encoder makes of speech is kept. Not where a process has only parts of the weights.
+        model: with its tokenizer. The weights of a frozen encoder are whole.
 
     Raises:
-        InputError: the manifest has mistakes, or holds both speech and text.
+        InputError: the manifest has mistakes, or is not of what the model takes.
     """
     examples = read_manifest(path, model.tokenizer.language_ids, options.language)
-    spoken = [bool(e.audio) for e in examples]
-    if any(spoken) and not all(spoken):
-        raise InputError(f"expected speech or text in {path}, got both: make a training of each")
-    if not all(spoken):
+    if not of_speech(examples, path):
+        require_reading(model)
         return _text(options, examples, model, path == options.train)
     data = _speech(options, examples, model, path == options.train)
-    return EncodedData(data) if keep and data.is_fixed and hears_frozen(model) else data
+    return EncodedData(data) if data.is_fixed and hears_frozen(model) else data
 
 
-def _text(options: "TrainOptions", examples: list[Example], model: Model, learned: bool) -> TextData:
+def require_reading(model: Model) -> None:
+    """Raise `InputError` for a model that does not read texts."""
+    if "text" not in model.encoders:
+        raise InputError(f"expected a model that reads texts, got {model.name}, which only hears: use en-es")
+
+
+def _text(options: TrainOptions, examples: list[Example], model: Model, learned: bool) -> TextData:
     return TextData(
         examples,
         model.tokenizer,
@@ -128,7 +199,7 @@ def _text(options: "TrainOptions", examples: list[Example], model: Model, learne
     )
 
 
-def _speech(options: "TrainOptions", examples: list[Example], model: Model, learned: bool) -> SpeechData:
+def _speech(options: TrainOptions, examples: list[Example], model: Model, learned: bool) -> SpeechData:
     o, steps = options, []
     if learned and o.speeds:
         steps.append(Speeds(o.speeds))

@@ -108,10 +108,22 @@ def stack(states: Sequence[State]) -> State:
     return out
 
 
-def split(state: State) -> list[State]:
-    """The reverse of `stack`: one state of batch size 1 for each row."""
-    n = next(leaves(state))[1].shape[0]
-    return [map_leaves(state, lambda t, i=i: t[i : i + 1].clone()) for i in range(n)]
+def split(state: State, rows: int | None = None) -> list[State]:
+    """The reverse of `stack`: one state of batch size 1 for each row.
+
+    Args:
+        state: the tree.
+        rows: how many there are; a state that remembers nothing does not know it.
+
+    Raises:
+        ValueError: the state has no tensor, and `rows` is not given; or it has another number of them.
+    """
+    sizes = {t.shape[0] for _, t in leaves(state)} | ({rows} if rows is not None else set())
+    if len(sizes) != 1:
+        raise ValueError(
+            f"expected the number of rows of a state without tensors, or of all alike, got {sorted(sizes)}"
+        )
+    return [map_leaves(state, lambda t, i=i: t[i : i + 1].clone()) for i in range(sizes.pop())]
 
 
 def save(state: State, path: str | Path) -> None:

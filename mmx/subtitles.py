@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 LINE_COLUMNS = 42
 CUE_LINES = 2
 CUE_MS = 7000
+LEAST_MS = 833  # five sixths of a second, in which a word or two can be read
+PAUSE_MS = 2000  # no cue goes on over a silence as long, which would show words that nobody says yet
+BREATH_MS = 500  # between two segments; longer, and they do not share a cue
 SLOWEST_COLUMNS_PER_S = 3  # slow speech has about 10; below this, the segment is mostly silence
 
 
@@ -138,15 +141,69 @@ def cues(segments: Sequence[Segment]) -> list[_Cue]:
     The limits on lines give way only to a single word that is too wide, since a word is never cut.
     """
     drafts: list[_Cue] = []
+    run: list[_Atom] = []  # one segment's, or those of neighbours of which one is a bit of the other's sentence
+    run_unspaced = False
     for segment, whole in zip(segments, spoken(segments), strict=True):
         if segment.source_text:
-            drafts += _bilingual(segment, *whole[:2])
+            drafts += [*_packed(run), *_bilingual(segment, *whole[:2])]
+            run = []
             continue
         words = list(spoken(segment.words, whole[0]))
         timed = any(clean(text).strip() for _, _, text in words)
-        atoms = _atoms(words if timed else [_at_pace(*whole)], not is_spaced(segment.language), timed)
-        drafts += [_Cue(part[0].start_ms, part[-1].end_ms, _wrap(part)) for part in _pack(atoms)]
-    return _in_order(drafts)
+        unspaced = not is_spaced(segment.language)
+        atoms = _atoms(words if timed else [_at_pace(*whole)], unspaced, timed)
+        if run and atoms and not (unspaced == run_unspaced and _goes_on(run, atoms)):
+            drafts += _packed(run)
+            run = []
+        run_unspaced = unspaced
+        run += _spaced(atoms) if run and not unspaced else atoms
+    return _in_order(_joined([*drafts, *_packed(run)]))
+
+
+def _packed(atoms: Sequence[_Atom]) -> list[_Cue]:
+    return [_Cue(part[0].start_ms, part[-1].end_ms, _wrap(part)) for part in _pack(atoms)]
+
+
+def _goes_on(run: Sequence[_Atom], atoms: Sequence[_Atom]) -> bool:
+    """Tell whether a segment goes on with the sentence before it, without a breath between, and one of them is a bit.
+
+    Recognisers part sentences where they like; "he was." is no cue of its own after "more respectable than".
+    """
+    last = run[-1]
+    is_bit = min(_line_columns(run), _line_columns(atoms)) <= LINE_COLUMNS // 2
+    return is_bit and not _ends_sentence(last.text) and abs(atoms[0].start_ms - last.end_ms) <= BREATH_MS
+
+
+def _spaced(atoms: Sequence[_Atom]) -> Sequence[_Atom]:
+    """The atoms with a space before them, where the segment brought none."""
+    if not atoms or atoms[0].text[0] in CLOSERS + STOPS + _CLAUSE_ENDS:
+        return atoms
+    return [atoms[0]._replace(gap=1), *atoms[1:]]
+
+
+def _joined(drafts: Sequence[_Cue]) -> list[_Cue]:
+    """Put cues that are too brief to be read, with no room for more time, above or below a neighbour's line."""
+    out: list[_Cue] = []
+    for cue, after in itertools.zip_longest(drafts, drafts[1:]):
+        if out and (_is_brief(out[-1], cue) or _is_brief(cue, after)) and _share(out[-1], cue):
+            last = out.pop()
+            cue = _Cue(last.start_ms, max(last.end_ms, cue.end_ms), [*last.lines, *cue.lines])
+        out.append(cue)
+    return out
+
+
+def _is_brief(cue: _Cue, after: _Cue | None) -> bool:
+    """Tell whether a cue would be shown for less than `LEAST_MS` before the next."""
+    return after is not None and max(0, after.start_ms - cue.start_ms) < LEAST_MS
+
+
+def _share(first: _Cue, second: _Cue) -> bool:
+    """Tell whether two neighbours may be one cue."""
+    return (
+        len(first.lines) + len(second.lines) <= CUE_LINES
+        and second.start_ms - first.end_ms <= BREATH_MS
+        and max(first.end_ms, second.end_ms) - first.start_ms <= CUE_MS
+    )
 
 
 def _bilingual(segment: Segment, start_ms: int, end_ms: int) -> Iterator[_Cue]:
@@ -276,6 +333,8 @@ def _reach(atoms: Sequence[_Atom], first: int) -> Iterator[tuple[int, int]]:
             column += step
         if i > first and (lines > CUE_LINES or atom.end_ms - atoms[first].start_ms > CUE_MS):
             return
+        if i > first and atom.start_ms - atoms[i - 1].end_ms > PAUSE_MS:
+            return
         yield i + 1, columns
 
 
@@ -283,16 +342,19 @@ def _break_cost(atoms: Sequence[_Atom], end: int) -> float:
     """Return how bad a new cue or line before atom `end` is: 0 (good), 1.2 (inside a phrase), 1.8 (inside a name)."""
     if end == len(atoms):
         return 0.0
-    last = atoms[end - 1].text.rstrip(CLOSERS)[-1:]
-    abbreviated = _is_abbreviation(atoms[end - 1].text)
-    if last and last in STOPS and not abbreviated:
+    if _ends_sentence(atoms[end - 1].text):
         return 0.0
-    if last and last in _CLAUSE_ENDS:
+    if atoms[end - 1].text.rstrip(CLOSERS).endswith(tuple(_CLAUSE_ENDS)):
         return 0.4
     pause_ms = atoms[end].start_ms - atoms[end - 1].end_ms
     if pause_ms >= 300:  # after which "Main St." did end the sentence
         return 0.6
-    return 1.8 if abbreviated else 1.2
+    return 1.8 if _is_abbreviation(atoms[end - 1].text) else 1.2
+
+
+def _ends_sentence(word: str) -> bool:
+    """Tell whether a word with its punctuation ends a sentence."""
+    return word.rstrip(CLOSERS).endswith(tuple(STOPS)) and not _is_abbreviation(word)
 
 
 def _is_abbreviation(word: str) -> bool:
@@ -329,13 +391,16 @@ def _in_order(drafts: Sequence[_Cue]) -> list[_Cue]:
     """Repair times: each cue starts after the start of the one before and ends by the start of the next.
 
     Word times come from attention and overlap or run backwards at times. Starts are kept where possible,
-    since a cue that comes late is worse than one that goes early. None is shown longer than `CUE_MS`.
+    since a cue that comes late is worse than one that goes early. None is shown longer than `CUE_MS`, nor, where there
+    is room after it or else before it, for less than `LEAST_MS`.
     """
     starts: list[int] = []
     for cue in drafts:
         starts.append(max(cue.start_ms, starts[-1] + 1) if starts else cue.start_ms)
-    nexts = [*starts, math.inf][1:]
-    return [
-        _Cue(start, max(start + 1, int(min(cue.end_ms, after, start + CUE_MS))), cue.lines)
-        for cue, start, after in zip(drafts, starts, nexts, strict=True)
-    ]
+    out: list[_Cue] = []
+    for cue, start_ms, after_ms in zip(drafts, starts, [*starts, math.inf][1:], strict=True):
+        wanted_ms = min(max(cue.end_ms, start_ms + LEAST_MS), start_ms + CUE_MS)
+        end_ms = max(start_ms + 1, int(min(wanted_ms, after_ms)))
+        free_ms = out[-1].end_ms if out else 0
+        out.append(_Cue(min(start_ms, max(free_ms, end_ms - LEAST_MS)), end_ms, cue.lines))
+    return out

@@ -406,6 +406,32 @@ class WhisperTokenizer:
         """Return the ids that a transcript must not begin with: a space and the end."""
         return [*self.encode(" "), self.eot]
 
+    @property
+    def special_names(self) -> list[str]:
+        """The names of the special tokens, timestamps left out, in the order of their ids."""
+        return [self._names[i] for i in sorted(self._names) if i < self.timestamp_begin]
+
+    def to_json(self) -> str:
+        """The `tokenizer.json` that Hugging Face's libraries read: text, special tokens and timestamps.
+
+        A text encodes to what `encode` gives, between the tokens that begin and end a transcript without timestamps.
+        """
+        from tokenizers import AddedToken, Tokenizer, decoders, processors
+
+        whole = Tokenizer.from_str(self._bpe.to_str())
+        whole.decoder = decoders.ByteLevel()
+        names = self._names | {self.timestamp_begin + i: f"<|{i / 50:.2f}|>" for i in range(TIMESTAMPS)}
+        # Ids follow the order in which tokens are added; those that have no name are filled up.
+        for i in range(len(self._tokens), self.timestamp_begin + TIMESTAMPS):
+            token = AddedToken(names.get(i, f"<|{i}|>"), special=i < self.timestamp_begin, normalized=False)
+            (whole.add_special_tokens if i < self.timestamp_begin else whole.add_tokens)([token])
+        around = {self._names[i]: i for i in (self.sot, self.no_timestamps, self.eot)}
+        begin, plain, end = around
+        whole.post_processor = processors.TemplateProcessing(
+            single=f"{begin} {plain} $A {end}", pair=f"{begin} {plain} $A $B {end}", special_tokens=list(around.items())
+        )
+        return whole.to_str()
+
     def split_words(self, ids: Iterable[int], language: str) -> list[tuple[str, list[int]]]:
         """Group ids into words, as openai-whisper does for its word times.
 

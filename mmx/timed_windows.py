@@ -6,30 +6,40 @@ text is decoded again, invented text and loops are caught.
 
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
 import torch
 
-from mmx import align
+from mmx import align, other_language
 from mmx.errors import InputError, MmxWarning
 from mmx.generate import Filter, Hypothesis, SearchOptions, Suppress, SuppressFirst, search
 from mmx.model import Model
-from mmx.result import Note, Segment
+from mmx.result import Note, Segment, Word
+from mmx.second import Second, Text
 from mmx.seq import Seq
 from mmx.state import State, select, subtree
 from mmx.text import LANGUAGES, find_language
 from mmx.window import Window, cut, halves
-from mmx.windows import RATE, Decoded, Job, Options, beside, on_clock, timed_words
+from mmx.windows import RATE, SPAN_SLACK_S, Decoded, Job, Options, beside, between_seams, on_clock, timed_words
 
 
 @dataclass
 class _Outcome:
-    """What became of a window: its text, what is to be told, and stretches to decode again."""
+    """What became of a window: its text, what is to be told, and stretches to decode again.
+
+    Attributes:
+        attempt: that is kept.
+        doubted: that is kept if `again`, which then is all of the window, gives nothing better.
+        notes: see `Decoded`.
+        again: the same.
+    """
 
     attempt: "_Attempt | None" = None
+    doubted: "_Attempt | None" = None
     notes: list[Note] = field(default_factory=list)
     again: list[Window] = field(default_factory=list)
 
@@ -86,12 +96,15 @@ class Decoder:
     THIN_S = 4.0  # of speech, below which no piece is called thin
     THIN_TOKENS_PER_S = 2.0  # of speech; people say 3 to 6
     MISSED_S = 1.2  # of speech without text: more than time tokens are wrong by, less than a short sentence
+    NOTED_S = 0.8  # of speech without text, which is told
 
     def __init__(self, model: Model, options: Options):
         self.model, self.options = model, options
         self.tok = model.tokenizer
         self.device = next(model.decoder.parameters()).device
-        self.dtype = next(model.decoder.parameters()).dtype
+        front, encoder = model.stages("speech")
+        self.samples = encoder.ctx * encoder.stride * front.stride  # of a window
+        self.codes = list(self.tok.language_ids) if self.tok.multilingual else ["en"]
         self.filters = self._filters()
         self.prompt = self._prompt()
         self.as_spoken: Decoder | None = None
@@ -129,12 +142,14 @@ class Decoder:
     @torch.inference_mode()
     def __call__(self, jobs: Sequence[Job]) -> list[Decoded]:
         """Segments and notes of each job on its file's clock, and the stretches that must be decoded again."""
-        memory = self._encode([j.window.samples for j in jobs])
+        memory = self._encode(jobs)
         shared = self._languages(jobs, memory)
         out = self._decoded(jobs, memory, shared)
+        for job, one in zip(jobs, out, strict=True):
+            one.notes += self._other_languages(job)
         if self.as_spoken is not None:
             for one, source in zip(out, self.as_spoken._decoded(jobs, memory, shared), strict=True):
-                one.segments = beside(one.segments, [w for s in source.segments for w in s.words])
+                _put_beside(one, source)
                 if not one.again:  # else both are written anew
                     why = "not all words spoken here stand beside their translation"
                     one.notes += [Note(w.start_s, w.end_s, "warning", why) for w in source.again]
@@ -142,54 +157,139 @@ class Decoder:
 
     def _decoded(self, jobs: Sequence[Job], memory: Seq, shared: State) -> list[Decoded]:
         outcomes = self._search(jobs, memory, shared)
-        written = [self._pieces(o.attempt) if o.attempt else [] for o in outcomes]
-        thin = [self._thin(*each) for each in zip(jobs, outcomes, written, strict=True)]
-        timed: list[list[Sequence[align.TimedWord]]] = [[()] * len(pieces) for pieces in written]
-        if self.options.word_timestamps:
-            # Of all that was written, though some is dropped: an alignment stretches words over sound without text.
-            timed = self._words(jobs, written, memory, shared)
+        attempts = [o.attempt or o.doubted for o in outcomes]
+        written = [self._pieces(a) if a else [] for a in attempts]
+        thin = [self._thin(j, pieces) for j, pieces in zip(jobs, written, strict=True)]
+        timed = self._words(jobs, written, memory, shared)
+        judged = [bool(j.second or o.doubted or t) for j, o, t in zip(jobs, outcomes, thin, strict=True)]
+        log_probs = self._log_probs(jobs, written, judged, memory, shared)
         out = []
-        for job, o, pieces, dropped, words in zip(jobs, outcomes, written, thin, timed, strict=True):
-            segments: list[Segment] = []
-            if o.attempt:
-                kept = [(p, w) for p, w in zip(pieces, words, strict=True) if p not in dropped]
-                segments = [self._on_clock(job, o.attempt, p, w) for p, w in kept]
-                if not pieces:
-                    o.note(job.window, "dropped", "no text was written")
-                missed = self._missed(job, pieces)
-                o.again += missed
-                o.notes += [Note(m.start_s, m.end_s, "retried", "speech without text") for m in missed]
-            out.append(Decoded(segments, o.notes, o.again))
+        for job, o, pieces, doubted, words, likely in zip(jobs, outcomes, written, thin, timed, log_probs, strict=True):
+            one = Decoded(notes=o.notes, again=o.again)
+            out.append(one)
+            a = o.attempt or o.doubted
+            if a is None:
+                continue
+            texts = [
+                Text(list(self._on_clock(job, a, p, w)), log_prob, len(p.tokens))
+                for p, w, log_prob in zip(pieces, words, likely, strict=True)
+            ]
+            if o.doubted:
+                whole = Text(failed=True)
+                for text in texts:
+                    whole.add(text)
+                one.seconds, one.again = [Second(whole, o.again)], []
+                continue
+            self._keep(job, one, pieces, texts, doubted)
+            one.failed = one.failed or self._repeats(a)
         return out
 
-    def _encode(self, waves: Sequence[np.ndarray]) -> Seq:
-        """`(B, M, D)`. Each window is padded with silence to the 30 s that Whisper was trained on: given less, it drops
-        last sentences. Each is encoded alone, which keeps the activations in the CPU's cache."""
-        front, encoder = self.model.stages("speech")
-        n = encoder.ctx * encoder.stride * front.stride
-        rows = []
-        for wave in waves:
-            padded = torch.zeros(1, n)
-            padded[0, : len(wave)] = torch.from_numpy(wave[:n])
-            seq = Seq(padded.to(self.device), torch.tensor([n], device=self.device), RATE)
-            rows.append(self.model.memory({"speech": seq}))
-        x_BMD = torch.cat([r.x for r in rows]).to(self.dtype)
-        return Seq(x_BMD, torch.cat([r.lengths for r in rows]), rows[0].rate)
+    def _keep(
+        self, job: Job, one: Decoded, pieces: Sequence["_Piece"], texts: Sequence[Text], doubted: Sequence["_Piece"]
+    ) -> None:
+        """Put the texts of a window's pieces where they go: written, or to be compared with a second decoding."""
+        for piece, text in zip(pieces, texts, strict=True):
+            if piece in doubted and job.retry < self.MAX_RETRY:
+                part = cut(job.window, *piece.span(job.window))
+                one.seconds.append(Second(text, halves(part)))
+                heard_s = job.window.spoken_s(*piece.span(job.window))
+                why = f"{len(piece.tokens)} tokens for {heard_s:.1f} s of speech: decoded again in halves"
+                one.notes.append(Note(part.start_s, part.end_s, "retried", why))
+                continue
+            one.failed = one.failed or piece in doubted
+            one.segments += text.segments
+            one.log_prob += text.log_prob
+            one.tokens += text.tokens
+        if not pieces:
+            one.notes.append(Note(job.window.start_s, job.window.end_s, "dropped", "no text was written"))
+        for hole in self._holes(job.window, pieces):
+            heard_s = hole.spoken_s(0.0, hole.duration_s)
+            if heard_s > self.MISSED_S and job.retry < self.MAX_RETRY:
+                one.again.append(hole)
+                one.notes.append(Note(hole.start_s, hole.end_s, "retried", "speech without text"))
+            elif heard_s > self.NOTED_S:
+                one.notes.append(Note(hole.start_s, hole.end_s, "warning", f"{heard_s:.1f} s of speech without text"))
+
+    def _log_probs(
+        self,
+        jobs: Sequence[Job],
+        written: Sequence[Sequence["_Piece"]],
+        wanted: Sequence[bool],
+        memory: Seq,
+        shared: State,
+    ) -> list[list[float]]:
+        """Sum of the log-probabilities of each piece's text, of the wanted windows; 0 of the others."""
+        out = [[0.0] * len(pieces) for pieces in written]
+        for i, (job, pieces) in enumerate(zip(jobs, written, strict=True)):
+            text = [t for p in pieces for t in p.tokens]
+            if not (wanted[i] and text):
+                continue
+            prompt = self.tok.prompt(job.file.language, self.options.task, timestamps=False)
+            index = torch.tensor([i], device=self.device)
+            tokens = torch.tensor([[*prompt, *text]], device=self.device)
+            _, probs = self.model.decoder.cross_weights(
+                tokens, memory.rows(index), [(0, 0)], select(shared, index), self.tok.eot
+            )
+            given = probs[0, len(prompt) - 1 :].clamp(min=1e-9).log().cpu().numpy()
+            ends = np.cumsum([0, *(len(p.tokens) for p in pieces)])
+            out[i] = [float(given[a:b].sum()) for a, b in pairwise(ends.tolist())]
+        return out
+
+    def _encode(self, jobs: Sequence[Job]) -> Seq:
+        """`(B, M, D)`, taken from the file where a window was encoded ahead."""
+        rows = [next((m for w, m in j.file.ahead if w is j.window), None) or self._heard(j.window) for j in jobs]
+        return Seq(torch.cat([r.x for r in rows]), torch.cat([r.lengths for r in rows]), rows[0].rate)
+
+    def _heard(self, window: Window) -> Seq:
+        """`(1, M, D)`. A window is padded with silence to the 30 s that Whisper was trained on: given less, it drops
+        last sentences. It is encoded alone, which keeps the activations in the CPU's cache."""
+        padded = torch.zeros(1, self.samples)
+        padded[0, : len(window.samples)] = torch.from_numpy(window.samples[: self.samples])
+        seq = Seq(padded.to(self.device), torch.tensor([self.samples], device=self.device), RATE)
+        return self.model.memory({"speech": seq})
 
     def _languages(self, jobs: Sequence[Job], memory: Seq) -> State:
         """Fix the language of files that have none yet; returns the decoder's keys and values of the memory."""
         state = self.model.decoder.init_state(len(jobs), 1)
-        logits = self.model.decoder(torch.full((len(jobs), 1), self.tok.sot, device=self.device), memory, state)
-        codes = list(self.tok.language_ids) if self.tok.multilingual else ["en"]
-        ids = [self.tok.language_ids[c] for c in codes] if self.tok.multilingual else [0]
-        probs = logits[:, 0, ids].float().softmax(-1).cpu()
+        probs = self._language_probs(memory, state)
         for file in {id(j.file): j.file for j in jobs if not j.file.language}.values():
-            mine = torch.stack([p for p, j in zip(probs, jobs, strict=True) if j.file is file]).mean(0)
-            file.language, file.language_probability = codes[int(mine.argmax())], float(mine.max())
+            # By the file's own first windows, wherever the batch ends: its text is the same in any batch.
+            here = {id(j.window): p for j, p in zip(jobs, probs, strict=True)}
+            opening = file.opening or [j.window for j in jobs if j.file is file]
+            late = [w for w in opening if id(w) not in here]
+            file.ahead = [(w, self._heard(w)) for w in late]
+            here |= {id(w): self._language_probs(m, self.model.decoder.init_state(1, 1))[0] for w, m in file.ahead}
+            mine = torch.stack([here[id(w)] for w in opening]).mean(0)
+            file.language, file.language_probability = self.codes[int(mine.argmax())], float(mine.max())
+            file.opening = []
         for job in jobs:
             if self.options.language:
                 job.file.language_probability = 1.0
         return subtree(state, "memory")
+
+    def _language_probs(self, memory: Seq, state: State | None = None) -> torch.Tensor:
+        """`(B, L)` probabilities of `codes`, from the first decoding step, which fills `state`."""
+        start = torch.full((len(memory.x), 1), self.tok.sot, device=self.device)
+        state = self.model.decoder.init_state(len(memory.x), 1) if state is None else state
+        logits = self.model.decoder(start, memory, state)
+        ids = [self.tok.language_ids[c] for c in self.codes] if self.tok.multilingual else [0]
+        return logits[:, 0, ids].float().softmax(-1).cpu()
+
+    def _other_languages(self, job: Job) -> list[Note]:
+        """What is said in another language than the window's text is written in; a translation has both anyway."""
+        written = job.file.language
+        if self.options.task != "transcribe" or not self.tok.multilingual or written is None or job.retry:
+            return []
+        return other_language.notes(job.window, written, self._heard_languages, self.codes)
+
+    def _heard_languages(self, waves: Sequence[np.ndarray]) -> torch.Tensor:
+        """`(N, L)` probabilities of `codes` in short pieces of sound, each followed by half a second of silence."""
+        n = min(round((other_language.HEARD_S + 0.5) * RATE), self.samples)
+        padded_BN = torch.zeros(len(waves), n)
+        for row, wave in zip(padded_BN, waves, strict=True):
+            row[: len(wave)] = torch.from_numpy(wave[:n])
+        lengths = torch.full((len(waves),), n, device=self.device)
+        return self._language_probs(self.model.memory({"speech": Seq(padded_BN.to(self.device), lengths, RATE)}))
 
     def _prefix(self, job: Job) -> list[int]:
         return [*self.prompt, *self.tok.prompt(job.file.language, self.options.task, timestamps=True)]
@@ -233,6 +333,7 @@ class Decoder:
         # People do repeat themselves. In a shorter window a true repetition shows up as what it is, and a loop of the
         # model's own making has less to feed on, so this comes before heat, which only garbles what was really said.
         if self._repeats(attempt) and self._halved(job, outcome, reason):
+            outcome.doubted = attempt
             return True
         outcome.attempt = self._better(outcome.attempt, attempt)
         outcome.note(window, "retried", f"{reason} at temperature {attempt.temperature:g}")
@@ -320,63 +421,91 @@ class Decoder:
             out.append(_Piece(start, None, tuple(text)))
         return [p for p in out if self.tok.decode(list(p.tokens)).strip()]
 
-    def _on_clock(self, job: Job, a: _Attempt, piece: "_Piece", words: Sequence[align.TimedWord]) -> Segment:
+    def _on_clock(self, job: Job, a: _Attempt, piece: "_Piece", words: Sequence[align.TimedWord]) -> Iterator[Segment]:
+        """A piece on the file's clock: one segment, or where its words lie on both sides of a seam, one on each."""
         window = job.window
-        begin, end = piece.span(window)
-        start_s, end_s = window.file_span(min(begin, window.duration_s), min(max(begin, end), window.duration_s), 0.5)
-        timed = on_clock(window, words)
-        if timed:  # words know better than time tokens where a segment begins and ends
-            start_s, end_s = min(w.start_s for w in timed), max(w.end_s for w in timed)
+        runs = between_seams(window, words) or [()]
+        # Counted from the end: the first tokens may be the rest of a word that the piece before has.
+        ends = len(piece.tokens) - np.cumsum([0, *(sum(len(w.tokens) for w in run) for run in reversed(runs[1:]))])
+        bounds = [0, *ends[::-1].tolist()]
+        for run, (first, end) in zip(runs, pairwise(bounds), strict=True):
+            timed = on_clock(window, run)
+            span_s = window.file_span(*piece.span(window), SPAN_SLACK_S)
+            if timed:  # words know better than time tokens where a segment begins and ends
+                span_s = min(w.start_s for w in timed), max(w.end_s for w in timed)
+            yield self._segment(job, a, piece.tokens[first:end], span_s, timed if self.options.word_timestamps else ())
+
+    def _segment(
+        self, job: Job, a: _Attempt, tokens: tuple[int, ...], span_s: tuple[float, float], words: tuple[Word, ...] = ()
+    ) -> Segment:
         return Segment(
-            start_s=start_s,
-            end_s=end_s,
-            text=self.tok.decode(list(piece.tokens)),
+            *span_s,
+            text=self.tok.decode(list(tokens)),
             language="en" if self.options.task == "translate" else job.file.language or "",
-            tokens=piece.tokens,
+            tokens=tokens,
             avg_logprob=a.hypothesis.avg_log_prob,
             no_speech_prob=a.no_speech_prob,
             compression_ratio=a.compression_ratio,
             temperature=a.temperature,
-            words=timed,
+            words=words,
         )
 
-    def _thin(self, job: Job, outcome: "_Outcome", pieces: Sequence["_Piece"]) -> list["_Piece"]:
-        """Pieces that say too little for the speech that they stand for; it is to be decoded again, in halves.
+    def _thin(self, job: Job, pieces: Sequence["_Piece"]) -> list["_Piece"]:
+        """Pieces that say too little for the speech that they stand for.
 
         Of two like sentences in a row Whisper writes one now and then, and its time tokens span both.
         """
         window, found = job.window, []
-        if job.retry >= self.MAX_RETRY or window.speech is None:
+        if window.speech is None:
             return []
         for piece in pieces:
-            begin, end = piece.span(window)
-            heard_s = window.spoken_s(begin, end)
-            if heard_s < self.THIN_S or len(piece.tokens) > self.THIN_TOKENS_PER_S * heard_s:
-                continue
-            part = cut(window, begin, end)
-            outcome.again += halves(part)
-            why = f"{len(piece.tokens)} tokens for {heard_s:.1f} s of speech: decoded again in halves"
-            outcome.note(part, "retried", why)
-            found.append(piece)
+            heard_s = window.spoken_s(*piece.span(window))
+            if heard_s >= self.THIN_S and self._spoken_tokens(piece) <= self.THIN_TOKENS_PER_S * heard_s:
+                found.append(piece)
         return found
 
-    def _missed(self, job: Job, pieces: Sequence["_Piece"]) -> list[Window]:
-        """Stretches of the window that hold speech but no text."""
-        if job.retry >= self.MAX_RETRY:
-            return []
-        window = job.window
+    def _spoken_tokens(self, piece: "_Piece") -> int:
+        """How many tokens a text would take if its digits were written as they are said: one word each, about."""
+        texts = [self.tok.decode([t]) for t in piece.tokens]
+        return sum(max(1, sum(c.isdecimal() for c in text)) for text in texts)
+
+    def _holes(self, window: Window, pieces: Sequence["_Piece"]) -> list[Window]:
+        """Stretches of the window that hold speech but no text; none where all of it is one."""
         spans = [p.span(window) for p in pieces]
         starts = [begin for begin, _ in spans]
         at = np.maximum.accumulate([0.0, *(end for _, end in spans)]).tolist()
         holes = [(a, b) for a, b in zip(at, [*starts, window.duration_s], strict=True)]
-        holes = [(a, b) for a, b in holes if b > a and window.spoken_s(a, b) > self.MISSED_S]
+        holes = [(a, b) for a, b in holes if b > a and window.spoken_s(a, b) > self.NOTED_S]
         whole = len(holes) == 1 and holes[0] == (0.0, window.duration_s)
         return [] if whole else [cut(window, a, b) for a, b in holes]
 
     def _words(
         self, jobs: Sequence[Job], spoken: Sequence[Sequence["_Piece"]], memory: Seq, shared: State
     ) -> list[list[Sequence[align.TimedWord]]]:
-        """Timed words of each piece of each window, from one teacher-forced pass over the batch."""
+        """Timed words of each piece of each window, from one teacher-forced pass over the batch.
+
+        Where nobody asked for the times of words, they are had of windows with a piece over a seam: time tokens cannot
+        tell which of its words were said before the silence that was cut out there.
+        """
+        rows = [i for i, each in enumerate(zip(jobs, spoken, strict=True)) if self._need_words(*each)]
+        out: list[list[Sequence[align.TimedWord]]] = [[()] * len(pieces) for pieces in spoken]
+        if not rows:
+            return out
+        if len(rows) < len(jobs):
+            index = torch.tensor(rows, device=self.device)
+            memory, shared = memory.rows(index), select(shared, index)
+        found = self._aligned([jobs[i] for i in rows], [spoken[i] for i in rows], memory, shared)
+        for i, words in zip(rows, found, strict=True):
+            over = [self.options.word_timestamps or p.over_a_seam(jobs[i].window) for p in spoken[i]]
+            out[i] = [w if wanted else () for w, wanted in zip(words, over, strict=True)]
+        return out
+
+    def _need_words(self, job: Job, pieces: Sequence["_Piece"]) -> bool:
+        return self.options.word_timestamps or any(p.over_a_seam(job.window) for p in pieces)
+
+    def _aligned(
+        self, jobs: Sequence[Job], spoken: Sequence[Sequence["_Piece"]], memory: Seq, shared: State
+    ) -> list[list[Sequence[align.TimedWord]]]:
         texts = [[t for p in pieces for t in p.tokens] for pieces in spoken]
         prompts = [self.tok.prompt(j.file.language, self.options.task, timestamps=False) for j in jobs]
 
@@ -405,8 +534,27 @@ class _Piece:
     tokens: tuple[int, ...]
 
     def span(self, window: Window) -> tuple[float, float]:
-        """Start and end, the window's own where none was written."""
-        return self.start_s or 0.0, window.duration_s if self.end_s is None else self.end_s
+        """Start and end within the window, its own where none was written."""
+        begin, end = self.start_s or 0.0, window.duration_s if self.end_s is None else self.end_s
+        return min(begin, window.duration_s), min(max(begin, end), window.duration_s)
+
+    def over_a_seam(self, window: Window) -> bool:
+        """Whether it goes on where a silence was cut out, by its time tokens and more than they may be wrong by."""
+        return len(window.held_by(*self.span(window), SPAN_SLACK_S)) > 1
+
+
+def _put_beside(one: Decoded, source: Decoded) -> None:
+    """Put what was spoken in a window beside its translation, that in doubt included."""
+    words = [w for s in _all_segments(source) for w in s.words]
+    parts = [one.segments, *(s.first.segments for s in one.seconds)]
+    found = iter(beside([s for part in parts for s in part], words))
+    one.segments, *doubted = [[next(found) for _ in part] for part in parts]
+    for second, segments in zip(one.seconds, doubted, strict=True):
+        second.first.segments = segments
+
+
+def _all_segments(one: Decoded) -> list[Segment]:
+    return [*one.segments, *(s for second in one.seconds for s in second.first.segments)]
 
 
 def _by_piece(words: Sequence[align.TimedWord], lengths: Sequence[int]) -> list[Sequence[align.TimedWord]]:

@@ -12,18 +12,17 @@ import json
 import math
 import random
 import sys
-import tomllib
-import typing
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from mmx import api, distributed
+from mmx.adapters import has_loss
 from mmx.checkpoint import open_checkpoint
 from mmx.checkpointing import (
     alone_in,
@@ -40,151 +39,21 @@ from mmx.checkpointing import (
     training_tensors,
     weights,
 )
-from mmx.errors import InputError, TrainingError, nearest
+from mmx.errors import InputError, MmxError, OutputError, TrainingError
+from mmx.files import try_folder
 from mmx.lora import add_lora, merge_lora
-from mmx.losses import TokenLosses, balanced_loss, task_weights, token_losses, tokens_by_task
-from mmx.manifest import digest_manifest, read_manifest
+from mmx.losses import TokenLosses, balanced_loss, task_weights, teaching_rows, token_losses, tokens_by_task
+from mmx.manifest import digest_manifest
 from mmx.model import Model
 from mmx.model_folder import write_model
-from mmx.optim import Schedule, freeze, learning_rate, parameter_groups, set_dropout, train_mode
+from mmx.optim import freeze, learning_rate, parameter_groups, set_dropout, train_mode
 from mmx.progress import Progress, Silence
 from mmx.sampling import Sampler
-from mmx.starting import Data, start, training_data
+from mmx.speech_data import hears_frozen
+from mmx.starting import Data, check_data, check_model, start, training_data
+from mmx.stopping import StopSignals
 from mmx.text_data import IGNORED, Batch
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainOptions:
-    """What is trained, on what, and how.
-
-    Attributes:
-        train: manifest of the training data; see `mmx.manifest`.
-        valid: manifest of the data that snapshots are chosen by.
-        out: folder of the run: tokenizer, checkpoints, snapshots, metrics.jsonl, and at the end `model`.
-        language: what is spoken in examples that do not say it, as those of a folder.
-        init: model to go on from, whatever `mmx.load` takes; a new one for text when empty.
-        family: module in `models/` of a new model.
-        config: numbers of a new model, but its `vocab`.
-        tokenizer: of a new model: pieces, learned from the training data, or bytes; see `mmx.byte_tokenizer`.
-        vocab: size of the vocabulary of pieces; that of bytes follows from the languages.
-        updates: steps of the optimizer in all.
-        batch_tokens: of a batch, both sides and padding included; what to lower when memory runs out. Speech counts
-            by the frames that the decoder is given, 1500 for each window of Whisper's.
-        accumulate: batches to an update; several processes share them, see `mmx.distributed`.
-        max_tokens: of an example on either side; longer ones are left out.
-        lr: peak learning rate.
-        warmup: updates until the peak.
-        schedule: see `mmx.optim.learning_rate`.
-        cooldown: last updates, over which the rate goes to zero.
-        betas: of AdamW.
-        weight_decay: of AdamW, for matrices.
-        clip: largest norm of the gradient.
-        smoothing: share of the target that is spread over the vocabulary.
-        dropout: in the layers and on the embeddings.
-        temperature: of sampling; above 1, small groups are seen more often.
-        group_by: fields of an example whose values make the groups that are sampled.
-        task_weights: weight of each task in the loss; 1 where absent.
-        lowercase: share of the sources shown in lower case.
-        unpunctuated: share of the sources shown without final punctuation.
-        masks: policy of SpecAugment, see `mmx.augment.POLICIES`; none when empty.
-        speeds: that speech is played at by chance, in percent (90, 100, 110).
-        noise_snr_db: lowest and highest ratio of speech to the noise that is added to it; none when empty.
-        noise: folder of recordings of noise; white noise when empty.
-        lora_rank: of the matrices that are trained in place of all else; 0 for none. See `mmx.lora`.
-        lora_alpha: scale of their change.
-        lora_targets: patterns of the names of layers that get them.
-        freeze: patterns of the names of parameters that are not trained.
-        bf16: whether to compute in bfloat16 where that is safe (weights and sums stay float32).
-        device: see `mmx.load`.
-        threads: of the CPU; torch's own choice when 0. The result depends on it in the last bits.
-        seed: of weights, order, dropout and augmentation.
-        log_every: updates between lines of progress.
-        valid_every: updates between validations.
-        save_every: updates between checkpoints.
-        keep_best: snapshots that are kept and averaged.
-        dtype: of the weights in the model folder.
-        card: fields of the model's card, as `mmx.card.Card` has them.
-    """
-
-    train: str
-    valid: str
-    out: str
-    language: str = ""
-    init: str = ""
-    family: str = "nllb"
-    config: Mapping[str, Any] = field(default_factory=dict)
-    tokenizer: Literal["pieces", "bytes"] = "pieces"
-    vocab: int = 8000
-    updates: int = 10_000
-    batch_tokens: int = 4096
-    accumulate: int = 1
-    max_tokens: int = 128
-    lr: float = 1e-3
-    warmup: int = 1000
-    schedule: Schedule = "inverse_sqrt"
-    cooldown: int = 0
-    betas: Sequence[float] = (0.9, 0.98)
-    weight_decay: float = 0.01
-    clip: float = 1.0
-    smoothing: float = 0.1
-    dropout: float = 0.1
-    temperature: float = 1.0
-    group_by: Sequence[str] = ("origin",)
-    task_weights: Mapping[str, float] = field(default_factory=dict)
-    lowercase: float = 0.0
-    unpunctuated: float = 0.0
-    masks: str = ""
-    speeds: Sequence[int] = ()
-    noise_snr_db: Sequence[float] = ()
-    noise: str = ""
-    lora_rank: int = 0
-    lora_alpha: float = 16.0
-    lora_targets: Sequence[str] = ("decoder.layers.*",)
-    freeze: Sequence[str] = ()
-    bf16: bool = False
-    device: str = "cpu"
-    threads: int = 0
-    seed: int = 0
-    log_every: int = 50
-    valid_every: int = 500
-    save_every: int = 250
-    keep_best: int = 5
-    dtype: str = "float32"
-    card: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name in ("updates", "batch_tokens", "accumulate", "log_every", "valid_every", "save_every", "keep_best"):
-            if getattr(self, name) < 1:
-                raise InputError(f"expected {name} >= 1, got {getattr(self, name)}")
-        if self.schedule not in typing.get_args(Schedule):
-            raise InputError(f"expected a schedule among {typing.get_args(Schedule)}, got {self.schedule!r}")
-        if self.tokenizer not in ("pieces", "bytes"):
-            raise InputError(f"expected a tokenizer of pieces or bytes, got {self.tokenizer!r}")
-        if self.dtype not in ("float32", "bfloat16", "float16"):
-            raise InputError(f"expected dtype float32, bfloat16 or float16, got {self.dtype!r}")
-
-    @classmethod
-    def from_toml(cls, path: str | Path, **changes: Any) -> "TrainOptions":
-        """Read a recipe; `changes` come before what it says. Unknown names are an error."""
-        try:
-            raw = tomllib.loads(Path(path).read_text("utf-8")) | changes
-        except (OSError, ValueError) as e:
-            raise InputError(f"expected a recipe in TOML at {path}, got {e}") from e
-        known = [f.name for f in dataclasses.fields(cls)]
-        for name in raw:
-            if name not in known:
-                raise InputError(f"expected options of training, got {name!r}.{nearest(name, known)}")
-        missing = [n for n in ("train", "valid", "out") if n not in raw]
-        if missing:
-            raise InputError(f"expected a recipe that says {', '.join(missing)}, got none in {path}")
-        return cls(**raw)
-
-
-CHANGEABLE = frozenset(
-    {"train", "valid", "out", "updates", "cooldown", "log_every", "valid_every", "save_every", "keep_best", "threads"}
-    | {"dtype", "card", "device"}
-)
-"""Options that a training may be resumed with other values of; the data are compared by content."""
+from mmx.train_options import CHANGEABLE, TrainOptions, acts
 
 
 @dataclass
@@ -204,10 +73,13 @@ class Position:
     batch: int = 0
     tokens: int = 0
     best: list[tuple[float, str]] = field(default_factory=list)
+    validated: int = 0
 
 
 def train(options: TrainOptions) -> Path:
     """Train, or go on with, a model.
+
+    Ctrl-C and SIGTERM stop it after the update that it is at, with a checkpoint.
 
     Returns:
         The model folder, for `mmx.load`.
@@ -215,14 +87,36 @@ def train(options: TrainOptions) -> Path:
     Raises:
         InputError: the options or the data cannot be used, or are not those that this run was begun with.
         OutputError: the run's folder cannot be written.
+        KeyboardInterrupt: it was stopped; the same call goes on.
     """
+    device = _device(options)
     _keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)
-    with distributed.join(api.resolve_device(options.device)) as world:
+    with distributed.join(device) as world:
         world.check(options.accumulate)
-        with alone_in(Path(options.out)) if world.first else nullcontext(), torch.random.fork_rng():
-            return _Run(options, world).finish()
+        if world.first:
+            _require_out(Path(options.out))
+        with (
+            alone_in(Path(options.out)) if world.first else nullcontext(),
+            torch.random.fork_rng(),
+            StopSignals() as stop,
+        ):
+            return _Run(options, world).finish(stop)
+
+
+def _device(options: TrainOptions) -> torch.device:
+    try:
+        return api.resolve_device(options.device)
+    except InputError as e:
+        raise InputError(f"the option device: {e}") from e
+
+
+def _require_out(out: Path) -> None:
+    try:
+        try_folder(out)
+    except OutputError as e:
+        raise OutputError(f"expected an out that can be written, got {out}: {e}") from e
 
 
 class _Run:
@@ -232,11 +126,12 @@ class _Run:
         self.options, self.out, self.world, self.device = options, Path(options.out), world, world.device
         self.folders = {name: self.out / name for name in ("tokenizer", "checkpoints", "best", "model")}
         torch.manual_seed(options.seed)
-        for path in (options.train, options.valid):
-            read_manifest(path, language=options.language)  # all of it, before the minutes that a tokenizer takes
+        self.spoken = check_data(options)  # all of it, before the minutes that a tokenizer takes
+        self.digests = {"data": digest_manifest(options.train), "valid": digest_manifest(options.valid)}
         with world.first_alone():
             self.start = start(options, self.folders["tokenizer"])
         self.model = self.start.model.to(self.device)
+        check_model(options, self.model)
         freeze(self.model, options.freeze)
         if options.lora_rank:
             if world.size > 1:
@@ -244,10 +139,9 @@ class _Run:
             add_lora(self.model, options.lora_rank, options.lora_alpha, options.lora_targets)
         set_dropout(self.model, options.dropout)
         self.losses = _Losses(self.model)
-        distributed.shard(self.losses, world, options.bf16)
-        self.data, self.valid = (
-            training_data(options, path, self.model, keep=world.size == 1) for path in (options.train, options.valid)
-        )
+        hears = (self.model.front, self.model.encoders) if hears_frozen(self.model) else ()
+        distributed.shard(self.losses, world, options.bf16, [p for part in hears for p in part.parameters()])
+        self.data, self.valid = (training_data(options, path, self.model) for path in (options.train, options.valid))
         self.sampler = self._sampler(self.data, options.temperature)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.model, options.weight_decay),
@@ -255,33 +149,51 @@ class _Run:
             betas=(options.betas[0], options.betas[1]),
             fused=True,
         )
-        self.at = Position()
-        self._resume()
-        report = Progress if world.first else Silence
-        self.progress = report(self.out, options.updates, self.at.update, self.at.tokens)
+        self.at, self.stopping = Position(), False
+        report, found = Progress if world.first else Silence, self._checkpoint()
+        at = Position() if found is None else _position(found[1])
+        self.progress = report(self.out, options.updates, at.update, at.tokens)
+        if found is not None:
+            self._resume(*found)
 
     def _sampler(self, data: Data, temperature: float) -> Sampler:
         o = self.options
         return Sampler(data.lengths, data.groups, o.batch_tokens, temperature, o.seed)
 
-    def finish(self) -> Path:
-        """Make the updates that are left and write the model."""
-        o = self.options
+    def finish(self, stop: StopSignals | None = None) -> Path:
+        """Make the updates that are left and write the model.
+
+        Args:
+            stop: what asks to stop before the end.
+        """
+        o, stop = self.options, stop or StopSignals()
         self.progress.say(
             f"{len(self.data.examples)} examples ({self.data.left_out} too long), "
             f"{sum(p.numel() for p in self.model.parameters())} parameters, update {self.at.update} of {o.updates}"
         )
+        if self._is_due(o.valid_every) and self.at.validated < self.at.update:  # it failed when the update was made
+            self._validate()
+            self._save()
         updates = self._updates()
         while self.at.update < o.updates:
-            self._update(*next(updates))
-            at, last = self.at.update, self.at.update == o.updates
-            if at % o.log_every == 0 or last:
+            self._update(*next(updates), stop)
+            if self._is_due(o.log_every):
                 self.progress.report(self.at.update, self.at.epoch, self.at.tokens)
-            if at % o.valid_every == 0 or last:
+            if self._is_due(o.valid_every):
                 self._validate()
-            if at % o.save_every == 0 or at % o.valid_every == 0 or last:
+            if self._is_due(o.valid_every) or self._is_due(o.save_every) or self.stopping:
                 self._save()
+            if self.stopping:
+                self.progress.say(
+                    f"stopped after update {self.at.update} of {o.updates}, with a checkpoint in "
+                    f"{self.folders['checkpoints']}: the same command goes on from there"
+                )
+                stop.leave()
         return self._write_model()
+
+    def _is_due(self, every: int) -> bool:
+        """Whether what comes every so many updates, and after the last, comes after this one."""
+        return self.at.update > 0 and (self.at.update % every == 0 or self.at.update == self.options.updates)
 
     def _updates(self) -> Iterator[tuple[int, int, list[Batch]]]:
         """From where the training is: the epoch and the number of batches done in it after an update, and its batches,
@@ -308,7 +220,7 @@ class _Run:
             batch = data.batch(plan[0], epoch)
             yield batch._replace(targets=torch.full_like(batch.targets, IGNORED))
 
-    def _update(self, epoch: int, batch: int, batches: list[Batch]) -> None:
+    def _update(self, epoch: int, batch: int, batches: list[Batch], stop: StopSignals) -> None:
         """One step of the optimizer; several batches give the gradient that one large one would give."""
         o, self.at.update = self.options, self.at.update + 1
         rate = learning_rate(
@@ -329,8 +241,10 @@ class _Run:
         self.optimizer.step()
         self.optimizer.zero_grad()
         read = (s for b in batches if _teaches(b) for s in b.inputs.values() if s.rate is None)  # tokens, not speech
-        done = self.world.total({"read": sum(int(s.lengths.sum()) for s in read), "nll": nll})
+        figures = {"read": sum(int(s.lengths.sum()) for s in read), "nll": nll, "stop": bool(stop.asked)}
+        done = self.world.total(figures)
         self.at.tokens += int(learned + done["read"])
+        self.stopping = bool(done["stop"])  # of any process: all of them write the checkpoint
         self.at.epoch, self.at.batch = epoch, batch
         self.progress.learned(done["nll"], learned, rate, norm)
 
@@ -338,24 +252,38 @@ class _Run:
         """Add up the gradients of the batches; the sum of their tokens' negative log-likelihoods."""
         train_mode(self.model)
         nll = torch.zeros((), device=self.device)
+        rows = self._rows(batches)
         for turn, batch in enumerate(batches):
-            # What is dropped depends on the batch alone, not on which process has it nor on what that did before.
-            dice = random.Random(f"{self.options.seed}/{self.at.update}/{self.world.place(turn)}")
-            torch.manual_seed(dice.getrandbits(63))
+            self._seed(self.at.update, turn)
             moved = batch.to(self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.bf16):
                 losses = self.losses(moved, self.options.smoothing)
                 loss = balanced_loss(losses, moved, token_weights)
                 if losses.adapters is not None:
-                    loss = loss + losses.adapters / len(batches)
+                    loss = loss + self.options.quantity_weight * losses.adapters / rows
             loss.backward()
             nll += losses.nll.sum()
         return float(nll)
 
+    def _rows(self, batches: Sequence[Batch]) -> int:
+        """How many rows all processes learn from in this update: what a mean over rows is divided by."""
+        if not any(map(has_loss, self.model.adapters.values())):
+            return 1
+        return max(1, self.world.total({"rows": teaching_rows(batches)})["rows"])
+
+    def _seed(self, when: int | str, turn: int) -> None:
+        """What is dropped or drawn depends on the batch alone, not on which process has it nor on what that did."""
+        torch.manual_seed(random.Random(f"{self.options.seed}/{when}/{self.world.place(turn)}").getrandbits(63))
+
     def _validate(self) -> None:
         """Loss on the validation data; the snapshot is kept when it is one of the best."""
-        loss = self._loss()
-        keep = self.options.keep_best
+        try:
+            loss = self._loss()
+        except MmxError:
+            if self.world.size == 1:  # others would have to take part
+                self._save()  # the updates are worth keeping; the validation is made when the training goes on
+            raise
+        keep, self.at.validated = self.options.keep_best, self.at.update
         self.progress.validated(self.at.update, loss)
         if len(self.at.best) < keep or loss < self.at.best[-1][0]:
             found = weights(trained_parameters(self.model))
@@ -368,7 +296,8 @@ class _Run:
         """Negative log-likelihood of a validation token, in nats, without smoothing or dropout."""
         self.losses.eval()
         total = count = 0.0
-        for batch in self._batches(self.valid, self._sampler(self.valid, 1.0).epoch(0)):
+        for turn, batch in enumerate(self._batches(self.valid, self._sampler(self.valid, 1.0).epoch(0))):
+            self._seed("valid", turn)
             nll = self.losses(batch.to(self.device), 0.0).nll
             total, count = total + float(nll.sum()), count + len(nll)
         distributed.part_again(self.losses)
@@ -376,11 +305,7 @@ class _Run:
         return done["nll"] / done["tokens"]
 
     def _save(self) -> None:
-        record = {
-            **dataclasses.asdict(self.at),
-            "options": _comparable(self.options),
-            "data": digest_manifest(self.options.train),
-        }
+        record = {**dataclasses.asdict(self.at), "options": _comparable(self.options), **self.digests}
         folder, tensors = self.folders["checkpoints"], training_tensors(self.model, self.optimizer)
         if not self.world.first:
             return
@@ -388,28 +313,39 @@ class _Run:
         prune(folder, keep=2)
         prune_snapshots(self.folders["best"], folder)
 
-    def _resume(self) -> None:
-        """Go on from the newest sound checkpoint, if there is one."""
+    def _checkpoint(self) -> tuple[Mapping[str, Tensor], dict[str, Any]] | None:
+        """The newest sound checkpoint, if there is one."""
         found = latest_checkpoint(self.folders["checkpoints"])
-        if found is None:
-            if checkpoints(self.folders["checkpoints"]):
-                raise InputError(f"expected a sound checkpoint in {self.folders['checkpoints']}, got none: remove it")
-            return
-        tensors, record = found
+        if found is None and checkpoints(self.folders["checkpoints"]):
+            raise InputError(f"expected a sound checkpoint in {self.folders['checkpoints']}, got none: remove it")
+        return found
+
+    def _resume(self, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint."""
         now = _comparable(self.options)
         # An option that mmx did not have when the training was begun had what is now its default.
         before = {**_comparable(TrainOptions(train="", valid="", out="")), **record["options"]}
-        changed = sorted(k for k in now if now[k] != before[k])
-        if record["data"] != digest_manifest(self.options.train):
+        changed = sorted(k for k in now if now[k] != before[k] and acts(k, self.options, self.spoken))
+        if record["data"] != self.digests["data"]:
             changed.append("the content of train")
         if changed:
             raise InputError(
                 f"expected the options that the training in {self.out} was begun with, got others for "
                 f"{', '.join(changed)}: restore them, or choose another out"
             )
+        self.at = _position(record)
+        if record.get("valid", self.digests["valid"]) != self.digests["valid"]:
+            self._validate_again()
         restore(self.model, self.optimizer, tensors)
-        best = [(float(loss), str(name)) for loss, name in record["best"]]
-        self.at = Position(record["update"], record["epoch"], record["batch"], record["tokens"], best)
+
+    def _validate_again(self) -> None:
+        """Judge the kept snapshots by the validation data of now: losses on two sets cannot be compared."""
+        self.progress.say(f"valid is another than before: its {len(self.at.best)} best snapshots are validated again")
+        losses = []
+        for _, name in self.at.best:
+            _fill(self.model, open_checkpoint(self.folders["best"] / name, "mmx"))
+            losses.append((self._loss(), name))
+        self.at.best = sorted(losses)
 
     def _write_model(self) -> Path:
         """The average of the best snapshots, or the best one where that is better, as a model folder."""
@@ -486,6 +422,13 @@ def _memory_errors(batch_tokens: int) -> Iterator[None]:
                 "batch_tokens and raise accumulate in proportion"
             ) from e
         raise
+
+
+def _position(record: Mapping[str, Any]) -> Position:
+    """Where a checkpoint was written, from its record."""
+    best = [(float(loss), str(name)) for loss, name in record["best"]]
+    validated = record.get("validated", record["update"])
+    return Position(record["update"], record["epoch"], record["batch"], record["tokens"], best, validated)
 
 
 def _comparable(options: TrainOptions) -> dict[str, Any]:

@@ -18,10 +18,11 @@ from mmx.media import AudioReader, Source, open_audio
 from mmx.media_file import reopened
 from mmx.model import Model
 from mmx.result import Note, Segment, Transcript
+from mmx.second import Text, settle
 from mmx.segment import SegmentOptions, split
 from mmx.unheard import unheard
 from mmx.window import Gap, Window
-from mmx.windows import RATE, File, Job, Options, Windows
+from mmx.windows import OPENING, RATE, File, Job, Options, Windows
 
 if TYPE_CHECKING:
     from mmx.models.silero_vad import SileroVad
@@ -89,7 +90,8 @@ class _Run:
             items = self._read(source, files)
             while (found := self._next(items, files)) is not None:
                 self._take(*found)
-                while len(self.queue) >= self.options.batch_size:
+                file = found[0]
+                while len(self.queue) >= self.options.batch_size and (file.language or len(file.opening) == OPENING):
                     self._decode()
             for file in files:
                 file.read = True
@@ -159,6 +161,8 @@ class _Run:
             file.notes.append(Note(item.start_s, item.end_s, "skipped", item.reason))
         else:
             file.waiting += 1
+            if not file.language and len(file.opening) < OPENING:
+                file.opening.append(item)
             self.queue.append(Job(file, item))
 
     def _complete(self, waiting: list[list[File]]) -> Iterator[Transcript]:
@@ -192,13 +196,18 @@ class _Run:
         jobs, self.queue = self.queue[: self.options.batch_size], self.queue[self.options.batch_size :]
         again: list[Job] = []
         for job, got in zip(jobs, self.windows(jobs), strict=True):
-            job.file.segments += got.segments
-            job.file.notes += got.notes
             job.file.spoken += got.spoken
-            job.file.waiting -= 1
-            for part in got.again:
-                job.file.waiting += 1
-                again.append(Job(job.file, part, job.retry + 1))
+            if job.second is not None:
+                job.second.open += len(got.again) + len(got.seconds)
+            for second in got.seconds:
+                second.within = job.second
+            text = settle(Text(got.segments, got.log_prob, got.tokens, got.failed, got.notes), job.second)
+            if text is not None:
+                job.file.segments += text.segments
+                job.file.notes += text.notes
+            again += [Job(job.file, part, job.retry + 1, job.second) for part in got.again]
+            again += [Job(job.file, part, job.retry + 1, second) for second in got.seconds for part in second.parts]
+            job.file.waiting += len(got.again) + sum(len(s.parts) for s in got.seconds) - 1
         self.queue = again + self.queue
         for file in {id(j.file): j.file for j in jobs}.values():
             self._tell(file, decoded=True)

@@ -215,10 +215,10 @@ class _Sentences:
 
     def search(self, batch: Sequence[_Piece], options: SearchOptions) -> list[Hypothesis]:
         """The best translation of each piece of a batch of one limit."""
-        device, dtype = self.model.decoder.token.weight.device, self.model.decoder.ln.weight.dtype
+        device = self.model.decoder.token.weight.device
         with torch.inference_mode():
             memory = self.model.memory({"text": pad([torch.tensor(p.ids, device=device) for p in batch])})
-            return self.write(memory.to(dtype), replace(options, max_tokens=batch[0].limit))
+            return self.write(memory, replace(options, max_tokens=batch[0].limit))
 
 
 def _assembled(

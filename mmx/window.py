@@ -109,10 +109,14 @@ class Window:
             end_s: the same, not before `start_s`.
             slack_s: infinity keeps only the piece that holds most of the span, which is right for a word.
         """
+        kept = [self.pieces[i] for i in self.held_by(start_s, end_s, slack_s)]
+        return _within(kept[0], start_s), max(_within(kept[0], start_s), _within(kept[-1], end_s))
+
+    def held_by(self, start_s: float, end_s: float, slack_s: float) -> list[int]:
+        """Which pieces hold something said in the window, see `file_span`: at least one, several over a seam."""
         held = [min(end_s, p.window_s + p.duration_s) - max(start_s, p.window_s) for p in self.pieces]
         most = held.index(max(held))
-        kept = [p for i, p in enumerate(self.pieces) if i == most or held[i] > slack_s]
-        return _within(kept[0], start_s), max(_within(kept[0], start_s), _within(kept[-1], end_s))
+        return [i for i in range(len(held)) if i == most or held[i] > slack_s]
 
 
 @dataclass(frozen=True, slots=True)

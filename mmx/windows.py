@@ -18,8 +18,9 @@ from mmx.errors import InputError, MmxError
 from mmx.languages import find_language
 from mmx.model import Model
 from mmx.result import Note, Segment, Spoken, Word
+from mmx.second import Second
 from mmx.seq import Seq
-from mmx.state import State
+from mmx.state import State, select
 from mmx.window import Window
 
 RATE = 16_000
@@ -101,6 +102,10 @@ class Options:
             find_language(language)  # a typing slip is told before a model is loaded
 
 
+OPENING = 4
+"""Windows at a recording's beginning that say in which language it is."""
+
+
 @dataclass
 class File:
     """One recording, or one channel of it, on its way to a transcript.
@@ -109,6 +114,8 @@ class File:
         channel: which one of a recording whose channels are heard one by one, "left" or "right"; else "".
         share: which part of the recording's work it is, and of how many.
         peak: the loudest sample, 1 at full scale.
+        opening: its first windows, until its language is known; all `OPENING` of them before the first is decoded.
+        ahead: those of them that were encoded for the language, before their turn, and the memory of each.
     """
 
     name: str
@@ -122,6 +129,8 @@ class File:
     segments: list[Segment] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
     spoken: list[Spoken] = field(default_factory=list)
+    opening: list[Window] = field(default_factory=list)
+    ahead: list[tuple[Window, Seq]] = field(default_factory=list)
     waiting: int = 0
     read: bool = False
     error: MmxError | None = None
@@ -129,11 +138,19 @@ class File:
 
 @dataclass
 class Job:
-    """A window to decode; `retry` counts how often its audio was tried before."""
+    """A window to decode.
+
+    Attributes:
+        file: that it is of.
+        window: the sound.
+        retry: how often its audio was tried before.
+        second: the stretch that it is decoded again for, where its first text may stay.
+    """
 
     file: File
     window: Window
     retry: int = 0
+    second: Second | None = None
 
 
 @dataclass
@@ -144,13 +161,21 @@ class Decoded:
         segments: on the file's clock.
         notes: what was skipped, dropped or tried again, and why.
         again: stretches of it to decode again.
+        seconds: stretches of it to decode again, and what was written of them; the better text stays.
         spoken: what was said of it aloud.
+        log_prob: of the tokens of the segments' texts, where the window is decoded for a `Second`.
+        tokens: how many these are.
+        failed: whether a text repeats itself or says too little for its speech, though no further try is left.
     """
 
     segments: list[Segment] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
     again: list[Window] = field(default_factory=list)
+    seconds: list[Second] = field(default_factory=list)
     spoken: list[Spoken] = field(default_factory=list)
+    log_prob: float = 0.0
+    tokens: int = 0
+    failed: bool = False
 
 
 class Windows(Protocol):
@@ -195,8 +220,6 @@ def timed_words(
         heads = tuple((i, h) for i in range(n_layers // 2, n_layers) for h in range(decoder.heads))
     eot, rate = model.tokenizer.eot, memory.rate or 50.0
     rows = [torch.tensor([*p, *t, eot]) for p, t in zip(prompts, texts, strict=True)]
-    tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=eot).to(memory.x.device)
-    scores, probs = decoder.cross_weights(tokens, memory, heads, shared, below)
     out: list[list[align.TimedWord]] = []
     for i, (job, prompt, text) in enumerate(zip(jobs, prompts, texts, strict=True)):
         if not text:
@@ -204,12 +227,15 @@ def timed_words(
             continue
         first, last = len(prompt) - 1, len(prompt) + len(text) + 1
         frames = min(int(memory.lengths[i]), max(1, math.ceil(job.window.duration_s * rate)))
-        matrix = align.attention_matrix(scores[i, :, :last].cpu(), frames)[first:-1]
+        one = torch.tensor([i], device=memory.x.device)  # each alone: its times do not depend on the texts beside it
+        tokens = rows[i][None].to(memory.x.device)
+        scores, probs = decoder.cross_weights(tokens, memory.rows(one), heads, select(shared, one), below)
+        matrix = align.attention_matrix(scores[0, :, :last].cpu(), frames)[first:-1]
         if spans_s is not None:
             matrix = align.confine(matrix, spans_s[i], rate, SPAN_SLACK_S)
         found = split(job, text)
         extra = align.reluctance(job.window.samples, frames, rate, RATE) if listen else None
-        given = probs[i, first : first + len(text)].cpu().tolist()
+        given = probs[0, first : first + len(text)].cpu().tolist()
         times = align.token_times(matrix, given, rate, [len(tokens) for _, tokens in found], extra)
         out.append(align.words(times, found))
     return out
@@ -217,11 +243,25 @@ def timed_words(
 
 def on_clock(window: Window, words: Iterable[align.TimedWord]) -> tuple[Word, ...]:
     """Words of a window on the file's clock, without the silence that an alignment stretched them over."""
-    out = []
+    return tuple(Word(w.text, *window.file_span(*_said(window, w), math.inf), w.probability) for w in words)
+
+
+def _said(window: Window, word: align.TimedWord) -> tuple[float, float]:
+    """Where in the window a word was said: an alignment may stretch it over a silence."""
+    return window.within_speech(word.start_s, word.end_s, LATE_S)
+
+
+def between_seams(window: Window, words: Sequence[align.TimedWord]) -> list[Sequence[align.TimedWord]]:
+    """The words of a text in runs, each within one piece of its window: no run goes over a silence that was cut out."""
+    runs: list[list[align.TimedWord]] = []
+    last = -1
     for w in words:
-        span = window.within_speech(w.start_s, w.end_s, LATE_S)
-        out.append(Word(w.text, *window.file_span(*span, math.inf), w.probability))
-    return tuple(out)
+        at = max(last, *window.held_by(*_said(window, w), math.inf))  # an alignment that slips back is no new run
+        if at != last:
+            runs.append([])
+        runs[-1].append(w)
+        last = at
+    return list(runs)
 
 
 def beside(segments: Sequence[Segment], words: Sequence[Word]) -> list[Segment]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import torch.nn.functional as F
+import torch
 from torch import nn
 
 from mmx import adapters
@@ -71,26 +71,29 @@ class PaddedFront(nn.Module):
     """A front end that is shown silence behind the sound, up to a window; goes with `WindowEncoder`.
 
     Args:
-        front: waveform to features.
-        samples: of the window.
+        front: waveform to features, or whatever it takes: zeros are nothing to it.
+        frames: of its input, that make a window: samples of a waveform.
     """
 
     lookahead = math.inf
 
-    def __init__(self, front: nn.Module, samples: int):
+    def __init__(self, front: nn.Module, frames: int):
         super().__init__()
-        self.front, self.samples, self.stride = front, samples, front.stride
+        self.front, self.frames, self.stride = front, frames, front.stride
+        self.rate_hz = getattr(front, "rate_hz", None)
 
     def init_state(self, batch: int, capacity: int = 0) -> State:
         """Nothing is remembered."""
         return {}
 
     def forward(self, seq: Seq, state: State | None = None) -> Seq:
-        """`(B, N)` samples to the features of the whole window `(B, T, F)`, and lengths of what was sound."""
-        if seq.x.shape[1] > self.samples:
-            raise ValueError(f"expected at most {self.samples} samples, got {seq.x.shape[1]}: cut into windows")
-        x_BN = F.pad(seq.masked, (0, self.samples - seq.x.shape[1]))
-        made = self.front(seq._replace(x=x_BN, lengths=(seq.lengths * 0) + self.samples))
+        """`(B, N, *)`, samples of a waveform, to the features of the whole window `(B, T, F)`, and lengths of what was
+        there."""
+        if seq.x.shape[1] > self.frames:
+            raise ValueError(f"expected at most {self.frames} input frames, got {seq.x.shape[1]}: cut into windows")
+        x = seq.masked
+        x = torch.cat([x, x.new_zeros(len(x), self.frames - x.shape[1], *x.shape[2:])], dim=1)
+        made = self.front(seq._replace(x=x, lengths=(seq.lengths * 0) + self.frames))
         return made._replace(lengths=-(-seq.lengths // self.stride))  # type: ignore[operator]
 
 
@@ -100,11 +103,12 @@ class WindowEncoder(nn.Module):
     So neither the adapter nor the decoder works on silence, and what a row gives does not depend on its neighbours.
 
     Args:
-        encoder: has `ctx`, the memory frames of a window.
+        encoder: has `ctx`, the memory frames of a window, and says `whole_windows = True`.
         window_s: seconds of the window.
     """
 
     lookahead = math.inf
+    whole_windows = True
 
     def __init__(self, encoder: nn.Module, window_s: float):
         super().__init__()
@@ -140,10 +144,31 @@ def compose(config: Config, encoder: Model, decoder: Model) -> Model:
     adapter = adapters.build(config.adapter.kind, config.adapter.numbers, width, decoder.decoder.token.embedding_dim)
     if own is not None:
         adapter = adapters.Chain(own, adapter)
-    if front and hasattr(heard, "ctx"):
-        samples = int(heard.ctx * heard.stride * front[name].stride)  # type: ignore[operator]
-        front[name], heard = PaddedFront(front[name], samples), WindowEncoder(heard, samples / RATE)
+    if front and getattr(heard, "whole_windows", False):
+        frames = int(heard.ctx * heard.stride * front[name].stride)  # type: ignore[operator]
+        front[name], heard = (
+            PaddedFront(front[name], frames),
+            WindowEncoder(heard, frames / _rate_hz(name, front[name])),
+        )
     return Model(front=front, encoders={name: heard}, adapters={name: adapter}, decoder=decoder.decoder)
+
+
+def _rate_hz(modality: str, front: nn.Module) -> float:
+    """Frames a second of what a front end takes: its `rate_hz`, else that of sound.
+
+    Raises:
+        InputError: it does not say it, or takes sound at another rate than all sound here has.
+    """
+    rate_hz = getattr(front, "rate_hz", None) or (RATE if modality == "speech" else None)
+    name = f"{type(front).__name__} for {modality}"
+    if rate_hz is None:
+        raise InputError(
+            f"expected a front end that says how many frames a second it takes, since its encoder needs whole windows, "
+            f"got none from {name}: give it `rate_hz`"
+        )
+    if modality == "speech" and rate_hz != RATE:
+        raise InputError(f"expected a front end for sound at {RATE} Hz, got {name}, which takes {rate_hz:g} Hz")
+    return rate_hz
 
 
 def width_of(encoder: nn.Module) -> int:
@@ -177,20 +202,19 @@ def _require_parts(config: Config, encoder: Model, decoder: Model) -> None:
 
 
 def _built(part: Part) -> Model:
-    family = _family(part)
-    return family.build(family.Config(**part.config))
+    module = family(part.family)
+    return module.build(module.Config(**part.config))
 
 
-def _family(part: Part) -> ModuleType:
+def family(name: str) -> ModuleType:
+    """The module of a family. Raises `InputError` for an unknown one."""
     known = sorted(p.stem for p in Path(__file__).parent.glob("*.py"))
-    if part.family not in known:
-        raise InputError(
-            f"expected a family among {', '.join(known)}, got {part.family!r}.{nearest(part.family, known)}"
-        )
-    return importlib.import_module(f"mmx.models.{part.family}")
+    if name not in known:
+        raise InputError(f"expected a family among {', '.join(known)}, got {name!r}.{nearest(name, known)}")
+    return importlib.import_module(f"mmx.models.{name}")
 
 
 def tokenizer(file: Path, config: Config) -> Any:
     """The tokenizer of the decoder's family."""
-    family = _family(config.decoder)
-    return family.tokenizer(file, family.Config(**config.decoder.config))
+    module = family(config.decoder.family)
+    return module.tokenizer(file, module.Config(**config.decoder.config))

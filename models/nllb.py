@@ -7,6 +7,7 @@ and in their positions only.
 Letters: B rows, T tokens of the source, U tokens of the target, D width, V vocabulary.
 """
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -20,10 +21,12 @@ from torch import Tensor, nn
 
 from mmx import byte_tokenizer
 from mmx.block import EncoderLayer, padding_mask
+from mmx.card import Card
 from mmx.checkpoint import LazyTensors
 from mmx.convert import ZERO, Rule, count, needed
 from mmx.decoder import DecoderLayer, LearnedPositions, SinusoidalPositions, TextDecoder
 from mmx.errors import CheckpointError
+from mmx.hf_tokenizer import tokenizer_config, tokenizer_json
 from mmx.model import Model
 from mmx.seq import Seq
 from mmx.state import State
@@ -375,3 +378,22 @@ def hf_config(config: Config) -> dict[str, Any]:
         "scale_embedding": c.scaled, "tie_word_embeddings": True, "is_encoder_decoder": True,
         "decoder_start_token_id": 2, **TOKEN_IDS, **sides,
     }  # fmt: skip
+
+
+def hf_files(config: Config, tokenizer: TranslationTokenizer, card: Card, folder: Path) -> dict[str, str]:
+    """What transformers' `AutoTokenizer` and `generate` read beside the weights, by name.
+
+    A text is taken as one of the first language; `generate(forced_bos_token_id=...)` chooses the target, which is the
+    other one where there are two.
+    """
+    model = folder / "sentencepiece.bpe.model"
+    if not model.is_file():
+        return {}
+    first, *others = sorted(tokenizer.language_ids, key=tokenizer.language_ids.__getitem__)
+    forced = {"forced_bos_token_id": tokenizer.language_ids[others[0]]} if len(others) == 1 else {}
+    writing = {**TOKEN_IDS, "decoder_start_token_id": TOKEN_IDS["eos_token_id"], "max_length": config.ctx, **forced}
+    return {
+        "tokenizer.json": tokenizer_json(model.read_bytes(), tokenizer, first),
+        "tokenizer_config.json": tokenizer_config(tokenizer, first, config.ctx),
+        "generation_config.json": json.dumps(writing, indent=1),
+    }

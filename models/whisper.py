@@ -6,6 +6,7 @@ Letters: B rows, K hypotheses of a row, N samples, T mel frames, M encoder frame
 V vocabulary, H heads, C head width.
 """
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmx.block import EncoderLayer, sinusoids
+from mmx.card import Card
 from mmx.convert import ZERO, Rule
 from mmx.decoder import DecoderLayer, LearnedPositions, TextDecoder
 from mmx.features import mel_filterbank
@@ -86,6 +88,7 @@ class Encoder(nn.Module):
 
     stride = 2
     lookahead = math.inf
+    whole_windows = True  # it was trained on windows of `ctx` frames only, filled up with silence
 
     def __init__(self, n_mels: int, ctx: int, width: int, heads: int, layers: int):
         super().__init__()
@@ -337,3 +340,48 @@ def hf_config(config: Config) -> dict[str, Any]:
 def hf_fixed(config: Config) -> dict[str, Tensor]:
     """What Hugging Face stores and we compute: the encoder's positions."""
     return {"model.encoder.embed_positions.weight": sinusoids(config.audio_ctx, config.audio_width)}
+
+
+def hf_files(config: Config, tokenizer: WhisperTokenizer, card: Card, folder: Path) -> dict[str, str]:
+    """The small files beside the weights that transformers' processor, pipeline and `generate` read, by name.
+
+    Args:
+        config: the model's numbers.
+        tokenizer: its tokenizer.
+        card: gives the heads that follow the audio, for word timestamps.
+        folder: holds what was copied from the source; not needed here.
+    """
+    tok = tokenizer
+    length_s = config.audio_ctx * 2 * HOP / SAMPLE_RATE
+    sound = {
+        "feature_extractor_type": "WhisperFeatureExtractor", "processor_class": "WhisperProcessor",
+        "feature_size": config.n_mels, "sampling_rate": SAMPLE_RATE, "hop_length": HOP, "n_fft": N_FFT,
+        "chunk_length": round(length_s), "n_samples": round(length_s * SAMPLE_RATE),
+        "nb_max_frames": 2 * config.audio_ctx, "padding_side": "right", "padding_value": 0.0,
+        "return_attention_mask": False,
+    }  # fmt: skip
+    text = {
+        "tokenizer_class": "WhisperTokenizer", "processor_class": "WhisperProcessor", "errors": "replace",
+        "bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>",
+        "pad_token": "<|endoftext|>", "model_max_length": config.text_ctx, "clean_up_tokenization_spaces": False,
+        "additional_special_tokens": tok.special_names,  # transformers expects timestamps after the last of them
+    }  # fmt: skip
+    writing: dict[str, Any] = {
+        "bos_token_id": tok.eot, "eos_token_id": tok.eot, "pad_token_id": tok.eot, "decoder_start_token_id": tok.sot,
+        "prev_sot_token_id": tok.sot_prev, "no_timestamps_token_id": tok.no_timestamps, "max_length": config.text_ctx,
+        "max_initial_timestamp_index": 50, "return_timestamps": False, "is_multilingual": tok.multilingual,
+        "begin_suppress_tokens": tok.blank_tokens(), "suppress_tokens": _never_written(tok),
+    }  # fmt: skip
+    if tok.multilingual:
+        writing["lang_to_id"] = {f"<|{code}|>": i for code, i in tok.language_ids.items()}
+        writing["task_to_id"] = {"transcribe": tok.transcribe, "translate": tok.translate}
+    if card.alignment_heads:
+        writing["alignment_heads"] = [list(pair) for pair in card.alignment_heads]
+    files = {"preprocessor_config.json": sound, "tokenizer_config.json": text, "generation_config.json": writing}
+    return {"tokenizer.json": tok.to_json()} | {name: json.dumps(content, indent=1) for name, content in files.items()}
+
+
+def _never_written(tok: WhisperTokenizer) -> list[int]:
+    """What a transcript holds nowhere: signs that nobody says, and the tokens of the prompt."""
+    controls = {tok.sot, tok.sot_prev, tok.sot_lm, tok.no_speech, tok.translate, tok.transcribe}
+    return sorted({*tok.non_speech_tokens(), *controls})

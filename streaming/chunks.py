@@ -215,11 +215,12 @@ class Pen:
         return [layer for layer in self.decoder.layers if isinstance(layer, DecoderLayer)]
 
     def remember(self, memory: Seq, state: State, rows_B: Tensor, final_B: Tensor) -> None:
-        """Put new memory `(B, O, D)` of some rows into the ring, in place; `final_B`: their sound ends with it."""
+        """Put new memory `(B, O, D)`, in the decoder's precision, of some rows into the ring, in place; `final_B`:
+        their sound ends with it."""
         heard_B, n = tensor(state, "heard"), memory.x.shape[1]
         new_BO = memory.mask & rows_B[:, None]
         at_BO = (heard_B[:, None] + torch.arange(n, device=heard_B.device)) % self.frames
-        x_BOD = memory.masked.to(self.decoder.ln.weight.dtype)
+        x_BOD = memory.masked
         for i, layer in enumerate(self._layers()):
             held = subtree(subtree(state, "memory"), str(i))
             for name, project in (("k", layer.cross.key), ("v", layer.cross.value)):

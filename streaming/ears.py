@@ -72,11 +72,12 @@ def _stages(model: Model) -> list[Any]:
 class Rehearing:
     """Keeps the sound of the window; see `Ears`.
 
-    Whisper was trained on 30 s, padded with silence. A short window needs no more silence after it than tells the
-    decoder that nothing follows: the encoder's cost goes with its length.
+    Whisper was trained on 30 s, padded with silence, and the encoder's cost goes with its length. With 2 s of silence
+    after a short window the decoder writes no capitals and stops, and repeats itself; with 8 s it writes what it writes
+    with 26 (docs/experiments/live.md).
     """
 
-    AFTER_S = 2.0
+    AFTER_S = 8.0
 
     def __init__(self, model: Model):
         self.model = model
@@ -128,7 +129,7 @@ class Hearing:
     """
 
     def __init__(self, model: Model):
-        self.stages = _stages(model)
+        self.model, self.stages = model, _stages(model)
         self.device = next(model.decoder.parameters()).device
         self.stride = math.prod(stage.stride for stage in self.stages)
         self.states: State = {str(i): stage.init_state(1, 0) for i, stage in enumerate(self.stages)}
@@ -170,7 +171,7 @@ class Hearing:
     def memory(self) -> Seq:
         """The frames of the window."""
         assert self.frames is not None, "nothing was heard"
-        return self.frames
+        return self.model.for_decoder(self.frames)
 
     def saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The state of each stage and the frames of the window."""

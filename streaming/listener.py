@@ -11,7 +11,6 @@ Letters: M memory frames, D width, U tokens.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,6 +28,7 @@ from mmx.state import State
 from mmx.streaming.ears import ears
 from mmx.streaming.events import Written
 from mmx.streaming.greedy import Continuation, continue_text
+from mmx.streaming.guards import Look, certain, lengthened, onward, passed_over, recurs, spoken
 from mmx.streaming.policies import Policy, View
 from mmx.streaming.script import Script
 from mmx.streaming.voice import Voice
@@ -74,8 +74,11 @@ class Listener:
     PAUSE_S = 0.4  # of silence, after which a word is surely complete
     REST_S = 1.2  # of silence, after which a sentence is surely over
     SHORT_S = 0.8  # of speech, below which a look would be guessing
+    BRIEF_S = 0.4  # ... and what is left before a pause holds no words
     WORD_TOKENS = 16  # more than a word and its marks have
-    BACK_S = 1.5  # that a text looks back in the sound at most
+    BACK_S = 0.7  # that a text looks back in the sound at most
+    MOVED_S = 1.5  # ... a translation, which moves words, and a model of which nobody knows the heads that follow sound
+    LEAST_S = 0.06  # that a word lasts
     DEAF_S = 2.0  # of speech without a pause, after which an end of the text is not believed
     TRIM_S = 8.0  # a longer window is cut at the last sentence that is written
     LONGEST_S = 15.0  # ... and one as long as this at the last word
@@ -100,7 +103,8 @@ class Listener:
         self.ears = ears(model)
         self.voice = Voice(load_vad() if vad is True else vad)
         self.heads = _heads(model)
-        self.dtype = model.decoder.ln.weight.dtype
+        # Whether the text follows the sound word by word, to the tenth of a second or three.
+        self.follows = self.script.task == "transcribe" and bool(model.card and model.card.alignment_heads)
         self.open = False  # whether the window holds speech that is being written
         self.settled = 0  # sample up to which all speech is written
         self.wrote = 0  # samples that were heard when the last words were written
@@ -109,6 +113,7 @@ class Listener:
         self.marks: list[_Mark] = []  # ... and where their words end
         self.rest: list[int] = []  # tokens after them, which may change
         self.words: list[Written] = []  # ... and their words
+        self.looks: list[Look] = []  # ... and where in the sound they look
 
     # -------------------- the session
 
@@ -172,17 +177,17 @@ class Listener:
         if not source_s or (speech_s < least_s and not self.committed and not finished):
             return []
         out: list[Written] = []
-        view, ended = self._read(finished, sure=speech_s >= self.ENOUGH_S)
-        while ended and (begin := self._passed_over(view.hypothesis, finished)) is not None:
-            out += self._write(len(self.rest) if self.committed else 0)  # the marks that close it
-            self._begin_at(begin)
+        while True:
             view, ended = self._read(finished, sure=speech_s >= self.ENOUGH_S)
-        count = self.policy(view)
-        onward = _onward(view.align_s or (), self.BACK_S)
-        if onward < count and (not finished or _recurs([*self.committed, *self.rest], len(self.committed) + onward)):
-            count = onward
-            if finished:
-                self._forget_after(onward)
+            count = self.policy(view)
+            if not finished:
+                count = min(count, certain(view.hypothesis, view.scores, view.previous))
+            found = self._passed_over(count, ended, finished)
+            if found is None:
+                break
+            before, begin = found
+            out += self._write(before)
+            self._begin_at(begin)
         out += self._write(self._whole_words(count, ended, finished and not over))
         if any(w.text for w in out):
             self.wrote = self.ears.covered
@@ -193,7 +198,7 @@ class Listener:
 
     def _read(self, finished: bool, sure: bool) -> tuple[View, bool]:
         """What the model would write now, kept as what may change, and whether it says that this is all."""
-        memory = self.ears.memory().to(self.dtype)
+        memory = self.ears.memory()
         begin_s, source_s = self.ears.begin / RATE, (self.ears.covered - self.ears.begin) / RATE
         heard = min(int(memory.lengths[0]), max(1, math.ceil(source_s * (memory.rate or 50.0))))
         shared = self.script.detect(memory, sure)
@@ -204,17 +209,59 @@ class Listener:
             prompt = self.script.prompt(self.context)
             found = self._continue(memory, shared, prompt, source_s)
         align_s = self._align(memory, shared, prompt, found, heard, begin_s)
+        credible = self._credible(found.tokens, finished)
+        if credible < len(found.tokens):  # what it wrote beyond them would spoil their times
+            found = Continuation(found.tokens[:credible], found.scores[:credible], True)
+            align_s = self._align(memory, shared, prompt, found, heard, begin_s)
         p_choose = self._p_choose(memory, shared, prompt, found, heard)
         view = View(source_s, finished, self.committed, found.tokens, self.rest, found.scores, align_s, p_choose)
         self.rest = found.tokens
         return view, found.ended
 
-    def _passed_over(self, hypothesis: Sequence[int], finished: bool) -> int | None:
-        """Sample with which speech begins that the decoder passes over as it says that all is written; None without.
+    def _credible(self, tokens: Sequence[int], finished: bool) -> int:
+        """How many tokens of a hypothesis the sound speaks for.
 
-        A decoder is apt to end a text that would only repeat itself, so that a sentence that is said twice is lost.
+        Where nothing can be waited for, what only looks astray and says something new is believed.
         """
-        if any(not _is_mark(text) for text, _ in self.script.split(hypothesis)):
+        if self.follows:
+            kept = onward(self.looks, self._since_s(), self.BACK_S, self.voice)
+        else:
+            kept = onward(self.looks, self.ears.begin / RATE, max(self.BACK_S, self.MOVED_S), self.voice)
+        if finished and kept < len(self.looks):
+            before = [text for text, _ in self.script.split([*self.context, *self.committed])]
+            if not recurs([*before, *(w.text for w in self.looks)], len(before) + kept):
+                kept = len(self.looks)
+        if self.follows:
+            kept = min(kept, spoken(self.looks, self.voice))
+        self.looks = self.looks[:kept]
+        return sum(w.tokens for w in self.looks)
+
+    def _passed_over(self, count: int, ended: bool, finished: bool) -> tuple[int, int] | None:
+        """Speech that the decoder passes over.
+
+        A decoder is apt to leave out what would only repeat the text, so that a sentence that is said twice is lost.
+
+        Args:
+            count: tokens that the policy would write.
+            ended: whether the hypothesis is all that the decoder would write.
+            finished: whether a pause or the end has come.
+
+        Returns:
+            The tokens to write before it, and the sample with which it begins; None where there is none.
+        """
+        if self.follows and (found := passed_over(self.looks, self._since_s(), self.voice)):
+            words, begin = found
+            tokens = sum(w.tokens for w in self.looks[:words])
+            if tokens < count and (self.committed or self.context or tokens):
+                return tokens, max(begin, self.ears.begin)
+        if not ended:
+            return None
+        begin = self._unwritten(finished)
+        return None if begin is None else (len(self.rest) if self.committed else 0, begin)  # the marks that close it
+
+    def _unwritten(self, finished: bool) -> int | None:
+        """Sample with which speech begins that is left as the decoder says that all is written; None without."""
+        if any(not w.mark for w in self.looks):
             return None
         if not self.committed:  # the context is all that could be in the way
             unheeded = finished and self.context and self.voice.spoken_s(self.ears.begin) >= self.SHORT_S
@@ -222,9 +269,13 @@ class Listener:
         since, translates = self._written_until(), self.script.task != "transcribe"
         after = max(since, self.wrote) if translates else since  # a translation moves words
         begin = self.voice.after_pause(after, self.PAUSE_S)
-        if self.voice.spoken_s(begin) >= self.SHORT_S:
+        if self.voice.spoken_s(begin) >= (self.BRIEF_S if finished else self.SHORT_S):
             return begin - round(self.PAD_S * RATE)
         return since if finished and not translates and self.voice.spoken_s(since) >= self.DEAF_S else None
+
+    def _since_s(self) -> float:
+        """Where the text before the hypothesis ends, in seconds of the session."""
+        return self._written_until() / RATE
 
     def _begin_at(self, sample: int) -> None:
         """Begin the window there; what is written of it becomes context, or, where nothing is, the context goes."""
@@ -232,7 +283,7 @@ class Listener:
             self._move(len(self.committed))
         else:
             self.context = []
-        self.rest, self.words = [], []
+        self.rest, self.words, self.looks = [], [], []
         self.ears.drop(sample)
 
     def _continue(self, memory: Seq, shared: State, prompt: Sequence[int], source_s: float) -> Continuation:
@@ -252,7 +303,7 @@ class Listener:
         self, memory: Seq, shared: State, prompt: Sequence[int], found: Continuation, heard: int, begin_s: float
     ) -> list[float]:
         """Where the decoder looks as it writes each token, in seconds of the window; keeps words and times."""
-        self.words = []
+        self.words, self.looks = [], []
         if not found.tokens:
             return []
         rate = memory.rate or 50.0
@@ -266,12 +317,16 @@ class Listener:
         start_s = (
             align.token_times(matrix_UM[:, skipped:], probability.tolist(), rate).start_s + skipped / rate + begin_s
         )
-        at = 0
-        for text, group in self.script.split(found.tokens):
-            end = at + len(group)
-            self.words.append(Written(text, start_s[at].item(), start_s[end].item(), probability[at:end].mean().item()))
-            at = end
-        return (matrix_UM[:-1].argmax(1) / rate).tolist()
+        looks_s = (matrix_UM[:-1].argmax(1) / rate).tolist()
+        groups = self.script.split(found.tokens)
+        ends = np.cumsum([0, *(len(group) for _, group in groups)])
+        bounds_s = lengthened(start_s[ends].tolist(), self.LEAST_S, self.ears.covered / RATE)
+        for i, (text, group) in enumerate(groups):
+            part = slice(ends[i], ends[i + 1])
+            self.words.append(Written(text, bounds_s[i], bounds_s[i + 1], probability[part].mean().item()))
+            at_s = [begin_s + t for t in looks_s[part]]
+            self.looks.append(Look(text, len(group), min(at_s), max(at_s), _is_mark(text)))
+        return looks_s
 
     def _p_choose(
         self, memory: Seq, shared: State, prompt: Sequence[int], found: Continuation, heard: int
@@ -319,29 +374,26 @@ class Listener:
         self.rest, self.words = self.rest[count:], self.words[words:]
         return out
 
-    def _forget_after(self, count: int) -> None:
-        """Drop what may change, all but the words of its first `count` tokens."""
-        kept = total = 0
-        for _, tokens in self.script.split(self.rest):
-            if total + len(tokens) > count:
-                break
-            kept, total = kept + 1, total + len(tokens)
-        self.rest, self.words = self.rest[:total], self.words[:kept]
-
     def _ends_sentence(self, tokens: Sequence[int]) -> bool:
         """Whether the last word of a text ends a sentence, whatever may follow: an abbreviation does not."""
         last = self.script.tok.decode(tokens[-self.WORD_TOKENS :]).split()[-1:]
         return bool(last) and len(split_sentences(f"{last[0]} A")) > 1
 
     def _trim(self) -> None:
-        """Shorten a long window at the last written sentence, a very long one at the last written word."""
+        """Shorten a long window at the last written sentence, else at a pause, a very long one at the last word."""
         length_s = (self.ears.covered - self.ears.begin) / RATE
         if length_s <= self.TRIM_S:
             return
         ends = [m for m in self.marks[:-1] if m.sentence or length_s > self.LONGEST_S]
+        lost = False  # whether the decoder writes no stops any more: it goes on as the text before it
+        if not ends:
+            ends = [m for m in self.marks[:-1] if self.voice.pauses(round(m.end_s * RATE), self.PAUSE_S)]
+            lost = bool(ends)
         if ends:
             self._move(ends[-1].tokens)
             self.ears.drop(round(ends[-1].end_s * RATE))
+            if lost:
+                self.context = []
         elif length_s > 2 * self.LONGEST_S:  # nothing was written of what the detector takes for speech
             self._move(len(self.committed))
             self.rest, self.words = [], []
@@ -387,23 +439,6 @@ _CLOSING = frozenset(".,;:?!…。、，！？：；।؟،؛»”’)]}\"'")
 def _is_mark(text: str) -> bool:
     """Whether a word is but marks that belong to the word before it."""
     return bool(text) and not text.startswith(" ") and set(text) <= _CLOSING
-
-
-def _onward(align_s: Sequence[float], back_s: float) -> int:
-    """How many tokens come before one that looks `back_s` behind what an earlier one looked at.
-
-    What it says was said before: a text that ran out of sound and repeats itself.
-    """
-    furthest = accumulate(align_s, max)
-    return next(
-        (i for i, (t, far) in enumerate(zip(align_s, furthest, strict=True)) if t <= far - back_s), len(align_s)
-    )
-
-
-def _recurs(tokens: Sequence[int], at: int, run: int = 4) -> bool:
-    """Whether the few tokens from a place on stand before it, too."""
-    few = list(tokens[at : at + run])
-    return any(list(tokens[i : i + len(few)]) == few for i in range(at - len(few) + 1))
 
 
 def _heads(model: Model) -> tuple[tuple[int, int], ...]:

@@ -54,7 +54,8 @@ def report(
     """Print and return the figures; arguments as in `mmx bench serve`."""
     said = SAMPLE if file is None else file
     sound = np.concatenate([read_audio(said), np.zeros(RATE, np.float32)])
-    tally = asyncio.run(_all(f"{_socket(url)}/v1/realtime?rate={RATE}", sessions, seconds, sound, misbehaving, api_key))
+    address = f"{_socket(url)}/v1/realtime?rate={RATE}&extras=1"
+    tally = asyncio.run(_all(address, sessions, seconds, sound, misbehaving, api_key))
     p50, p95, p99 = np.quantile(tally.lags_s, [0.5, 0.95, 0.99]).tolist() if tally.lags_s else [float("nan")] * 3
     figures = {
         "sessions": sessions, "seconds": seconds, "words": tally.words, "lag_p50_s": round(p50, 2),

@@ -1,6 +1,7 @@
 """When may a token be written? Each policy is a function of a `View` to how many tokens of the hypothesis to commit.
 
-A policy knows nothing of models: any encoder and decoder that fill a `View` can be driven by any of them.
+A policy knows nothing of models: any encoder and decoder that fill a `View` can be driven by any of them. What the
+sound does not speak for is no part of the hypothesis that a policy sees (`mmx.streaming.guards`).
 """
 
 import math
@@ -23,7 +24,7 @@ class View:
         source_s: source heard.
         finished: whether no more will come (of this sentence, of the session).
         committed: tokens that are written and will not change.
-        hypothesis: what the model would write after them, given the source so far.
+        hypothesis: what the model would write after them, given the source so far, as far as it may be believed.
         previous: what it would have written after them at its last look.
         scores: natural log-probability of each token of the hypothesis.
         align_s: where in the source the model looks when it writes each token of the hypothesis; None without
@@ -47,13 +48,13 @@ Policy: TypeAlias = Callable[[View], int]
 
 def wait_k(view: View, k: float = 3, step_s: float = 0.32) -> int:
     """Write one token for each `step_s` of source, `k` steps behind it (Ma et al. 2019, arXiv 1810.08398; for speech
-    with a fixed pre-decision, Ma et al. 2020, arXiv 2011.02048)."""
+    with a fixed pre-decision, Ma et al. 2020, arXiv 2011.02048). Where people speak more slowly it writes guesses."""
     allowed = int(view.source_s / step_s + 1e-6) - round(k) + 1 - len(view.committed)
     return _at_most(view, allowed)
 
 
 def hold_n(view: View, n: float = 3) -> int:
-    """Write all but the last `n` tokens (Liu et al. 2020, arXiv 2005.11185)."""
+    """Write all but the last `n` tokens (Liu et al. 2020, arXiv 2005.11185). A guess of more tokens is written, too."""
     return _at_most(view, len(view.hypothesis) - round(n))
 
 

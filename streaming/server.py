@@ -11,26 +11,28 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request, WebSocket
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
 from mmx._version import __version__
 from mmx.errors import MmxError
 from mmx.streaming.server_engine import Engine
-from mmx.streaming.server_files import FileJobs, accepted, formatted, refusal_of
-from mmx.streaming.server_guard import Guard
+from mmx.streaming.server_files import FileJobs, formatted, refusal_of
+from mmx.streaming.server_guard import Guard, route_of
 from mmx.streaming.server_interpreter import TRACKS
 from mmx.streaming.server_live import serve_socket
 from mmx.streaming.server_metrics import Metrics
+from mmx.streaming.server_models import accepted, check_model
 from mmx.streaming.server_protocol import TRANSCRIPTION, TRANSLATION
 from mmx.streaming.server_registry import Registry
 from mmx.streaming.server_settings import Refusal, Settings
+from mmx.streaming.server_watch import Watch
 
 PAGE = Path(__file__).parent / "page"
 PAGE_RULES = {
     "Content-Security-Policy": "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; "
-    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    "media-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
 }
@@ -47,7 +49,8 @@ def create_app(engine: Engine, settings: Settings = DEFAULTS) -> FastAPI:
     metrics = Metrics()
     files = FileJobs(engine, settings, metrics)
     registry = Registry(engine, settings, metrics)
-    metrics.gauge("mmx_jobs", lambda: {(): float(files.jobs)})
+    metrics.gauge("mmx_jobs", lambda: {(): float(len(files.jobs))})
+    metrics.gauge("mmx_uploads", lambda: {(): float(files.uploads)})
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -58,12 +61,15 @@ def create_app(engine: Engine, settings: Settings = DEFAULTS) -> FastAPI:
 
     # The pages that FastAPI makes of the schema load scripts from elsewhere; the schema itself stays at /openapi.json.
     app = FastAPI(title="mmx", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
-    app.add_middleware(Guard, settings=settings)  # type: ignore[arg-type]
+    app.add_middleware(Guard, settings=settings, stops=lambda: files.closing)  # type: ignore[arg-type]
+    app.add_middleware(Watch, settings=settings, metrics=metrics)  # type: ignore[arg-type]
     app.add_exception_handler(Refusal, _refuse)
     app.add_exception_handler(MmxError, _refuse)
     app.add_exception_handler(HTTPException, _refuse_http)  # type: ignore[arg-type]
     app.state.metrics = metrics
     app.state.registry = registry
+    app.state.drain = files.drain
+    app.state.settings = settings
     _add_files(app, files)
     _add_live(app, registry)
     _add_facts(app, engine, settings, metrics)
@@ -75,24 +81,12 @@ def _add_files(app: FastAPI, files: FileJobs) -> None:
     @app.post("/v1/audio/transcriptions", openapi_extra=_form_schema("language"))
     async def transcriptions(request: Request) -> Any:
         """What is said in a recording."""
-        return await counted(request, "transcribe")
+        return await files.handle(request, "transcribe")
 
     @app.post("/v1/audio/translations", openapi_extra=_form_schema("to"))
     async def translations(request: Request) -> Any:
         """What is said in a recording, in English or the language `to`."""
-        return await counted(request, "translate")
-
-    async def counted(request: Request, task: str) -> Any:
-        status = 500
-        try:
-            response = await files.handle(request, task)
-            status = response.status_code
-            return response
-        except (Refusal, MmxError) as e:
-            status = refusal_of(e).status
-            raise
-        finally:
-            files.metrics.count("mmx_http_requests_total", endpoint=request.url.path, status=str(status))
+        return await files.handle(request, "translate")
 
 
 def _add_live(app: FastAPI, registry: Registry) -> None:
@@ -105,7 +99,7 @@ def _add_live(app: FastAPI, registry: Registry) -> None:
         await serve_socket(socket, TRANSLATION, registry)
 
     @app.get("/v1/realtime/sessions/{id}/transcript")
-    async def transcript(id: str, track: str = "source", response_format: str = "srt") -> Any:
+    def transcript(id: str, track: str = "source", response_format: str = "srt") -> Any:
         """What a live session wrote, as a file."""
         if track not in TRACKS:
             raise Refusal(
@@ -115,16 +109,21 @@ def _add_live(app: FastAPI, registry: Registry) -> None:
 
 
 def _add_facts(app: FastAPI, engine: Engine, settings: Settings, metrics: Metrics) -> None:
-    @app.get("/health")
+    @app.api_route("/health", methods=["GET", "HEAD"])
     async def health() -> dict[str, str]:
         """Whether the server answers."""
         return {"status": "ok"}
 
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
-        """What a request may name as its `model`; `whisper-1` means the first."""
-        rows = [{"id": n, "object": "model", "created": 0, "owned_by": "mmx"} for n in accepted(engine)]
-        return {"object": "list", "data": rows}
+        """What a request may name as its `model`; OpenAI's names mean the first."""
+        return {"object": "list", "data": [_model(n) for n in accepted(engine)]}
+
+    @app.get("/v1/models/{id:path}")
+    async def model(id: str) -> dict[str, Any]:
+        """One of them."""
+        check_model(engine, id)
+        return _model(id)
 
     @app.get("/v1/capabilities")
     async def capabilities() -> dict[str, Any]:
@@ -150,12 +149,25 @@ def _add_facts(app: FastAPI, engine: Engine, settings: Settings, metrics: Metric
         return PlainTextResponse(metrics.render(), media_type="text/plain; version=0.0.4")
 
 
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "mmx"}
+
+
 def _add_page(app: FastAPI) -> None:
-    @app.get("/", include_in_schema=False)
+    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def page() -> FileResponse:
         return FileResponse(PAGE / "index.html", headers=PAGE_RULES)
 
-    app.mount("/page", StaticFiles(directory=PAGE), name="page")
+    app.mount("/page", _PageFiles(directory=PAGE), name="page")
+
+
+class _PageFiles(StaticFiles):
+    """Modules that belong together: a browser asks each time whether it has the present ones."""
+
+    def file_response(self, *args: Any, **more: Any) -> Response:
+        response = super().file_response(*args, **more)
+        response.headers.update({name: PAGE_RULES[name] for name in ("Cache-Control", "X-Content-Type-Options")})
+        return response
 
 
 def _form_schema(language: str) -> dict[str, Any]:
@@ -172,7 +184,7 @@ async def _refuse(request: Request, error: Exception) -> JSONResponse:
 
 async def _refuse_http(request: Request, error: HTTPException) -> JSONResponse:
     """What the framework refuses by itself, in the same shape."""
-    got, headers = request.url.path, error.headers or {}
+    got, headers = route_of(request.scope), error.headers or {}
     message = {
         404: f"expected a path of this server, got {got}: see /openapi.json",
         405: f"expected {headers.get('Allow', 'another method')} for {got}, got {request.method}",

@@ -16,6 +16,10 @@ from mmx.streaming.server_settings import blaming
 from mmx.streaming.stream import Stream
 from mmx.transcribe import Options, Progress, fit, transcribe, vad
 
+BATCH = 2
+"""Windows of a recording that are decoded together: few, so that the others get their turns, and so that one whose
+client left ends soon."""
+
 Route = Literal["own", "text", "english"]
 
 
@@ -77,6 +81,9 @@ class Engine:
         if self.text_model is None:
             fit(self.model, Options(language=language, task="translate", to=to))
             return
+        if (target := find_language(to)).tag not in self.targets:
+            known = ", ".join(self.targets)
+            raise InputError(f"expected a language that this server writes, got {target.name}: it has {known}")
         self.text_model.tokenizer.language(to)
         first_step(self.text_model, Options(language=language))
 
@@ -101,7 +108,7 @@ class Engine:
         self, source: Source, options: Options, on_progress: Callable[[Progress], None] | None = None
     ) -> Transcript:
         """The text of a recording; a translation that the speech model cannot write goes on through the text model."""
-        options = replace(options, beam_size=self.beam_size)
+        options = replace(options, beam_size=self.beam_size, batch_size=BATCH)
         if options.task == "transcribe" or self._own(options.language, options.to):
             return next(iter(transcribe(self.model, [source], options, on_progress)))
         if self.text_model is None:

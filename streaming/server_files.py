@@ -1,35 +1,41 @@
-"""Recordings over HTTP, in the shapes of OpenAI's audio API: transcriptions, translations, models."""
+"""Recordings over HTTP, in the shapes of OpenAI's audio API: transcriptions and translations."""
 
 import asyncio
 import json
+import logging
 import math
-import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, BinaryIO, cast
 
 from starlette.datastructures import FormData, UploadFile
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 
 from mmx.errors import InputError, MediaError, MmxError
 from mmx.languages import find_language
 from mmx.result import Segment, Transcript
+from mmx.streaming import server_form as fields
 from mmx.streaming.server_engine import Engine, check_languages
-from mmx.streaming.server_metrics import Metrics
-from mmx.streaming.server_settings import Refusal, Settings, blaming
+from mmx.streaming.server_guard import closing
+from mmx.streaming.server_length import measured_s
+from mmx.streaming.server_metrics import WAIT, WORK, Metrics
+from mmx.streaming.server_models import check_model
+from mmx.streaming.server_settings import Refusal, Settings
+from mmx.streaming.server_turns import Turns
+from mmx.streaming.server_watch import LEFT
 from mmx.transcribe import Options, Progress
 
+log = logging.getLogger("mmx.serve")
+
 FORMATS = ("json", "text", "srt", "verbose_json", "vtt")
-ALIASES = ("whisper-1",)
-"""Names that clients have built in; they mean whatever model the server has."""
-
-
-def accepted(engine: Engine) -> tuple[str, ...]:
-    """What a request may name as its `model`; the text model only ever follows the speech model."""
-    return (engine.names[0], *ALIASES)
+WINDOW_S = 30.0
+PULSE_S = 1.0
+"""How often a stream may tell how far its recording is."""
+HEARTBEAT_S = 10.0
+"""A stream says something at least so often: proxies close those that are silent for a minute."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,8 @@ class Cancelled(MmxError):  # noqa: N818 - nobody failed
 
 
 class FileJobs:
-    """Recordings one after the other (or as many at once as there are workers), with a bounded queue before them.
+    """Recordings, a few windows of one at a time (or of as many at once as there are workers), with bounds on how many
+    wait and how many are on their way here.
 
     Args:
         engine: the models.
@@ -65,141 +72,289 @@ class FileJobs:
 
     def __init__(self, engine: Engine, settings: Settings, metrics: Metrics):
         self.engine, self.settings, self.metrics = engine, settings, metrics
-        self.pool = ThreadPoolExecutor(settings.file_workers, thread_name_prefix="mmx-file")
-        self.jobs = 0
+        self.turns = Turns(settings.file_workers)
+        # Each recording has a thread, which mostly waits for its turn. Those given up end soon after.
+        threads = settings.max_queue + 2 * settings.file_workers
+        self.pool = ThreadPoolExecutor(threads, thread_name_prefix="mmx-file")
+        self.jobs: set[_Job] = set()
+        self.uploads = 0
+        self.closing = False
 
     async def handle(self, request: Request, task: str) -> Response:
         """Answer a request for a transcription or a translation."""
         self._room()  # before the upload: a busy server says so at once
-        form = await _form(request, self.settings.max_upload_mb)
         try:
-            upload, ask = _file(form), self._ask(form, task)
+            form = await self._upload(request)
+        except ClientDisconnect:
+            return Response(status_code=LEFT)  # nobody is there to read it
+        try:
+            fields.check_fields(form)
+            upload, ask = fields.file_of(form), self._ask(form, task)
             check_languages(self.engine, ask.options.language, ask.options.to if task == "translate" else None)
             self._room()
         except Exception:
             await form.close()
             raise
-        job = _Job(self, upload, ask)
-        if not ask.stream:
-            return formatted(await job.result(request), ask.formats[0], ask.granularities)
-        await asyncio.wait([job.work], timeout=1.0)
-        if job.work.done():
-            job.work.result()  # what is no recording is told by the status, not in a stream
-        return StreamingResponse(job.events(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        job = _Job(self, upload, ask, request)
+        try:
+            if not ask.stream:
+                return formatted(await job.result(), ask.formats[0], ask.granularities)
+            await job.finished(1.0)
+            if job.work.done():
+                job.work.result()  # what is no recording is told by the status, not in a stream
+        except Cancelled:
+            job.leave()
+            return Response(status_code=LEFT)
+        except BaseException:
+            job.leave()
+            raise
+        return _Stream(job)
+
+    async def _upload(self, request: Request) -> FormData:
+        most = self.settings.max_uploads
+        if self.uploads >= most:
+            raise _busy(f"{most} uploads at once (max_uploads)")
+        self.uploads += 1
+        try:
+            return await fields.read_form(request, self.settings)
+        finally:
+            self.uploads -= 1
 
     def _room(self) -> None:
-        limit = self.settings.max_queue + self.settings.file_workers
-        if self.jobs >= limit:
-            raise Refusal(
-                503, "server_busy", f"expected a free place, got a queue of {self.jobs} recordings: ask again later",
-                retry_s=10,
-            )  # fmt: skip
+        if self.closing:
+            raise closing()
+        if len(self.jobs) >= self.settings.max_queue + self.settings.file_workers:
+            raise _busy(f"a queue of {len(self.jobs)} recordings")
 
     def _ask(self, form: FormData, task: str) -> Ask:
-        model = _text(form, "model")
-        if model and model not in (names := accepted(self.engine)):
-            expected = " or ".join(map(repr, names))
-            raise Refusal(404, "model_not_found", f"expected model {expected}, got {model!r}", param="model")
-        stream = _switch(form, "stream")
-        formats = tuple(check_format(f) for f in _list(form, "response_format")) or ("json",)
+        check_model(self.engine, fields.text(form, "model"))
+        stream = fields.switch(form, "stream")
+        formats = tuple(check_format(f) for f in fields.texts(form, "response_format")) or ("json",)
         if len(formats) > 1 and not stream:
             message = f"expected one response_format without stream, got {len(formats)}"
             raise Refusal(400, "invalid_value", message, param="response_format")
-        if form.getlist("include[]") or form.getlist("include"):
+        if fields.texts(form, "include"):
             raise Refusal(400, "unsupported_parameter", "expected no include[]: log-probabilities are in verbose_json",
                           param="include")  # fmt: skip
-        kinds = tuple(
-            str(g) for g in [*form.getlist("timestamp_granularities[]"), *form.getlist("timestamp_granularities")]
-        )
-        if bad := [k for k in kinds if k not in ("word", "segment")]:
-            raise Refusal(400, "invalid_value", f"expected granularities word or segment, got {bad[0]!r}",
-                          param="timestamp_granularities")  # fmt: skip
         options = Options(
-            language=_language(form, "language"), task=task, to=_language(form, "to") or "en",  # type: ignore[arg-type]
-            initial_prompt=_text(form, "prompt"), word_timestamps="word" in kinds,
+            language=fields.language(form, "language"), task=task, to=fields.language(form, "to") or "en",  # type: ignore[arg-type]
+            initial_prompt=fields.text(form, "prompt"),
         )  # fmt: skip
-        if temperature := _number(form, "temperature"):
+        kinds = _granularities(form, formats)
+        options = replace(options, word_timestamps="word" in kinds)
+        if temperature := fields.number(form, "temperature"):
             options = replace(options, temperature=(temperature,))
         return Ask(options, formats, stream, kinds or ("segment",))
 
+    async def drain(self, hurry: Callable[[], bool] = lambda: False) -> None:
+        """Take nothing new, and give those at work `grace_s` to end; what is left then is told to come back.
+
+        Args:
+            hurry: asked now and then; true ends the wait.
+        """
+        self.closing = True
+        end = time.monotonic() + self.settings.grace_s
+        while self.jobs and time.monotonic() < end and not hurry():
+            await asyncio.sleep(0.05)
+        for job in list(self.jobs):
+            job.stop()
+
     def close(self) -> None:
-        """Take no more work."""
+        """Take no more work, and end what there is."""
+        self.closing = True
+        for job in list(self.jobs):
+            job.stop()
         self.pool.shutdown(wait=False, cancel_futures=True)
 
 
-class _Job:
-    """One recording on its way through the pool. It closes the upload when the worker no longer needs it."""
+def _busy(got: str) -> Refusal:
+    return Refusal(503, "server_busy", f"expected a free place, got {got}: ask again later", retry_s=10)
 
-    def __init__(self, jobs: FileJobs, upload: UploadFile, ask: Ask):
+
+def _granularities(form: FormData, formats: tuple[str, ...]) -> tuple[str, ...]:
+    kinds = fields.texts(form, "timestamp_granularities")
+    if bad := [k for k in kinds if k not in ("word", "segment")]:
+        raise Refusal(400, "invalid_value", f"expected granularities word or segment, got {bad[0]!r}",
+                      param="timestamp_granularities")  # fmt: skip
+    if kinds and "verbose_json" not in formats:
+        raise Refusal(
+            400, "invalid_value", "expected response_format verbose_json with timestamp_granularities, got "
+            f"{', '.join(formats)}: no other has them", param="timestamp_granularities",
+        )  # fmt: skip
+    return kinds
+
+
+class _Job:
+    """One recording on its way. It closes the upload when the worker no longer needs it.
+
+    Attributes:
+        work: the transcript to come, whether or not anybody waits for it.
+    """
+
+    def __init__(self, jobs: FileJobs, upload: UploadFile, ask: Ask, request: Request):
         self.jobs, self.upload, self.ask = jobs, upload, ask
-        self.gone = threading.Event()
+        self.stopped = asyncio.Event()
         self.loop = asyncio.get_running_loop()
         self.segments: asyncio.Queue[tuple[Segment, ...]] = asyncio.Queue()
+        self.done_s, self.total_s = 0.0, None
+        self._measured = False
         upload.file.seek(0)
-        jobs.jobs += 1
-        self.work = self.loop.run_in_executor(jobs.pool, self._transcript)
+        jobs.jobs.add(self)
+        self.turn = jobs.turns.join()
+        self.work: asyncio.Future[Transcript] = self.loop.run_in_executor(jobs.pool, self._transcript)
         self.work.add_done_callback(self._done)
+        self._client_left = self.loop.create_task(_left(request))
 
     def _done(self, work: "asyncio.Future[Transcript]") -> None:
-        self.jobs.jobs -= 1
+        self.jobs.jobs.discard(self)
+        self._client_left.cancel()
+        self.turn.end()  # also of work that was cancelled before it began
         self.upload.file.close()
+        self.jobs.metrics.time(WAIT, self.turn.waited_s)
+        self.jobs.metrics.time(WORK, self.turn.worked_s)
         if not work.cancelled() and work.exception() is None:
             self.jobs.metrics.count("mmx_audio_seconds_total", work.result().duration_s, kind="file")
 
+    def watch_no_more(self) -> None:
+        """Somebody else looks after the client."""
+        self._client_left.cancel()
+
+    def leave(self) -> None:
+        """Nobody waits any more: its place is free at once, and its worker stops at the next window."""
+        self.jobs.jobs.discard(self)
+        self.turn.give_up()
+        self._client_left.cancel()
+
+    def stop(self) -> None:
+        """The server stops: whoever waits is told, and the worker as above."""
+        self.stopped.set()
+        self.leave()
+
+    # -------------------- in the worker's thread
+
     def _transcript(self) -> Transcript:
-        """In a worker thread; its language is that of the text, which for a translation is not the one spoken."""
+        """Its language is that of the text, which for a translation is not the one spoken."""
         options = self.ask.options
-        done = self.jobs.engine.transcribe(cast(BinaryIO, _Recording(self.upload)), options, self._progress)
+        try:
+            if not self.turn.take():
+                raise Cancelled("nobody waits for this recording")
+            done = self.jobs.engine.transcribe(cast(BinaryIO, _Recording(self.upload)), options, self._progress)
+        finally:
+            self.turn.end()
         return done if options.task == "transcribe" else replace(done, language=find_language(options.to).tag)
 
     def _progress(self, progress: Progress) -> None:
-        """Called by the worker: stops for a client that left and at the longest recording."""
-        limit_s = self.jobs.settings.max_audio_s
-        if self.gone.is_set():
+        """Called by the worker: stops for a client that left and at the longest recording; lets others go first."""
+        self._check_length(progress)
+        self.done_s, self.total_s = progress.done_s, progress.total_s
+        if progress.segments:
+            self.loop.call_soon_threadsafe(self.segments.put_nowait, tuple(progress.segments))
+        if not self.turn.offer():
             raise Cancelled("nobody waits for this recording")
-        if max(progress.total_s or 0.0, progress.done_s) > limit_s:
+
+    def _check_length(self, progress: Progress) -> None:
+        limit_s = self.jobs.settings.max_audio_s
+        too_long = progress.done_s > limit_s
+        if not too_long and not self._measured and (progress.total_s or 0.0) > limit_s:
+            self._measured = True  # a header may say anything
+            too_long = measured_s(self.upload.file) > limit_s
+        if too_long:
             raise Refusal(
                 413, "audio_too_long", f"expected at most {limit_s:g} s of audio, got more: cut it", param="file"
             )
-        if progress.segments:
-            self.loop.call_soon_threadsafe(self.segments.put_nowait, tuple(progress.segments))
 
-    async def result(self, request: Request) -> Transcript:
-        """The transcript; given up when the client leaves."""
-        while True:
-            done, _ = await asyncio.wait([self.work], timeout=1.0)
-            if done:
-                return self.work.result()
-            if await request.is_disconnected():
-                self.gone.set()
-                raise Refusal(499, "client_closed_request", "expected the client to wait, it left")
+    # -------------------- for its client
+
+    async def finished(self, timeout_s: float) -> bool:
+        """Wait for the transcript. Raises `Cancelled` once the client has left, `Refusal` once the server stops."""
+        stopped = asyncio.ensure_future(self.stopped.wait())
+        try:
+            await asyncio.wait(
+                [self.work, self._client_left, stopped], timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED
+            )
+        finally:
+            stopped.cancel()
+        if self.stopped.is_set():
+            raise closing()
+        if not self.work.done() and self._client_left.done():
+            raise Cancelled("the client left")
+        return self.work.done()
+
+    async def result(self) -> Transcript:
+        """The transcript."""
+        while not await self.finished(HEARTBEAT_S):
+            pass
+        return self.work.result()
 
     async def events(self) -> AsyncIterator[str]:
-        """Server-sent events: text that no later window changes, as soon as it is there."""
-        sent = ""
+        """Server-sent events: text that no later window changes, as soon as it is there; between them comments, which
+        clients skip, with how far it is."""
+        sent, shown, beat = "", "", time.monotonic()
         route = self.jobs.engine.route(self.ask.options.language, self.ask.options.to)
         early = self.ask.options.task == "transcribe" or route == "own"  # else the segments are the first step's
+        while not (self.work.done() or self.stopped.is_set()) or not self.segments.empty():
+            segments = await self._next_segments()
+            text = _joined(segments) if early and segments else sent
+            if text.startswith(sent) and text != sent:
+                yield _event({"type": "transcript.text.delta", "delta": text[len(sent) :]})
+                sent = text
+            how_far, now = self._how_far(), time.monotonic()
+            if not shown or now - beat >= (HEARTBEAT_S if how_far == shown else PULSE_S):
+                shown, beat = how_far, now
+                yield f": {how_far}\n\n"
+        if self.stopped.is_set():
+            yield _event({"type": "error", **closing().body})
+            return
+        for event in _last_events(self.work, self.ask, sent):
+            yield _event(event)
+
+    async def _next_segments(self) -> tuple[Segment, ...]:
+        """The next of the queue; none after `PULSE_S`, or once there will be no more."""
+        ways = [asyncio.ensure_future(self.segments.get()), asyncio.ensure_future(self.stopped.wait())]
         try:
-            while not self.work.done() or not self.segments.empty():
-                segments = asyncio.ensure_future(self.segments.get())
-                await asyncio.wait([segments, self.work], return_when=asyncio.FIRST_COMPLETED)
-                if not segments.done():
-                    segments.cancel()
-                    continue
-                text = _joined(segments.result()) if early else sent
-                if text.startswith(sent) and text != sent:
-                    yield _event({"type": "transcript.text.delta", "delta": text[len(sent) :]})
-                    sent = text
-            for event in _last_events(self.work, self.ask, sent):
-                yield _event(event)
+            await asyncio.wait([*ways, self.work], timeout=PULSE_S, return_when=asyncio.FIRST_COMPLETED)
+            return ways[0].result() if ways[0].done() else ()  # type: ignore[return-value]
         finally:
-            self.gone.set()
+            for way in ways:
+                way.cancel()
+
+    def _how_far(self) -> str:
+        if not self.turn.worked_s and not self.turn.working:
+            return json.dumps({"state": "waiting", "place": self.turn.place})
+        total_s = None if self.total_s is None else round(self.total_s, 1)
+        return json.dumps({"state": "working", "done_s": round(self.done_s, 1), "total_s": total_s})
+
+
+async def _left(request: Request) -> None:
+    """Returns when the client has left."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+class _Stream(StreamingResponse):
+    """Events of a job, which ends with its client."""
+
+    def __init__(self, job: _Job):
+        # X-Accel-Buffering: nginx would keep the events until it has a buffer full of them.
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(job.events(), media_type="text/event-stream", headers=headers)
+        self.job = job
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Send them."""
+        self.job.watch_no_more()
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.job.leave()
 
 
 def _last_events(work: "asyncio.Future[Transcript]", ask: Ask, sent: str) -> list[dict[str, Any]]:
     try:
         transcript = work.result()
-    except (Refusal, MmxError) as e:
+    except Exception as e:
+        if not isinstance(e, Refusal | MmxError):
+            log.error("a recording failed", exc_info=e)
         return [{"type": "error", **refusal_of(e).body}]
     text = transcript.text
     rest = [{"type": "transcript.text.delta", "delta": text[len(sent) :]}] if text[len(sent) :] else []
@@ -257,9 +412,10 @@ def _usage(transcript: Transcript) -> dict[str, Any]:
 def verbose(transcript: Transcript, granularities: tuple[str, ...]) -> dict[str, Any]:
     """OpenAI's verbose_json: `words` beside or instead of `segments`, as the granularities ask.
 
-    Ours is `notes`, as `Transcript.to_dict` has them: what was damaged, skipped or tried again.
+    `seek` is the window of 30 s that a segment begins in, in hundredths of a second. Ours is `notes`, as
+    `Transcript.to_dict` has them: what was damaged, skipped or tried again.
     """
-    data = transcript.to_dict()
+    data = _rounded(transcript.to_dict())
     out: dict[str, Any] = {
         "task": transcript.task,
         "language": find_language(transcript.language).name.lower() if transcript.language else "",
@@ -274,8 +430,19 @@ def verbose(transcript: Transcript, granularities: tuple[str, ...]) -> dict[str,
     if "segment" in granularities:
         names = ("id", "start", "end", "text", "tokens", "temperature", "avg_logprob", "compression_ratio",
                  "no_speech_prob")  # fmt: skip
-        out["segments"] = [{"seek": round(s["start"] * 100), **{n: s[n] for n in names}} for s in data["segments"]]
+        out["segments"] = [
+            {"seek": int(s["start"] // WINDOW_S * WINDOW_S * 100), **{n: s[n] for n in names}} for s in data["segments"]
+        ]
     return out
+
+
+def _rounded(data: Any, name: str = "") -> Any:
+    """Numbers without the noise of their last bits: times to 1 ms, figures to six places."""
+    if isinstance(data, dict):
+        return {k: _rounded(v, k) for k, v in data.items()}
+    if isinstance(data, list):
+        return [_rounded(v, name) for v in data]
+    return round(data, 3 if name in ("start", "end", "duration") else 6) if isinstance(data, float) else data
 
 
 def refusal_of(error: Exception) -> Refusal:
@@ -287,97 +454,3 @@ def refusal_of(error: Exception) -> Refusal:
     if isinstance(error, MediaError):
         return Refusal(400, "invalid_audio", str(error), param="file")
     return Refusal(500, "server_error", "expected to finish, but the server failed: its log has the reason")
-
-
-# -------------------- the form
-
-
-MOST_FIELDS = 64
-MOST_FIELD_KB = 1024
-_FAULTS = {
-    "Too many files": ("expected one file, got several: send them one by one", "file"),
-    "Too many fields": (f"expected at most {MOST_FIELDS} fields, got more", None),
-    "Part exceeded": (
-        f"expected text fields of at most {MOST_FIELD_KB} kB, got a larger one: a recording goes into 'file', with its "
-        "file name", None,
-    ),
-}  # fmt: skip
-"""How the parser's refusals begin, what we say instead, and the field at fault; it does not tell which text it was."""
-
-
-async def _form(request: Request, most_mb: float) -> FormData:
-    """The multipart form, refused as soon as it is larger than allowed."""
-    most = int(most_mb * 2**20) + 65536  # the other fields
-    too_large = Refusal(
-        413, "file_too_large", f"expected an upload of at most {most_mb:g} MB, got more: send its sound only, or "
-        "compressed", param="file",
-    )  # fmt: skip
-    declared, kind = request.headers.get("content-length", ""), request.headers.get("content-type", "nothing")
-    if declared.isdigit() and int(declared) > most:
-        raise too_large
-    if not kind.startswith("multipart/form-data"):
-        raise Refusal(400, "invalid_content_type", f"expected multipart/form-data with a field 'file', got {kind}")
-    receive, seen = request.receive, 0
-
-    async def counted() -> Any:
-        nonlocal seen
-        message = await receive()
-        seen += len(message.get("body", b""))
-        if seen > most:
-            raise too_large
-        return message
-
-    try:
-        return await Request(request.scope, counted).form(
-            max_files=1, max_fields=MOST_FIELDS, max_part_size=MOST_FIELD_KB * 1024
-        )  # fmt: skip
-    except HTTPException as e:
-        fault = f"expected a multipart form, got one that cannot be read: {e.detail}"
-        message, param = next((told for words, told in _FAULTS.items() if e.detail.startswith(words)), (fault, None))
-        raise Refusal(400, "invalid_form", message, param=param) from e
-
-
-def _file(form: FormData) -> UploadFile:
-    upload = form.get("file")
-    if not isinstance(upload, UploadFile):
-        raise Refusal(400, "missing_file", "expected a recording in the field 'file', got none", param="file")
-    if upload.size == 0:
-        raise Refusal(400, "invalid_audio", "expected a recording in the field 'file', got an empty file", param="file")
-    return upload
-
-
-def _text(form: FormData, name: str) -> str | None:
-    value = form.get(name)
-    if value is not None and not isinstance(value, str):
-        raise Refusal(400, "invalid_value", f"expected text in the field {name!r}, got a file", param=name)
-    return value or None
-
-
-def _language(form: FormData, name: str) -> str | None:
-    if text := _text(form, name):
-        with blaming(name):
-            find_language(text)
-    return text
-
-
-def _list(form: FormData, name: str) -> tuple[str, ...]:
-    """All values of a field, which clients write with or without brackets."""
-    return tuple(str(v) for v in [*form.getlist(f"{name}[]"), *form.getlist(name)])
-
-
-def _switch(form: FormData, name: str) -> bool:
-    text = _text(form, name) or "false"
-    if text.lower() not in ("true", "1", "false", "0"):
-        raise Refusal(400, "invalid_value", f"expected {name} to be true or false, got {text!r}", param=name)
-    return text.lower() in ("true", "1")
-
-
-def _number(form: FormData, name: str) -> float | None:
-    text = _text(form, name)
-    try:
-        value = None if text is None else float(text)
-    except ValueError:
-        value = math.nan
-    if value is not None and not 0 <= value <= 1:
-        raise Refusal(400, "invalid_value", f"expected {name} in 0 to 1, got {text!r}", param=name)
-    return value

@@ -1,6 +1,6 @@
 """What a live session hears with: a stream that writes what is said, one that translates, a text model behind them."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,22 @@ class Wish:
         to: language to translate into; None does not.
         source: whether what is said is written, too.
         rate: of the sound that the client sends, in Hz.
+        format: of that sound, a key of `mmx.streaming.server_protocol.FORMATS`.
+        manual: whether an item ends only where the client commits, not with a sentence or a pause.
+        told: what else the client set, which is told back to it and has no effect.
     """
 
     language: str | None = None
     to: str | None = None
     source: bool = True
     rate: int = RATE
+    format: str = "audio/pcm"
+    manual: bool = False
+    told: dict[str, Any] = field(default_factory=dict)
+
+    def hears_as(self, other: "Wish") -> bool:
+        """Whether the same streams serve both."""
+        return (self.language, self.to, self.source) == (other.language, other.to, other.source)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,9 @@
 """What a live session must not lose when its server is killed, in files.
 
 Sound and orders are written down before the client is told that they are safe, and a line of the session's log before
-any client sees it. So a server that starts again goes on with all that was acknowledged, and says nothing twice. Of
-each session a folder holds:
+any client sees it; both are flushed to the disk, so that a power cut loses no more than a killed process does. So a
+server that starts again goes on with all that was acknowledged, and says nothing twice. Everything here may wait for
+the disk: it runs in threads of its own, never on the event loop. Of each session a folder holds:
 
     ID.AT.journal            what the client sent, in order; AT is where the file begins in the whole journal
     ID.log.jsonl             the lines of its log
@@ -11,14 +12,16 @@ each session a folder holds:
 """
 
 import json
+import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
 from mmx.files import atomic_write
+from mmx.streaming.server_state import private_opener
 
 SEGMENT = 1 << 20
 """Bytes, after which a journal goes on in another file, so that what was heard can be deleted."""
@@ -59,41 +62,62 @@ class Journal:
         self.folder, self.id, self.end = folder, id, end
         self.lines, self.log_size, self.turn = lines, log_size, turn
         self._begin = end
-        self._file = open(self._path(f"{end:016d}.journal"), "wb", buffering=0)  # noqa: SIM115 - open while it lives
+        self._file = self._begun(end)
+
+    def _begun(self, at: int) -> Any:
+        path = self._path(f"{at:016d}.journal")
+        file = open(path, "wb", buffering=0, opener=private_opener)  # noqa: SIM115 - open while it lives
+        _sync_folder(self.folder)
+        return file
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{self.id}.{name}"
 
     def add(self, kind: str, data: bytes) -> int:
         """Write down what the client sent; its place, for `keep`. Raises `OSError`, and then holds none of it."""
+        return self.add_all([(kind, data)])[0]
+
+    def add_all(self, sent: Sequence[tuple[str, bytes]]) -> list[int]:
+        """As `add`, several at once: they are on the disk when it returns, or none of them is there."""
         if self.end - self._begin > SEGMENT:
-            following = open(self._path(f"{self.end:016d}.journal"), "wb", buffering=0)  # noqa: SIM115
+            following = self._begun(self.end)
             self._file.close()  # now that there is another
             self._file, self._begin = following, self.end
-        record = memoryview(_HEAD.pack(kind[:1].encode(), len(data)) + data)
+        heads = [_HEAD.pack(kind[:1].encode(), len(data)) for kind, data in sent]
+        record = memoryview(b"".join(x for head, (_, data) in zip(heads, sent, strict=True) for x in (head, data)))
         try:
             at = 0
             while at < len(record):  # an unbuffered file may take less at once
                 at += self._file.write(record[at:]) or 0
+            _sync(self._file.fileno())
         except OSError:
             self._file.seek(self.end - self._begin)
             self._file.truncate()
             raise
-        self.end += len(record)
-        return self.end
+        ends = list(accumulate((_HEAD.size + len(data) for _, data in sent), initial=self.end))[1:]
+        self.end = ends[-1]
+        return ends
 
     def keep(self, facts: dict[str, Any], lines: list[str], streams: Streams | None, heard_to: int) -> None:
         """Write what the session is after a turn: `lines` are new in its log, what lies before `heard_to` in the
         journal is not needed any more. All of it is kept, or the turn before it."""
-        with open(self._path("log.jsonl"), "ab") as log:
+        with open(self._path("log.jsonl"), "ab", opener=private_opener) as log:
             log.truncate(self.log_size)  # what a turn wrote that failed
             log.write("".join(f"{line}\n" for line in lines).encode())
+            log.flush()
+            _sync(log.fileno())
         self.log_size = self._path("log.jsonl").stat().st_size
         self.lines += len(lines)
         self.turn += 1
         saved = None if streams is None else streams.save(self._path(f"{self.turn:08d}.part"))
+        for path in self.folder.glob(f"{self.id}.{self.turn:08d}.*.safetensors"):
+            path.chmod(0o600)
+            with open(path, "rb+") as file:
+                _sync(file.fileno())
         facts = {**facts, "lines": self.lines, "heard_to": heard_to, "turn": self.turn, "interpreter": saved}
         atomic_write(self._path("session.json"), json.dumps(facts, ensure_ascii=False))
+        self._path("session.json").chmod(0o600)
+        _sync_folder(self.folder)
         for path in self.folder.glob(f"{self.id}.*.safetensors"):
             if not path.name.startswith(f"{self.id}.{self.turn:08d}."):
                 path.unlink()
@@ -111,6 +135,22 @@ class Journal:
         self.close()
         for path in self.folder.glob(f"{self.id}.*"):
             path.unlink()
+
+
+def _sync(descriptor: int) -> None:
+    """What was written is on the disk, as far as the system can tell."""
+    getattr(os, "fdatasync", os.fsync)(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    """The names of new files are on the disk, too; Windows knows no such thing."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _begins(segment: Path) -> int:

@@ -10,10 +10,9 @@ import json
 import logging
 import re
 import secrets
-import time
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, MutableMapping
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
@@ -22,7 +21,18 @@ from mmx.errors import InputError
 from mmx.streaming.server_files import refusal_of
 from mmx.streaming.server_guard import KEY_PROTOCOL, check_key, key_of
 from mmx.streaming.server_interpreter import Wish
-from mmx.streaming.server_protocol import described, error_message, obey, parsed, rendered, wish_of
+from mmx.streaming.server_models import check_model
+from mmx.streaming.server_protocol import (
+    Manner,
+    decoded,
+    described,
+    error_message,
+    event_id_of,
+    obey,
+    parsed,
+    rendered,
+    wish_of,
+)
 from mmx.streaming.server_registry import Registry
 from mmx.streaming.server_sessions import Session
 from mmx.streaming.server_settings import Refusal, Settings
@@ -52,22 +62,31 @@ async def serve_socket(socket: WebSocket, dialect: str, registry: Registry) -> N
     query = socket.query_params
     try:
         await _authenticate(socket, registry.house.settings)
-        resumed = query.get("session")
-        session = registry.find(resumed) if resumed else registry.create(wish_of(query, dialect))
+        resumed, wish = query.get("session"), wish_of(query, dialect)
+        check_model(registry.house.engine, query.get("model"), realtime=True)
         if resumed:
-            _same(query, wish_of(query, dialect), session)
-        after = _after(query.get("after"), session)
+            session = registry.find(resumed)
+            _same(query, wish, session)
+            after = _after(query.get("after"), session.told)
+        else:
+            after = _after(query.get("after"), 0)  # before there is a session: what is refused makes none
+            session = await registry.create(wish)
     except Refusal as no:
         registry.house.metrics.count("mmx_errors_total", code=no.code)
         with contextlib.suppress(RuntimeError, WebSocketDisconnect):
-            await socket.send_text(_json(error_message(no)))
+            await socket.send_text(_json(_numbered(error_message(no))))
             await socket.close(1013 if no.status in (429, 507) else 1008, no.code)
         return
     except WebSocketDisconnect:
         return
     if resumed:
         registry.house.metrics.count("mmx_resumes_total")
-    await _Connection(socket, session, dialect, after, bool(resumed)).serve()
+    manner = Manner(dialect, _switched_on(query.get("extras")))
+    await _Connection(socket, registry, session, manner, after, bool(resumed)).serve()
+
+
+def _switched_on(value: str | None) -> bool:
+    return value is not None and value.lower() not in ("", "0", "false")
 
 
 async def _authenticate(socket: WebSocket, settings: Settings) -> None:
@@ -86,22 +105,20 @@ async def _authenticate(socket: WebSocket, settings: Settings) -> None:
 
 def _same(query: Mapping[str, str], wish: Wish, session: Session) -> None:
     """Raise `Refusal` where the address of a client that comes back asks for another session than it has."""
-    for name, had in asdict(session.asked).items():
-        if name in query and (got := getattr(wish, name)) != had:
+    for name in ("language", "to", "source", "rate"):
+        if name in query and (got := getattr(wish, name)) != (had := getattr(session.asked, name)):
             raise Refusal(
                 400, "invalid_value", f"expected {name} {had!r} as the session has it, got {got!r}: leave it out, and "
                 "change it by session.update", param=name,
             )  # fmt: skip
 
 
-def _after(text: str | None, session: Session) -> int:
-    """The last line of the log that the client has; -1 where it has none."""
+def _after(text: str | None, told: int) -> int:
+    """The last line of the log that the client has, of `told`; -1 where it has none."""
     if text is None:
         return -1
-    if not re.fullmatch("-1|[0-9]{1,18}", text) or int(text) >= session.told:
-        raise Refusal(
-            400, "invalid_value", f"expected after in -1 to {session.told - 1}, got {text[:40]!r}", param="after"
-        )
+    if not re.fullmatch("-1|[0-9]{1,18}", text) or int(text) >= told:
+        raise Refusal(400, "invalid_value", f"expected after in -1 to {told - 1}, got {text[:40]!r}", param="after")
     return int(text)
 
 
@@ -114,19 +131,23 @@ class _Leaving:
 
 
 class _Connection:
-    def __init__(self, socket: WebSocket, session: Session, dialect: str, after: int, resumed: bool):
-        self.socket, self.session, self.dialect = socket, session, dialect
+    def __init__(
+        self, socket: WebSocket, registry: Registry, session: Session, manner: Manner, after: int, resumed: bool
+    ):
+        self.socket, self.registry, self.session, self.manner = socket, registry, session, manner
         self.next = after + 1
         self.settings = session.house.settings
         self.replaced = asyncio.Event()
         self.taken = asyncio.Event()  # set when the client has taken all of `own`
         self.leaving: _Leaving | None = None
+        self.closing = False  # whether the client asked for the end
         self.errors = 0
+        self.event_id: str | None = None  # of the message at hand
         # Messages that belong to this connection, not to the session; what a client must do to get one bounds them.
         self.own: deque[dict[str, Any]] = deque()
         kind = "session.resumed" if resumed else "session.created"
         facts = {"samples": session.received, "seq": session.told - 1}
-        self.own.append({"type": kind, "session": described(session, dialect), "acknowledged": facts})
+        self.own.append({"type": kind, "session": described(session, manner.dialect), "acknowledged": facts})
 
     async def serve(self) -> None:
         earlier, self.session.connection = self.session.connection, self
@@ -143,7 +164,7 @@ class _Connection:
             for task in (reader, sender, replaced):
                 task.cancel()
             if self.session.connection is self:
-                self.session.connection, self.session.left_at = None, time.monotonic()
+                self.registry.left(self.session)
             for error in await asyncio.gather(reader, sender, replaced, return_exceptions=True):
                 if isinstance(error, Exception) and not self._gone(error):
                     log.error("a connection of session %s failed", self.session.id[:6], exc_info=error)
@@ -169,19 +190,20 @@ class _Connection:
                 message = await asyncio.wait_for(self.socket.receive(), self.settings.idle_timeout_s)
             except TimeoutError:
                 limit = self.settings.idle_timeout_s
-                self._refuse(
+                self.refuse(
                     Refusal(408, "idle_timeout", f"expected sound within {limit:g} s (idle_timeout_s), got none")
                 )
                 self._leave(1000, "idle_timeout")
                 return
             if message["type"] == "websocket.disconnect" or self.replaced.is_set():
                 return
+            self.event_id = None
             try:
-                self._take(message)
+                await self._take(message)
             except Refusal as no:
-                self._refuse(no)
+                self.refuse(no, self.event_id)
             except InputError as e:
-                self._refuse(refusal_of(e))
+                self.refuse(refusal_of(e), self.event_id)
             if self.errors > MOST_ERRORS:
                 self._leave(1008, "too_many_errors")
             await self._room()
@@ -193,7 +215,7 @@ class _Connection:
             self.taken.clear()
             await self.taken.wait()
 
-    def _take(self, message: dict[str, Any]) -> None:
+    async def _take(self, message: MutableMapping[str, Any]) -> None:
         data, text = message.get("bytes"), message.get("text")
         limit = self.settings.max_frame_kb * 1024
         if len(data or text or "") > limit:
@@ -202,16 +224,20 @@ class _Connection:
                 f"(max_frame_kb), got {len(data or text or '') // 1024} kB: send sound in shorter pieces",
             )  # fmt: skip
         if data is not None:
-            self.session.accept(data)
+            self.session.accept(decoded(data, self.session.asked.format))
             return
-        answer = obey(self.session, parsed(text or ""), self.dialect)
-        if answer is not None:
+        wanted = parsed(text or "")
+        self.event_id = event_id_of(wanted)
+        answer = obey(self.session, wanted, self.manner.dialect)
+        self.closing |= wanted["type"] == "session.close"
+        if answer is not None and await self.session.kept():
             self._say(answer)
 
-    def _refuse(self, no: Refusal) -> None:
+    def refuse(self, no: Refusal, event_id: str | None = None) -> None:
+        """Tell the client that something was not done; `event_id` is the message's that asked for it."""
         self.errors += 1
         self.session.house.metrics.count("mmx_errors_total", code=no.code)
-        self._say(error_message(no))
+        self._say(error_message(no, event_id))
 
     def _say(self, message: dict[str, Any]) -> None:
         self.own.append(message)
@@ -231,16 +257,16 @@ class _Connection:
                 await self._message(self.own.popleft())
             self.taken.set()
             while self.next < self.session.told:
-                entry = self.session.log[self.next]
-                await self._message(rendered(entry, self.dialect))
+                for message in rendered(self.session, self.session.log[self.next], self.manner, self.closing):
+                    await self._message(message)
                 self.next += 1
-            if acknowledged != self.session.received:
+            if self.manner.extras and acknowledged != self.session.received:
                 acknowledged = self.session.received
                 await self._message({"type": "input_audio_buffer.acknowledged", "samples": acknowledged})
             if self.leaving is not None or (self.session.ended and self.next == len(self.session.log)):
                 return
             now = {"text": dict(self.session.tentative), "lag_ms": round(self.lag_s * 1000)}
-            if now["text"] != shown:  # only the latest: a slow client skips what has changed since
+            if self.manner.extras and now["text"] != shown:  # only the latest: a slow client skips what has changed
                 shown = now["text"]
                 await self._message({"type": "tentative", **now})
             await pulse.wait()
@@ -251,7 +277,11 @@ class _Connection:
         return self.session.behind_s + self.session.waiting_s
 
     async def _message(self, message: dict[str, Any]) -> None:
-        await self.socket.send_text(_json({"event_id": f"event_{secrets.token_hex(6)}", **message}))
+        await self.socket.send_text(_json(_numbered(message)))
+
+
+def _numbered(message: dict[str, Any]) -> dict[str, Any]:
+    return {"event_id": f"event_{secrets.token_hex(6)}", **message}
 
 
 def _json(message: dict[str, Any]) -> str:

@@ -1,21 +1,56 @@
 """Counters for Prometheus in its text format (version 0.0.4): a few lines do not need a library."""
 
 import math
+import os
 from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Callable
+from pathlib import Path
 
 LAG_BOUNDS_S = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 13.0, 30.0)
+WORK_BOUNDS_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 1800.0)
+LAG, WAIT, WORK = "mmx_live_lag_seconds", "mmx_recording_wait_seconds", "mmx_recording_work_seconds"
 HELP = {
-    "mmx_http_requests_total": "Requests to the audio endpoints, by endpoint and status.",
+    "mmx_http_requests_total": "Requests, by endpoint and status; 499 is a client that left.",
+    "mmx_connections_refused_total": "Connections closed before they asked for anything, by reason.",
+    "mmx_live_closes_total": "Live connections that ended, by the code of their close.",
     "mmx_audio_seconds_total": "Seconds of sound that were worked on, by kind.",
     "mmx_sessions_total": "Live sessions begun.",
     "mmx_resumes_total": "Connections that went on with a session.",
     "mmx_errors_total": "Errors told to live clients, by code.",
     "mmx_live_lag_seconds": "From a word's end to its text, on the server.",
+    "mmx_recording_wait_seconds": "Of recordings: waiting for their turns.",
+    "mmx_recording_work_seconds": "Of recordings: being transcribed.",
+    "mmx_uploads": "Recordings on their way here.",
+    "mmx_connections": "Open connections, live ones too.",
+    "process_resident_memory_bytes": "Memory of the process.",
     "mmx_sessions": "Live sessions now, by whether somebody is connected.",
     "mmx_jobs": "Recordings being transcribed or waiting.",
 }
+
+
+class Histogram:
+    """How often a time was within each bound.
+
+    Args:
+        bounds_s: the bounds, rising.
+    """
+
+    def __init__(self, bounds_s: tuple[float, ...]):
+        self.bounds_s, self.counts, self.sum_s = bounds_s, [0] * (len(bounds_s) + 1), 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one."""
+        self.counts[bisect_left(self.bounds_s, seconds)] += 1
+        self.sum_s += seconds
+
+    def lines(self, name: str) -> list[str]:
+        """As Prometheus reads it."""
+        lines, total = [f"# HELP {name} {HELP[name]}", f"# TYPE {name} histogram"], 0
+        for bound, n in zip((*self.bounds_s, math.inf), self.counts, strict=True):
+            total += n
+            lines.append(f'{name}_bucket{{le="{"+Inf" if math.isinf(bound) else bound}"}} {total}')
+        return [*lines, f"{name}_sum {self.sum_s:.6g}", f"{name}_count {total}"]
 
 
 class Metrics:
@@ -24,8 +59,8 @@ class Metrics:
     def __init__(self) -> None:
         self.counts: dict[str, dict[tuple[tuple[str, str], ...], float]] = defaultdict(lambda: defaultdict(float))
         self.gauges: dict[str, Callable[[], dict[tuple[tuple[str, str], ...], float]]] = {}
-        self.lags = [0] * (len(LAG_BOUNDS_S) + 1)
-        self.lag_sum_s = 0.0
+        self.times = {LAG: Histogram(LAG_BOUNDS_S), WAIT: Histogram(WORK_BOUNDS_S), WORK: Histogram(WORK_BOUNDS_S)}
+        self.gauge("process_resident_memory_bytes", _memory)
 
     def count(self, name: str, amount: float = 1.0, **labels: str) -> None:
         """Add to a counter."""
@@ -35,10 +70,13 @@ class Metrics:
         """A value that is read when it is asked for."""
         self.gauges[name] = read
 
+    def time(self, name: str, seconds: float) -> None:
+        """Count one time of `WAIT` or `WORK`."""
+        self.times[name].add(seconds)
+
     def lag(self, seconds: float) -> None:
         """Count one word's lag."""
-        self.lags[bisect_left(LAG_BOUNDS_S, seconds)] += 1
-        self.lag_sum_s += seconds
+        self.time(LAG, seconds)
 
     def render(self) -> str:
         """The page that Prometheus reads."""
@@ -47,13 +85,18 @@ class Metrics:
             lines += _table(name, "counter", rows)
         for name, read in self.gauges.items():
             lines += _table(name, "gauge", read())
-        name, total = "mmx_live_lag_seconds", 0
-        lines += [f"# HELP {name} {HELP[name]}", f"# TYPE {name} histogram"]
-        for bound, n in zip((*LAG_BOUNDS_S, math.inf), self.lags, strict=True):
-            total += n
-            lines.append(f'{name}_bucket{{le="{"+Inf" if math.isinf(bound) else bound}"}} {total}')
-        lines += [f"{name}_sum {self.lag_sum_s:.6g}", f"{name}_count {total}"]
+        for name, histogram in self.times.items():
+            lines += histogram.lines(name)
         return "\n".join(lines) + "\n"
+
+
+def _memory() -> dict[tuple[tuple[str, str], ...], float]:
+    """Bytes that are in memory; nothing where the system does not tell (Linux does)."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except (OSError, IndexError, ValueError):
+        return {}
+    return {(): float(pages * os.sysconf("SC_PAGE_SIZE"))}
 
 
 def _table(name: str, kind: str, rows: dict[tuple[tuple[str, str], ...], float]) -> list[str]:

@@ -1,9 +1,12 @@
 """Live sessions: each hears in its turn, writes into a log, and outlives its connection.
 
-What a client sent is in the session's inbox, and in its journal if there is one, before it is acknowledged; what the
+What a client sent is in the session's inbox, and on the disk if there is a journal, before it is acknowledged; what the
 session writes is in its log (and there) before any connection sends it. So a connection may be slow, vanish or be
 replaced, and with a journal so may the server: nothing that was acknowledged is lost, and no session waits for
-another's client. Everything here runs on the event loop, but for `_hear` and `Journal.keep`, which worker threads run.
+another's client.
+
+A session has two sides. What has come in (`intake`) is the event loop's; what has been heard (`hearing`, the resampler,
+the interpreter) is the turn's, of which only one runs at a time, in a worker thread. They meet in the inbox only.
 """
 
 import asyncio
@@ -13,19 +16,20 @@ import secrets
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmx.errors import MmxError
 from mmx.result import Segment, Transcript, Word
-from mmx.streaming.resample import Resampler
+from mmx.streaming.resample import Resampler, check_rate
 from mmx.streaming.server_engine import Engine, check_languages
 from mmx.streaming.server_interpreter import RATE, Interpreter, Piece, Wish
-from mmx.streaming.server_journal import Journal, read
+from mmx.streaming.server_items import Entry, Items
+from mmx.streaming.server_journal import Journal, Record, read
 from mmx.streaming.server_metrics import Metrics
 from mmx.streaming.server_settings import Refusal, Settings, blaming
 
@@ -33,33 +37,10 @@ VERSION = 2
 """Of the facts that a session keeps in its journal."""
 MOST_ORDERS = 32
 """That wait in a session's inbox; sound is bounded by `Settings.max_ahead_s`."""
+PIECE = 1 << 15
+"""Bytes of sound, up to which small pieces of the inbox become one."""
 
 log = logging.getLogger("mmx.serve")
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A line of a session's log; `seq` is its place, from 0 on.
-
-    Attributes:
-        seq: number of the line.
-        kind: "delta" appends, "completed" gives a whole sentence, "error" and "closed" tell what happened.
-        track: see `Piece`.
-        text: to append, or the sentence, or the message.
-        start_s: when it was said, in seconds of the session.
-        end_s: as above.
-        language: that it is written in; of an error, its code.
-        item: number of the sentence in its track.
-    """
-
-    seq: int
-    kind: Literal["delta", "completed", "error", "closed"]
-    track: str = ""
-    text: str = ""
-    start_s: float = 0.0
-    end_s: float = 0.0
-    language: str = ""
-    item: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,22 +61,63 @@ class Order:
     end: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass
 class Sound:
-    """Samples at the client's rate; `end` is their place in the journal."""
+    """16-bit little-endian samples at the client's rate; `end` is their place in the journal."""
 
-    samples: NDArray[np.float32]
+    pcm: bytearray
     end: int = 0
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What has come in so far.
+
+    Attributes:
+        asked: the latest wish.
+        samples: the client's.
+        uncommitted: of these, since the last commit.
+        orders: how many.
+        closing: whether the last of them is "close".
+    """
+
+    asked: Wish
+    samples: int = 0
+    uncommitted: int = 0
+    orders: int = 0
+    closing: bool = False
+
+    def after(self, x: "Sound | Order") -> "Intake":
+        """With what comes next."""
+        if isinstance(x, Sound):
+            count = len(x.pcm) // 2
+            return replace(self, samples=self.samples + count, uncommitted=self.uncommitted + count)
+        return replace(
+            self,
+            asked=x.wish or self.asked,
+            uncommitted=0 if x.kind in ("commit", "clear") else self.uncommitted,
+            orders=self.orders + 1,
+            closing=x.kind == "close",
+        )
+
+
+class Client(Protocol):
+    """Who is connected."""
+
+    def refuse(self, no: Refusal) -> None:
+        """Tell that something was not taken."""
+        ...
 
 
 @dataclass
 class House:
-    """What all sessions share."""
+    """What all sessions share: `pool` hears, `disk` writes journals, `turns` are free places in the pool."""
 
     engine: Engine
     settings: Settings
     metrics: Metrics
     pool: ThreadPoolExecutor
+    disk: ThreadPoolExecutor
     turns: asyncio.Semaphore
 
 
@@ -103,9 +125,9 @@ def _failed() -> Piece:
     return Piece("error", "expected to go on, but the server failed: its log has the reason", language="server_error")
 
 
-def samples_of(pcm: bytes) -> NDArray[np.float32]:
+def samples_of(pcm: bytes | bytearray) -> NDArray[np.float32]:
     """16-bit little-endian samples as numbers in [-1, 1)."""
-    return np.frombuffer(pcm, "<i2").astype(np.float32) / 32768
+    return np.frombuffer(pcm, "<i2").astype(np.float32) * np.float32(2**-15)
 
 
 class Session:
@@ -117,114 +139,187 @@ class Session:
         id: a secret name; whoever knows it may go on with the session.
 
     Attributes:
-        log: what it wrote.
-        told: lines of the log that clients may see.
-        received: the client's samples, all of which are heard or in the inbox.
+        items: what it wrote.
+        told: lines of its log that clients may see.
+        intake: what has come in.
+        safe: of that, what the client may be told to be safe.
+        hearing: the wish that what is heard now was sent with.
         heard: samples at 16 kHz.
         journal: where it is kept, if it is.
+        connection: its client; `opening` while that waits for the session to be made.
     """
 
     def __init__(self, house: House, wish: Wish, id: str | None = None):
         check_languages(house.engine, wish.language, wish.to)
-        self.house, self.wish, self.id = house, wish, id or secrets.token_urlsafe(18)
-        self.journal: Journal | None = None
         with blaming("rate"):
-            self.resampler = Resampler(wish.rate)
-        self.log: list[Entry] = []
-        self.told = self.received = self.heard = 0
-        self.tentative: dict[str, str] = {}
-        self.behind_s = 0.0
-        self.ended = False
-        self.connection: object | None = None
+            check_rate(wish.rate)
+        self.house, self.id = house, id or f"sess_{secrets.token_urlsafe(18)}"
+        self.journal: Journal | None = None
+        self.begun_s = time.time()
+        self.intake = self.safe = Intake(wish)
+        self.items = Items()
+        self.told = 0
+        self.connection: Client | None = None
+        self.opening = False
         self.left_at = time.monotonic()
         self.pulse = asyncio.Event()
-        self.interpreter: Interpreter | None = None
         self.inbox: deque[Sound | Order] = deque()
-        self._taken = self._taken_to = 0  # samples out of the inbox, place in the journal up to which all is
-        self._items: dict[str, list[Piece]] = {}
-        self._count: dict[str, int] = {}
+        self._queued = 0  # bytes of sound in the inbox
+        self._pending: list[tuple[str, bytes, Sound | Order, Intake]] = []  # on its way to the disk
+        self._writer: asyncio.Task[None] | None = None
+        self._losses = 0  # how often the disk refused
+        self.hearing = wish
+        self.heard = 0
+        self.resampler: Resampler | None = None
+        self.interpreter: Interpreter | None = None
+        self.tentative: dict[str, str] = {}
+        self.behind_s = 0.0
+        self._taken = Intake(wish)  # what is out of the inbox
+        self._taken_to = 0  # place in the journal up to which all is
         self._arrivals: deque[tuple[float, float]] = deque(maxlen=4096)
         self._stopping = False
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more is written."""
+        return self.items.ended
+
+    @property
+    def log(self) -> list[Entry]:
+        """All lines; see `told`."""
+        return self.items.log
+
+    @property
+    def asked(self) -> Wish:
+        """The latest wish, which may still wait for the sound before it."""
+        return self.intake.asked
+
+    @property
+    def received(self) -> int:
+        """The client's samples that are safe: heard, or in the inbox."""
+        return self.safe.samples
 
     # -------------------- what a client does
 
     def accept(self, pcm: bytes) -> None:
         """Take sound: 16-bit little-endian mono samples at the client's rate."""
-        if self.ended or any(isinstance(o, Order) and o.kind == "close" for o in self.inbox):
-            raise Refusal(400, "session_closed", "expected no sound after the session was closed: begin a new one")
+        self._check_open()
         if len(pcm) % 2 or not pcm:
             raise Refusal(400, "invalid_audio", f"expected 16-bit samples, an even number of bytes, got {len(pcm)}")
-        samples = samples_of(pcm)
-        if (self.received + len(samples)) / self.wish.rate > self.house.settings.max_audio_s:
+        if (self.intake.samples + len(pcm) // 2) / self.asked.rate > self.house.settings.max_audio_s:
             self.order(Order("close"))
             raise Refusal(
                 413, "session_too_long", f"expected a session of at most {self.house.settings.max_audio_s:g} s "
                 "(max_audio_s), got more: it was closed, begin a new one",
             )  # fmt: skip
-        self._put_sound(samples, self._write_down("sound", pcm))
-
-    def _put_sound(self, samples: NDArray[np.float32], end: int) -> None:
-        self.received += len(samples)
-        self._arrivals.append((self.received / self.wish.rate, time.monotonic()))
-        self.inbox.append(Sound(samples, end))
-        self.tell()
+        self._submit("sound", pcm, Sound(bytearray(pcm)))
 
     def order(self, order: Order) -> None:
         """Take what is to be done after the sound so far."""
+        if order.kind == "close" and (self.ended or self.intake.closing):
+            return
+        self._check_open()
         if order.wish is not None:
             check_languages(self.house.engine, order.wish.language, order.wish.to)
-            self._check_rate(order.wish.rate)
-        if sum(isinstance(x, Order) for x in self.inbox) >= MOST_ORDERS:
+            self._check_format(order.wish)
+        if order.kind == "commit" and not self.intake.uncommitted:
+            raise Refusal(
+                400, "input_audio_buffer_commit_empty", "expected sound since the last commit, got none: append some "
+                "before the commit",
+            )  # fmt: skip
+        if self.intake.orders - self._taken.orders >= MOST_ORDERS:
             raise Refusal(
                 429, "too_many_messages", f"expected at most {MOST_ORDERS} orders at once: wait for the answers"
             )
-        self._put_order(order, self._write_down("order", json.dumps(asdict(order)).encode()))
+        self._submit("order", json.dumps(asdict(order)).encode(), order)
 
-    def _check_rate(self, rate: int) -> None:
+    def _check_open(self) -> None:
+        if self.ended or self.intake.closing:
+            raise Refusal(400, "session_closed", "expected nothing after the session was closed: begin a new one")
+
+    def _check_format(self, wish: Wish) -> None:
         """Before it is in the journal, which must hold nothing that cannot be done."""
-        if rate == self.wish.rate:
+        if (wish.rate, wish.format) == (self.asked.rate, self.asked.format):
             return
-        if self.received:
-            message = "expected the rate before the first sound: begin a new session"
+        if self.intake.samples:
+            message = "expected the rate and the format before the first sound: begin a new session"
             raise Refusal(400, "invalid_value", message, param="rate")
         with blaming("rate"):
-            Resampler(rate)
+            check_rate(wish.rate)
 
-    def _put_order(self, order: Order, end: int) -> None:
-        skipped = 0
-        if order.kind == "clear":
-            while self.inbox and isinstance(last := self.inbox[-1], Sound):
-                skipped += len(last.samples)
-                self.inbox.pop()
-        order = Order(order.kind, order.wish, skipped, end)
-        if order.wish is not None and not self.received:
-            self.wish, self.resampler = order.wish, Resampler(order.wish.rate)
-        else:
-            self.inbox.append(order)
+    def _submit(self, kind: str, data: bytes, x: Sound | Order) -> None:
+        """Into the inbox; where there is a journal, by way of the disk, many pieces at once if it is slow."""
+        if self._stopping:
+            raise Refusal(503, "server_stopping", "expected to go on, but the server stops: come back", retry_s=5)
+        self.intake = self.intake.after(x)
+        if self.journal is None:
+            self._put(x, 0, self.intake)
+            return
+        self._pending.append((kind, data, x, self.intake))
+        if self._writer is None:
+            self._writer = asyncio.create_task(self._write_down(self.journal))
+
+    async def _write_down(self, journal: Journal) -> None:
+        loop = asyncio.get_running_loop()
+        while self._pending:
+            batch, self._pending = self._pending, []
+            sent = [(kind, data) for kind, data, _, _ in batch]
+            try:
+                ends = await loop.run_in_executor(self.house.disk, journal.add_all, sent)
+            except Exception as e:
+                if not isinstance(e, OSError):
+                    log.exception("session %s could not be written down", self.id[:6])
+                self._lose(journal, e)
+                continue
+            for (_, _, x, state), end in zip(batch, ends, strict=True):
+                self._put(x, end, state)
+        self._writer = None
+
+    def _lose(self, journal: Journal, error: Exception) -> None:
+        """What is not on the disk was not taken, nor what came after it."""
+        self._pending, self.intake, self._losses = [], self.safe, self._losses + 1
+        reason = getattr(error, "strerror", None) or "an error"
+        no = Refusal(
+            507, "storage_full", f"expected to write what was sent into {journal.folder}, got {reason}: it was not "
+            "taken, send it again later", retry_s=10,
+        )  # fmt: skip
+        if self.connection is not None:
+            self.connection.refuse(no)
         self.tell()
 
-    def _write_down(self, kind: str, data: bytes) -> int:
-        """Into the journal, before anything else happens; the place there."""
-        if self.journal is None:
-            return 0
-        try:
-            return self.journal.add(kind, data)
-        except OSError as e:
-            raise Refusal(
-                507, "storage_full", f"expected to write what was sent into {self.journal.folder}, got {e.strerror}: "
-                "it was not taken, send it again later", retry_s=10,
-            ) from e  # fmt: skip
+    async def kept(self) -> bool:
+        """Wait until all that was taken is safe; whether it is."""
+        losses = self._losses
+        if self._writer is not None:
+            await asyncio.wait([self._writer])
+        return losses == self._losses
 
-    @property
-    def asked(self) -> Wish:
-        """The latest wish, which may still wait for the sound before it."""
-        return next((x.wish for x in reversed(self.inbox) if isinstance(x, Order) and x.wish), self.wish)
+    def _put(self, x: Sound | Order, end: int, state: Intake) -> None:
+        self.safe, x = state, replace(x, end=end)
+        if isinstance(x, Sound):
+            self._queued += len(x.pcm)
+            self._arrivals.append((state.samples / self.asked.rate, time.monotonic()))
+            last = self.inbox[-1] if self.inbox else None
+            if isinstance(last, Sound) and len(last.pcm) < PIECE:
+                last.pcm += x.pcm
+                last.end = end
+                x = last
+            else:
+                self.inbox.append(x)
+        else:
+            skipped = 0
+            while x.kind == "clear" and self.inbox and isinstance(last := self.inbox[-1], Sound):
+                skipped += len(last.pcm) // 2
+                self._queued -= len(last.pcm)
+                self.inbox.pop()
+            self.inbox.append(replace(x, skipped=skipped))
+        self.tell()
 
     @property
     def waiting_s(self) -> float:
-        """Seconds of sound in the inbox."""
-        return sum(len(x.samples) for x in self.inbox if isinstance(x, Sound)) / self.wish.rate
+        """Seconds of sound that came in and are not heard."""
+        return (self.intake.samples - self._taken.samples) / self.asked.rate
 
     async def room(self) -> None:
         """Wait until the inbox may take more."""
@@ -246,6 +341,7 @@ class Session:
         """Finish the turn at hand and hear no more; the inbox keeps the rest."""
         self._stopping = True
         self.tell()
+        await self.kept()
         if self._task is not None:
             await self._task
 
@@ -254,96 +350,95 @@ class Session:
             await self._turns()
         except Exception:  # of this session only: whoever stops it, or waits for it, goes on
             log.exception("session %s failed", self.id[:6])
-            self._write([_failed(), Piece("end", "")])
+            self._write([_failed(), Piece("end", "")], None, self.hearing)
             self.told = len(self.log)
             self.tell()
 
     async def _turns(self) -> None:
-        loop = asyncio.get_running_loop()
-        while not self.ended:
+        while not self.ended and not self._stopping:
             pulse = self.pulse
-            if self._stopping:
-                return
             if not self._ready():
                 await pulse.wait()
                 continue
             async with self.house.turns:
                 if self._stopping:
                     return
+                wish = self.hearing
                 sound, order = self._take()  # now, not before the turn came: all that has arrived meanwhile is in it
-                try:
-                    pieces = await loop.run_in_executor(self.house.pool, self._hear, sound, order)
-                except MmxError as e:
-                    pieces = [Piece("error", str(e), language="invalid_value"), Piece("end", "")]
-                except Exception:
-                    log.exception("session %s failed", self.id[:6])
-                    pieces = [_failed(), Piece("end", "")]
-                self._write(pieces)
-                await self._keep()
-            self.house.metrics.count("mmx_audio_seconds_total", len(sound) / self.wish.rate, kind="live")
+                pieces = await self._heard(sound, order)
+            self._write(pieces, order, wish)
+            await self._keep()  # outside of the turn: a slow disk holds up nobody else's hearing
+            self.house.metrics.count("mmx_audio_seconds_total", len(sound) / 2 / wish.rate, kind="live")
             self.told = len(self.log)
             self.tell()
 
     def _ready(self) -> bool:
-        return self.waiting_s >= self.house.engine.step_s or any(isinstance(x, Order) for x in self.inbox)
+        enough = self._queued / 2 >= self.house.engine.step_s * self.asked.rate
+        return enough or self.safe.orders > self._taken.orders
 
-    def _take(self) -> tuple[NDArray[np.float32], Order | None]:
+    def _take(self) -> tuple[bytes, Order | None]:
         """All sound up to the first order, and that."""
-        sound, order = [np.zeros(0, np.float32)], None
+        sound, order = bytearray(), None
         while self.inbox and order is None:
             x = self.inbox.popleft()
             self._taken_to = x.end
             if isinstance(x, Order):
                 order = x
+                skipped = replace(self._taken, samples=self._taken.samples + x.skipped)
+                self._taken = skipped.after(x)
             else:
-                sound.append(x.samples)
-        self._taken += sum(map(len, sound)) + (order.skipped if order else 0)
-        return np.concatenate(sound), order
+                self._queued -= len(x.pcm)
+                self._taken = self._taken.after(x)
+                sound += x.pcm
+        return bytes(sound), order
 
-    def _hear(self, sound: NDArray[np.float32], order: Order | None) -> list[Piece]:
+    async def _heard(self, sound: bytes, order: Order | None) -> list[Piece]:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self.house.pool, self._hear, sound, order)
+        except MmxError as e:
+            return [Piece("error", str(e), language="invalid_value"), Piece("end", "")]
+        except Exception:
+            log.exception("session %s failed", self.id[:6])
+            return [_failed(), Piece("end", "")]
+
+    def _hear(self, sound: bytes, order: Order | None) -> list[Piece]:
         """In a worker thread: listen, then do what was ordered. Only one turn of a session runs at a time."""
-        final = order is not None and order.kind != "clear"
-        x = self.resampler.push(sound, final)
-        if self.interpreter is None:
-            self.interpreter = Interpreter(self.house.engine, self.wish, self.heard / RATE)
-        pieces = self.interpreter.hear(x, final)
+        wish = self.hearing if order is None or order.wish is None else order.wish
+        anew = not wish.hears_as(self.hearing) or wish.rate != self.hearing.rate
+        final = order is not None and (order.kind in ("commit", "close") or anew)
+        if self.resampler is None:
+            self.resampler = Resampler(self.hearing.rate)
+        x = self.resampler.push(samples_of(sound), final)
+        pieces: list[Piece] = []
+        if self.interpreter is None and len(x):
+            self.interpreter = Interpreter(self.house.engine, self.hearing, self.heard / RATE)
+        if self.interpreter is not None:
+            pieces = self.interpreter.hear(x, final)
+            self.behind_s = max((s.lag_s for s in self.interpreter.streams.values()), default=0.0)
+            self.tentative = {} if final else self.interpreter.tentative
         self.heard += len(x)
-        self.behind_s = max((s.lag_s for s in self.interpreter.streams.values()), default=0.0)
-        self.tentative = {} if final else self.interpreter.tentative
         if order is not None:
-            self.interpreter = None
-            self.heard += round(order.skipped * RATE / self.wish.rate)
-            self.wish = order.wish or self.wish
-            self.resampler = Resampler(self.wish.rate)
+            if final or order.kind == "clear":
+                self.interpreter, self.resampler, self.tentative, self.behind_s = None, None, {}, 0.0
+                self.heard += round(order.skipped * RATE / self.hearing.rate)
+            self.hearing = wish
         return [*pieces, Piece("end", "")] if order is not None and order.kind == "close" else pieces
 
     # -------------------- its log
 
-    def _write(self, pieces: list[Piece]) -> None:
-        for p in pieces:
-            seq, item = len(self.log), self._count.get(p.track, 0)
-            if p.track == "error":
-                self.log.append(Entry(seq, "error", text=p.text, language=p.language))
-                self.house.metrics.count("mmx_errors_total", code=p.language)
-            elif p.track == "end":
-                self.ended, self.left_at = True, time.monotonic()
-                self.log.append(Entry(seq, "closed"))
-            else:
-                if p.text:
-                    self.log.append(Entry(seq, "delta", p.track, p.text, p.start_s, p.end_s, p.language, item))
-                    self._lag(p.end_s)
-                self._items.setdefault(p.track, []).append(p)
-                if p.final:
-                    self._complete(p.track, item)
-
-    def _complete(self, track: str, item: int) -> None:
-        pieces = [p for p in self._items.pop(track) if p.text]
-        if not pieces:
-            return
-        text = "".join(p.text for p in pieces).strip()
-        start_s, end_s = pieces[0].start_s, max(p.end_s for p in pieces)
-        self.log.append(Entry(len(self.log), "completed", track, text, start_s, end_s, pieces[-1].language, item))
-        self._count[track] = item + 1
+    def _write(self, pieces: list[Piece], order: Order | None, wish: Wish) -> None:
+        """Into the log; `wish` is what the pieces were heard with, before the order."""
+        before = len(self.log)
+        kind = None if order is None else order.kind
+        goes_on = kind == "update" and self.hearing.manual == wish.manual
+        self.items.write(pieces, self.heard / RATE, manual=wish.manual, order=kind, goes_on=goes_on)
+        for entry in self.log[before:]:
+            if entry.kind == "error":
+                self.house.metrics.count("mmx_errors_total", code=entry.language)
+            elif entry.kind == "delta":
+                self._lag(entry.end_s)
+        if self.ended:
+            self.left_at = time.monotonic()
 
     def _lag(self, end_s: float) -> None:
         while self._arrivals and self._arrivals[0][0] < end_s:
@@ -366,20 +461,20 @@ class Session:
         lines = [json.dumps(asdict(e), ensure_ascii=False) for e in self.log[self.journal.lines :]]
         what = (self._facts(), lines, self.interpreter, self._taken_to)
         try:
-            await asyncio.get_running_loop().run_in_executor(self.house.pool, self.journal.keep, *what)
+            await asyncio.get_running_loop().run_in_executor(self.house.disk, self.journal.keep, *what)
         except (OSError, MmxError):
             log.exception("session %s could not be kept", self.id[:6])
 
     def _facts(self) -> dict[str, Any]:
         return {
             "version": VERSION,
-            "wish": asdict(self.wish),
-            "received": self._taken,
+            "wish": asdict(self.hearing),
+            "begun_s": self.begun_s,
+            "received": self._taken.samples,
+            "uncommitted": self._taken.uncommitted,
             "heard": self.heard,
-            "ended": self.ended,
-            "items": {t: [asdict(p) for p in ps] for t, ps in self._items.items()},
-            "count": self._count,
-            "resampler": self.resampler.state(),
+            "resampler": None if self.resampler is None else self.resampler.state(),
+            **self.items.facts(),
         }
 
     @classmethod
@@ -394,28 +489,27 @@ class Session:
         if facts["version"] != VERSION:
             raise ValueError(f"expected a session of version {VERSION}, got {facts['version']}")
         self = cls(house, Wish(**facts["wish"]), kept.journal.id)
-        self.log = [Entry(**json.loads(line)) for line in kept.lines]
-        self.told, self.heard, self.ended = len(self.log), facts["heard"], facts["ended"]
-        self.received = self._taken = facts["received"]
-        self.resampler.restore(facts["resampler"])
-        self._taken_to, self._count = facts["heard_to"], facts["count"]
-        self._items = {t: [Piece(**p) for p in ps] for t, ps in facts["items"].items()}
+        self.items.restore((Entry(**json.loads(line)) for line in kept.lines), facts)
+        self.told, self.heard, self.begun_s = len(self.log), facts["heard"], facts.get("begun_s", self.begun_s)
+        samples = facts["received"]
+        self._taken = self.intake = self.safe = Intake(self.hearing, samples, facts.get("uncommitted", samples))
+        self._taken_to = facts["heard_to"]
+        if facts["resampler"] is not None:
+            self.resampler = Resampler(self.hearing.rate)
+            self.resampler.restore(facts["resampler"])
         if facts["interpreter"] is not None:
-            self.interpreter = Interpreter.restore(house.engine, self.wish, kept.stem, facts["interpreter"])
+            self.interpreter = Interpreter.restore(house.engine, self.hearing, kept.stem, facts["interpreter"])
         for record in kept.records:
-            if record.kind == "sound":
-                self._put_sound(samples_of(record.data), record.end)
-            else:
-                order = json.loads(record.data)
-                wish = None if order["wish"] is None else Wish(**order["wish"])
-                self._put_order(Order(order["kind"], wish), record.end)
+            x = _item(record)
+            self.intake = self.intake.after(x)
+            self._put(x, record.end, self.intake)
         self.journal = kept.journal
         return self
 
     def transcript(self, track: str) -> Transcript:
         """A track so far, to be written in any format."""
         by_item: dict[int, list[Entry]] = {}
-        for e in self.log:
+        for e in self.log[: self.told]:
             if e.kind == "delta" and e.track == track:
                 by_item.setdefault(e.item, []).append(e)
         segments = tuple(
@@ -428,4 +522,12 @@ class Session:
         language = segments[-1].language if segments else ""
         task = "transcribe" if track == "source" else "translate"
         model = self.house.engine.names[0]
-        return Transcript("live", segments, language, 1.0, self.received / self.wish.rate, task, model)
+        return Transcript("live", segments, language, 1.0, self.received / self.asked.rate, task, model)
+
+
+def _item(record: Record) -> Sound | Order:
+    """What a record of the journal puts into the inbox."""
+    if record.kind == "sound":
+        return Sound(bytearray(record.data))
+    order = json.loads(record.data)
+    return Order(order["kind"], None if order["wish"] is None else Wish(**order["wish"]))

@@ -166,7 +166,7 @@ class Engine:
         ears, pen = subtree(self.state, "ears"), subtree(self.state, "pen")
         memory, after = self.ears.step(Seq(self._x, self._n), self._final, ears)
         settle(ears, after, self._hear)
-        self.pen.remember(memory, pen, self._hear, self._final)
+        self.pen.remember(self.model.for_decoder(memory), pen, self._hear, self._final)
         for i in range(self.writes):
             token_B, probability_B, done_B = self.pen.write(pen, self._go)
             self._tokens[:, i].copy_(token_B)

@@ -63,8 +63,7 @@ class Stream:
         catch_up: bool = False,
         monotonic: Monotonic | None = None,
     ):
-        if not 0.1 <= step_s <= 10:
-            raise InputError(f"expected step_s in 0.1 to 10 seconds, got {step_s}")
+        check_step(step_s)
         decide = find_policy(policy) if isinstance(policy, str) else policy
         self.model, self.task, self.catch_up = model, task, catch_up
         self.settings = {"language": language, "task": task, "to": to, "step_s": step_s}
@@ -234,6 +233,12 @@ class Stream:
         held = {k.removeprefix("listener."): v for k, v in tensors.items()}
         stream.listener.restore(held, header["listener"])
         return stream
+
+
+def check_step(step_s: float) -> None:
+    """Raise `InputError` for a step that no stream can have."""
+    if not 0.1 <= step_s <= 10:
+        raise InputError(f"expected step_s in 0.1 to 10 seconds, got {step_s}")
 
 
 def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

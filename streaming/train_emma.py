@@ -113,7 +113,7 @@ def _encode(model: Model, wave: Tensor) -> Tensor:
     """`(M, D)` of a prefix, with as much silence after it as a stream puts there."""
     ears = Rehearing(model)
     ears.hear(wave.numpy(), final=False)
-    return ears.memory().x[0].to(model.decoder.ln.weight.dtype)
+    return ears.memory().x[0]
 
 
 def _prompt(model: Model) -> list[int]:

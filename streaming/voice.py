@@ -1,6 +1,8 @@
 """Whether somebody speaks, from moment to moment: the voice activity model with its memory for one stream."""
 
+import math
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -34,6 +36,7 @@ class Voice:
     START, STOP = 0.5, 0.35
     LEVEL, MOST_GAIN = 0.1, 100.0
     FORGET = 0.8  # of the loudest level, each second
+    NEAR_S = 0.2  # by which the times of words are wrong
 
     def __init__(self, vad: Any):
         self.vad = vad
@@ -84,9 +87,24 @@ class Voice:
         pairs = zip(self.spans, ends, strict=False)
         return next((begin for (begin, _), end in pairs if begin > since and begin - end >= pause_s * RATE), self.heard)
 
-    def spoken_s(self, since: int) -> float:
-        """Seconds of speech after a sample."""
-        return sum(max(0, end - max(begin, since)) for begin, end in self.spans) / RATE
+    def spoken_s(self, since: int, until: float = math.inf) -> float:
+        """Seconds of speech after a sample, and before another."""
+        return sum(max(0, min(end, until) - max(begin, since)) for begin, end in self.spans) / RATE
+
+    def stretches(self, pause_s: float) -> list[tuple[int, int]]:
+        """First sample and end of each stretch of speech, shorter pauses within it."""
+        out: list[tuple[int, int]] = []
+        for begin, end in self.spans:
+            if out and begin - out[-1][1] < pause_s * RATE:
+                out[-1] = (out[-1][0], end)
+            else:
+                out.append((begin, end))
+        return out
+
+    def pauses(self, at: int, pause_s: float) -> bool:
+        """Whether a pause of that length, between two stretches of speech, holds a sample or is near to it."""
+        near, runs = round(self.NEAR_S * RATE), self.stretches(pause_s)
+        return any(end - near <= at <= begin + near for (_, end), (begin, _) in pairwise(runs))
 
     def forget(self, before: int) -> None:
         """Forget the speech that ended before a sample, all but the latest."""

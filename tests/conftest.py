@@ -1,9 +1,16 @@
-"""What every test leaves as it found it."""
+"""What every test leaves as it found it, and what the models compute in."""
 
 from collections.abc import Iterator
 
 import pytest
 import torch
+
+from mmx.api import FORCED, resolve_dtype
+
+
+def pytest_report_header() -> str:
+    plan = resolve_dtype("auto", torch.device("cpu"))
+    return f"dtype auto on this CPU: encoder {plan.encoder}, decoder {plan.decoder} ({FORCED} forces another)"
 
 
 @pytest.fixture(scope="session", autouse=True)

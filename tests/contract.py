@@ -282,7 +282,7 @@ class _Law:
         half = max(1, batch.x.shape[1] // 2)
         first = self.stream(batch, [half], together, finish=False, pad_with=math.nan)
         got = _glue([[done for _, _, done in begun], first])
-        for k, state in enumerate(states.split(together)):
+        for k, state in enumerate(states.split(together, len(singles))):
             row = batch.rows(torch.tensor([k]))
             rest = self.stream(self.tail(row, half), [self.stride], state, pad_with=math.nan)
             got[k] = torch.cat([got[k], rest[0]])

@@ -1,20 +1,22 @@
 """For the tests of `mmx serve`: models that answer at once, and the server on a real port."""
 
+import io
 import json
 import threading
 import time
+import wave
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import uvicorn
 
 from mmx.errors import InputError
 from mmx.media import read_audio
 from mmx.result import Segment, Transcript, Word
 from mmx.streaming.events import Event
+from mmx.streaming.server_run import Server, configured
 from mmx.transcribe import Options, Progress
 
 WORDS = ["He", "was", "not", "an", "ill", "disposed", "young", "man."]
@@ -94,29 +96,55 @@ class FakeEngine:
         return f"{to}({text})"
 
 
+def wav(seconds: float) -> bytes:
+    """Silence as a file."""
+    out = io.BytesIO()
+    with wave.open(out, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(16_000)
+        file.writeframes(bytes(2 * round(seconds * 16_000)))
+    return out.getvalue()
+
+
+SERVERS: dict[str, tuple[Server, threading.Thread]] = {}
+
+
 @contextmanager
 def running(app: Any) -> Iterator[str]:
     """The server in a thread, on a free port."""
-    config = uvicorn.Config(app, port=0, log_level="error", ws_max_size=2**24, timeout_graceful_shutdown=3)
-    server = uvicorn.Server(config)
+    server = Server(configured(app, port=0))
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
         while not server.started:
             assert thread.is_alive(), "the server did not start"
             time.sleep(0.05)
-        yield f"127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        address = f"127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        SERVERS[address] = server, thread
+        yield address
     finally:
         server.should_exit = True
         thread.join(30)
 
 
+def stop(address: str) -> None:
+    """Tell a server of `running` to stop, as a signal does, and wait until it has."""
+    server, thread = SERVERS[address]
+    server.should_exit = True
+    thread.join(30)
+    assert not thread.is_alive()
+
+
 if __name__ == "__main__":  # a server of its own process, to be killed: says where it listens, until its input ends
+    import signal
     import sys
 
     from mmx.streaming.server import create_app
     from mmx.streaming.server_settings import Settings
 
-    with running(create_app(FakeEngine(), Settings(state_dir=Path(sys.argv[1])))) as address:  # type: ignore[arg-type]
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # which ends in order
+    settings = Settings(state_dir=Path(sys.argv[1]), max_sessions=1000)
+    with running(create_app(FakeEngine(), settings)) as address:  # type: ignore[arg-type]
         print(address, flush=True)
         sys.stdin.read()

@@ -120,7 +120,8 @@ def test_a_model_of_bytes_is_trained_resumed_loaded_converted_and_gone_on_from(t
     converted = mmx.load(convert_model(folder, tmp_path / "converted"), dtype="float32")
     assert translate_text(converted, texts[:1], src="en", to="ru", beam_size=1)[0].text == got[0]
     assert json.loads((folder / "bytes.json").read_text()) == {"languages": ["eng_Latn", "rus_Cyrl"]}
-    again = train(replace(options, init=str(folder), out=str(tmp_path / "again"), updates=1, lr=1e-9))
+    onward = replace(options, init=str(folder), config={}, tokenizer="pieces", out=str(tmp_path / "again"))
+    again = train(replace(onward, updates=1, lr=1e-9))
     assert (again / "bytes.json").is_file()
     with pytest.raises(InputError, match="for tokenizer"):
         train(replace(options, tokenizer="pieces"))

@@ -148,3 +148,9 @@ def test_a_card_is_frozen_and_hashable_parts_are_tuples() -> None:
     assert card.results[0]["command"] == "mmx bench"
     with pytest.raises(AttributeError):
         card.name = "other"  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize("field", [{"license": 3}, {"commercial": "yes"}, {"tasks": "transcribe"}, {"max_source": "9"}])
+def test_a_field_of_another_type_is_told(field: dict[str, object]) -> None:
+    with pytest.raises(InputError, match=f"{next(iter(field))} = "):
+        Card.from_dict(raw(**field))

@@ -384,6 +384,74 @@ def test_the_command_composes_and_says_what_comes_next(
     assert not (tmp_path / "no").exists()
 
 
+class Keypoints(nn.Module):
+    """A front end of another clock: 25 frames a second of `(T, F)` keypoints."""
+
+    stride, lookahead, rate_hz = 1, 0, 25.0
+
+    def init_state(self, batch: int, capacity: int = 0) -> Any:
+        return {}
+
+    def forward(self, seq: Seq, state: Any = None) -> Seq:
+        return seq._replace(x=seq.masked)
+
+
+class Signs(nn.Module):
+    """An encoder with a longest input, `ctx`, which says whether it needs all of it."""
+
+    stride, lookahead, width, ctx = 1, math.inf, 6, 50
+
+    def __init__(self, whole_windows: bool):
+        super().__init__()
+        self.whole_windows, self.project = whole_windows, nn.Linear(4, 6)
+
+    def init_state(self, batch: int, capacity: int = 0) -> Any:
+        return {}
+
+    def forward(self, seq: Seq, state: Any = None) -> Seq:
+        assert not self.whole_windows or seq.x.shape[1] == self.ctx
+        return seq._replace(x=self.project(seq.masked))
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_an_encoder_of_another_clock_is_padded_in_its_own_frames_where_it_says_so(
+    models: dict[str, Model], whole: bool
+) -> None:
+    signs, front = Signs(whole), Keypoints()
+    config = composed.Config(
+        modality="pose",
+        encoder=composed.Part(family="whisper", config={}),
+        adapter=composed.Adapter(kind="linear", numbers={"stride": 1}),
+        decoder=composed.Part(family="nllb", config={}),
+    )
+    source = Model(front={"pose": front}, encoders={"pose": signs})
+    model = composed.compose(config, source, models["nllb"])
+    seq = pad([torch.randn(20, 4), torch.randn(7, 4)])._replace(rate=25.0)
+    with torch.no_grad():
+        got, want = model.memory({"pose": seq}), model.adapters["pose"](_loose(signs)(seq))
+    assert got.lengths.tolist() == [20, 7]
+    torch.testing.assert_close(got.x[1, :7], want.x[1, :7], rtol=0, atol=1e-6)
+    if whole:
+        assert model.encoders["pose"].window_s == 2.0
+        front.rate_hz = None  # type: ignore[assignment]
+        with pytest.raises(InputError, match="rate_hz"):
+            composed.compose(config, source, models["nllb"])
+
+
+def _loose(signs: Signs) -> Signs:
+    """The same weights, for inputs of any length."""
+    again = copy.copy(signs)
+    again.whole_windows = False
+    return again
+
+
+def test_sound_of_another_rate_is_refused(models: dict[str, Model]) -> None:
+    whisper_like = copy.deepcopy(models["whisper"])
+    whisper_like.front["speech"].rate_hz = 8000  # type: ignore[assignment]
+    with pytest.raises(InputError, match="takes 8000 Hz"):
+        compose(whisper_like, models["nllb"])
+
+
 def test_sound_past_the_window_is_refused() -> None:
     with pytest.raises(ValueError, match="at most 1600"):
         composed.PaddedFront(whisper.LogMel(8), 1600)(waves((1601,)))

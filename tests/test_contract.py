@@ -431,3 +431,34 @@ def test_planted_bugs_are_caught(make: Callable[[], nn.Module], check: str) -> N
 def test_rows_of_gives_the_valid_frames() -> None:
     seq = features([3, 1], 0)
     assert [len(r) for r in rows_of(seq)] == [3, 1]
+
+
+class Centre(nn.Module):
+    """Looks at one frame at a time, as a normalizer of keypoints does, and remembers nothing."""
+
+    stride, lookahead = 1, 0
+
+    def init_state(self, batch: int, capacity: int = 0) -> State:
+        return {}
+
+    def forward(self, seq: Seq, state: State | None = None) -> Seq:
+        x = seq._replace(x=seq.masked - seq.masked.mean(-1, keepdim=True))
+        return seq._replace(x=x.masked)
+
+
+class Remembers(Centre):
+    """The same, but what it adds depends on the rows that it has seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, seq: Seq, state: State | None = None) -> Seq:
+        self.calls += 1
+        return super().forward(seq)._replace(x=seq.masked * self.calls)
+
+
+def test_a_block_without_a_state_keeps_the_law() -> None:
+    verify_contract(Centre().eval(), features)
+    with pytest.raises(ContractError):
+        verify_contract(Remembers().eval(), features)

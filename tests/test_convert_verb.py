@@ -30,6 +30,8 @@ from mmx.model import Model
 from mmx.models import nllb, w2v_bert, whisper
 from mmx.seq import Seq
 
+SAMPLE = Path(mmx.__file__).parent / "assets" / "sample.flac"
+
 
 def transformers_package() -> Any:
     return pytest.importorskip("transformers", reason="needs transformers: pip install 'mmx[bench]'")
@@ -138,6 +140,104 @@ def test_transformers_reads_back_what_was_converted_twice(tmp_path: Path, kind: 
     wanted = outputs(theirs)
     assert wanted.abs().max() > 0.1, "values that could tell a mistake"
     assert torch.equal(outputs(back.eval()), wanted)
+
+
+@pytest.fixture(scope="module")
+def hf_whisper(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random Whisper with the default model's tokenizer, converted from our shape to Hugging Face's."""
+    folder = tmp_path_factory.mktemp("hf")
+    theirs = randomized(whisper_model())
+    theirs.save_pretrained(folder / "theirs")
+    return convert_model(folder / "theirs", folder / "hf", to="hf")
+
+
+@pytest.mark.parity
+def test_their_processor_reads_text_as_ours_does(hf_whisper: Path) -> None:
+    """Special tokens and timestamps have their numbers, and a text its tokens (" to" is one token, not two)."""
+    processor = transformers_package().AutoProcessor.from_pretrained(hf_whisper)
+    tok = mmx.load(hf_whisper, dtype="float32").tokenizer
+    text = "It costs €5 to go,\n isn't it? 日本語 नमस्ते"
+    ids = processor.tokenizer(text).input_ids
+    assert ids == [tok.sot, tok.no_timestamps, *tok.encode(text), tok.eot]
+    assert processor.tokenizer.decode(ids, skip_special_tokens=True) == text
+    wanted = {
+        "<|de|>": tok.language_ids["de"],
+        "<|startofprev|>": tok.sot_prev,
+        "<|30.00|>": tok.timestamp_begin + 1500,
+    }
+    assert {name: processor.tokenizer.convert_tokens_to_ids(name) for name in wanted} == wanted
+    spoken = processor.tokenizer.decode([tok.timestamp_begin + 7, *tok.encode(" so")], decode_with_timestamps=True)
+    assert spoken == "<|0.14|> so"
+
+
+@pytest.mark.parity
+@torch.no_grad()
+def test_their_generate_takes_a_language_and_a_task(hf_whisper: Path) -> None:
+    package = transformers_package()
+    model = package.WhisperForConditionalGeneration.from_pretrained(hf_whisper).eval()
+    tok = mmx.load(hf_whisper, dtype="float32").tokenizer
+    x = torch.randn(1, 8, 40, generator=torch.Generator().manual_seed(2))
+    (written,) = model.generate(x, language="german", task="translate", max_new_tokens=6).tolist()
+    assert written and not {*written} & {*tok.non_speech_tokens(), *tok.blank_tokens()}
+    # The first token is the likeliest after the prompt that we would give, the suppressed ones left out.
+    prompt = [tok.sot, tok.language_ids["de"], tok.translate, tok.no_timestamps]
+    logits = model(input_features=x, decoder_input_ids=torch.tensor([prompt])).logits[0, -1]
+    logits[[*model.generation_config.suppress_tokens, *tok.blank_tokens()]] = -torch.inf
+    assert written[0] == int(logits.argmax())
+    config = model.generation_config
+    assert [config.lang_to_id["<|de|>"], config.task_to_id["translate"], config.no_timestamps_token_id] == prompt[1:]
+    assert set(config.begin_suppress_tokens) == set(tok.blank_tokens())
+
+
+@pytest.mark.slow
+@pytest.mark.parity
+def test_their_pipeline_writes_what_ours_does(tmp_path: Path) -> None:
+    """The default model, in their pipeline: the same words, with timestamps within a tenth of a second of the end."""
+    import soundfile
+
+    package = transformers_package()
+    folder = convert_model("whisper-base", tmp_path / "hf", to="hf")
+    sound, rate = soundfile.read(SAMPLE, dtype="float32")
+    asr = package.pipeline("automatic-speech-recognition", str(folder))
+    theirs = asr(
+        {"raw": sound, "sampling_rate": rate}, return_timestamps=True,
+        generate_kwargs={"language": "english", "task": "transcribe"},
+    )  # fmt: skip
+    ours = mmx.load("whisper-base", dtype="float32").transcribe(SAMPLE, language="en", beam_size=1)
+    assert theirs["text"].split() == ours.text.split() and len(ours.text.split()) > 5
+    (start, end), length = (
+        (theirs["chunks"][0]["timestamp"][0], theirs["chunks"][-1]["timestamp"][1]),
+        len(sound) / rate,
+    )
+    assert 0 <= start < 1 and end is not None and abs(end - length) < 1.5
+    words = asr(
+        {"raw": sound, "sampling_rate": rate}, return_timestamps="word", generate_kwargs={"language": "english"}
+    )["chunks"]
+    assert "".join(w["text"] for w in words).split() == ours.text.split(), "they part words at hyphens"
+
+
+@pytest.mark.parity
+@torch.no_grad()
+def test_their_tokenizer_and_generate_translate_as_ours(tmp_path: Path) -> None:
+    """The shipped model: their ids and ours, pieces of bytes and odd spaces too, and the same greedy translation."""
+    package = transformers_package()
+    folder = convert_model("en-es", tmp_path / "hf", to="hf")
+    tok, ours = package.AutoTokenizer.from_pretrained(folder), mmx.load("en-es", dtype="float32")
+    texts = [
+        "He was not an ill-disposed young man.",
+        " It  costs 5 €,\tno more. ",
+        "½ ﬁne Ｆｕｌｌ naïve",
+        "日本 नम",
+    ]
+    for text in texts:
+        assert tok(text).input_ids == ours.tokenizer.source(text, "eng_Latn")
+        assert tok.decode(tok(text).input_ids, skip_special_tokens=True) == ours.tokenizer.decode(
+            ours.tokenizer.encode(text)
+        )
+    model = package.M2M100ForConditionalGeneration.from_pretrained(folder).eval()
+    (written,) = model.generate(**tok(texts[0], return_tensors="pt", return_token_type_ids=False), num_beams=1)
+    (wanted,) = ours.translate_text(texts[:1], src="en", to="es", beam_size=1)
+    assert tok.decode(written, skip_special_tokens=True) == wanted.text and len(wanted.text) > 10
 
 
 # -------------------- mmx's shape
@@ -354,3 +454,19 @@ def test_a_key_without_a_rule_or_with_two_is_named() -> None:
         inverted(["a", "other"], [Rule("x", "a")])
     with pytest.raises(CheckpointError, match=r"\(1\): a"):
         inverted(["a"], [Rule("x", "a"), Rule("y", "a")])
+
+
+def test_weights_that_are_no_numbers_are_told(tmp_path: Path) -> None:
+    from test_compose import save
+
+    from mmx.checkpoint import open_checkpoint, write_safetensors
+    from mmx.errors import MmxWarning
+
+    folder = save(tmp_path / "m", "w2v_bert")
+    source = open_checkpoint(folder / "model.safetensors", "mmx")
+    tensors = {name: source[name].clone() for name in source}
+    name = sorted(n for n in tensors if tensors[n].dim() > 1)[0]
+    tensors[name].view(-1)[3] = float("nan")
+    write_safetensors(folder / "model.safetensors", tensors.items())
+    with pytest.warns(MmxWarning, match=rf"1 of its tensors \({name}"):
+        convert_model(folder, tmp_path / "out")

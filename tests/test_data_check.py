@@ -117,4 +117,4 @@ def test_what_is_no_manifest(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     (tmp_path / "empty").mkdir()
     assert check_data(tmp_path / "empty").problems == ["line 1: expected examples, got none"]
     with pytest.raises(InputError, match="ends in"):
-        check_data(tmp_path / "m.csv")
+        check_data(tmp_path / "m.xlsx")

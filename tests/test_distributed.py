@@ -116,6 +116,32 @@ def test_two_processes_go_on_from_one(data: Path, alone: Path, tmp_path: Path) -
     assert_same_training(out, alone)
 
 
+def test_two_processes_train_cif_as_one_and_keep_what_a_frozen_encoder_made(tmp_path: Path) -> None:
+    """The quantity loss has one weight whatever the number of processes, and a batch that waits teaches nothing."""
+    pytest.importorskip("soundfile")
+    from tiny_speech import tiny_whisper, tones
+
+    import mmx
+
+    tiny_whisper(tmp_path / "tiny")
+    mmx.compose(tmp_path / "tiny", tmp_path / "tiny", adapter="cif", out=tmp_path / "cif")
+    tones(tmp_path, 20)
+    tones(tmp_path, 6, "valid")
+    fixed: dict[str, Any] = {"init": str(tmp_path / "cif"), "config": {}, "vocab": 8000, "max_tokens": 32}
+    fixed |= {"lowercase": 0.0, "unpunctuated": 0.0, "batch_tokens": 240}
+    fixed |= {"freeze": ("encoders.*", "decoder.*"), "temperature": 1.0}
+    train(recipe(tmp_path, tmp_path / "one", **fixed))
+    done = launch(recipe(tmp_path, tmp_path / "two", **fixed), tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert_same_training(tmp_path / "two", tmp_path / "one")
+
+
+def test_an_error_is_said_by_one_process(data: Path, tmp_path: Path) -> None:
+    done = launch(recipe(data, tmp_path / "run", train=str(tmp_path / "gone.tsv")), tmp_path)
+    assert done.returncode != 0
+    assert done.stderr.count("mmx: expected a manifest") == 1, done.stderr[-3000:]
+
+
 def test_batches_that_cannot_be_shared_are_refused() -> None:
     world = World(torch.device("cpu"), rank=0, size=2)
     world.check(4)

@@ -220,6 +220,22 @@ def test_mistakes_in_speech_manifests_are_named_by_line(tmp_path: Path, row: str
         read_rows(tmp_path / "m.tsv")
 
 
+def test_a_folder_of_recordings_beside_texts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tiny_speech import tiny_whisper, tone
+
+    for i, word in enumerate(("low", "high")):
+        tone(tmp_path / "set" / f"{i}.wav", 300, 0.4, i)
+        (tmp_path / "set" / f"{i}.txt").write_text(word)
+    assert [(r.target, r.src_lang) for r in read_rows(tmp_path / "set", "en")] == [("low", "en"), ("high", "en")]
+    asked = ["evaluate", str(tmp_path / "set"), "--model", str(tiny_whisper(tmp_path / "tiny")), "--beam-size", "1"]
+    asked += ["--normalize", "basic", "--bootstrap", "0", "--device", "cpu", "--output", str(tmp_path / "o.json")]
+    assert cli.main([*asked, "--language", "en"]) == 0
+    assert len(json.loads((tmp_path / "o.json").read_text("utf-8"))["rows"]) == 2
+    capsys.readouterr()
+    assert cli.main([*asked[:-2], "--output", str(tmp_path / "p.json")]) == 2
+    assert "language" in capsys.readouterr().err
+
+
 # -------------------- reports
 
 

@@ -1,7 +1,8 @@
 """A long recording with pauses: nothing is lost, the order holds, times are true, memory stays flat.
 
 The recording repeats the five LibriVox sentences of `demos/dashwood.flac` in random order with random
-pauses. Ten minutes by default; `MMX_LONG_MINUTES=60` for the full hour.
+pauses. Ten minutes by default; `MMX_LONG_MINUTES=60` for the full hour. With word times and, as is the default,
+without.
 """
 
 import csv
@@ -19,6 +20,7 @@ import soundfile
 import mmx
 from mmx.datasets.prepare_emma import spoken
 from mmx.metrics import installed_normalization, normalizer
+from mmx.subtitles import cues
 from mmx.transcribe import Options, transcribe
 
 RATE = 16_000
@@ -32,9 +34,11 @@ def sentences() -> list[np.ndarray]:
 
 
 def words_of(transcript: mmx.Transcript) -> list[tuple[str, float, float]]:
-    """Comparable words with their times; a word that normalizes to several keeps its times for each."""
+    """Comparable words with their times, those of the segment where there are no others; a word that normalizes to
+    several keeps its times for each."""
     normalize, _ = normalizer(installed_normalization(), "en")
-    return [(part, w.start_s, w.end_s) for w in transcript.words for part in normalize(w.text).split()]
+    items = transcript.words or transcript.segments
+    return [(part, x.start_s, x.end_s) for x in items for part in normalize(x.text).split()]
 
 
 def resident_mb() -> float:
@@ -60,15 +64,17 @@ def write_recording(path: Path, clips: list[np.ndarray], rng: random.Random) -> 
     return plan
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[mmx.Transcript, list, list, list[float]]]:
+@pytest.fixture(scope="module", params=[True, False], ids=["words", "segments"])
+def run(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[mmx.Transcript, list, list, list[float]]]:
     model = mmx.load()
     clips = sentences()
     alone = [words_of(model.transcribe(c, language="en", word_timestamps=True)) for c in clips]
     path = tmp_path_factory.mktemp("long") / "long.flac"
     plan = write_recording(path, clips, random.Random(7))
     memory: list[float] = []
-    options = Options(language="en", word_timestamps=True)
+    options = Options(language="en", word_timestamps=request.param)
     result = next(iter(transcribe(model, [str(path)], options, on_progress=lambda p: memory.append(resident_mb()))))
     yield result, plan, alone, memory
 
@@ -93,6 +99,24 @@ def test_every_sentence_is_there_in_order(run) -> None:
     assert len(got) < 1.03 * len(expected)  # and nothing was invented
 
 
+def test_cues_stand_where_somebody_speaks(run) -> None:
+    result, plan, *_ = run
+    lengths = [len(c) / RATE for c in sentences()]
+    said = np.array([(start_s, start_s + lengths[which]) for which, start_s in plan])
+    shown = [c for c in cues(result.segments) if c.lines]
+    stray = []
+    for c in shown:
+        a, b = c.start_ms / 1000, c.end_ms / 1000
+        heard = np.clip(np.minimum(said[:, 1] + 0.5, b) - np.maximum(said[:, 0] - 0.5, a), 0, None).sum()
+        pause_s = np.diff(said.ravel())[1::2]  # short ones are kept, and a segment may go on over them
+        short = [min(b, y) - max(a, x) for x, y, p in zip(said[:-1, 1], said[1:, 0], pause_s, strict=True) if p < 2.6]
+        if b - a - heard - sum(max(0.0, s - 1.0) for s in short) > 0.5:
+            stray.append((a, b, c.lines))
+    print(f"{len(shown)} cues, {len(stray)} where nobody speaks")
+    assert not stray
+
+
+@pytest.mark.parametrize("run", [True], ids=["words"], indirect=True)
 def test_word_times_are_on_the_true_clock(run) -> None:
     """Against another engine's forced alignment of the five sentences: PocketSphinx 5 with its en-us acoustic model."""
     result, plan, *_ = run

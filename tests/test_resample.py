@@ -1,6 +1,7 @@
 """Sound at any rate to 16 kHz, piece by piece."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -45,3 +46,23 @@ def test_16_khz_is_left_as_it_is():
 def test_odd_rates_are_refused():
     with pytest.raises(InputError, match="8000 to 96000"):
         Resampler(4_000)
+
+
+@pytest.mark.parametrize("rate", [95_999, 44_099, 8_001])
+def test_an_odd_rate_is_heard_as_well_and_costs_no_more(rate: int):
+    hz, resampler = 300.0, Resampler(rate)
+    y = resampler.push(tone(rate, hz), final=True)
+    assert np.abs(y - tone(16_000, hz, 0.6)[: len(y)])[40:-40].max() < 1e-4
+    assert resampler.filter is Resampler(rate).filter, "all that hear at a rate share its filter"
+    assert resampler.filter.taps.nbytes < 2**21
+
+
+def test_much_sound_at_once_takes_little_memory():
+    x = np.zeros(96_000 * 5, np.float32)
+    resampler = Resampler(96_000)
+    tracemalloc.start()
+    try:
+        assert len(resampler.push(x)) > 79_000
+        assert tracemalloc.get_traced_memory()[1] < 50 * 2**20
+    finally:
+        tracemalloc.stop()

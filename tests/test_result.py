@@ -334,7 +334,7 @@ def test_two_words_in_half_a_minute_are_one_cue():
 
 def test_text_cannot_break_the_file():
     nasty = "a\n\n2\n00:00:09,000 --> 00:00:10,000\nb\r\nc\td\x00e\u2028f &amp; <b>"
-    transcript = make(Segment(0, 5, nasty, "en"), Segment(5, 6, "next", "en"))
+    transcript = make(Segment(0, 5, nasty, "en"), Segment(5.6, 6.6, "next", "en"))
     for found in (cues(transcript), webvtt.from_string(transcript.to_vtt()).captions):
         assert len(found) == 2
     assert transcript.to_srt().count("-->") == transcript.to_vtt().count("-->") == 2
@@ -356,11 +356,60 @@ def test_vtt_escape_reads_back():
 
 def test_times_that_overlap_run_backwards_or_are_no_numbers_are_repaired():
     odd = [(-1.0, 2.0), (1.5, 1.2), (1.5, 3.0), (math.nan, math.nan), (2.0, math.inf), (4.0, 4.0)]
-    found = cues(make(*(Segment(a, b, f"s{i}", "en") for i, (a, b) in enumerate(odd))))
-    assert [cue.content for cue in found] == [f"s{i}" for i in range(len(odd))]
+    texts = [f"s{i} {'is too long for one line' * 2}" for i in range(len(odd))]
+    found = cues(make(*(Segment(a, b, text, "en") for (a, b), text in zip(odd, texts, strict=True))))
+    assert [cue.content.replace("\n", " ") for cue in found] == texts
     assert found[0].start == timedelta(0)
     assert all(cue.end > cue.start for cue in found)
     assert all(a.end <= b.start for a, b in itertools.pairwise(found))
+
+
+def spans_of(*segments: Segment) -> list[tuple[float, float, str]]:
+    return [(c.start.total_seconds(), c.end.total_seconds(), c.content) for c in cues(make(*segments))]
+
+
+@pytest.mark.parametrize("timed", [False, True])
+@pytest.mark.parametrize("lasts_s", [0.0, 0.04, 0.3])
+def test_a_cue_lasts_until_it_can_be_read_where_there_is_room(timed: bool, lasts_s: float):
+    said = [(" Certainly.", 2.0), (" Perhaps.", 6.0), (" Good.", 7.0)]
+    found = spans_of(
+        *(Segment(a, a + lasts_s, t, "en", words=(Word(t, a, a + lasts_s, 0.9),) if timed else ()) for t, a in said)
+    )
+    assert [(a, text) for a, _, text in found] == [(a, t.strip()) for t, a in said]
+    assert all(b - a >= 0.7 for a, b, _ in found)
+
+
+def test_without_room_after_it_a_cue_begins_earlier_but_not_over_the_one_before():
+    long = "A whole sentence that takes two lines of forty columns, and so is alone."
+    found = spans_of(
+        Segment(0.0, 3.0, long, "en"), Segment(4.0, 4.1, " Oh dear, what a day.", "en"), Segment(4.2, 7.0, long, "en")
+    )
+    assert [text.split()[0] for *_, text in found] == ["A", "Oh", "A"]
+    assert found[1][1] - found[1][0] >= 0.7 and found[0][1] <= found[1][0] and found[1][1] <= found[2][0]
+
+
+def test_what_is_too_brief_to_be_read_alone_is_a_line_beside_its_neighbour():
+    found = spans_of(Segment(1.0, 1.1, " Why?", "en"), Segment(1.2, 3.0, " Nobody can tell.", "en"))
+    assert found == [(1.0, 3.0, "Why?\nNobody can tell.")]
+
+
+def test_a_bit_of_a_sentence_is_no_cue_of_its_own():
+    found = spans_of(
+        Segment(0.0, 3.0, " The road was a good deal longer than", "en"), Segment(3.0, 3.4, " we thought.", "en")
+    )
+    assert [text.replace("\n", " ") for *_, text in found] == ["The road was a good deal longer than we thought."]
+    apart = spans_of(
+        Segment(0.0, 3.0, " The road was a good deal longer than", "en"), Segment(9.0, 9.4, " we thought.", "en")
+    )
+    assert len(apart) == 2 and apart[1][0] == 9.0 and apart[0][1] == 3.0
+
+
+def test_no_cue_goes_on_over_a_pause_between_its_words():
+    words = tuple(Word(t, a, a + 0.3, 0.9) for t, a in [(" Wait", 0.0), (" here", 0.4), (" for", 4.0), (" me.", 4.4)])
+    assert spans_of(Segment(0.0, 4.7, " Wait here for me.", "en", words=words)) == [
+        (0.0, 0.833, "Wait here"),
+        (4.0, 4.833, "for me."),
+    ]
 
 
 def test_more_than_99_hours():

@@ -258,3 +258,12 @@ def test_reorder_repoints_a_cache_and_moves_none_of_it() -> None:
     assert states.tensor(states.subtree(states.subtree(got, "layers"), "0"), "k") is keys
     assert states.tensor(got, "length").tolist() == [2, 2]
     assert torch.equal(states.tensor(cache, "ancestors"), ancestors), "the old tree is not changed"
+
+
+def test_a_state_that_remembers_nothing_is_split_by_the_number_of_rows() -> None:
+    assert states.split({}, 3) == [{}, {}, {}]
+    assert states.split({"layer": {}}, 2) == [{"layer": {}}] * 2
+    assert len(states.split(tree(2), 2)) == 2
+    for state, rows in (({}, None), (tree(2), 3)):
+        with pytest.raises(ValueError, match="number of rows"):
+            states.split(state, rows)

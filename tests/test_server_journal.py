@@ -1,11 +1,16 @@
 """What live sessions keep when their server is stopped, killed or out of disk."""
 
+import asyncio
 import errno
 import io
 import json
+import os
 import random
+import signal
+import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,8 +28,11 @@ from test_server import COMPLETED, DELTA, live, pcm, serve
 
 from mmx.errors import InputError, OutputError
 from mmx.streaming import server_journal
+from mmx.streaming.server import create_app
 from mmx.streaming.server_journal import Journal
 from mmx.streaming.server_sessions import Session
+from mmx.streaming.server_settings import Settings
+from mmx.streaming.server_state import LOCK
 
 
 def test_a_restart_loses_nothing(tmp_path: Path):
@@ -54,6 +62,7 @@ def test_what_was_refused_is_not_kept(tmp_path: Path):
         id = me.until("session.created")["session"]["id"]
         me.socket.send_json({"type": "session.update", "session": {"audio": {"input": {"format": {"rate": 5}}}}})
         me.fails("invalid_value")
+        me.hear(0.1)  # a session that heard nothing is not kept
     with serve(engine, state_dir=tmp_path) as client, live(client, f"session={id}") as back:
         assert back.until("session.resumed")["session"]["audio"]["input"]["format"]["rate"] == 16_000
 
@@ -61,6 +70,7 @@ def test_what_was_refused_is_not_kept(tmp_path: Path):
 def test_a_server_without_a_sessions_language_starts_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with serve(FakeEngine(), state_dir=tmp_path) as client, live(client, "rate=16000&language=de") as me:
         id = me.until("session.created")["session"]["id"]
+        me.hear(0.1)
 
     def check(self: FakeEngine, language: str | None, to: str | None) -> None:
         if language == "de":
@@ -146,7 +156,7 @@ def test_a_disk_that_is_full_takes_no_session(tmp_path: Path, monkeypatch: pytes
             me.fails("storage_full")
             with pytest.raises(WebSocketDisconnect) as closed:
                 me.until("never")
-        assert closed.value.code == 1013 and not list(tmp_path.iterdir())
+        assert closed.value.code == 1013 and [p.name for p in tmp_path.iterdir()] == [LOCK]
         full = False
         with live(client) as me:
             me.until("session.created")  # the other took nobody's place
@@ -229,6 +239,123 @@ def test_a_journal_gives_back_what_it_took(tmp_path: Path, monkeypatch: pytest.M
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_serves_one_server_at_a_time(tmp_path: Path):
+    settings = Settings(state_dir=tmp_path)
+    with serve(FakeEngine(), state_dir=tmp_path) as client:
+        with pytest.raises(InputError, match="that no other server uses"):
+            create_app(FakeEngine(), settings)  # type: ignore[arg-type]
+        with live(client) as me:  # nothing happened to the first
+            me.until("session.created")
+            me.hear(1.0)
+            me.close()
+    with serve(FakeEngine(), state_dir=tmp_path):
+        pass
+    with killable(tmp_path) as (server, _):
+        with pytest.raises(InputError, match="choose another --state-dir"):
+            create_app(FakeEngine(), settings)  # type: ignore[arg-type]
+        server.kill()
+        server.wait()
+    with serve(FakeEngine(), state_dir=tmp_path):  # the lock of one that was killed is gone
+        pass
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs the permissions of POSIX: run it on Linux or macOS")
+def test_nobody_else_reads_what_was_said(tmp_path: Path):
+    folder = tmp_path / "sessions"
+    folder.mkdir(mode=0o755)
+    old = os.umask(0)
+    try:
+        folder.chmod(0o755)
+        (folder / "earlier.00.journal").write_bytes(b"")
+        with serve(FakeEngine(), state_dir=folder) as client, live(client) as me:
+            me.until("session.created")
+            me.hear(1.0)
+            me.until(DELTA)
+            modes = {p.name.rpartition(".")[2]: stat.S_IMODE(p.stat().st_mode) for p in folder.iterdir()}
+            assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+            assert set(modes) >= {"journal", "jsonl", "json", "safetensors", "lock"}
+            assert {oct(mode) for mode in modes.values()} == {"0o600"}
+    finally:
+        os.umask(old)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs the permissions of POSIX: run it on Linux or macOS")
+def test_a_folder_of_other_things_is_not_closed_to_others(tmp_path: Path):
+    tmp_path.chmod(0o755)
+    (tmp_path / "letter.txt").write_text("mine")
+    with pytest.raises(InputError, match="that only its owner may read"):
+        create_app(FakeEngine(), Settings(state_dir=tmp_path))  # type: ignore[arg-type]
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o755 and len(list(tmp_path.iterdir())) == 1
+    with pytest.raises(InputError, match="expected a state folder to write into"):
+        create_app(FakeEngine(), Settings(state_dir=tmp_path / "letter.txt"))  # type: ignore[arg-type]
+
+
+def test_sound_is_flushed_before_it_is_acknowledged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    name = "fdatasync" if hasattr(os, "fdatasync") else "fsync"
+    real, go, threads, waiting = getattr(os, name), threading.Event(), set[str](), threading.Event()
+    go.set()
+
+    def flush(descriptor: int) -> None:
+        threads.add(threading.current_thread().name.rpartition("_")[0])
+        if not go.is_set():
+            waiting.set()
+            go.wait(20)
+        real(descriptor)
+
+    monkeypatch.setattr(os, name, flush)
+    with serve(FakeEngine(), state_dir=tmp_path) as client, live(client) as me:
+        me.until("session.created")
+        me.hear(0.1)
+        session = next(iter(client.app.state.registry.sessions.values()))  # type: ignore[attr-defined]
+        go.clear()
+        for _ in range(20):
+            me.socket.send_bytes(pcm(0.01))
+        me.socket.send_json({"type": "input_audio_buffer.clear"})
+        assert waiting.wait(20), "nothing was flushed"
+        assert client.get("/health").status_code == 200, "a slow disk holds up the others"
+        assert session.received == 1600
+        go.set()
+        while me.samples < 4800:
+            me.until("input_audio_buffer.acknowledged")
+        me.until("input_audio_buffer.cleared")
+        me.close()
+    assert threads == {"mmx-disk"}
+
+
+def test_what_comes_after_a_hole_is_not_taken_either(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    real, go, inside = Journal.add_all, threading.Event(), threading.Event()
+    fails: list[bool] = []
+
+    def add_all(self: Journal, sent: Any) -> list[int]:
+        if fails:
+            inside.set()
+            go.wait(20)
+            if fails.pop():
+                raise OSError(errno.ENOSPC, "No space left on device")
+        return real(self, sent)
+
+    monkeypatch.setattr(Journal, "add_all", add_all)
+    with serve(FakeEngine(), state_dir=tmp_path) as client, live(client) as me:
+        id = me.until("session.created")["session"]["id"]
+        me.hear(1.0)
+        fails.append(True)
+        me.socket.send_bytes(pcm(1.0))
+        assert inside.wait(20)
+        me.socket.send_bytes(pcm(1.0))  # of what follows, too
+        me.socket.send_json({"type": "session.close"})
+        session = client.app.state.registry.sessions[id]  # type: ignore[attr-defined]
+        deadline = time.monotonic() + 30
+        while not session.intake.closing and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert session.intake.closing
+        go.set()
+        me.fails("storage_full")
+        assert (session.intake.samples, session.intake.closing) == (16_000, False)
+        me.hear(2.0)  # sent again
+        me.close()
+    assert me.text == " He was not" and me.samples == 48_000
+
+
 @contextmanager
 def killable(state: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A server in a process of its own."""
@@ -249,7 +376,7 @@ def test_a_server_that_is_killed_loses_nothing(tmp_path: Path):
 
     rng, sent, last, text, query, id = random.Random(0), 0, -1, "", "rate=16000", ""
     for life in range(3):
-        with killable(tmp_path) as (server, url), connect(f"{url}?{query}") as socket:
+        with killable(tmp_path) as (server, url), connect(f"{url}?extras=1&{query}") as socket:
             acknowledged, words = sent, rng.randrange(5, 20)
             with suppress(ConnectionClosed):
                 for message in map(json.loads, socket):
@@ -277,3 +404,86 @@ def test_a_server_that_is_killed_loses_nothing(tmp_path: Path):
     assert sent >= 40 * 16_000
     assert text == "".join(f" {WORDS[i % len(WORDS)]}" for i in range(sent // 16_000))
     assert last == len(text.split()) + -(-len(text.split()) // 3)
+
+
+class Speaker:
+    """A client that speaks on whatever happens to its server, and checks that nothing of it is lost."""
+
+    TOTAL = 10 * 16_000
+    PIECE = 4_000
+
+    def __init__(self) -> None:
+        self.query, self.last, self.text, self.safe = "rate=16000&extras=1", -1, "", 0
+        self.done = False
+
+    async def talk(self, address: list[str]) -> None:
+        from websockets.asyncio.client import connect
+        from websockets.exceptions import WebSocketException
+
+        while not self.done:
+            with suppress(WebSocketException, OSError, TimeoutError):
+                async with connect(f"{address[0]}?{self.query}", open_timeout=60) as socket:
+                    await self._speak(socket)
+            await asyncio.sleep(0.05)
+
+    async def _speak(self, socket: Any) -> None:
+        sent, id = self.safe, ""
+        async for text in socket:
+            message = json.loads(text)
+            kind = message["type"]
+            assert kind != "error", message
+            if kind in ("session.created", "session.resumed"):
+                sent = message["acknowledged"]["samples"]
+                assert sent >= self.safe, "what was acknowledged is lost"
+                self.safe = sent
+                id = message["session"]["id"]
+            if "seq" in message:
+                assert message["seq"] == self.last + 1, "a line of the log is missing or came twice"
+                self.last = message["seq"]
+            self.text += message.get("delta", "")
+            self.safe = message.get("samples", self.safe)
+            self.query = f"extras=1&session={id}&after={self.last}"
+            if kind == "session.closed":
+                self.done = True
+            elif self.safe == sent and sent < self.TOTAL:
+                await asyncio.sleep(0.02)
+                await socket.send(pcm(self.PIECE / 16_000))
+                sent += self.PIECE
+                if sent == self.TOTAL:
+                    await socket.send('{"type": "session.close"}')
+
+
+def test_many_clients_lose_nothing_when_servers_end(tmp_path: Path):
+    """MMX_LIVE_CLIENTS of them, through a kill, a SIGTERM and the restarts."""
+
+    async def serve_on(speakers: list[Speaker]) -> list[int]:
+        address, sizes = ["ws://127.0.0.1:9"], []
+        talks = [asyncio.create_task(s.talk(address)) for s in speakers]
+        try:
+            for part, stop in ((1, signal.SIGKILL), (2, signal.SIGTERM), (3, None)):
+                with killable(tmp_path) as (server, url):
+                    address[0] = url
+                    goal = Speaker.TOTAL * part // 3
+                    while not all(t.done() for t in talks) and (stop is None or min(s.safe for s in speakers) < goal):
+                        await asyncio.sleep(0.05)
+                    sizes.append(resident_mb(server.pid))
+                    if stop is not None:
+                        server.send_signal(stop)
+                        await asyncio.to_thread(server.wait, 60)
+            await asyncio.gather(*talks)
+        finally:
+            for talk in talks:
+                talk.cancel()
+        return sizes
+
+    speakers = [Speaker() for _ in range(int(os.environ.get("MMX_LIVE_CLIENTS", "6")))]
+    sizes = asyncio.run(asyncio.wait_for(serve_on(speakers), 500))
+    print(f"\n{len(speakers)} clients: nothing lost; {sizes} MB before each end of the server")
+    assert {s.text for s in speakers} == {"".join(f" {WORDS[i % len(WORDS)]}" for i in range(10))}
+
+
+def resident_mb(pid: int) -> int:
+    """Memory of a process; 0 where the system does not say."""
+    status = Path(f"/proc/{pid}/status")
+    rows = dict(line.split(":", 1) for line in status.read_text().splitlines()) if status.exists() else {}
+    return int(rows.get("VmRSS", "0 kB").split()[0]) // 1024

@@ -1,5 +1,6 @@
 """Models that ship with mmx: they load without a network, do what their cards say, and serve as a second step."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -68,12 +69,23 @@ def test_a_shipped_model_is_the_second_step_of_one_that_lacks_the_language() -> 
         second_step(whisper, german)
 
 
+SPANISH = frozenset({
+    "que", "de", "un", "una", "el", "la", "los", "las", "no", "y", "en", "su", "al", "del", "por", "para", "más", "es",
+    "se", "lo", "le", "con", "como",
+})  # fmt: skip
+TOLD = ("juan", "considerar", "prudentemente", "poder", "joven", "hombre", "mujer")
+
+
 @pytest.mark.slow
+@pytest.mark.precision
 def test_speech_comes_out_in_spanish_and_the_command_says_how(capsys: pytest.CaptureFixture[str]) -> None:
     args = ["translate", str(ROOT / "demos" / "dashwood.flac"), "--to", "es", "--beam-size", "1"]
     assert cli.main(args) == 0
     said = capsys.readouterr()
-    words = said.out.lower().split()
-    assert sum(words.count(w) for w in ("que", "de", "un", "el", "la", "no")) > 8
+    words = re.findall(r"\w+", said.out.lower())
+    # Two models guess here, the second from what the first wrote, so that no sentence is sure. What Spanish text cannot
+    # be without is: a sixth of its words (a quarter were, in four precisions) and most of what the reading tells of.
+    assert sum(w in SPANISH for w in words) > len(words) / 6, said.out
+    assert sum(w in words for w in TOLD) >= 5, said.out
     assert sum(words.count(w) for w in ("the", "of", "was", "have")) <= 2
     assert "in two steps: whisper-base writes English, en-es translates it, a small model" in said.err

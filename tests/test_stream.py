@@ -30,7 +30,8 @@ from mmx.state import State
 from mmx.streaming.ears import Hearing, Rehearing, ears
 from mmx.streaming.events import Event
 from mmx.streaming.greedy import Continuation, continue_text
-from mmx.streaming.listener import Listener, _Mark, _onward, _recurs
+from mmx.streaming.guards import Look
+from mmx.streaming.listener import Listener, _Mark
 from mmx.streaming.policies import View
 from mmx.streaming.stream import Stream
 from mmx.streaming.voice import FRAME, Voice
@@ -116,6 +117,7 @@ def anywhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
     """A random model looks anywhere in the sound, back and forth."""
     if "real" not in request.fixturenames:
         monkeypatch.setattr(Listener, "BACK_S", math.inf)
+        monkeypatch.setattr(Rehearing, "AFTER_S", 2.0)  # it has nothing to gain from more silence
 
 
 def listen(stream: Stream, wave: np.ndarray, sizes: tuple[int, ...] = (8000,), final: bool = True) -> list[Event]:
@@ -468,25 +470,6 @@ def test_a_flicker_of_the_detector_hides_no_speech(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("align_s", "expected"),
-    [((), 0), ((0.1, 1.4, 0.9, 1.3), 4), ((0.1, 1.4, 0.2, 0.5), 2), ((0.1, 1.4, 1.0, 0.3), 3), ((0.9, 0.0), 2)],
-)
-def test_a_text_that_looks_far_back_repeats_itself(align_s: tuple[float, ...], expected: int):
-    assert _onward(align_s, 1.0) == expected
-
-
-def test_a_loop_at_the_end_is_dropped_and_a_new_sentence_is_not(monkeypatch: pytest.MonkeyPatch):
-    model = build("whole")
-    whole = listen(session(model), sound(4))
-    assert len(whole) > 4
-    monkeypatch.setattr("mmx.streaming.listener._onward", lambda *_: 0)
-    monkeypatch.setattr("mmx.streaming.listener._recurs", lambda tokens, at: False)
-    assert listen(session(model), sound(4)), "what does not recur is written at the end"
-    monkeypatch.setattr("mmx.streaming.listener._recurs", lambda tokens, at: True)
-    assert not [e for e in listen(session(model), sound(4)) if e.text]
-
-
-@pytest.mark.parametrize(
     ("written", "source_s", "room"),
     [(0, 2.0, 8 + 64), (50, 2.0, 8 + 64 - 50), (200, 30.0, 300 - 2 - 200 - 2), (298, 30.0, 0)],
 )
@@ -507,35 +490,54 @@ def test_a_text_has_room_for_29_tokens_a_second_in_its_context(
     assert asked == [room]  # of a decoder of 300 positions
 
 
-@pytest.mark.parametrize(("at", "expected"), [(4, True), (5, False), (6, False), (0, False), (8, True)])
-def test_tokens_that_recur(at: int, expected: bool):
-    assert _recurs([1, 2, 3, 4, 1, 2, 3, 9, 4], at, run=3) == expected
-
-
-def test_speech_that_a_decoder_passes_over_is_found():
+def test_speech_that_a_decoder_leaves_out_at_the_end_is_found():
     listener = session(build("whole"), vad=Detector([])).listener
     pad, said = round(Listener.PAD_S * RATE), [4]  # a word
+
+    def left(finished: bool = False) -> Any:
+        found = listener._passed_over(0, True, finished)
+        return None if found is None else found[1]
+
     listener.voice.heard, listener.voice.spans = 6 * RATE, [[0, 2 * RATE], [3 * RATE, 5 * RATE]]
     listener.committed, listener.marks = said, [_Mark(1, 2.0, False)]
-    assert listener._passed_over(said, False) is None, "a word is to be written"
-    assert listener._passed_over([], False) == 3 * RATE - pad, "speech after a pause"
+    listener.looks = [Look(" B", 1, 3.2, 3.2)]
+    assert left() is None, "a word is to be written"
+    listener.looks = [Look(".", 1, 2.0, 2.0, mark=True)]
+    assert left() == 3 * RATE - pad, "speech after a pause"
+    assert listener._passed_over(0, False, False) is None, "the decoder would go on"
     listener.script.task, listener.wrote = "translate", 4 * RATE
-    assert listener._passed_over([], False) is None, "heard before the last word of a translation was written"
+    assert left() is None, "heard before the last word of a translation was written"
     listener.wrote = 2 * RATE
-    assert listener._passed_over([], False) == 3 * RATE - pad
+    assert left() == 3 * RATE - pad
     listener.script.task, listener.voice.spans = "transcribe", [[0, 5 * RATE]]
-    assert [listener._passed_over([], finished) for finished in (False, True)] == [None, 2 * RATE]
+    assert [left(finished) for finished in (False, True)] == [None, 2 * RATE]
     listener.committed, listener.marks, listener.context = [], [], said
-    assert [listener._passed_over([], finished) for finished in (False, True)] == [None, listener.ears.begin]
+    assert [left(finished) for finished in (False, True)] == [None, listener.ears.begin]
     listener._begin_at(listener.ears.begin)
-    assert listener.context == [] and listener._passed_over([], True) is None, "nothing is left to try"
+    assert listener.context == [] and left(True) is None, "nothing is left to try"
 
 
-def test_what_looks_far_back_is_not_written(monkeypatch: pytest.MonkeyPatch):
+def test_what_is_not_credible_is_neither_written_nor_tentative(monkeypatch: pytest.MonkeyPatch):
     model = build("whole")
-    monkeypatch.setattr("mmx.streaming.listener._onward", lambda *_: 0)
-    assert listen(session(model), sound(4), final=False) == []
-    assert listen(session(model), sound(4))  # the end of the session is the end of all waiting
+    whole = listen(session(model), sound(4))
+    assert len(whole) > 4
+    monkeypatch.setattr("mmx.streaming.listener.onward", lambda *_: 0)
+    monkeypatch.setattr("mmx.streaming.listener.recurs", lambda *_: False)
+    stream = session(model)
+    assert listen(stream, sound(4), final=False) == [] and stream.tentative == ""
+    assert listen(session(model), sound(4)), "at the end nothing can be waited for: what is new is written"
+    monkeypatch.setattr("mmx.streaming.listener.recurs", lambda *_: True)
+    assert not [e for e in listen(session(model), sound(4)) if e.text], "... and what was said before is not"
+
+
+def test_a_window_without_stops_is_cut_at_a_pause_and_loses_its_context():
+    listener = session(build("whole"), vad=Detector([])).listener
+    listener.ears.hear(np.zeros(9 * RATE, np.float32), False)
+    listener.voice.heard, listener.voice.spans = 9 * RATE, [[0, 3 * RATE], [4 * RATE, 6 * RATE], [7 * RATE, 9 * RATE]]
+    listener.committed, listener.context = [4, 8, 12, 16], [20]
+    listener.marks = [_Mark(1, 2.0, False), _Mark(2, 3.3, False), _Mark(3, 5.0, False), _Mark(4, 8.0, False)]
+    listener._trim()
+    assert listener.committed == [12, 16] and listener.context == [] and listener.ears.begin == round(3.3 * RATE)
 
 
 # -------------------- the default model on real sound

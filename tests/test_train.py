@@ -390,7 +390,8 @@ def test_frozen_parameters_stay_and_others_move(data: Path, tmp_path: Path) -> N
     train(options(data, out, updates=2, lr=1e-9, valid_every=1, dropout=0.0, weight_decay=0.0))
     written = open_checkpoint(out / "model" / "model.safetensors", "mmx")
     before = {k: written[k].clone() for k in written}
-    train(options(data, tmp_path / "two", init=str(out / "model"), freeze=("encoders.*",), lr=1e-2))
+    new = {"vocab": 8000, "config": {}}  # of a new model only
+    train(options(data, tmp_path / "two", init=str(out / "model"), freeze=("encoders.*",), lr=1e-2, **new))
     after = open_checkpoint(tmp_path / "two" / "model" / "model.safetensors", "mmx")
     moved = {k for k in after if not torch.equal(after[k], before[k])}
     # The shared embedding goes by the encoder's name.
@@ -453,8 +454,8 @@ def test_manifest_mistakes_are_named_by_line(tmp_path: Path) -> None:
     assert check_manifest(path) == ["line 1: expected examples, got none"]
     with pytest.raises(InputError, match="No such file"):
         check_manifest(tmp_path / "none.tsv")
-    with pytest.raises(InputError, match=r"ends in \.tsv or \.jsonl"):
-        check_manifest(tmp_path / "m.csv")
+    with pytest.raises(InputError, match=r"ends in \.tsv, \.csv or \.jsonl"):
+        check_manifest(tmp_path / "m.xlsx")
 
 
 def test_jsonl_manifest(tmp_path: Path) -> None:
@@ -522,11 +523,6 @@ def test_a_batch_that_does_not_fit_says_what_to_lower(
     monkeypatch.setattr("mmx.train.token_losses", too_large)
     with pytest.raises(TrainingError, match="lower batch_tokens"):
         train(options(data, tmp_path / "run"))
-
-
-def test_bad_options_are_named() -> None:
-    with pytest.raises(InputError, match="updates >= 1"):
-        TrainOptions(train="a", valid="b", out="c", updates=0)
 
 
 def test_recipes_in_the_repository_can_be_read(tmp_path: Path) -> None:
@@ -634,7 +630,7 @@ def test_what_adapters_have_to_learn_is_added() -> None:
     class Counts(torch.nn.Linear):
         def loss(self, seq: Seq, target_lengths: Tensor) -> Tensor:
             assert seq.x.shape == (2, 5, 1)
-            return target_lengths.double().mean()
+            return target_lengths.double()
 
     class Hears(torch.nn.Module):
         def forward(self, seq: Seq) -> Seq:
@@ -648,7 +644,7 @@ def test_what_adapters_have_to_learn_is_added() -> None:
     with_adapter = Model(front={}, encoders={"speech": Hears()}, adapters={"speech": adapter}, decoder=model.decoder)
     heard = batch._replace(inputs={"speech": Seq(torch.zeros(2, 5, 1), torch.tensor([5, 5]))})
     losses = token_losses(with_adapter, heard)
-    assert losses.adapters is not None and losses.adapters.item() == 4.5
+    assert losses.adapters is not None and losses.adapters.item() == 9.0  # the sum over rows
     torch.testing.assert_close(losses.nll, token_losses(model, batch).nll)
 
 

@@ -16,6 +16,7 @@ from mmx import align
 from mmx.bench import word_error_rate
 from mmx.errors import InputError, MmxWarning
 from mmx.generate import Hypothesis
+from mmx.second import Text
 from mmx.timed_windows import Decoder, _Attempt, _Outcome, _Piece
 from mmx.transcribe import Options, fit, transcribe
 from mmx.window import Piece, Window
@@ -24,7 +25,7 @@ from mmx.windows import Decoded, File, Job
 ROOT = Path(__file__).parents[1]
 # "mr" as the model writes it, for the normalization that is there without Whisper's.
 TEXT = (ROOT / "demos" / "dashwood.txt").read_text("utf-8").replace("mister", "mr")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.precision]
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +92,7 @@ def test_a_text_that_repeats_is_decoded_again_in_halves_before_it_is_heated(deco
     assert np.array_equal(np.concatenate([first.samples, second.samples]), window.samples)
     assert (first.start_s, second.end_s) == (window.start_s, window.end_s)
     assert outcome.attempt is None and [n.action for n in outcome.notes] == ["retried"]
+    assert outcome.doubted is not None and outcome.doubted.text.startswith("la la"), "should the halves be no better"
 
 
 @pytest.mark.parametrize("which", [job(5.0), job(20.0, retry=Decoder.MAX_RETRY)], ids=["short", "tried"])
@@ -158,33 +160,43 @@ def test_doubtful_speech_is_kept_and_tried_again(decoder: Decoder):
 
 def test_a_stretch_without_text_is_decoded_again(decoder: Decoder):
     pieces = [_Piece(0.0, 5.0, (1,)), _Piece(5.5, 9.0, (1,)), _Piece(13.0, 16.0, (1,))]
-    found = [(round(w.start_s, 3), round(w.end_s, 3)) for w in decoder._missed(job(), pieces)]
-    assert found == [(109.0, 113.0), (116.0, 120.0)]
-    assert decoder._missed(job(retry=Decoder.MAX_RETRY), pieces) == []
-    assert decoder._missed(job(), [_Piece(0.0, 19.0, (1,))]) == []
+    texts, got = [Text()] * 3, Decoded()
+    decoder._keep(job(), got, pieces, texts, [])
+    assert [(round(w.start_s, 3), round(w.end_s, 3)) for w in got.again] == [(109.0, 113.0), (116.0, 120.0)]
+    decoder._keep(job(retry=Decoder.MAX_RETRY), got := Decoded(), pieces, texts, [])
+    assert not got.again and [n.action for n in got.notes] == ["warning"] * 2, "nothing is left out in silence"
+    decoder._keep(job(), got := Decoded(), [_Piece(0.0, 19.0, (1,))], texts[:1], [])
+    assert not got.again and [n.reason for n in got.notes] == ["1.0 s of speech without text"]
+    decoder._keep(job(), got := Decoded(), [_Piece(0.0, 19.5, (1,))], texts[:1], [])
+    assert not got.again and not got.notes
 
 
 def test_silence_without_text_is_no_loss(decoder: Decoder):
     one = job()
     one.window = replace(one.window, speech=((0.0, 9.5), (12.4, 16.0)))
     pieces = [_Piece(0.0, 5.0, (1,)), _Piece(5.5, 9.0, (1,)), _Piece(13.0, 16.0, (1,))]
-    assert decoder._missed(one, pieces) == [], "0.5 and 0.6 s of speech lie in the hole"
+    assert decoder._holes(replace(one.window, speech=((0.0, 9.1), (12.6, 16.0))), pieces) == []
     one.window = replace(one.window, speech=((0.0, 20.0),))
-    assert len(decoder._missed(one, pieces)) == 2
+    assert len(decoder._holes(one.window, pieces)) == 2
 
 
 def test_a_text_too_short_for_its_speech_is_decoded_again_in_halves(decoder: Decoder):
-    one, outcome = job(), _Outcome()
+    one, got = job(), Decoded()
     one.window = replace(one.window, speech=((0.0, 3.0), (6.0, 9.0), (10.0, 19.0)))
     short, slow, full = _Piece(0.0, 9.5, (1,) * 9), _Piece(10.0, 13.0, (1,)), _Piece(13.0, 19.0, (1,) * 20)
-    assert decoder._thin(one, outcome, [short, slow, full]) == [short]
-    assert [(w.start_s, w.end_s) for w in outcome.again] == [
-        (100.0, outcome.again[1].start_s),
-        (outcome.again[1].start_s, 109.5),
+    pieces, texts = [short, slow, full], [Text(), Text(), Text()]
+    assert decoder._thin(one, pieces) == [short]
+    decoder._keep(one, got, pieces, texts, [short])
+    (second,) = got.seconds
+    assert second.first is texts[0] and not got.failed
+    assert [(w.start_s, w.end_s) for w in second.parts] == [
+        (100.0, second.parts[1].start_s),
+        (second.parts[1].start_s, 109.5),
     ]
-    assert outcome.notes[0].action == "retried" and "9 tokens for 6.0 s" in outcome.notes[0].reason
-    one.retry = Decoder.MAX_RETRY
-    assert decoder._thin(one, _Outcome(), [short]) == []
+    assert got.notes[0].action == "retried" and "9 tokens for 6.0 s" in got.notes[0].reason
+    one.retry, got = Decoder.MAX_RETRY, Decoded()
+    decoder._keep(one, got, pieces, texts, [short])
+    assert not got.seconds and got.failed
 
 
 def test_an_alignment_stays_within_what_the_time_tokens_say():

@@ -32,7 +32,7 @@ def run(seed: int, folder: Path, size: Size = USUAL) -> dict[str, float]:
 
     def trained(name: str, seed: int, updates: int, init: str = "", **changes: object) -> Path:
         out = folder / name
-        fields = {"vocab": 330, "seed": seed, "updates": updates, "init": init, **changes}
+        fields = {"seed": seed, "updates": updates, "init": init, **({} if init else {"vocab": 330}), **changes}
         train(numbers.options(out, learned, valid, **fields))
         return out / "run"
 

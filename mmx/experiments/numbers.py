@@ -91,11 +91,12 @@ def options(folder: Path, train: Sequence[Example], valid: Sequence[Example], **
     fields: dict[str, Any] = {
         "train": str(write_manifest(folder / "train.tsv", train)),
         "valid": str(write_manifest(folder / "valid.tsv", valid)),
-        "out": str(folder / "run"), "config": MODEL, "vocab": 480, "batch_tokens": 1200, "max_tokens": 60,
+        "out": str(folder / "run"), "batch_tokens": 1200, "max_tokens": 60,
         "lr": 3e-3, "warmup": 60, "smoothing": 0.0, "dropout": 0.0, "weight_decay": 0.0, "threads": 1,
         "log_every": 100, "valid_every": 100, "save_every": 10_000, "keep_best": 3,
     }  # fmt: skip
-    return TrainOptions(**{**fields, **changes})
+    new = {} if changes.get("init") else {"config": MODEL, "vocab": 480}
+    return TrainOptions(**{**fields, **new, **changes})
 
 
 class LanguageGuess:

@@ -1,91 +1,68 @@
+// The page: a session that listens, recordings, what is kept of both, and the controls.
+
+import { Files } from "./files.js";
+import { choices, written } from "./formats.js";
+import { History } from "./history.js";
 import { Live } from "./live.js";
+import { openMicrophone } from "./microphone.js";
+import { Player, wav } from "./player.js";
+import { Problem, ask, askKey, theKey } from "./server.js";
+import { Draft, Store, hold } from "./store.js";
+import { Text, newRecord } from "./text.js";
+import { $, clockOf, copy, download, fail, isOn, menu, state, stateNow, tell, untell } from "./ui.js";
+import { View } from "./view.js";
+import { plain } from "./words.js";
 
-const RATE = 16000;
-const $ = (id) => document.getElementById(id);
-const INPUT = "conversation.item.input_audio_transcription.delta";
-const OUTPUT = "session.output_transcript.delta";
-const FORMATS = { srt: "Subtitles (.srt)", vtt: "Web subtitles (.vtt)", text: "Text (.txt)" };
+const SILENT = ["session_not_found", "session_closed", "idle_timeout"];  // what a break of the connection brings by itself
+const HEARD_S = 5;       // of sound without a word, after which it is told
 
-let key = sessionStorage.getItem("mmx-key") ?? "";
-let live = null;         // the session that listens
-let microphone = null;   // what it listens with
-let upload = null;       // the recording that is being transcribed, as an AbortController
-let saved = {};          // finished texts to download: saved[track][format]
-let names = {};          // language names by code
+let text = null;         // on the page
+let work = null;         // what listens: { text, live, draft, microphone }
+let opening = null;      // a token while the browser asks for the microphone
+let limits = {};
 let lags = [];
 
-// -------------------- text
+const store = new Store(() => tell(
+  "This browser keeps nothing here (a private window, or its storage is full): save your text before you leave the page.", { kind: "note" },
+));
+const view = new View((ms) => listenTo(ms));
+const player = new Player({
+  source: () => soundOf(text),
+  onTime: (ms) => view.mark(ms),
+  onTrouble: (words) => tell(words, { kind: "note" }),
+});
+const files = new Files({
+  store, show: showFile, wish: wishNow, limits: () => limits, free: () => !work && !opening, ended: () => controls(),
+});
+const history = new History({ store, open: openText, removed, ofNow: () => work?.text.record.id ?? files.current?.text.record.id });
 
-class Track {
-  // Text that only grows, with what may come next after it, which changes.
-  constructor(box) {
-    this.box = box;
-    this.maybe = document.createElement("span");
-    this.maybe.className = "maybe";
-    this.maybe.setAttribute("aria-hidden", "true");
-    this.clear();
-  }
+// -------------------- what the page shows
 
-  clear() {
-    this.box.replaceChildren();
-    this.end = 0;
-    this.paragraph = null;
-    this.language("");
-    this.guess("");
-  }
-
-  language(code) {
-    this.box.closest("section").querySelector(".language").textContent = names[code] ?? code;
-    this.box.lang = code;
-  }
-
-  add(text, start_ms, end_ms) {
-    const below = this.box.scrollHeight - this.box.scrollTop - this.box.clientHeight < 80;
-    const full = this.paragraph && this.paragraph.textContent.length > 400 && /[.!?。！？…]\s*$/.test(this.written);
-    if (!this.paragraph || full || start_ms - this.end > 2500) {
-      this.paragraph = document.createElement("p");
-      this.written = "";
-      this.box.append(this.paragraph);
-      text = text.trimStart();
-    }
-    const word = document.createElement("span");
-    word.className = "new";
-    word.textContent = text;
-    this.paragraph.append(word, this.maybe);
-    this.written += text;
-    this.end = end_ms ?? this.end;
-    if (below) this.box.scrollTop = this.box.scrollHeight;
-  }
-
-  guess(text) {
-    if (text && !this.paragraph) {
-      this.paragraph = document.createElement("p");
-      this.written = "";
-      this.box.append(this.paragraph);
-    }
-    this.paragraph?.append(this.maybe);
-    this.maybe.textContent = this.written ? text : text.trimStart();
-  }
+function wishNow() {
+  return { from: $("from").value, to: $("to").value };
 }
 
-// -------------------- what the page says about itself
+function put(shown) {
+  if (text !== shown) player.forget();
+  text = shown;
+  lags = [];
+  $("lag").textContent = "–";
+  if (text) view.show(text); else view.clear();
+  controls();
+}
 
-function state(name, text) {
-  document.body.dataset.state = name;
-  $("status").textContent = text;
-  const on = ["live", "waiting", "busy"].includes(name);
-  $("mic").setAttribute("aria-pressed", on);
-  $("mic").querySelector(".words").textContent = on ? "Stop" : "Start listening";
+function controls() {
+  view.columns(Boolean($("to").value) || Boolean(text?.has("translation")));
+  const some = Boolean(text?.lines.length);
+  $("save").disabled = !some;
+  for (const button of document.querySelectorAll(".copy")) button.hidden = !text?.has(button.dataset.copy);
+  $("continue").hidden = isOn() || text?.record.kind !== "live";
+  $("clock").textContent = clockOf(text ? text.record.captured / text.record.rate : 0);
 }
 
 function level(value) {
   document.documentElement.style.setProperty("--level", value.toFixed(3));
   $("meter").setAttribute("aria-valuenow", Math.round(value * 100));
-}
-
-function clock(seconds) {
-  const s = Math.floor(seconds);
-  $("clock").textContent = `${Math.floor(s / 60)}:${String(s % 60).padStart(2, "0")}`;
 }
 
 function lag(seconds) {
@@ -94,261 +71,382 @@ function lag(seconds) {
   $("lag").textContent = `${Math.max(0, middle).toFixed(1)} s`;
 }
 
-function fresh() {
-  for (const track of Object.values(tracks)) track.clear();
-  saved = {};
-  lags = [];
-  clock(0);
-  $("lag").textContent = "–";
-  $("save").disabled = true;
+function showFile(shown, line = null) {
+  if (line && text === shown) view.add(line); else put(shown);
+  controls();
 }
 
-// -------------------- the server
+// -------------------- listening
 
-async function ask(path, options = {}) {
-  const headers = key ? { authorization: `Bearer ${key}` } : {};
-  const response = await fetch(path, { ...options, headers });
-  if (response.status === 401) {
-    await askKey();
-    return ask(path, options);
-  }
-  if (!response.ok) {
-    const body = await response.json().catch(() => ({}));
-    throw new Error(body.error?.message ?? `the server answered ${response.status}`);
-  }
-  return response;
-}
-
-function askKey() {
-  return new Promise((resolve) => {
-    $("key").addEventListener("close", () => {
-      key = $("key-value").value;
-      sessionStorage.setItem("mmx-key", key);
-      resolve();
-    }, { once: true });
-    $("key").showModal();
-  });
-}
-
-// -------------------- the microphone
-
-async function open() {
-  if (!navigator.mediaDevices) {
-    throw new Error("browsers give the microphone to https pages and to localhost only: open this page there");
-  }
-  const stream = await navigator.mediaDevices.getUserMedia({
-    audio: { channelCount: 1, echoCancellation: true, noiseSuppression: true, autoGainControl: true },
-  });
-  let context = new AudioContext({ sampleRate: RATE });
-  let source;
-  try {
-    source = context.createMediaStreamSource(stream);
-  } catch {  // some browsers do not resample a microphone; then the server does
-    await context.close();
-    context = new AudioContext();
-    source = context.createMediaStreamSource(stream);
-  }
-  await context.audioWorklet.addModule("/page/recorder.js");
-  const node = new AudioWorkletNode(context, "recorder", { numberOfOutputs: 0 });
-  source.connect(node);
-  await context.resume();
-  return { stream, context, node };
-}
-
-async function start() {
+async function listen(more = null) {
+  if (isOn() || stateNow() === "loading") return;
+  untell();
+  player.forget();
   state("busy", "Asking for the microphone…");
-  fresh();
+  controls();
+  const token = opening = { early: [], work: null };
+  let microphone = null;
   try {
-    microphone = await open();
-  } catch (e) {
-    const denied = e.name === "NotAllowedError";
-    state("error", denied ? "The microphone is not allowed: allow it beside the address" : `No microphone: ${e.message}`);
+    microphone = await openMicrophone({
+      onSound: (samples, peak) => (token.work ? heard(token.work, samples, peak) : token.early.push(samples)),
+      onGone: () => { if (token.work) { stop(); tell("The microphone was taken away, so that listening stopped. Connect it and press Continue."); } },
+    });
+  } catch (problem) {
+    if (opening !== token) return;
+    opening = null;
+    fail(plain(problem), { label: "Try again", run: () => listen(more) });
+    controls();
+    files.run();
     return;
   }
-  live = new Live({ language: $("from").value, to: $("to").value, rate: microphone.context.sampleRate, key });
-  const session = live;
-  microphone.node.port.onmessage = ({ data }) => {
-    session.hear(data.samples);
-    level(Math.min(1, Math.sqrt(data.peak)));
-    clock(session.captured / session.rate);
-  };
-  session.addEventListener("message", ({ detail }) => show(detail, session));
-  session.addEventListener("state", ({ detail }) => followed(detail, session));
-  session.addEventListener("failed", ({ detail }) => { quiet(); state("error", detail.message); });
-}
-
-function followed(name, session) {
-  const stopping = session.closing;
-  if (name === "live") state(stopping ? "busy" : "live", stopping ? "Writing the rest…" : "Listening");
-  if (name === "waiting") state("waiting", "Connection lost. What you say is kept; trying again…");
-  if (name === "closed") finish(session);
-}
-
-function show(message, session) {
-  const track = { [INPUT]: tracks.source, [OUTPUT]: tracks.translation }[message.type];
-  if (track) {
-    track.add(message.delta, message.start_ms, message.end_ms);
-    track.language(message.language);
-    $("save").disabled = false;
-    if (message.type === INPUT) lag(session.captured / session.rate - message.end_ms / 1000);
-  } else if (message.type === "tentative") {
-    for (const [name, t] of Object.entries(tracks)) t.guess(message.text[name] ?? "");
-  } else if (message.type === "error" && message.error.code !== "session_not_found") {
-    $("status").textContent = message.error.message;
+  if (opening !== token) {  // Stop was pressed while the browser asked
+    microphone.close();
+    return;
   }
+  opening = null;
+  await begin(token, microphone, more);
 }
 
-function quiet() {
-  microphone?.stream.getTracks().forEach((t) => t.stop());
-  microphone?.context.close();
-  microphone = null;
+async function begin(token, microphone, more) {
+  const { from, to } = wishNow();
+  const goesOn = more && more.record.rate === microphone.rate;
+  const shown = goesOn ? more : new Text(newRecord("live", { rate: microphone.rate, from, to }));
+  const { record } = shown;
+  if (record.to !== to) record.since_ms = shown.ends.source;
+  Object.assign(record, { from, to });
+  if (shown !== text) put(shown);
+  const rest = goesOn && record.open ? await restOf(shown) : { from: record.captured, pieces: [], link: null };
+  record.open = true;
+  hold(record.id);
+  token.work = connect(shown, microphone, rest);
+  for (const samples of token.early) heard(token.work, samples, 0);
+}
+
+function connect(shown, microphone, { from, pieces, link }) {
+  const { record } = shown;
+  const live = new Live({
+    rate: record.rate, wish: { language: record.from, to: record.to }, key: theKey(), from, pieces, link,
+    since: () => (shown.complete_ms / 1000) * record.rate,
+  });
+  if (!link) shown.again();
+  const now = { text: shown, live, microphone, draft: new Draft(store, shown, () => live.link) };
+  work = now;
+  live.addEventListener("line", ({ detail }) => line(now, detail));
+  live.addEventListener("maybe", ({ detail }) => view.maybe(detail));
+  live.addEventListener("anew", () => { shown.again(); view.maybe({}); });
+  live.addEventListener("told", ({ detail }) => { if (!SILENT.includes(detail.code)) tell(plain(detail, { limits })); });
+  live.addEventListener("full", () => full(now));
+  live.addEventListener("state", ({ detail }) => followed(now, detail));
+  return now;
+}
+
+function heard(now, samples, peak) {
+  if (now.live.over || !samples.length) return;
+  now.live.hear(samples);
+  now.draft.hear(samples);
+  level(Math.min(1, Math.sqrt(peak)));
+  $("clock").textContent = clockOf(now.live.captured / now.live.rate);
+  if (stateNow() === "waiting" && now.live.everReady) waiting(now);
+}
+
+function line(now, detail) {
+  if (!now.text.add(detail)) return;
+  now.draft.soon();
+  if (!detail.text) return;
+  if (now.text === text) view.add(detail);
+  if ($("save").disabled || $("continue").hidden !== isOn()) controls();
+  for (const button of document.querySelectorAll(".copy")) if (button.dataset.copy === detail.track) button.hidden = false;
+  if (detail.track === "source" && now.microphone) lag(now.live.captured / now.live.rate - detail.end_ms / 1000);
+}
+
+function followed(now, name) {
+  if (name === "live") state(now.live.closing ? "busy" : "live", now.live.closing ? "Writing the rest…" : "Listening");
+  if (name === "waiting") waiting(now);
+  if (name === "closed") ended(now);
+}
+
+function waiting(now) {
+  const kept = clockOf(now.live.unheard);
+  if (!now.live.everReady) state("waiting", "Connecting to the server…");
+  else if (now.live.closing) state("waiting", "Connection away. The rest is written when it is back; Stop ends now");
+  else state("waiting", `Connection away. What you say is kept (${kept}); trying again…`);
+}
+
+function full(now) {
+  if (now.live.over) return;
+  now.live.end();
+  tell("The connection has been away for so long that no more sound could be kept, so that listening stopped. All that was said until then "
+    + "is here: write the rest when the server is back.", { act: { label: "Write the rest", run: () => rest(now.text) } });
+}
+
+function quiet(now) {
+  now.microphone?.close();
+  now.microphone = null;
   level(0);
 }
 
-function stop() {
-  upload?.abort();
-  if (!live || live.closing || live.over) return;
+async function stop() {
+  if (files.busy) {
+    files.cancelAll();
+    return;
+  }
+  if (opening) {
+    opening = null;
+    state("done", "Stopped");
+    controls();
+    files.run();
+  }
+  const now = work;
+  if (!now) return;
+  if (now.live.closing) {
+    now.live.end();
+    return;
+  }
   state("busy", "Writing the rest…");
-  const session = live;
-  microphone?.node.port.postMessage("rest");
-  setTimeout(() => { quiet(); session.close(); }, 150);  // the rest comes as a message before that
+  await now.microphone?.rest();
+  quiet(now);
+  if (now.live.ready) now.live.close(); else now.live.end();
 }
 
-async function finish(session) {
-  quiet();
-  if (document.body.dataset.state !== "error") state("done", "Done");
-  for (const track of Object.values(tracks)) track.guess("");
-  for (const track of shown()) {  // the server forgets a session; the page keeps its text
-    for (const format of Object.keys(FORMATS)) {
-      const answer = await ask(transcript(session, track, format)).catch(() => null);
-      if (answer) (saved[track] ??= {})[format] = await answer.text();
+// Where a session has ended: in order, or because Stop was pressed without a connection, or since it could not go on.
+async function ended(now) {
+  if (work === now) work = null;
+  quiet(now);
+  const { live, draft } = now;
+  const { record } = now.text;
+  if (now.text === text) view.maybe({});
+  record.captured = Math.max(record.captured, live.captured);
+  record.open = !live.finished || live.unheard > 1;
+  record.title ||= now.text.title;
+  await draft.flush();
+  if (live.finished) record.link = null;
+  const empty = !now.text.lines.length;
+  if (empty && !live.captured) await store.remove(record.id); else await store.put(record);
+  if (now.text === text) view.show(now.text);
+  await outcome(now, empty);
+  controls();
+  files.run();
+}
+
+async function outcome(now, empty) {
+  const { live, text: shown } = now;
+  const some = shown.record.captured > 0;
+  const again = some ? { label: "Write the rest", run: () => rest(shown) } : { label: "Try again", run: () => listen() };
+  if (live.problem) {
+    const problem = await cause(live.problem);
+    const key = ["invalid_api_key", "no_key"].includes(problem.code);
+    const act = key ? { label: "Enter the key", run: async () => { if (await askKey(true)) again.run(); } } : again;
+    fail(plain(problem, { limits }), act);
+  } else if (!live.finished) {
+    state("done", "Stopped");
+    if ($("banner").hidden) tell(`Stopped while the connection was away. The last ${clockOf(live.captured / live.rate - shown.ends.source / 1000)} `
+      + "of sound is kept in this browser and not written yet.", { kind: "note", act: again });
+  } else {
+    state("done", "Done");
+    if (empty && live.captured / live.rate > HEARD_S) {
+      tell("No speech was recognised. See that the right microphone is chosen and that the line above the buttons moves when you speak.", { kind: "note" });
     }
   }
 }
 
-const transcript = (session, track, format) =>
-  `/v1/realtime/sessions/${session.id}/transcript?track=${track}&response_format=${format}`;
-const shown = () => ($("to").value ? ["source", "translation"] : ["source"]);
+// Why there never was a connection: the server is away, or only WebSockets do not come through.
+async function cause(problem) {
+  if (problem.code !== "no_websocket") return problem;
+  return ask("health").then(() => problem, (e) => e);
+}
 
-// -------------------- recordings
+// -------------------- what was not written
 
-async function transcribe(file) {
-  if (upload || (live && !live.over)) return;
-  fresh();
-  live = null;
-  upload = new AbortController();
+// Sound that the server has not turned into text, from the browser's store, without gaps.
+async function restOf(shown) {
+  const { record } = shown;
+  const complete = Math.floor((shown.complete_ms / 1000) * record.rate);
+  const from = record.link ? Math.min(record.link.acked, complete) : complete;
+  const pieces = [];
+  let at = null;
+  for (const row of await store.sound(record, from)) {
+    const begins_at = at ?? Math.max(from, row.at);
+    const end = row.at + row.samples.length;
+    if (end <= begins_at) continue;
+    at ??= begins_at;
+    if (row.at > at) pieces.push(new Int16Array(row.at - at));
+    pieces.push(row.samples.subarray(Math.max(0, at - row.at)));
+    at = end;
+  }
+  const length = pieces.reduce((sum, p) => sum + p.length, 0);
+  record.captured = Math.max(record.captured, at ?? 0);
+  return { from: at === null ? record.captured : at - length, pieces, link: record.link };
+}
+
+async function rest(shown) {
+  if (isOn()) return;
+  untell();
+  if (!(await hold(shown.record.id))) {
+    tell("Another tab of this browser is at work on this text.", { kind: "note" });
+    return;
+  }
+  if (text !== shown) put(shown);
+  state("busy", "Writing the rest…");
+  controls();
+  const now = connect(shown, null, await restOf(shown));
+  now.live.close();
+}
+
+// After a reload, or when a tab was closed: goes on with what was at work.
+async function recover() {
+  const open = (await store.all()).filter((r) => r.open);
+  for (const record of open.filter((r) => r.kind === "file").reverse()) {
+    if (!(await hold(record.id))) continue;
+    const file = await store.file(record.id);
+    if (file) files.add(file, record); else store.remove(record.id);
+  }
+  const record = open.find((r) => r.kind === "live");
+  if (!record || work || text || !(await hold(record.id)) || isOn()) return;
+  const shown = new Text(record, await store.lines(record.id));
+  put(shown);
+  await rest(shown);
+  tell("The page was left or reloaded while it listened. What was said until then is here. Press Continue to go on.", { kind: "note" });
+}
+
+// -------------------- what was said before
+
+async function openText(record) {
+  if (isOn()) {
+    tell("Press Stop before you open another text.", { kind: "note" });
+    return;
+  }
+  untell();
+  put(new Text(record, await store.lines(record.id)));
+  state("done", "From this browser's history");
+  controls();
+  if (record.open && record.kind === "live") {
+    tell("Not all of this was written when it ended.", { kind: "note", act: { label: "Write the rest", run: () => rest(text) } });
+  }
+}
+
+function removed(id) {
+  if (text?.record.id !== id) return;
+  put(null);
+  state("idle", "Ready");
+  controls();
+}
+
+async function soundOf(shown) {
+  const { record } = shown;
+  if (record.kind === "file") return files.fileOf(record.id) ?? store.file(record.id);
+  const pieces = await store.sound(record);
+  return pieces.length ? wav(pieces, record.rate) : null;
+}
+
+function listenTo(ms) {
+  if (work) tell("Press Stop before you listen to what was said.", { kind: "note" });
+  else player.play(ms);
+}
+
+// -------------------- controls
+
+async function save({ track, format, ending }) {
+  const name = text.title.replace(/[\\/:*?"<>|\p{C}]+/gu, " ").trim().slice(0, 60) || "mmx";
+  if (track === "sound") {
+    const blob = await soundOf(text);
+    if (blob) download(blob, `${name}.wav`); else tell("The sound of this text is not kept in this browser any more.", { kind: "note" });
+    return;
+  }
+  download(new Blob([written(text, track, format)], { type: "text/plain" }), `${name}-${track}.${ending}`);
+}
+
+function saveRows() {
+  const rows = choices(text);
+  if (text.record.kind === "live") rows.push({ name: "sound.wav", track: "sound", label: "Sound (.wav)", note: "as heard" });
+  return rows.map((row) => ({ ...row, run: () => save(row) }));
+}
+
+async function copied(button) {
+  const words = text.paragraphs(button.dataset.copy).map((p) => p.text).join("\n\n");
   try {
-    await recording(file, "source", "transcriptions");
-    if ($("to").value) await recording(file, "translation", "translations");
-    state("done", `Done: ${file.name}`);
-  } catch (e) {
-    state(e.name === "AbortError" ? "done" : "error", e.name === "AbortError" ? "Stopped" : e.message);
-  }
-  upload = null;
-}
-
-async function recording(file, track, task) {
-  const verb = track === "source" ? "Transcribing" : "Translating";
-  state("busy", `${verb} ${file.name}…`);
-  const form = new FormData();
-  form.set("stream", "true");
-  for (const format of Object.keys(FORMATS)) form.append("response_format", format);
-  if ($("from").value) form.set("language", $("from").value);
-  if (track === "translation") form.set("to", $("to").value);
-  form.set("file", file);
-  const response = await ask(`/v1/audio/${task}`, { method: "POST", body: form, signal: upload.signal });
-  for await (const event of events(response)) {
-    if (event.type === "transcript.text.delta") tracks[track].add(event.delta, 0);
-    if (event.type === "error") throw new Error(event.error.message);
-    if (event.type === "transcript.text.done") {
-      tracks[track].language(event.language);
-      saved[track] = event;  // has the formats by their names
-      clock(event.usage.seconds);
-      $("save").disabled = false;
-    }
+    await copy(words);
+    button.textContent = "Copied";
+    setTimeout(() => { button.textContent = "Copy"; }, 2000);
+  } catch {
+    tell("The browser did not let the page copy. Select the text and copy it, or use Save.", { kind: "note" });
   }
 }
 
-async function* events(response) {
-  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
-  for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return;
-    const blocks = (rest + value).split("\n\n");
-    rest = blocks.pop();
-    for (const block of blocks) if (block.startsWith("data: ")) yield JSON.parse(block.slice(6));
+function choose() {
+  try { localStorage.setItem("mmx-choice", JSON.stringify(wishNow())); } catch { /* it is chosen again next time */ }
+  if (work && !work.live.over) {
+    const { record, ends } = work.text;
+    const { from, to } = wishNow();
+    if (to && to !== record.to) record.since_ms = ends.source;
+    Object.assign(record, { from, to });
+    work.live.update({ language: from, to });
+  }
+  controls();
+}
+
+function choiceBefore() {
+  try { return JSON.parse(localStorage.getItem("mmx-choice") ?? "{}"); } catch { return {}; }
+}
+
+function opened(list) {
+  const chosen = [...list];
+  for (const file of chosen) files.add(file);
+  if (chosen.length && (work || opening)) {
+    tell(`${chosen.length === 1 ? `“${chosen[0].name}”` : `${chosen.length} recordings`} will be transcribed when you stop listening.`, { kind: "note" });
   }
 }
 
-// -------------------- saving
-
-async function save(track, format) {
-  const text = saved[track]?.[format] ?? (live && await (await ask(transcript(live, track, format))).text());
-  if (!text) return;
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(new Blob([text], { type: "text/plain" }));
-  link.download = `mmx-${track}.${format === "text" ? "txt" : format}`;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 10000);
-}
-
-function offer(open) {
-  $("saves").hidden = !open;
-  $("save").setAttribute("aria-expanded", open);
-  if (!open) return;
-  const rows = shown().flatMap((track) => Object.entries(FORMATS).map(([format, label]) => {
-    const row = document.createElement("button");
-    row.type = "button";
-    row.dataset.save = `${track}.${format}`;
-    row.append(label, Object.assign(document.createElement("small"), { textContent: track === "source" ? "said" : "translated" }));
-    row.onclick = () => { offer(false); $("save").focus(); save(track, format); };
-    return row;
-  }));
-  $("saves").replaceChildren(...rows);
-  rows[0].focus();
+function connectControls() {
+  $("mic").onclick = () => (isOn() ? stop() : listen());
+  $("continue").onclick = () => listen(text);
+  $("from").onchange = $("to").onchange = choose;
+  $("choices").onsubmit = (e) => e.preventDefault();
+  $("file").onchange = () => { opened($("file").files); $("file").value = ""; };
+  $("banner-close").onclick = untell;
+  menu($("save"), $("saves"), saveRows);
+  for (const button of document.querySelectorAll(".copy")) button.onclick = () => copied(button);
+  addEventListener("keydown", (e) => {
+    const elsewhere = e.target.closest("button, select, input, label, dialog, audio, #text");
+    if (e.key !== " " || e.repeat || elsewhere) return;
+    e.preventDefault();
+    $("mic").click();
+  });
+  addEventListener("dragover", (e) => { e.preventDefault(); document.body.classList.add("dragging"); });
+  addEventListener("dragleave", (e) => { if (!e.relatedTarget) document.body.classList.remove("dragging"); });
+  addEventListener("drop", (e) => {
+    e.preventDefault();
+    document.body.classList.remove("dragging");
+    opened(e.dataTransfer.files);
+  });
+  addEventListener("beforeunload", (e) => { if (work?.microphone || files.busy) e.preventDefault(); });
+  addEventListener("pagehide", () => { work?.live.leave(); work?.draft.flush(); });
 }
 
 // -------------------- the beginning
 
-function choose() {
-  $("translation-track").hidden = !$("to").value;
-  localStorage.setItem("mmx-choice", JSON.stringify({ from: $("from").value, to: $("to").value }));
-  if (live && !live.over) live.update({ language: $("from").value, to: $("to").value });
-}
-
-async function begin() {
-  const facts = await (await ask("/v1/capabilities")).json();
-  names = { ...facts.targets, ...facts.languages };
+async function meet() {
+  state("loading", "Loading…");
+  let facts = null;
+  try {
+    facts = await (await ask("v1/capabilities")).json();
+  } catch (problem) {
+    const key = problem.code === "no_key";
+    fail(plain(problem), { label: key ? "Enter the key" : "Try again", run: meet });
+    return;
+  }
+  limits = facts.limits;
+  view.names = { ...facts.targets, ...facts.languages };
   $("model").textContent = [facts.models[0], facts.text_model].filter(Boolean).join(" + ");
+  const choice = choiceBefore();
   for (const [id, table] of [["from", facts.languages], ["to", facts.targets]]) {
     for (const [code, name] of Object.entries(table)) $(id).add(new Option(name, code));
+    if ([...$(id).options].some((o) => o.value === choice[id])) $(id).value = choice[id];
   }
-  const choice = JSON.parse(localStorage.getItem("mmx-choice") ?? "{}");
-  for (const id of ["from", "to"]) if ([...$(id).options].some((o) => o.value === choice[id])) $(id).value = choice[id];
-  choose();
   state("idle", "Ready");
+  controls();
+  await recover();
 }
 
-const tracks = { source: new Track($("source")), translation: new Track($("translation")) };
-$("mic").onclick = () => (["live", "waiting", "busy"].includes(document.body.dataset.state) ? stop() : start());
-$("from").onchange = $("to").onchange = choose;
-$("choices").onsubmit = (e) => e.preventDefault();
-$("file").onchange = () => { const [file] = $("file").files; $("file").value = ""; if (file) transcribe(file); };
-$("save").onclick = () => offer($("saves").hidden);
-addEventListener("keydown", (e) => {
-  if (e.key === "Escape" && !$("saves").hidden) { offer(false); $("save").focus(); }
-  if (e.key !== " " || e.repeat || e.target.closest("button, select, input, label, dialog")) return;
-  e.preventDefault();
-  $("mic").click();
-});
-addEventListener("click", (e) => { if (!e.target.closest(".actions")) offer(false); });
-addEventListener("dragover", (e) => { e.preventDefault(); document.body.classList.add("dragging"); });
-addEventListener("dragleave", (e) => { if (!e.relatedTarget) document.body.classList.remove("dragging"); });
-addEventListener("drop", (e) => {
-  e.preventDefault();
-  document.body.classList.remove("dragging");
-  const [file] = e.dataTransfer.files;
-  if (file) transcribe(file);
-});
-begin().catch((e) => state("error", `The server does not answer: ${e.message}`));
+connectControls();
+controls();
+store.open().then(meet);

@@ -6,12 +6,12 @@ class Recorder extends AudioWorkletProcessor {
     this.piece = new Int16Array(Math.round(sampleRate / 10));
     this.filled = 0;
     this.peak = 0;
-    this.port.onmessage = () => this.give();  // asked for the rest, at the end
+    this.port.onmessage = () => this.give(true);  // asked for the rest, at the end
   }
 
-  give() {
+  give(rest = false) {
     const samples = this.piece.slice(0, this.filled);
-    this.port.postMessage({ samples, peak: this.peak }, [samples.buffer]);
+    this.port.postMessage({ samples, peak: this.peak, rest }, [samples.buffer]);
     this.filled = 0;
     this.peak = 0;
   }

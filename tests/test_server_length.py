@@ -1,0 +1,53 @@
+"""A header may say anything: recordings are as long as their packets."""
+
+import io
+import struct
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("fastapi", reason='needs the extra serve: pip install "mmx[serve]"')
+pytest.importorskip("httpx", reason="needs httpx: pip install httpx")
+
+import soundfile
+from fake_server import FakeEngine
+from starlette.testclient import TestClient
+
+from mmx.streaming.server import create_app
+from mmx.streaming.server_length import measured_s
+from mmx.streaming.server_settings import Settings
+from mmx.transcribe import Progress
+
+
+def flac(seconds: int, declared_s: int) -> bytes:
+    out = io.BytesIO()
+    noise = np.random.default_rng(0).normal(0, 0.1, 16_000 * seconds)
+    soundfile.write(out, noise, 16_000, format="FLAC")
+    file = bytearray(out.getvalue())
+    at, n = file.index(b"fLaC") + 8, declared_s * 16_000
+    file[at + 13] = (file[at + 13] & 0xF0) | (n >> 32 & 0xF)
+    file[at + 14 : at + 18] = struct.pack(">I", n & 0xFFFFFFFF)
+    return bytes(file)
+
+
+def test_packets_tell_the_length_and_the_file_stands_where_it_stood():
+    file = io.BytesIO(flac(5, 9 * 3600))
+    file.seek(7)
+    assert measured_s(file) == pytest.approx(5.0) and file.tell() == 7
+    assert measured_s(io.BytesIO(b"no sound")) == 0.0
+
+
+@pytest.mark.filterwarnings("ignore:.*its header declares")
+@pytest.mark.parametrize(("seconds", "status"), [(3, 200), (6, 413)])
+def test_only_what_is_long_is_too_long(monkeypatch: pytest.MonkeyPatch, seconds: int, status: int):
+    real = FakeEngine.transcribe
+
+    def declared(self: FakeEngine, source: Any, options: Any, on_progress: Any) -> Any:
+        on_progress(Progress("x", 0.0, 9 * 3600.0))  # as the reader of media has it of the header
+        return real(self, source, options, on_progress)
+
+    monkeypatch.setattr(FakeEngine, "transcribe", declared)
+    with TestClient(create_app(FakeEngine(), Settings(max_audio_s=4.0))) as client:  # type: ignore[arg-type]
+        files = {"file": ("a.flac", flac(seconds, 9 * 3600))}
+        assert client.post("/v1/audio/transcriptions", files=files).status_code == status
