@@ -7,7 +7,6 @@ import signal
 import sys
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mmx.errors import InputError, MmxError, OutputError
 from mmx.media_file import MEDIA, is_there, recordings
+from mmx.outputs import Folder, Input, absolute, apart, recording, settle
 
 if TYPE_CHECKING:
     from mmx.result import Transcript
@@ -44,14 +44,6 @@ class Job:
     dtype: str = "auto"
     threads: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Input:
-    """A recording and the stem of its outputs, relative to the output folder."""
-
-    source: str
-    stem: Path
 
 
 def expand(patterns: Sequence[str]) -> list[Input]:
@@ -84,8 +76,8 @@ def expand(patterns: Sequence[str]) -> list[Input]:
             found += [Input(h, Path(h).relative_to(root)) for h in hits]
     first: dict[str, Input] = {}
     for item in found:
-        first.setdefault(item.source if item.source == "-" else str(_absolute(item.source)), item)
-    return _apart(list(first.values()))
+        first.setdefault(item.source if item.source == "-" else str(absolute(item.source)), item)
+    return apart(list(first.values()))
 
 
 def _home(path: Path) -> Path:
@@ -99,49 +91,6 @@ def _home(path: Path) -> Path:
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
-def _apart(inputs: Sequence[Input]) -> list[Input]:
-    """Give each recording a stem of its own, the shortest of: a, a.wav, folder/a, folder/a.wav, else a-2."""
-    root = _common_folder([i.source for i in inputs if i.source != "-"])
-    names = [_names(i, root) for i in inputs]
-    uses = Counter(_key(n) for row in names for n in set(row))
-    taken: set[str] = set()
-    out: list[Input] = []
-    for item, row in zip(inputs, names, strict=True):
-        best = next((n for n in row if uses[_key(n)] == 1), row[-1])
-        stem, count = best, 1
-        while _key(stem) in taken:
-            count += 1
-            stem = best.with_name(f"{best.name}-{count}")
-        taken.add(_key(stem))
-        out.append(Input(item.source, stem))
-    return out
-
-
-def _names(item: Input, root: Path | None) -> list[Path]:
-    """The stems that a recording may have, the best first."""
-    whole = [item.stem]
-    if item.source != "-" and root is not None:
-        whole.append(_absolute(item.source).relative_to(root))
-    return [n for w in whole for n in (w.with_suffix(""), w)]
-
-
-def _common_folder(sources: Sequence[str]) -> Path | None:
-    try:
-        return Path(os.path.commonpath([_absolute(s).parent for s in sources]))
-    except ValueError:  # no sources, or several drives
-        return None
-
-
-def _absolute(source: str) -> Path:
-    """Without `..`, and with links as they are."""
-    return Path(os.path.abspath(source))  # noqa: PTH100
-
-
-def _key(stem: Path) -> str:
-    """The same for two names that are one file where case does not count."""
-    return str(stem).casefold()
-
-
 def _kinds() -> str:
     return ", ".join(sorted(MEDIA)[:6]) + ", ..."
 
@@ -153,9 +102,10 @@ def run(job: Job) -> int:
             "expected --output-dir with --skip-existing, got none: only files that were written are skipped"
         )
     inputs = expand(job.files)
-    todo = [i for i in inputs if not (job.skip_existing and _done(i, job))]
-    if len(todo) < len(inputs):
-        _say(f"{len(inputs) - len(todo)} of {len(inputs)} are done already")
+    folders = _folders(job, len(inputs) > 1)
+    todo, done = settle(inputs, folders, job.skip_existing, _say)
+    if done:
+        _say(f"{done} of {len(inputs)} are done already")
     if not todo:
         return 0
     if job.output_dir is not None:
@@ -167,16 +117,21 @@ def run(job: Job) -> int:
 
         if len(inputs) == 1:
             kind_of(job.speech)
+            if job.speech.exists() and Path(inputs[0].source).exists() and job.speech.samefile(inputs[0].source):
+                raise InputError(f"expected another file for the speech than the recording, got {job.speech} for both")
         elif is_sound(job.speech):
             raise InputError(f"expected a folder for the speech of {len(inputs)} recordings, got the file {job.speech}")
     report = Report()
     report.failed = _missing(todo)
+    read = {i.source: recording(i.source) for i in todo if folders}  # as they are before they are read
     try:
         with report.interruptible():
             for item, transcript in _transcripts(job, todo, report) if not report.failed else ():
                 report.check()
                 with report.paused():
                     _emit(job, item, transcript, len(inputs) > 1)
+                for folder in folders:
+                    folder.note(item.stem, read.get(item.source))
                 report.finished += 1
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         _drop_output()
@@ -339,9 +294,10 @@ def _two_steps(job: Job, options: "Options", first: str, second: str) -> "tuple[
     )
 
 
-def _done(item: Input, job: Job) -> bool:
-    folder = job.output_dir or Path()
-    return job.output_dir is not None and all((folder / f"{item.stem}.{f}").exists() for f in job.formats)
+def _folders(job: Job, several: bool) -> list[Folder]:
+    """Where outputs are written whose names are not the user's."""
+    texts = [] if job.output_dir is None else [Folder(job.output_dir, job.formats)]
+    return texts + ([Folder(job.speech, ["wav"])] if job.speech is not None and several else [])
 
 
 def _emit(job: Job, item: Input, transcript: "Transcript", several: bool) -> None:
@@ -360,17 +316,18 @@ def _emit(job: Job, item: Input, transcript: "Transcript", several: bool) -> Non
 
         path = job.speech / f"{item.stem}.wav" if several else job.speech
         _say(f"{item.source} -> {dub.write(path, dub.lay(transcript.spoken, transcript.duration_s))}")
+    of = f"{item.source}: " if several and job.output_dir is None else ""
     for note in transcript.notes:
         if note.action in ("dropped", "warning"):
-            _say(f"  note: {note.start_s:.1f}-{note.end_s:.1f} s {note.action}: {note.reason}")
+            _say(f"  note: {of}{note.start_s:.1f}-{note.end_s:.1f} s {note.action}: {note.reason}")
 
 
 def _write_out(text: str) -> None:
     """Write to standard output at once. Raises `OutputError`, and `BrokenPipeError` when its reader went away."""
-    from mmx.files import cannot_write
+    from mmx.files import cannot_write, readable
 
     try:
-        sys.stdout.write(text)
+        sys.stdout.write(readable(text))
         sys.stdout.flush()
     except BrokenPipeError:
         raise
@@ -388,7 +345,9 @@ def _drop_output() -> None:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr)
+    from mmx.files import readable
+
+    print(readable(text), file=sys.stderr)
 
 
 class Report:

@@ -108,6 +108,7 @@ def _translated(t: Transcript, model: Model, to: str, bilingual: bool, **options
             Segment(
                 start_s, end_s, translation.text, code, avg_logprob=min(scores, default=0.0),
                 no_speech_prob=max(s.no_speech_prob for s in group), source_text=text if bilingual else "",
+                channel=group[0].channel,
             )
         )  # fmt: skip
         if any(s.repetition or s.cut for s in translation.segments):
@@ -127,7 +128,7 @@ def sentences(segments: Sequence[Segment]) -> list[list[Segment]]:
     for s in segments:
         if not s.text.strip():
             continue
-        last = groups[-1] if groups else []
+        last = next((g for g in reversed(groups) if g[-1].channel == s.channel), [])
         goes_on = bool(last) and not last[-1].text.rstrip().rstrip(CLOSERS).endswith(tuple(STOPS))
         near = bool(last) and s.start_s - last[-1].end_s <= PAUSE_S
         if goes_on and near and sum(len(x.text) for x in last) + len(s.text) <= LONGEST:

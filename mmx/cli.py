@@ -16,7 +16,7 @@ import typer
 
 from mmx import cli_bench, cli_evaluate, cli_live, cli_make, cli_train
 from mmx._version import __version__
-from mmx.cli_options import BeamSize, Device, DType, Language, ModelName, Threads, Vad
+from mmx.cli_options import BeamSize, Channels, Device, DType, Language, ModelName, Threads, Track, Vad
 from mmx.errors import InputError, MmxError, MmxWarning, nearest
 
 app = typer.Typer(
@@ -72,6 +72,8 @@ def transcribe(
     hotwords: Hotwords = None,
     batch_size: BatchSize = 8,
     vad: Vad = True,
+    track: Track = None,
+    channels: Channels = "mix",
     device: Device = "auto",
     dtype: DType = "auto",
     threads: Threads = 0,
@@ -82,7 +84,7 @@ def transcribe(
         files, output_format=output_format, output_dir=output_dir, skip_existing=skip_existing, model=model,
         device=device, dtype=dtype, threads=threads, temperature=temperature, language=language, task=task,
         word_timestamps=word_timestamps, beam_size=beam_size, initial_prompt=initial_prompt, hotwords=hotwords,
-        batch_size=batch_size, vad=vad,
+        batch_size=batch_size, vad=vad, track=track, channels=channels,
     )  # fmt: skip
 
 
@@ -119,6 +121,8 @@ def translate(
     hotwords: Hotwords = None,
     batch_size: BatchSize = 8,
     vad: Vad = True,
+    track: Track = None,
+    channels: Channels = "mix",
     device: Device = "auto",
     dtype: DType = "auto",
     threads: Threads = 0,
@@ -132,7 +136,7 @@ def translate(
     if text is not None:
         ignored = {"--output-dir": output_dir, "--output-format": output_format != "txt", "--bilingual": bilingual,
                    "--text-model": text_model, "--word-timestamps": word_timestamps,
-                   "--skip-existing": skip_existing}  # fmt: skip
+                   "--skip-existing": skip_existing, "--track": track, "--channels": channels != "mix"}  # fmt: skip
         if unused := [name for name, given in ignored.items() if given]:
             raise InputError(
                 f"expected recordings with {', '.join(unused)}, got --text, whose translation is one text on standard "
@@ -150,8 +154,8 @@ def translate(
         files or [], output_format=output_format, output_dir=output_dir, skip_existing=skip_existing, model=model,
         device=device, dtype=dtype, threads=threads, speech=speak, text_model=text_model, temperature=temperature,
         language=language, task="translate", to=to, word_timestamps=word_timestamps, beam_size=beam_size,
-        initial_prompt=initial_prompt, hotwords=hotwords, batch_size=batch_size, vad=vad, bilingual=bilingual,
-        speak=speak is not None, speaker=speaker, shortlist=shortlist,
+        initial_prompt=initial_prompt, hotwords=hotwords, batch_size=batch_size, vad=vad, track=track,
+        channels=channels, bilingual=bilingual, speak=speak is not None, speaker=speaker, shortlist=shortlist,
     )  # fmt: skip
 
 

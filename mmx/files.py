@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import re
 import secrets
 import stat
 from collections.abc import Mapping
@@ -26,7 +27,38 @@ _REMEDIES = {
     errno.EEXIST: "a part of the path is a file, not a folder; choose another folder",
     errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one",
 }
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _GENERAL_REMEDY = "check that the folder exists and that its disk is working, or choose another folder"
+
+
+def readable(name: str) -> str:
+    """A name, or a text with names in it, that can be shown and written as UTF-8.
+
+    What no text can hold of a name, bytes that are no UTF-8, is written as %E9: two names never become one.
+    """
+    if not _SURROGATE.search(name):
+        return name
+    try:
+        text = os.fsencode(name).decode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # halves of pairs that no system made
+        text = name.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return _SURROGATE.sub(lambda m: f"%{ord(m[0]) - 0xDC00:02X}", text)
+
+
+def file_name(name: str) -> str:
+    """A name that any file system takes, also where the system's own encoding (LC_ALL=C) lacks its letters."""
+    plain = readable(name)
+    if plain == name and _encodable(name):
+        return name
+    return os.fsdecode(plain.encode("utf-8"))
+
+
+def _encodable(name: str) -> bool:
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> Path:
@@ -120,5 +152,10 @@ def _sync(descriptor: int) -> None:
 def cannot_write(path: str | os.PathLike[str], error: OSError | ValueError) -> OutputError:
     """Turn a system error at writing to `path` into one that says what to do."""
     remedy = _REMEDIES.get(getattr(error, "errno", None) or 0, _GENERAL_REMEDY)
+    if isinstance(error, UnicodeEncodeError):
+        remedy = (
+            f"the system's encoding of names ({error.encoding}) lacks letters of this one; set PYTHONUTF8=1 or "
+            "LC_ALL=C.UTF-8, or choose another name"
+        )
     cause = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return OutputError(f"Cannot write {str(path)!r}: {cause}. What to do: {remedy}.")
+    return OutputError(f"Cannot write {readable(str(path))!r}: {cause}. What to do: {remedy}.")

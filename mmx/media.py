@@ -1,10 +1,8 @@
 """Sound from anything: every container and codec that FFmpeg's libraries (inside PyAV) read, stdin, arrays.
 
-One pipeline of generators, each step a function: source -> pieces (mono float32 at the source's rate, on the
-file's presentation clock) -> resampled -> blocks of equal length. Nothing holds more than a block at a time.
-
-The file is opened in Python and FFmpeg is handed the open object with every protocol forbidden: a name like
-``concat:a|b`` is only a name, and a playlist inside a file opens nothing.
+One pipeline of generators, each step a function: source -> channels float32 at the source's rate, on the file's
+presentation clock (`media_decode.py`) -> one channel (`downmix.py`) -> resampled -> blocks of equal length. Nothing
+holds more than a block at a time.
 
 Letters: n samples, c channels. Rates are in Hz, times in seconds.
 """
@@ -13,22 +11,23 @@ from __future__ import annotations
 
 import math
 import os
-import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from fractions import Fraction
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import numpy as np
 
-from mmx.errors import InputError, MediaError, MmxWarning
-from mmx.media_file import File, open_file, unreadable
+from mmx import downmix
+from mmx.downmix import SIDES, Sound
+from mmx.errors import InputError, MmxWarning
+from mmx.media_container import open_container
+from mmx.media_decode import NOT_FINITE, Peak, decoded, unit
+from mmx.media_file import File, open_file
+
+__all__ = ["NOT_FINITE", "SAMPLE_RATE", "AudioReader", "Source", "open_audio", "read_audio"]
 
 if TYPE_CHECKING:
     import torch
-    from av.audio.frame import AudioFrame
-    from av.audio.stream import AudioStream
-    from av.container.input import InputContainer
 
     Source = str | os.PathLike[str] | BinaryIO | bytes | np.ndarray | torch.Tensor
 else:  # torch takes a second to import, and naming a type is no reason to
@@ -36,20 +35,6 @@ else:  # torch takes a second to import, and naming a type is no reason to
 
 SAMPLE_RATE = 16_000
 """Rate of the blocks (Hz) unless asked otherwise: what speech models hear."""
-
-GAP_S = 0.1
-"""Timestamps this far ahead of the samples are a hole, filled with silence; less is rounding or jitter."""
-
-MAX_GAP_S = 3600.0
-"""A jump longer than this is a broken or restarted clock, not an hour of missing sound."""
-
-NOT_FINITE = "NaN or infinite"  # in the warning of such samples; what is trained on must have none
-
-# FFmpeg may open nothing by itself: "none" names no protocol.
-SEALED = {"protocol_whitelist": "none"}
-
-# How files begin that only name other files or addresses, which are never followed.
-PLAYLISTS = (b"#EXTM3U", b"ffconcat version", b"<MPD", b"v=0\r\no=", b"v=0\no=", b"[playlist]")
 
 Piece = tuple[np.ndarray, int]
 """Mono float32 samples (n,) and their rate in Hz."""
@@ -64,7 +49,10 @@ class AudioReader:
         name: for messages and output file names ("talk.mp4", "stdin", "array").
         duration_s: what the container declares; None when it declares nothing. It may be wrong.
         rate: samples per second of the blocks.
+        channels: how many the source has.
         warnings: what was wrong with the sound yet did not stop the reading; complete after the last block.
+        remarks: what was done to hear it, such as that of two channels which cancel each other one was taken;
+            complete after the last block.
     """
 
     def __init__(
@@ -75,13 +63,16 @@ class AudioReader:
         rate: int,
         block_s: float,
         duration_s: float | None,
+        channels: int,
         warnings: list[str],
+        remarks: list[str],
         on_close: Callable[[], None] | None = None,
     ) -> None:
         self.name = name
         self.rate = rate
         self.duration_s = duration_s
-        self.warnings = warnings
+        self.channels = channels
+        self.warnings, self.remarks = warnings, remarks
         self._pieces = pieces
         self._on_close = on_close
         self._closed = False
@@ -123,7 +114,13 @@ class AudioReader:
 
 
 def open_audio(
-    source: Source, *, rate: int = SAMPLE_RATE, source_rate: int | None = None, block_s: float = 10.0
+    source: Source,
+    *,
+    rate: int = SAMPLE_RATE,
+    source_rate: int | None = None,
+    block_s: float = 10.0,
+    track: int | None = None,
+    channels: str = "mix",
 ) -> AudioReader:
     """Open the sound of `source` for reading block by block.
 
@@ -134,21 +131,30 @@ def open_audio(
         rate: wanted samples per second.
         source_rate: samples per second of an array; `rate` when not given. Files declare their own.
         block_s: length of a block in seconds. It changes nothing in the samples.
+        track: which sound track of a file, from 1 on; the default one when None.
+        channels: "mix", "left" or "right" (the first and the second channel).
 
     Returns:
-        An `AudioReader`: mono, the mean of all channels of the default audio stream. Time 0 is where the
-        container's presentation starts: silence stands before sound that starts later and for lost packets.
+        An `AudioReader`: mono. "mix" is the sum of all channels by the layout of their loudspeakers (see
+        `mmx.downmix`); of two channels that cancel each other one is taken. Time 0 is where the container's
+        presentation starts: silence stands before sound that starts later and for lost packets.
 
     Raises:
         InputError: an argument that cannot be used (an address, a text-mode file, NaN in an array).
-        MediaError: a file that is missing, unreadable, empty, cut off, not media, or without sound.
+        MediaError: a file that is missing, unreadable, empty, cut off, not media, or without sound or the track.
     """
     for label, value in (("rate", rate), ("source_rate", source_rate), ("block_s", block_s)):
         if value is not None and not (math.isfinite(value) and value > 0):
             raise InputError(f"{label} must be a positive number, got {value!r}.")
+    if channels not in ("mix", *SIDES):
+        raise InputError(f"expected channels mix, left or right, got {channels!r}")
+    if track is not None and track < 1:
+        raise InputError(f"expected a track from 1 on, got {track}")
     samples = _as_array(source)
     if samples is not None:
-        return _open_array(samples, rate=rate, source_rate=source_rate or rate, block_s=block_s)
+        if track is not None:
+            raise InputError(f"track={track} is for files: an array is one track.")
+        return _open_array(samples, rate=rate, source_rate=source_rate or rate, block_s=block_s, channels=channels)
     if source_rate is not None:
         raise InputError(
             f"source_rate={source_rate} is for arrays: a file declares its own rate. For headerless samples "
@@ -156,8 +162,7 @@ def open_audio(
         )
     file, label, name, ours = open_file(source)
     try:
-        media = File(file, label)
-        container, stream = _open_container(media, label)
+        container = open_container(File(file, label), label, track)
     except BaseException:
         if ours:
             file.close()
@@ -168,44 +173,44 @@ def open_audio(
         if ours:
             file.close()
 
-    warnings = _tracks_left_out(container, stream)
+    warnings, remarks = list(container.warnings), []
     return AudioReader(
         name,
-        _decoded(container, stream, label, _expected_s(container, stream, media), warnings),
+        downmix.downmix(decoded(container, warnings, remarks), channels, remarks, label),
         rate=rate,
         block_s=block_s,
-        duration_s=_declared_s(container, stream),
+        duration_s=container.declared_s,
+        channels=container.stream.codec_context.channels,
         warnings=warnings,
+        remarks=remarks,
         on_close=on_close,
     )
 
 
-def read_audio(source: Source, *, rate: int = SAMPLE_RATE, source_rate: int | None = None) -> np.ndarray:
+def read_audio(
+    source: Source,
+    *,
+    rate: int = SAMPLE_RATE,
+    source_rate: int | None = None,
+    track: int | None = None,
+    channels: str = "mix",
+) -> np.ndarray:
     """Read all the sound of `source` at once; the arguments and errors are those of `open_audio`.
 
     Returns:
-        Samples (n,) float32 at `rate`. What `AudioReader.warnings` would hold is issued as `MmxWarning`.
+        Samples (n,) float32 at `rate`. What `AudioReader` would hold as warnings and remarks is issued as
+        `MmxWarning`.
     """
     import warnings
 
-    with open_audio(source, rate=rate, source_rate=source_rate) as reader:
+    with open_audio(source, rate=rate, source_rate=source_rate, track=track, channels=channels) as reader:
         blocks = list(reader)
-    for message in reader.warnings:
+    for message in reader.warnings + reader.remarks:
         warnings.warn(f"{reader.name}: {message}", MmxWarning, stacklevel=2)
     return np.concatenate([np.zeros(0, np.float32), *blocks])
 
 
 # ---------------------------------------------------------------------------------------- samples and blocks
-
-
-def _unit(samples: np.ndarray) -> np.ndarray:
-    """Samples of any integer or float type, same shape, as float32 in about -1 to 1."""
-    if samples.dtype.kind == "f":
-        return samples.astype(np.float32)
-    half = float(2 ** (8 * samples.dtype.itemsize - 1))
-    if samples.dtype.kind == "u":  # unsigned sound rests at the middle of its range
-        return ((samples.astype(np.float64) - half) / half).astype(np.float32)
-    return samples.astype(np.float32) / np.float32(half)
 
 
 def _resampled(pieces: Iterable[Piece], rate: int) -> Iterator[np.ndarray]:
@@ -256,7 +261,7 @@ def _as_array(source: object) -> np.ndarray | None:
     return None
 
 
-def _open_array(samples: np.ndarray, *, rate: int, source_rate: int, block_s: float) -> AudioReader:
+def _open_array(samples: np.ndarray, *, rate: int, source_rate: int, block_s: float, channels: str) -> AudioReader:
     """A reader over samples in memory, (n,), (n, c) or (c, n)."""
     kind, width = samples.dtype.kind, samples.dtype.itemsize
     if kind not in "iuf" or (kind in "iu" and width > 4) or (kind == "u" and width > 2):
@@ -268,318 +273,34 @@ def _open_array(samples: np.ndarray, *, rate: int, source_rate: int, block_s: fl
         raise InputError(f"expected samples of shape (n,), (n, channels) or (channels, n), got {samples.shape}.")
     if samples.ndim == 2 and samples.shape[0] < samples.shape[1]:
         samples = samples.T
-    bad, peak = 0, 0.0
-    for piece in _slices(samples, source_rate):
-        finite = np.isfinite(piece)
-        bad += piece.size - int(np.count_nonzero(finite))
-        peak = max(peak, float(np.abs(_unit(piece[finite])).max(initial=0.0)))
+    bad, peak = 0, Peak()
+    for piece in _slices(samples, source_rate) if kind == "f" else ():
+        bad += piece.size - int(np.count_nonzero(np.isfinite(piece)))
+        peak.hear(piece)
     if bad:
         raise InputError(
             f"the array holds {bad} NaN or infinite values among {samples.size}: expected finite samples. "
             "numpy.nan_to_num(samples) makes them zeros."
         )
-    warnings = []
-    if peak > 100:
-        warnings.append(f"float samples reach {peak:g}, expected about -1 to 1: divide by full scale (32768?)")
+    scale, remarks = np.float32(peak.scale), [] if peak.scale == 1.0 else [peak.remark]
+    names = downmix.names_by_count(1 if samples.ndim == 1 else samples.shape[1])
 
-    def pieces() -> Iterator[Piece]:
+    def sounds() -> Generator[Sound, None, None]:
         for piece in _slices(samples, source_rate):
-            mono = _unit(piece)
-            yield (mono if mono.ndim == 1 else mono.mean(axis=1)), source_rate
+            yield Sound(np.atleast_2d(unit(piece).T) / scale, names, source_rate)
 
-    duration_s = len(samples) / source_rate
-    return AudioReader("array", pieces(), rate=rate, block_s=block_s, duration_s=duration_s, warnings=warnings)
+    return AudioReader(
+        "array",
+        downmix.downmix(sounds(), channels, remarks, "array"),
+        rate=rate,
+        block_s=block_s,
+        duration_s=len(samples) / source_rate,
+        channels=len(names),
+        warnings=[],
+        remarks=remarks,
+    )
 
 
 def _slices(samples: np.ndarray, size: int) -> Iterator[np.ndarray]:
     """Consecutive rows of `samples`, `size` at a time."""
     return (samples[start : start + size] for start in range(0, len(samples), size))
-
-
-# --------------------------------------------------------------------------------------- opening with FFmpeg
-
-
-def _open_container(media: File, label: str) -> tuple[InputContainer, AudioStream]:
-    """The container and the audio stream to read, or a MediaError that says what the file is instead."""
-    import av
-
-    if media.size <= 0:
-        hint = "rewind it with seek(0)" if media.tell() + media._start > 0 else "copy or record it again"
-        raise MediaError(f"{label}: expected sound, got an empty file (0 bytes): {hint}.")
-    if media.head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(PLAYLISTS) or b"<MPD" in media.head[:1024]:
-        raise MediaError(
-            f"{label}: expected sound, got a playlist, which only names other files; those are not followed. "
-            "Give the media files themselves."
-        )
-    try:
-        opened = av.open(cast(Any, media), "r", options=SEALED, metadata_errors="replace")
-        container = cast("InputContainer", opened)
-    except (InputError, MediaError):
-        raise
-    except (av.FFmpegError, ValueError) as error:
-        raise MediaError(f"{label}: {unreadable(media)} ({_reason(error)})") from error
-    except OSError as error:
-        raise MediaError(f"{label}: cannot be read ({error}): check the disk or the network drive.") from error
-    try:
-        if container.format.name == "tty":  # FFmpeg draws any .txt as a film of a terminal
-            raise MediaError(f"{label}: {unreadable(media)}")
-        return container, _pick_stream(container, label)
-    except BaseException:
-        container.close()
-        raise
-
-
-def _reason(error: BaseException) -> str:
-    """FFmpeg's words for an error, without its numbers."""
-    return str(getattr(error, "strerror", None) or error)
-
-
-def _timed(container: InputContainer) -> list[Any]:
-    """The streams that have a clock: sound and moving pictures, not a cover picture."""
-    from av.stream import Disposition
-
-    streams = [s for s in container.streams if s.type in ("audio", "video")]
-    return [s for s in streams if not Disposition(s.disposition) & Disposition.attached_pic]
-
-
-def _pick_stream(container: InputContainer, label: str) -> AudioStream:
-    """The audio stream marked as default, else the first one; refuses what cannot be decoded."""
-    from av.stream import Disposition
-
-    streams = list(container.streams.audio)
-    if not streams:
-        kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
-        raise MediaError(
-            f"{label}: expected an audio stream, got {container.format.name} with {kinds} only: it has no "
-            "sound. Export it again with its sound, or give the sound as a file of its own."
-        )
-    stream = next((s for s in streams if Disposition(s.disposition) & Disposition.default), streams[0])
-    context = stream.codec_context
-    if context is None:
-        raise MediaError(
-            f"{label}: expected a codec that FFmpeg decodes, got an unknown one in {container.format.name}. "
-            "Convert the file, for example to flac, with the program that made it."
-        )
-    if context.codec_tag in ("enca", "drms"):
-        raise MediaError(
-            f"{label}: its sound is encrypted (DRM, {context.codec_tag}): only its shop's player opens it. "
-            "Give a file without protection."
-        )
-    return stream
-
-
-def _tracks_left_out(container: InputContainer, stream: AudioStream) -> list[str]:
-    """The warning of a file with more sound than `stream`, such as a film in two languages."""
-    tracks = list(container.streams.audio)
-    if len(tracks) == 1:
-        return []
-    named = ", ".join(t.metadata.get("language", "unnamed") for t in tracks)
-    return [f"{len(tracks)} sound tracks ({named}): only track {tracks.index(stream) + 1} is read"]
-
-
-def _declared_s(container: InputContainer, stream: AudioStream) -> float | None:
-    """Length in seconds that the header declares, of the container, else of the audio stream."""
-    if container.duration is not None and container.duration > 0:
-        return container.duration / 1_000_000
-    if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base)
-    return None
-
-
-# -------------------------------------------------------------------------------------------------- decoding
-
-
-class _Clock:
-    """Places decoded sound on the presentation clock by counting the samples given out so far."""
-
-    def __init__(self, origin_s: Fraction) -> None:
-        self.origin_s = origin_s
-        self.done = 0
-        self.rate = 1
-
-    @property
-    def now_s(self) -> float:
-        """Time in seconds up to which sound has been given out."""
-        return self.done / self.rate
-
-    def place(
-        self, at_s: Fraction | None, mono: np.ndarray, rate: int, *, after_loss: bool = False
-    ) -> tuple[int, np.ndarray]:
-        """Where a piece of sound belongs.
-
-        Args:
-            at_s: timestamp of its first sample, None when unknown: then it follows what came before.
-            mono: samples (n,).
-            rate: their rate in Hz.
-            after_loss: packets are known to be missing before it, so that even a short hole is one.
-
-        Returns:
-            How many samples of silence come before it, and its samples less any before time 0.
-        """
-        if rate != self.rate:
-            self.done, self.rate = round(Fraction(self.done * rate, self.rate)), rate
-        ahead = 0 if at_s is None else round((at_s - self.origin_s) * rate) - self.done
-        gap = 0
-        if self.done == 0 and -GAP_S * rate <= ahead < 0:  # a codec's warm-up, before the presentation starts
-            mono = mono[-ahead:]
-        elif (0 if after_loss or self.done == 0 else GAP_S * rate) < ahead <= MAX_GAP_S * rate:
-            gap = ahead
-        elif abs(ahead) > GAP_S * rate:  # timestamps restart (joined recordings) or are broken: go on
-            self.origin_s += Fraction(ahead, rate)
-        self.done += gap + len(mono)
-        return gap, mono
-
-
-def _origin_s(container: InputContainer) -> Fraction:
-    """Timestamp of time 0, seconds. A slightly negative start is a codec's warm-up and stays outside."""
-    starts = [s.start_time * s.time_base for s in _timed(container) if s.start_time is not None and s.time_base]
-    start_s = min(starts, default=Fraction(0))
-    return Fraction(start_s) if start_s > 0 or start_s < -GAP_S else Fraction(0)
-
-
-def _mono(frame: AudioFrame) -> np.ndarray:
-    """Mean of a frame's channels, (n,) float32."""
-    samples = np.asarray(frame.to_ndarray())
-    if not frame.format.is_planar:
-        samples = samples.reshape(frame.samples, -1).T
-    return _unit(samples).mean(axis=0)
-
-
-class _Damage:
-    """What went wrong while decoding, and the sentences that tell it."""
-
-    def __init__(self) -> None:
-        self.packets = 0
-        """Packets that failed."""
-        self.at_s = 0.0
-        self.first: BaseException | None = None
-        """The first packet that failed: where and why."""
-        self.lost = False
-        """Whether packets failed since the last frame."""
-        self.resumed = False
-        """Whether a packet decoded after it."""
-        self.end: BaseException | None = None
-        """Why the container could not be read to its end."""
-        self.not_finite = 0
-        """Samples that were no finite number."""
-        self.not_finite_s = 0.0
-        """Time of the first of them."""
-
-    def skip(self, error: BaseException, at_s: float) -> None:
-        """Note one packet that failed at `at_s`."""
-        if self.first is None:
-            self.first, self.at_s = error, at_s
-        self.lost = True
-        self.packets += 1
-
-    def spoil(self, count: int, at_s: float) -> None:
-        """Note `count` samples that are no finite number, the first of them at `at_s`."""
-        if not self.not_finite:
-            self.not_finite_s = max(0.0, at_s)
-        self.not_finite += count
-
-    def sentences(self, ended: bool, now_s: float, expected_s: float | None) -> list[str]:
-        """The warnings for the reader; `ended` says that it read on until `now_s` was all there was."""
-        said = []
-        if self.first is not None and self.resumed:
-            said.append(
-                f"the file is damaged at {self.at_s:.1f} s: {self.packets} packet(s) from there on could not "
-                f"be decoded and are silence ({_reason(self.first)})"
-            )
-        error = self.end or (None if self.resumed else self.first)
-        if error is not None:
-            said.append(f"the file is damaged after {now_s:.1f} s: decoded up to there ({_reason(error)})")
-        elif ended and expected_s is not None and now_s < expected_s - 0.5:
-            said.append(
-                f"the file is cut off after {now_s:.1f} s: its header declares {expected_s:.1f} s "
-                "(or declares it wrongly)"
-            )
-        if self.not_finite:
-            several = self.not_finite > 1
-            which = (
-                f"samples from {self.not_finite_s:.1f} s on are"
-                if several
-                else f"sample at {self.not_finite_s:.1f} s is"
-            )
-            said.append(f"{self.not_finite} {which} {NOT_FINITE} and read as silence")
-        return said
-
-
-def _frames(container: InputContainer, stream: AudioStream, damage: _Damage, clock: _Clock) -> Iterator[AudioFrame]:
-    """Decoded frames; a packet that fails is skipped, a container that fails ends them. Both are noted."""
-    import av
-
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets, None)
-        except (av.FFmpegError, OSError) as error:
-            damage.end = error
-            return
-        if packet is None:
-            return
-        try:
-            frames = packet.decode()
-        except av.FFmpegError as error:
-            damage.skip(error, clock.now_s)
-            continue
-        for frame in frames:
-            damage.resumed = damage.first is not None
-            yield cast("AudioFrame", frame)
-
-
-def _decoded(
-    container: InputContainer, stream: AudioStream, label: str, expected_s: float | None, warnings: list[str]
-) -> Iterator[Piece]:
-    """The stream's sound on the presentation clock, mono, one codec frame (or 1 s of silence) at a time."""
-    damage, clock = _Damage(), _Clock(_origin_s(container))
-    heard, ended = 0, False
-    try:
-        for frame in _frames(container, stream, damage, clock):
-            heard += frame.samples
-            mono = _mono(frame)
-            bad = np.flatnonzero(~np.isfinite(mono))
-            before_end_s = (mono.size - bad[0]) / frame.sample_rate if bad.size else 0.0
-            mono[bad] = 0.0
-            at_s = None if frame.pts is None or frame.time_base is None else frame.pts * frame.time_base
-            gap, mono = clock.place(at_s, mono, frame.sample_rate, after_loss=damage.lost)
-            damage.lost = False
-            if bad.size:
-                damage.spoil(bad.size, clock.now_s - before_end_s)
-            for start in range(0, gap, frame.sample_rate):
-                yield np.zeros(min(frame.sample_rate, gap - start), np.float32), frame.sample_rate
-            if len(mono):
-                yield mono, frame.sample_rate
-        ended = True
-    finally:
-        if heard:
-            warnings.extend(damage.sentences(ended, clock.now_s, expected_s))
-    error = damage.first or damage.end
-    if not heard and error is not None:
-        raise MediaError(
-            f"{label}: nothing of its sound could be decoded ({stream.codec_context.name}): it is damaged, "
-            f"encrypted or of an unsupported variety ({_reason(error)}). Copy it again, or convert it."
-        )
-    if not heard:
-        raise MediaError(
-            f"{label}: expected sound, got an audio stream without any samples: the recording is empty. "
-            "Record it again."
-        )
-
-
-def _expected_s(container: InputContainer, stream: AudioStream, media: File) -> float | None:
-    """How long the sound should be, where the header knows: to tell a file that was cut off."""
-    declared_s = _declared_s(container, stream)
-    if container.format.name == "aac":  # no header at all: FFmpeg guesses from the first packets' bit rate
-        return None
-    if media.head[:4] == b"RIFF" and declared_s is not None:  # FFmpeg corrects a length beyond the file's end
-        size = int.from_bytes(media.head[4:8], "little") + 8
-        streamed = size >= 0x7FFF_0000  # written to a pipe: the length was not known
-        return declared_s if streamed else declared_s * max(1.0, size / media.size)
-    if stream.duration is not None and stream.time_base is not None:
-        return float(stream.duration * stream.time_base)
-    tag = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))  # of Matroska
-    if tag:
-        return int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])
-    # Beside a film, the container's length may be the film's.
-    return declared_s if len(_timed(container)) == 1 else None

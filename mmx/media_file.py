@@ -12,8 +12,11 @@ import re
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from types import SimpleNamespace
+from typing import Any, BinaryIO, cast
 
 from mmx.errors import InputError, MediaError, nearest
 
@@ -72,6 +75,11 @@ class File:
     def tell(self) -> int:
         return self._file.tell() - self._start
 
+    @property
+    def stands_late(self) -> bool:
+        """Whether the file was given after its beginning, as one that was just written."""
+        return self._start > 0
+
 
 def open_file(source: object) -> tuple[BinaryIO, str, str, bool]:
     """A seekable file of `source`, what messages call it, its short name, whether closing it is up to us."""
@@ -95,6 +103,26 @@ def open_file(source: object) -> tuple[BinaryIO, str, str, bool]:
     seekable = hasattr(file, "seek") and (not hasattr(file, "seekable") or file.seekable())
     file, ours = (file, False) if seekable else _spooled(file, label)
     return file, label, Path(label).name, ours
+
+
+@contextmanager
+def reopened(source: Any) -> Iterator[Callable[[], Any]]:
+    """What gives `source` again each time it is called, for reading it several times: a pipe is copied once."""
+    if not (hasattr(source, "read") or (isinstance(source, str) and source == "-")):
+        yield lambda: source
+        return
+    file, label, _, ours = open_file(source)
+    start = file.tell()
+
+    def again() -> Any:
+        file.seek(start)
+        return SimpleNamespace(name=label, read=file.read, seek=file.seek, tell=file.tell)
+
+    try:
+        yield again
+    finally:
+        if ours:
+            file.close()
 
 
 def _open_stdin() -> tuple[BinaryIO, str, str, bool]:
@@ -167,6 +195,11 @@ def _missing(path: str) -> str:
     return f"{path}: no such file.{hint}"
 
 
+def reason(error: BaseException) -> str:
+    """FFmpeg's words for an error, without its numbers."""
+    return str(getattr(error, "strerror", None) or error)
+
+
 def unreadable(media: File) -> str:
     """Why FFmpeg opens no container here, from the first bytes: cut-off mp4, text, or something else."""
     if media.head[4:8] == b"ftyp":
@@ -203,3 +236,45 @@ def _boxes(media: File) -> list[bytes]:
             break
         at += length
     return types
+
+
+def trailing_wav_bytes(media: File) -> int:
+    """Bytes of a WAV file behind the sound that its header declares which are no chunk, so sound as well; else 0.
+
+    A header that claims less than there is was never corrected after the recording. Less than 0.5 s is a filling.
+    """
+    if media.head[:4] != b"RIFF" or media.head[8:12] != b"WAVE":
+        return 0
+    at, byte_rate = 12, 0
+    while at + 8 <= media.size:
+        media.seek(at)
+        head = media.read(24)
+        kind, size = head[:4], int.from_bytes(head[4:8], "little")
+        if kind == b"fmt ":
+            byte_rate = int.from_bytes(head[16:20], "little")
+        at += 8 + size + size % 2
+        if kind == b"data":
+            media.seek(min(at, media.size))
+            after = media.read(8)
+            rest = media.size - at
+            chunk = after[:4].isalnum() or after[:4].strip(b" \0").isalnum()  # LIST, "id3 ", ...
+            return rest if size and byte_rate and rest > byte_rate / 2 and not chunk else 0
+    return 0
+
+
+_OGG_PAGE = 27 + 255 + 255 * 255
+"""Bytes of the longest page."""
+
+
+def incomplete_ogg(media: File) -> bool:
+    """Whether the last page of an Ogg file goes on beyond the file's end. (Many whole files do not mark their end.)"""
+    if media.head[:4] != b"OggS":
+        return False
+    media.seek(max(0, media.size - _OGG_PAGE))
+    tail = media.read(_OGG_PAGE)
+    at = tail.rfind(b"OggS\0")
+    if at < 0:
+        return False
+    table = tail[at + 27 : at + 27 + tail[at + 26]] if at + 26 < len(tail) else b""
+    whole = at + 26 < len(tail) and len(table) == tail[at + 26] and at + 27 + len(table) + sum(table) <= len(tail)
+    return not whole

@@ -8,16 +8,16 @@ can show them.
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, TypeVar, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmx.errors import InputError, nearest
-from mmx.files import atomic_write
+from mmx.files import atomic_write, file_name, readable
 from mmx.subtitles import clean, clock, cues, encodable, escape, join, spoken
 
 FORMATS = ("txt", "srt", "vtt", "tsv", "json")
@@ -44,7 +44,7 @@ class Segment:
     `language` is a code ("de"); `avg_logprob` the mean natural log-probability of a token (<= 0);
     `no_speech_prob` a probability; `compression_ratio` bytes before / bytes after zlib (high is repetition);
     `temperature` the sampling temperature of the attempt that was kept; `source_text` what a translation translates,
-    where it was kept.
+    where it was kept; `channel` the one it was heard on, "left" or "right", where each was heard by itself.
     """
 
     start_s: float
@@ -58,6 +58,7 @@ class Segment:
     temperature: float = 0.0
     words: tuple[Word, ...] = ()
     source_text: str = ""
+    channel: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,7 +117,7 @@ class Transcript:
         """
         return {
             "schema": SCHEMA,
-            "source": encodable(self.source),
+            "source": readable(self.source),
             "model": encodable(self.model),
             "task": self.task,
             "language": self.language,
@@ -149,35 +150,46 @@ class Transcript:
             ) from error
 
     def to_txt(self) -> str:
-        """Return one line of text a segment."""
-        lines = (clean(segment.text).strip() for segment in self.segments)
-        return "".join(f"{line}\n" for line in lines if line)
+        """Return one line of text a segment, after its channel where it has one."""
+        lines = ((segment.channel, clean(segment.text).strip()) for segment in self.segments)
+        return "".join(f"{_named(channel)}{line}\n" for channel, line in lines if line)
 
     def to_srt(self) -> str:
-        """Return SubRip subtitles."""
+        """Return SubRip subtitles; those of two channels overlap where both speak."""
         blocks = (
-            f"{number}\n{clock(cue.start_ms, ',')} --> {clock(cue.end_ms, ',')}\n"
+            f"{number}\n{clock(cue.start_ms, ',')} --> {clock(cue.end_ms, ',')}\n{_named(channel)}"
             + "".join(f"{line}\n" for line in cue.lines)
             + "\n"
-            for number, cue in enumerate(cues(self.segments), 1)
+            for number, (channel, cue) in enumerate(self._by_channel(cues), 1)
         )
         return "".join(blocks)
 
     def to_vtt(self) -> str:
-        """Return WebVTT subtitles; the characters that the format uses itself are escaped."""
+        """Return WebVTT subtitles; the characters that the format uses itself are escaped, channels are voices."""
         blocks = (
             f"\n{clock(cue.start_ms, '.')} --> {clock(cue.end_ms, '.')}\n"
+            + (f"<v {escape(clean(channel))}>" if channel else "")
             + "".join(f"{escape(line)}\n" for line in cue.lines)
-            for cue in cues(self.segments)
+            for channel, cue in self._by_channel(cues)
         )
         return "WEBVTT\n" + "".join(blocks)
 
     def to_tsv(self) -> str:
-        """Return a table with header: start, end (integer milliseconds) and text, tabs between, unquoted."""
-        rows = ["start\tend\ttext"]
-        for start_ms, end_ms, text in spoken(self.segments):
-            rows.append(f"{start_ms}\t{end_ms}\t{clean(text).strip()}")
+        """Return a table with header: start, end (integer milliseconds) and text, tabs between, unquoted.
+
+        Of channels heard one by one, the channel is a fourth column.
+        """
+        several = any(segment.channel for segment in self.segments)
+        rows = ["start\tend\ttext" + ("\tchannel" if several else "")]
+        for channel, (start_ms, end_ms, text) in self._by_channel(spoken):
+            rows.append(f"{start_ms}\t{end_ms}\t{clean(text).strip()}" + (f"\t{clean(channel)}" if several else ""))
         return "\n".join(rows) + "\n"
+
+    def _by_channel(self, timed: "Callable[[Sequence[Segment]], Iterable[_Timed]]") -> "list[tuple[str, _Timed]]":
+        """What `timed` makes of each channel's segments by themselves, with the channel, in order of time."""
+        channels = dict.fromkeys(segment.channel for segment in self.segments)
+        found = [(c, item) for c in channels for item in timed([s for s in self.segments if s.channel == c])]
+        return found if len(channels) < 2 else sorted(found, key=lambda pair: _start_ms(pair[1]))
 
     def to_json(self) -> str:
         """Return `to_dict` as JSON on one line, with all characters written as themselves."""
@@ -210,6 +222,19 @@ class Transcript:
         return [atomic_write(path, content) for path, content in contents]
 
 
+_Timed = TypeVar("_Timed")
+
+
+def _start_ms(item: Any) -> int:
+    """Of a cue, or of a row of the table."""
+    return item[0] if isinstance(item, tuple) else item.start_ms
+
+
+def _named(channel: str) -> str:
+    """A channel before what is said on it, in formats that have no place of their own for it."""
+    return f"{clean(channel)}: " if channel else ""
+
+
 _WRITERS: dict[str, Callable[[Transcript], str]] = {
     "txt": Transcript.to_txt,
     "srt": Transcript.to_srt,
@@ -238,7 +263,7 @@ def _listed(formats: Sequence[str]) -> Sequence[str]:
 
 def _file_stem(name: str, is_path: bool) -> str:
     """Return a file name without ending: that of a source path or address, or a name chosen by the caller."""
-    plain = encodable(name).replace("\0", "")
+    plain = file_name(name).replace("\0", "")
     plain = Path(plain).stem if is_path else Path(plain).name
     return plain or "transcript"
 
@@ -261,6 +286,7 @@ def _segment_to_dict(index: int, segment: Segment) -> dict[str, Any]:
         **_span(segment),
         "text": encodable(segment.text),
         **({"source_text": encodable(segment.source_text)} if segment.source_text else {}),
+        **({"channel": encodable(segment.channel)} if segment.channel else {}),
         "language": segment.language,
         "tokens": list(segment.tokens),
         "temperature": _number(segment.temperature),
@@ -296,6 +322,7 @@ def _segment_from_dict(data: dict[str, Any], language: str) -> Segment:
             for word in data.get("words", ())
         ),
         source_text=str(data.get("source_text", "")),
+        channel=str(data.get("channel", "")),
     )
 
 

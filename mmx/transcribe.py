@@ -5,19 +5,22 @@ skipped, retried or dropped on the way is a `Note` with its reason.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mmx import plain_windows, timed_windows
-from mmx.errors import InputError, MmxError
+from mmx.downmix import SIDES
+from mmx.errors import InputError, MediaError, MmxError
 from mmx.media import AudioReader, Source, open_audio
+from mmx.media_file import reopened
 from mmx.model import Model
 from mmx.result import Note, Segment, Transcript
 from mmx.second import Text, settle
 from mmx.segment import SegmentOptions, split
+from mmx.unheard import unheard
 from mmx.window import Gap, Window
 from mmx.windows import OPENING, RATE, File, Job, Options, Windows
 
@@ -80,51 +83,77 @@ class _Run:
         self.queue: list[Job] = []
 
     def run(self, sources: Iterable[Source]) -> Iterator[Transcript]:
-        waiting: list[File] = []
+        waiting: list[list[File]] = []
         for source in sources:
-            file = File(str(source) if isinstance(source, str) else "audio", self.options.language)
-            waiting.append(file)
-            items = self._read(source, file)
-            while (item := self._next(items, file)) is not None:
-                self._take(file, item)
+            files = self._files(source)
+            waiting.append(files)
+            items = self._read(source, files)
+            while (found := self._next(items, files)) is not None:
+                self._take(*found)
+                file = found[0]
                 while len(self.queue) >= self.options.batch_size and (file.language or len(file.opening) == OPENING):
                     self._decode()
-            file.read = True
+            for file in files:
+                file.read = True
             yield from self._complete(waiting)
         while self.queue:
             self._decode()
         yield from self._complete(waiting)
 
-    def _next(self, items: Iterator[Window | Gap], file: File) -> Window | Gap | None:
-        """The next stretch of the file, None at its end or when it cannot be read on."""
+    def _files(self, source: Source) -> list[File]:
+        """One recording, or both channels of one."""
+        name = str(source) if isinstance(source, str) else "audio"
+        sides = SIDES if self.options.channels == "each" else ("",)
+        return [File(name, self.options.language, side, (i, len(sides))) for i, side in enumerate(sides)]
+
+    def _next(self, items: Iterator[tuple[File, Window | Gap]], files: list[File]) -> tuple[File, Window | Gap] | None:
+        """The next stretch of a recording, None at its end or when it cannot be read on."""
         try:
             return next(items, None)
         except MmxError as e:
-            file.error = e
-            self.queue = [j for j in self.queue if j.file is not file]
+            for file in files:
+                file.error = e
+                self.queue = [j for j in self.queue if j.file is not file]
             if self.on_error is None:
                 raise
-            self.on_error(file.name, e)
+            self.on_error(files[0].name, e)
             return None
 
-    def _read(self, source: Source, file: File) -> Iterator[Window | Gap]:
-        with open_audio(source) as reader:
-            file.name, file.total_s = reader.name, reader.duration_s
-            yield from split(self._metered(reader, file), vad() if self.options.vad else None, self.cut)
-            file.notes += [Note(0.0, file.duration_s, "warning", w) for w in reader.warnings]
+    def _read(self, source: Source, files: list[File]) -> Iterator[tuple[File, Window | Gap]]:
+        """The stretches of a recording; of one whose channels are heard one by one, those of the left channel first.
+
+        For that it is read twice: what the other channel holds would have to be kept through any long silence.
+        """
+        o = self.options
+        with reopened(source) as again:
+            for file in files:
+                with open_audio(again(), track=o.track, channels=file.channel or o.channels) as reader:
+                    file.name, file.total_s = reader.name, reader.duration_s
+                    if file.channel and reader.channels > len(files):
+                        raise MediaError(
+                            f"{reader.name}: expected two channels to hear each by itself, got {reader.channels}: "
+                            "take the mix, or left or right"
+                        )
+                    for item in split(self._metered(reader, file), vad() if o.vad else None, self.cut):
+                        yield file, item
+                file.notes += [Note(0.0, file.duration_s, "warning", w) for w in reader.warnings + reader.remarks]
 
     def _metered(self, reader: AudioReader, file: File) -> Iterator[np.ndarray]:
         for block in reader:
             file.duration_s += len(block) / RATE
+            file.peak = max(file.peak, float(np.abs(block).max(initial=0.0)))
             self._tell(file)
             yield block
 
     def _tell(self, file: File, decoded: bool = False) -> None:
-        """Report how far the file is decoded, which may be behind what is read."""
+        """Report how far the recording is decoded, which may be behind what is read."""
         if self.on_progress:
             queued = (j.window.start_s for j in self.queue if j.file is file)
-            done_s = min(queued, default=file.duration_s)
-            settled = sorted((s for s in file.segments if s.start_s < done_s), key=_order) if decoded else ()
+            done_s, (part, parts) = min(queued, default=file.duration_s), file.share
+            whole = decoded and parts == 1  # else what the other channel says may come before
+            settled = sorted((s for s in file.segments if s.start_s < done_s), key=_order) if whole else ()
+            if file.total_s is not None:
+                done_s = (part * file.total_s + done_s) / parts
             self.on_progress(Progress(file.name, done_s, file.total_s, segments=settled))
 
     def _take(self, file: File, item: Window | Gap) -> None:
@@ -136,26 +165,31 @@ class _Run:
                 file.opening.append(item)
             self.queue.append(Job(file, item))
 
-    def _complete(self, waiting: list[File]) -> Iterator[Transcript]:
-        """Files whose windows are all decoded, from the front, so that the order of the sources is kept."""
-        while waiting and waiting[0].read and not (waiting[0].waiting and not waiting[0].error):
-            file = waiting.pop(0)
-            if file.error is None:
-                yield self._transcript(file)
+    def _complete(self, waiting: list[list[File]]) -> Iterator[Transcript]:
+        """Recordings whose windows are all decoded, from the front, so that the order of the sources is kept."""
+        while waiting and all(f.read and not (f.waiting and not f.error) for f in waiting[0]):
+            files = waiting.pop(0)
+            if files[0].error is None:
+                yield self._transcript(files)
 
-    def _transcript(self, file: File) -> Transcript:
+    def _transcript(self, files: list[File]) -> Transcript:
+        """Of a recording, whose channels are put together by time; its language is that of the one that says most."""
+        most = max(files, key=lambda f: sum(len(s.text) for s in f.segments))
+        duration_s = max(f.duration_s for f in files)
         if self.on_progress:
-            self.on_progress(Progress(file.name, file.duration_s, file.duration_s, finished=True))
+            self.on_progress(Progress(most.name, duration_s, duration_s, finished=True))
+        segments = [replace(s, channel=f.channel) if f.channel else s for f in files for s in f.segments]
+        notes = dict.fromkeys(n for f in files for n in [*(_of(n, f.channel) for n in f.notes), *unheard(f)])
         return Transcript(
-            source=file.name,
-            segments=tuple(sorted(file.segments, key=_order)),
-            language=file.language or "",
-            language_probability=file.language_probability,
-            duration_s=file.duration_s,
+            source=most.name,
+            segments=tuple(sorted(segments, key=_order)),
+            language=most.language or "",
+            language_probability=most.language_probability,
+            duration_s=duration_s,
             task=self.options.task,
             model=self.model.name,
-            spoken=tuple(sorted(file.spoken, key=lambda s: s.start_s)),
-            notes=tuple(sorted(file.notes, key=lambda n: (n.start_s, n.end_s))),
+            spoken=tuple(sorted((s for f in files for s in f.spoken), key=lambda s: s.start_s)),
+            notes=tuple(sorted(notes, key=lambda n: (n.start_s, n.end_s))),
         )
 
     def _decode(self) -> None:
@@ -177,6 +211,11 @@ class _Run:
         self.queue = again + self.queue
         for file in {id(j.file): j.file for j in jobs}.values():
             self._tell(file, decoded=True)
+
+
+def _of(note: Note, channel: str) -> Note:
+    """The note with the channel that it is about; what is wrong with the file is so for both."""
+    return replace(note, reason=f"{channel} channel: {note.reason}") if channel and note.action != "warning" else note
 
 
 def _order(segment: Segment) -> tuple[float, float]:

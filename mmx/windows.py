@@ -12,6 +12,8 @@ from typing import Literal, Protocol
 import torch
 
 from mmx import align
+from mmx.downmix import Channels
+from mmx.downmix import check as check_channels
 from mmx.errors import InputError, MmxError
 from mmx.languages import find_language
 from mmx.model import Model
@@ -45,6 +47,9 @@ class Options:
         hotwords: words likely to occur.
         batch_size: windows decoded together, across files.
         vad: skip what is not speech.
+        track: which sound track of a film, from 1 on; the default one when None.
+        channels: "mix" hears all channels together, "left" or "right" one of them, "each" two speakers on two channels
+            one by one.
         compression_ratio_threshold: text that compresses better than this is a repetition loop.
         logprob_threshold: a mean log-probability below this is a failure.
         no_speech_threshold: above this, a failed window is silence and its text is dropped.
@@ -69,6 +74,8 @@ class Options:
     hotwords: str | None = None
     batch_size: int = 8
     vad: bool = True
+    track: int | None = None
+    channels: Channels = "mix"
     compression_ratio_threshold: float = 2.4
     logprob_threshold: float = -1.0
     no_speech_threshold: float = 0.6
@@ -88,6 +95,9 @@ class Options:
                 raise InputError(f"expected {name} to be 1 or more, got {getattr(self, name)}")
         if self.task not in ("transcribe", "translate"):
             raise InputError(f"expected task transcribe or translate, got {self.task!r}")
+        check_channels(self.channels)
+        if self.track is not None and self.track < 1:
+            raise InputError(f"expected a track from 1 on, got {self.track}")
         for language in filter(None, (self.language, self.to)):
             find_language(language)  # a typing slip is told before a model is loaded
 
@@ -98,15 +108,21 @@ OPENING = 4
 
 @dataclass
 class File:
-    """One recording on its way to a transcript.
+    """One recording, or one channel of it, on its way to a transcript.
 
     Attributes:
+        channel: which one of a recording whose channels are heard one by one, "left" or "right"; else "".
+        share: which part of the recording's work it is, and of how many.
+        peak: the loudest sample, 1 at full scale.
         opening: its first windows, until its language is known; all `OPENING` of them before the first is decoded.
         ahead: those of them that were encoded for the language, before their turn, and the memory of each.
     """
 
     name: str
     language: str | None
+    channel: str = ""
+    share: tuple[int, int] = (0, 1)
+    peak: float = 0.0
     language_probability: float = 0.0
     duration_s: float = 0.0
     total_s: float | None = None

@@ -13,6 +13,14 @@ def pytest_report_header() -> str:
     return f"dtype auto on this CPU: encoder {plan.encoder}, decoder {plan.decoder} ({FORCED} forces another)"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What is written down of outputs is not mixed with the user's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def threads() -> Iterator[None]:
     """Commands and trainings set the number of threads for the whole process, and with it the last bits of sums."""
