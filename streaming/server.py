@@ -171,7 +171,8 @@ class _PageFiles(StaticFiles):
 
 
 def _form_schema(language: str) -> dict[str, Any]:
-    names = ["model", "prompt", "response_format", "temperature", "stream", "timestamp_granularities[]", language]
+    names = ["model", "prompt", "response_format", "temperature", "stream", "timestamp_granularities[]", "track",
+             "channels", language]  # fmt: skip
     fields: dict[str, Any] = {"file": {"type": "string", "format": "binary"}, **{n: {"type": "string"} for n in names}}
     schema = {"type": "object", "required": ["file"], "properties": fields}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}

@@ -23,7 +23,7 @@ from mmx.streaming.server_guard import closing
 from mmx.streaming.server_length import measured_s
 from mmx.streaming.server_metrics import WAIT, WORK, Metrics
 from mmx.streaming.server_models import check_model
-from mmx.streaming.server_settings import Refusal, Settings
+from mmx.streaming.server_settings import Refusal, Settings, blaming
 from mmx.streaming.server_turns import Turns
 from mmx.streaming.server_watch import LEFT
 from mmx.transcribe import Options, Progress
@@ -144,6 +144,7 @@ class FileJobs:
         options = replace(options, word_timestamps="word" in kinds)
         if temperature := fields.number(form, "temperature"):
             options = replace(options, temperature=(temperature,))
+        options = _of_sound(form, options)
         return Ask(options, formats, stream, kinds or ("segment",))
 
     async def drain(self, hurry: Callable[[], bool] = lambda: False) -> None:
@@ -182,6 +183,19 @@ def _granularities(form: FormData, formats: tuple[str, ...]) -> tuple[str, ...]:
             f"{', '.join(formats)}: no other has them", param="timestamp_granularities",
         )  # fmt: skip
     return kinds
+
+
+def _of_sound(form: FormData, options: Options) -> Options:
+    """The options with the sound track and the channels that are to be heard, as of `mmx transcribe`."""
+    if channels := fields.text(form, "channels"):
+        with blaming("channels"):
+            options = replace(options, channels=channels)  # type: ignore[arg-type]
+    if track := fields.text(form, "track"):
+        if not track.isascii() or not track.isdigit():
+            raise Refusal(400, "invalid_value", f"expected the number of a track, got {track!r}", param="track")
+        with blaming("track"):
+            options = replace(options, track=int(track))
+    return options
 
 
 class _Job:
@@ -431,8 +445,12 @@ def verbose(transcript: Transcript, granularities: tuple[str, ...]) -> dict[str,
         names = ("id", "start", "end", "text", "tokens", "temperature", "avg_logprob", "compression_ratio",
                  "no_speech_prob")  # fmt: skip
         out["segments"] = [
-            {"seek": int(s["start"] // WINDOW_S * WINDOW_S * 100), **{n: s[n] for n in names}} for s in data["segments"]
-        ]
+            {
+                "seek": int(s["start"] // WINDOW_S * WINDOW_S * 100), **{n: s[n] for n in names},
+                **({"channel": s["channel"]} if "channel" in s else {}),
+            }
+            for s in data["segments"]
+        ]  # fmt: skip
     return out
 
 

@@ -29,7 +29,7 @@ _FAULTS = {
 
 FIELDS = (
     "file", "model", "language", "prompt", "response_format", "temperature", "timestamp_granularities", "stream",
-    "include", "chunking_strategy", "to",
+    "include", "chunking_strategy", "to", "track", "channels",
 )  # fmt: skip
 """Fields that mean something; `chunking_strategy` is OpenAI's, and nothing here need be told how to cut."""
 

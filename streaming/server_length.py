@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
-from mmx.media import SEALED
+from mmx.media_container import SEALED
 
 if TYPE_CHECKING:
     from av.container.input import InputContainer

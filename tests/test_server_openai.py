@@ -106,6 +106,25 @@ def test_numbers_have_no_noise_and_seek_is_the_window(client: TestClient, monkey
     assert not re.search(r"\d\.\d{7}", json.dumps(whole))
 
 
+def test_the_track_and_the_channels_are_asked_for_as_on_the_command_line(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[Any] = []
+    real = FakeEngine.transcribe
+
+    def two(self: FakeEngine, source: Any, options: Any, on_progress: Any) -> Transcript:
+        asked.append((options.track, options.channels))
+        done = real(self, source, options, on_progress)
+        return replace(done, segments=tuple(replace(s, channel="left") for s in done.segments))
+
+    monkeypatch.setattr(FakeEngine, "transcribe", two)
+    whole = post(client, response_format="verbose_json", track="2", channels="each").json()
+    assert [s["channel"] for s in whole["segments"]] == ["left", "left"]
+    assert post(client).status_code == 200 and asked == [(2, "each"), (None, "mix")]
+    for field, value in (("track", "0"), ("track", "first"), ("channels", "both")):
+        assert error(post(client, **{field: value}), 400)["param"] == field
+
+
 def test_what_was_sent_is_not_echoed_without_end(client: TestClient):
     for field in ("response_format", "model", "language", "stream", "temperature"):
         message = error(post(client, seconds=1.0, **{field: "x" * 500_000}), 404 if field == "model" else 400)[

@@ -1,0 +1,205 @@
+"""Two speakers on two channels, and what a user is told of a recording in which nothing was heard."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import srt
+import webvtt
+
+import mmx
+from mmx import timed_windows, transcribe
+from mmx.bench import word_error_rate
+from mmx.cascade import sentences
+from mmx.errors import InputError, MediaError
+from mmx.media import read_audio
+from mmx.result import Note, Segment, Transcript, Word
+from mmx.transcribe import Options, Progress
+from mmx.unheard import unheard
+from mmx.window import Window
+from mmx.windows import Decoded, File, Job
+
+ROOT = Path(__file__).parents[1]
+RATE = 16_000
+
+
+# ------------------------------------------------------------------------------------- with a decoder that counts
+
+
+class Counts:
+    """A decoder that writes, of each window, how loud it is: one segment for each."""
+
+    def __init__(self, *_: Any):
+        pass
+
+    def __call__(self, jobs: list[Job]) -> list[Decoded]:
+        return [self._of(job.file, job.window) for job in jobs]
+
+    def _of(self, file: File, window: Window) -> Decoded:
+        file.language = "en"
+        text = f" {np.abs(window.samples).max():.1f}"
+        return Decoded(segments=[Segment(window.start_s, window.end_s, text, "en")], notes=[])
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(timed_windows, "Decoder", Counts)
+    monkeypatch.setattr(transcribe, "fit", lambda model, options: options)
+
+    class Model:
+        name = "counts"
+        tokenizer = type("T", (), {"timestamp_begin": 0})()
+
+        def stages(self, _: str) -> tuple[None, None]:
+            return None, None
+
+    return Model()
+
+
+def told(model: Any, source: Any, progress: list[Progress] | None = None, **options: Any) -> Transcript:
+    asked = Options(**{"vad": False, "language": "en", **options})
+    return next(iter(transcribe.transcribe(model, [source], asked, None if progress is None else progress.append)))
+
+
+def two(left: float, right: float, seconds: float = 50.0) -> np.ndarray:
+    """Noise at two levels on two channels (n, 2)."""
+    noise = np.random.default_rng(0).uniform(-1, 1, (round(seconds * RATE), 2)).astype(np.float32)
+    return noise * np.array([left, right], np.float32)
+
+
+def test_each_channel_is_heard_by_itself_and_both_are_in_order_of_time(model: Any, tmp_path: Path):
+    path = tmp_path / "call.wav"
+    soundfile.write(path, two(0.8, 0.2), RATE)
+    for source in (path, path.read_bytes(), path.open("rb"), two(0.8, 0.2)):
+        found = told(model, source, channels="each")
+        assert {(s.channel, s.text) for s in found.segments} == {("left", " 0.8"), ("right", " 0.2")}
+        assert [s.start_s for s in found.segments] == sorted(s.start_s for s in found.segments)
+        assert [s.channel for s in found.segments[:2]] == ["left", "right"] and len(found.segments) == 4
+        assert found.duration_s == 50.0 and found.notes == ()
+    for channels, text in (("left", " 0.8"), ("right", " 0.2"), ("mix", " 0.5")):
+        found = told(model, path, channels=channels)
+        assert {(s.channel, s.text) for s in found.segments} == {("", text)}
+
+
+def test_progress_of_two_channels_goes_once_to_the_end(model: Any):
+    progress: list[Progress] = []
+    told(model, two(0.8, 0.2), progress, channels="each", batch_size=1)
+    done = [p.done_s for p in progress]
+    assert done == sorted(done) and done[-1] == 50.0 and all(p.total_s == 50.0 for p in progress)
+    assert not any(p.segments for p in progress), "what the other channel says may come before"
+
+
+def test_each_needs_two_channels(model: Any, tmp_path: Path):
+    soundfile.write(tmp_path / "one.wav", two(0.8, 0.2, 1.0)[:, 0], RATE)
+    soundfile.write(tmp_path / "six.wav", np.zeros((RATE, 6), np.float32), RATE)
+    with pytest.raises(MediaError, match=r"one\.wav: expected two channels or more for the left one, got one"):
+        told(model, tmp_path / "one.wav", channels="each")
+    with pytest.raises(MediaError, match=r"six\.wav: expected two channels to hear each by itself, got 6"):
+        told(model, tmp_path / "six.wav", channels="each")
+    failed: list[str] = []
+    sources = [str(tmp_path / "one.wav"), str(tmp_path / "six.wav")]
+    options = Options(vad=False, channels="each")
+    assert list(transcribe.transcribe(model, sources, options, None, lambda name, _: failed.append(name))) == []
+    assert len(failed) == 2
+
+
+def test_what_is_wrong_with_the_file_is_told_once(model: Any, tmp_path: Path):
+    path = tmp_path / "call.wav"
+    soundfile.write(path, two(0.8, 0.2, 4.0), RATE)
+    path.write_bytes(path.read_bytes()[:-40_000])
+    notes = told(model, path, channels="each").notes
+    assert len(notes) == 1 and "cut off" in notes[0].reason
+
+
+def test_choices_that_there_are_not():
+    for wrong in ({"channels": "middle"}, {"track": 0}):
+        with pytest.raises(InputError, match="expected"):
+            Options(**wrong)
+
+
+# ----------------------------------------------------------------------------------------------- nothing was heard
+
+
+def file(peak: float, *notes: Note, **more: Any) -> File:
+    return File("a.wav", None, peak=peak, duration_s=10.0, notes=list(notes), **more)
+
+
+@pytest.mark.parametrize(
+    ("heard", "words"),
+    [
+        (file(0.0), ["no speech was heard: there is only silence"]),
+        (file(1e-5), ["as good as silent", "-100 dB"]),
+        (file(0.5, Note(0.0, 10.0, "skipped", "no speech")), ["no voice was found", "-6 dB", "--no-vad"]),
+        (file(0.5, Note(1.0, 9.0, "dropped", "no speech (p=0.63)")), ["from 1.0 to 9.0 s was dropped", "p=0.63"]),
+        (file(0.5), ["the model wrote nothing"]),
+        (file(0.0, channel="right"), ["on the right channel"]),
+    ],
+)
+def test_the_likely_reason_is_told(heard: File, words: list[str]):
+    (note,) = unheard(heard)
+    assert (note.action, note.start_s, note.end_s) == ("warning", 0.0, 10.0)
+    assert all(w in note.reason for w in words), note.reason
+
+
+def test_nothing_is_told_of_what_was_heard():
+    assert unheard(file(0.5, segments=[Segment(0, 1, " a", "en")])) == []
+    assert unheard(file(0.5, segments=[Segment(0, 1, " ", "en")])) != []
+
+
+def test_silence_and_noise_are_told_with_a_reason(model: Any):
+    quiet = told(model, np.zeros(5 * RATE, np.float32), vad=True)
+    assert quiet.text == "" and ["only silence" in n.reason for n in quiet.notes if n.action == "warning"] == [True]
+    noise = told(model, two(0.1, 0.1, 5.0)[:, 0], vad=True)
+    assert [n.reason[:43] for n in noise.notes if n.action == "warning"] == [
+        "no speech was heard: no voice was found, th"
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------- in the formats
+
+
+def call() -> Transcript:
+    said = [("left", 0.0, 2.0, "Who is there?"), ("right", 1.2, 2.4, "It's me."), ("left", 3.0, 4.0, "Come <in>.")]
+    segments = tuple(Segment(a, b, f" {t}", "en", channel=c, words=(Word(f" {t}", a, b, 1.0),)) for c, a, b, t in said)
+    return Transcript("call.wav", segments, "en", 1.0, 4.0, "transcribe", "m")
+
+
+def test_every_format_tells_who_speaks():
+    t = call()
+    assert t.to_txt() == "left: Who is there?\nright: It's me.\nleft: Come <in>.\n"
+    cues = list(srt.parse(t.to_srt()))
+    assert [c.content for c in cues] == ["left: Who is there?", "right: It's me.", "left: Come <in>."]
+    assert cues[0].end.total_seconds() == 2.0 and cues[1].start.total_seconds() == 1.2, "both speak at once"
+    assert "<v left>Who is there?\n" in t.to_vtt() and "<v left>Come &lt;in&gt;.\n" in t.to_vtt()
+    assert [c.text for c in webvtt.from_string(t.to_vtt())] == ["Who is there?", "It's me.", "Come &lt;in&gt;."]
+    rows = list(csv.DictReader(io.StringIO(t.to_tsv()), delimiter="\t"))
+    assert [(r["channel"], r["text"]) for r in rows] == [(s.channel, s.text.strip()) for s in t.segments]
+    assert [s["channel"] for s in json.loads(t.to_json())["segments"]] == ["left", "right", "left"]
+    assert Transcript.from_dict(json.loads(t.to_json())).segments == t.segments
+
+
+def test_sentences_go_on_within_a_channel():
+    parts = [("left", 0.0, "I had"), ("right", 0.5, "Yes."), ("left", 1.0, "no idea."), ("right", 1.5, "No.")]
+    segments = [Segment(a, a + 1.0, f" {t}", "en", channel=c) for c, a, t in parts]
+    assert [[s.text for s in g] for g in sentences(segments)] == [[" I had", " no idea."], [" Yes."], [" No."]]
+
+
+# ------------------------------------------------------------------------------------------- with the shipped model
+
+
+@pytest.mark.slow
+def test_two_people_who_talk_at_once_are_both_written():
+    talk = read_audio(ROOT / "demos" / "dashwood.flac")
+    lines = (ROOT / "demos" / "dashwood.txt").read_text("utf-8").replace("mister", "mr").splitlines()
+    left, right = talk[:113_600], talk[-60_640:]
+    sound = np.zeros((len(left), 2), np.float32)
+    sound[:, 0], sound[: len(right), 1] = left, right
+    found = mmx.load().transcribe(sound, language="en", channels="each")
+    by = {c: " ".join(s.text for s in found.segments if s.channel == c) for c in ("left", "right")}
+    assert word_error_rate(lines[0], by["left"]) < 0.1, by
+    assert len(by["right"].split()) >= 8 and word_error_rate(" ".join(lines[-2:]), by["right"]) < 0.8, by
