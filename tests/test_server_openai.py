@@ -122,7 +122,8 @@ def test_the_track_and_the_channels_are_asked_for_as_on_the_command_line(
     assert [s["channel"] for s in whole["segments"]] == ["left", "left"]
     assert post(client).status_code == 200 and asked == [(2, "each"), (None, "mix")]
     for field, value in (("track", "0"), ("track", "first"), ("channels", "both")):
-        assert error(post(client, **{field: value}), 400)["param"] == field
+        asks: dict[str, Any] = {field: value}
+        assert error(post(client, **asks), 400)["param"] == field
 
 
 def test_what_was_sent_is_not_echoed_without_end(client: TestClient):
