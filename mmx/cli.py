@@ -37,7 +37,7 @@ Temperature = Annotated[str, typer.Option(help="Tried in turn while the text loo
 Prompt = Annotated[str | None, typer.Option(help="Text the speech might continue: style, spelling, names.")]
 Hotwords = Annotated[str | None, typer.Option(help="Words that are likely to occur.")]
 BatchSize = Annotated[int, typer.Option(min=1, help="Windows of 30 s decoded together, across files.")]
-SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Leave out files whose output is there already.")]
+SkipExisting = Annotated[bool, typer.Option("--skip-existing", help="Leave out recordings whose output is there.")]
 
 TEMPERATURES = "0,0.2,0.4,0.6,0.8,1"
 

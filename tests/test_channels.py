@@ -202,4 +202,4 @@ def test_two_people_who_talk_at_once_are_both_written():
     found = mmx.load().transcribe(sound, language="en", channels="each")
     by = {c: " ".join(s.text for s in found.segments if s.channel == c) for c in ("left", "right")}
     assert word_error_rate(lines[0], by["left"]) < 0.1, by
-    assert len(by["right"].split()) >= 8 and word_error_rate(" ".join(lines[-2:]), by["right"]) < 0.8, by
+    assert word_error_rate(lines[-1], by["right"]) < 0.15, by

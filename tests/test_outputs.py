@@ -50,6 +50,11 @@ def record(path: Path, text: str) -> Path:
     return path
 
 
+def at(path: Path, time_ns: int) -> None:
+    """Give a file a time."""
+    os.utime(path, ns=(time_ns, time_ns))
+
+
 def there(folder: Path) -> dict[str, str]:
     return {p.relative_to(folder).as_posix(): p.read_text("utf-8").strip() for p in folder.rglob("*") if p.is_file()}
 
@@ -133,9 +138,9 @@ def test_a_namesake_that_comes_in_does_not_do_the_first_again(run: Run, tmp_path
 
 def test_skip_existing_takes_outputs_of_before_by_name_and_time(run: Run, tmp_path: Path):
     wav, old = record(tmp_path / "a.wav", "one"), record(tmp_path / "out" / "a.txt", "kept")
-    os.utime(old, ns=(wav.stat().st_mtime_ns + 1,) * 2)
+    at(old, wav.stat().st_mtime_ns + 1)
     assert "1 of 1 are done already" in run(wav, "--skip-existing")
-    os.utime(old, ns=(wav.stat().st_mtime_ns - 1,) * 2)
+    at(old, wav.stat().st_mtime_ns - 1)
     run(wav, "--skip-existing")
     assert there(tmp_path / "out") == {"a.txt": "kept", "a.wav.txt": "one"}
 
@@ -146,7 +151,7 @@ def test_a_recording_that_was_moved_keeps_its_output(run: Run, tmp_path: Path):
     a.rename(record(tmp_path / "y" / "a.wav", ""))
     assert "1 of 1 are done already" in run(tmp_path / "y" / "a.wav", "--skip-existing")
     copy = record(tmp_path / "z" / "a.wav", "two")  # the same name, size and time, and both are there: two recordings
-    os.utime(copy, ns=((tmp_path / "y" / "a.wav").stat().st_mtime_ns,) * 2)
+    at(copy, (tmp_path / "y" / "a.wav").stat().st_mtime_ns)
     run(tmp_path / "y" / "a.wav")
     run(copy)
     assert sorted(there(tmp_path / "out").values()) == ["one", "two"]
