@@ -20,7 +20,7 @@ from torch import Tensor, nn
 import mmx
 from mmx import composition, starting
 from mmx.checkpoint import LazyTensors, open_checkpoint, write_safetensors
-from mmx.checkpointing import average, checkpoints, restore, training_tensors
+from mmx.checkpointing import average, checkpoints, latest_checkpoint, restore, training_tensors
 from mmx.distributed import World, agree
 from mmx.errors import CheckpointError
 from mmx.hub import digest
@@ -118,6 +118,14 @@ def test_the_written_folder_has_the_loss_that_was_told(name: str, data: Path, tm
     with torch.no_grad():
         nll = torch.cat([token_losses(model, valid.batch(batch)).nll for batch in plan])
     assert float(nll.mean()) == pytest.approx(told["final"][told["chosen"]], rel=1e-5)
+    if name == "normed":
+        found = latest_checkpoint(tmp_path / "run" / "checkpoints")
+        assert found is not None
+        names = sorted(file for _, file in found[1]["best"])
+        kept = [open_checkpoint(tmp_path / "run" / "best" / file, "mmx") for file in names]
+        assert len(kept) == 2 and not torch.equal(kept[0][MEAN], kept[1][MEAN])
+        wanted = [dict(average(kept, newest=1))] if told["chosen"] == "average" else kept
+        assert any(torch.equal(model.state_dict()[k], w[k]) for w in wanted for k in (MEAN, COUNT))
 
 
 def test_frozen_statistics_stay(data: Path, tmp_path: Path) -> None:  # noqa: F811
@@ -156,6 +164,7 @@ def tiny(**parts: nn.Module) -> Model:
 
 def test_frozen_parts_are_not_in_training_mode() -> None:
     model = tiny(fuse=nn.Sequential(nn.Linear(32, 32), nn.BatchNorm1d(32), nn.Dropout(0.1)))
+    assert model.decoder is not None
     model.decoder.norm = nn.BatchNorm1d(32)
     freeze(model, ["fuse.*", "heads.*", "decoder.*", "encoders.text.encoder.*"])
     train_mode(model)
