@@ -336,6 +336,7 @@ class _Run:
                 f"{', '.join(changed)}: restore them, or choose another out"
             )
         self.at = _position(record)
+        self.at.best = self.at.best[: self.options.keep_best]  # it may be lower than before
         if record.get("valid", self.digests["valid"]) != self.digests["valid"]:
             self._validate_again()
         restore(self.model, self.optimizer, tensors)

@@ -156,10 +156,10 @@ def test_a_checkpoint_without_the_statistics_is_refused(data: Path, tmp_path: Pa
 # -------------------- its parts
 
 
-def tiny(**parts: nn.Module) -> Model:
+def tiny(fuse: nn.Module | None = None) -> Model:
     whole = build(nllb.Config(vocab=30, **TINY))
     heads = {"text": nn.Linear(32, 4)}
-    return Model(front={}, encoders=dict(whole.encoders.items()), decoder=whole.decoder, heads=heads, **parts)
+    return Model(front={}, encoders=dict(whole.encoders.items()), decoder=whole.decoder, heads=heads, fuse=fuse)
 
 
 def test_frozen_parts_are_not_in_training_mode() -> None:

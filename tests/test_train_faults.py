@@ -149,6 +149,15 @@ def test_snapshots_are_judged_by_the_validation_data_of_now(data: Path, tmp_path
 # -------------------- recordings
 
 
+def test_fewer_snapshots_are_averaged_where_fewer_are_wanted(data: Path, tmp_path: Path) -> None:  # noqa: F811
+    final = []
+    for keep in (3, 1):
+        train(options(data, tmp_path, updates=3, valid_every=1, keep_best=keep))
+        final.append(json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["final"])
+    assert final[0]["average"] != final[0]["best"]
+    assert final[1]["average"] == final[1]["best"] == final[0]["best"]
+
+
 @pytest.mark.parametrize(
     ("which", "fault"), [("train", "gone"), ("valid", "gone"), ("valid", "short"), ("valid", "damaged")]
 )
