@@ -170,6 +170,11 @@ class _Run:
             f"{len(self.data.examples)} examples ({self.data.left_out} too long), "
             f"{sum(p.numel() for p in self.model.parameters())} parameters, update {self.at.update} of {o.updates}"
         )
+        if o.warmup > o.updates:
+            self.progress.say(
+                f"the rate rises over warmup = {o.warmup} updates: at the end, after {o.updates}, it is "
+                f"{o.lr * o.updates / o.warmup:.2e} and not lr = {o.lr:.2e}. A tenth of updates is a usual warmup"
+            )
         if self._is_due(o.valid_every) and self.at.validated < self.at.update:  # it failed when the update was made
             self._validate()
             self._save()

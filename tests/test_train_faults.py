@@ -92,6 +92,12 @@ def test_the_weight_of_the_quantity_loss_needs_an_adapter_that_has_one(spoken: P
 # -------------------- the gradient and the validation
 
 
+def test_a_warmup_that_does_not_end_is_told(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+    for warmup, told in ((4, True), (2, False)):
+        train(options(data, tmp_path / str(warmup), updates=2, warmup=warmup, lr=1e-2))
+        assert ("it is 5.00e-03 and not lr = 1.00e-02" in capsys.readouterr().err) == told
+
+
 def test_the_gradient_is_clipped(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     norms: list[float] = []
     step = torch.optim.AdamW.step
