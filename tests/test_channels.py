@@ -116,6 +116,34 @@ def test_what_is_wrong_with_the_file_is_told_once(model: Any, tmp_path: Path):
     assert len(notes) == 1 and "cut off" in notes[0].reason
 
 
+def test_what_is_told_of_the_words_names_their_channel(model: Any, monkeypatch: pytest.MonkeyPatch):
+    def doubted(self: Counts, file: File, window: Window) -> Decoded:
+        said = Segment(window.start_s, window.end_s, " a", "en")
+        why = "1.0 s of speech without text" if file.channel != "left" else "sounds like German"
+        return Decoded(segments=[said], notes=[Note(1.0, 2.0, "warning", why)])
+
+    monkeypatch.setattr(Counts, "_of", doubted)
+    notes = told(model, two(0.8, 0.2, 5.0), channels="each").notes
+    assert {n.reason for n in notes} == {
+        "left channel: sounds like German",
+        "right channel: 1.0 s of speech without text",
+    }
+    assert [n.reason for n in told(model, two(0.8, 0.2, 5.0)).notes] == ["1.0 s of speech without text"]
+
+
+def test_a_channel_is_decoded_before_the_other_one_is_read_to_its_end(model: Any, monkeypatch: pytest.MonkeyPatch):
+    queued: list[float] = []
+    decode = transcribe._Run._decode
+
+    def count(run: Any) -> None:
+        queued.append(len(run.queue))
+        decode(run)
+
+    monkeypatch.setattr(transcribe._Run, "_decode", count)
+    told(model, two(0.8, 0.2, 80.0), channels="each", language=None, batch_size=2)
+    assert max(queued) <= 4, "the left channel has fewer windows than its language is told by"
+
+
 def test_choices_that_there_are_not():
     choices: list[dict[str, Any]] = [{"channels": "middle"}, {"track": 0}]
     for wrong in choices:
