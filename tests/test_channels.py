@@ -117,7 +117,8 @@ def test_what_is_wrong_with_the_file_is_told_once(model: Any, tmp_path: Path):
 
 
 def test_choices_that_there_are_not():
-    for wrong in ({"channels": "middle"}, {"track": 0}):
+    choices: list[dict[str, Any]] = [{"channels": "middle"}, {"track": 0}]
+    for wrong in choices:
         with pytest.raises(InputError, match="expected"):
             Options(**wrong)
 

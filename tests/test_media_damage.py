@@ -148,7 +148,8 @@ def test_float_samples_on_the_scale_of_an_integer_are_divided(tmp_path: Path, pe
     sound[: 2 * RATE] *= 1e-5  # a beginning that tells nothing
     path = tmp_path / "numpy.wav"
     write(path, "pcm_f32le", sound[None], RATE)
-    for source, more in ((path, {}), (sound, {"source_rate": RATE})):
+    cases: list[tuple[Any, dict[str, Any]]] = [(path, {}), (sound, {"source_rate": RATE})]
+    for source, more in cases:
         with open_audio(source, **more) as reader:
             samples = np.concatenate(list(reader))
         assert np.abs(samples).max() == pytest.approx(peak / scale, rel=0.05)
