@@ -90,15 +90,20 @@ class _Run:
             items = self._read(source, files)
             while (found := self._next(items, files)) is not None:
                 self._take(*found)
-                file = found[0]
-                while len(self.queue) >= self.options.batch_size and (file.language or len(file.opening) == OPENING):
-                    self._decode()
+                if found[0].language or len(found[0].opening) == OPENING:
+                    self._decode_batches()
             for file in files:
                 file.read = True
+            self._decode_batches()  # of short recordings, which have no more windows to tell their language by
             yield from self._complete(waiting)
         while self.queue:
             self._decode()
+            yield from self._complete(waiting)
         yield from self._complete(waiting)
+
+    def _decode_batches(self) -> None:
+        while len(self.queue) >= self.options.batch_size:
+            self._decode()
 
     def _files(self, source: Source) -> list[File]:
         """One recording, or both channels of one."""
