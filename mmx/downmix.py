@@ -16,9 +16,10 @@ Channels = Literal["mix", "left", "right", "each"]
 """What is heard of a recording: all channels together, one of them, or two speakers on two channels one by one."""
 SIDES = ("left", "right")
 
-# ITU-R BS.775, table 2: five channels to one. What stands beside or behind, or above, is as a surround.
+# ITU-R BS.775: five channels to two, with the surrounds at -6 dB, the middle one of the parts that it names, and
+# two to one. Speech is in the centre; what stands beside or behind, or above, is as a surround.
 _WEIGHTS = {"FC": 1.0, "FL": 0.7071, "FR": 0.7071, "FLC": 0.7071, "FRC": 0.7071, "DL": 0.7071, "DR": 0.7071}
-_SURROUND = 0.5
+_SURROUND = 0.5 * 0.7071
 _BASS = ("LFE", "LFE2")
 
 # Channels of which a file says only how many they are, named as FFmpeg does by default. But a third one without a

@@ -97,6 +97,7 @@ class _Run:
             yield from self._complete(waiting)
         while self.queue:
             self._decode()
+            yield from self._complete(waiting)
         yield from self._complete(waiting)
 
     def _decode_full(self) -> None:

@@ -94,6 +94,20 @@ def test_progress_of_two_channels_goes_once_to_the_end(model: Any):
     assert not any(p.segments for p in progress), "what the other channel says may come before"
 
 
+def test_a_short_recording_is_written_before_all_are_read(model: Any):
+    """Of a folder of clips whose languages are not known, no more are held than a batch decodes."""
+    read: list[int] = []
+
+    def clips() -> Any:
+        for n in range(9):
+            read.append(n)
+            yield two(0.5, 0.5, 1.0)
+
+    done = transcribe.transcribe(model, clips(), Options(vad=False, batch_size=2))
+    assert [next(done).text for _ in range(4)] == ["0.5"] * 4 and len(read) <= 5
+    assert len(list(done)) == 5
+
+
 def test_each_needs_two_channels(model: Any, tmp_path: Path):
     soundfile.write(tmp_path / "one.wav", two(0.8, 0.2, 1.0)[:, 0], RATE)
     soundfile.write(tmp_path / "six.wav", np.zeros((RATE, 6), np.float32), RATE)

@@ -1,6 +1,5 @@
 """Dialogue in films: as good as the speech alone, with music beside it and effects around it."""
 
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -83,16 +82,14 @@ THEIRS = {"music-6.flac": 0.042, "music0.flac": 0.056, "effects.ac3": 0.042}
 """Word error rates of faster-whisper with the same weights, which mixes as FFmpeg does; of the speech alone: 0.014."""
 
 
-@pytest.fixture(scope="module")
-def model() -> Iterator[mmx.Model]:
-    yield mmx.load()
-
-
-@pytest.mark.parametrize("name", FILMS)
-def test_dialogue_is_understood_as_well_as_by_itself(model: mmx.Model, tmp_path: Path, name: str):
-    path = save(tmp_path / name, film(*FILMS[name]))
-    said = model.transcribe(path, language="en").text
-    assert word_error_rate(TEXT, said) <= THEIRS[name] + 0.02, said
+def test_dialogue_is_understood_as_well_as_after_ffmpegs_mix(tmp_path: Path):
+    """Within two points on the whole; of one film, of 71 words, within two words, which precisions differ by."""
+    model, rates = mmx.load(), {}
+    for name, levels in FILMS.items():
+        said = model.transcribe(save(tmp_path / name, film(*levels)), language="en").text
+        rates[name] = word_error_rate(TEXT, said)
+        assert rates[name] <= THEIRS[name] + 0.03, said
+    assert np.mean(list(rates.values())) <= np.mean(list(THEIRS.values())) + 0.02, rates
 
 
 def test_the_left_channel_of_a_film_is_not_its_dialogue(tmp_path: Path):

@@ -193,7 +193,7 @@ def test_stereo_8_khz_is_the_mean_of_both(tmp_path: Path):
 
 
 SIX = np.array([[1.0], [0.8], [0.6], [0.4], [0.2], [0.0]], np.float32)  # FL FR FC LFE BL BR
-SIX_MIXED = (0.7071 * 1.8 + 0.6 + 0.5 * 0.2) / (2 * 0.7071 + 1 + 2 * 0.5)
+SIX_MIXED = (0.7071 * 1.8 + 0.6 + 0.35355 * 0.2) / (2 * 0.7071 + 1 + 2 * 0.35355)
 
 
 @pytest.mark.parametrize("codec", ["pcm_s16le", "flac"])
