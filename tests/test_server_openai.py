@@ -254,6 +254,7 @@ def test_the_server_refuses_before_it_loads(tmp_path: Path, monkeypatch: pytest.
 
     from mmx.errors import MmxError
     from mmx.streaming.server_run import run
+    from mmx.streaming.server_state import StateFolder
 
     def load(*_: Any, **__: Any) -> None:
         raise AssertionError("a model was loaded")
@@ -261,6 +262,7 @@ def test_the_server_refuses_before_it_loads(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("mmx.api.load", load)
     no_key = tmp_path / "key.pem"
     no_key.write_text("no key")
+    busy = StateFolder(tmp_path / "busy")  # as a server that runs has it
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -275,6 +277,7 @@ def test_the_server_refuses_before_it_loads(tmp_path: Path, monkeypatch: pytest.
             ({"host": "no such host"}, "--host"),
             ({"port": taken.getsockname()[1]}, "another --port"),
             ({"state_dir": no_key}, "--state-dir"),
+            ({"state_dir": busy.path}, "no other server"),
         ):
             with pytest.raises(MmxError) as no:
                 run(model="tiny", **{"port": 0, **wrong})  # type: ignore[arg-type]
