@@ -75,7 +75,7 @@ class FakeEngine:
     def transcribe(self, source: Any, options: Options, on_progress: Callable[[Progress], None]) -> Transcript:
         self.asked.append(options)
         self.go.wait(20)
-        sound = read_audio(source, track=options.track)
+        sound = read_audio(source)
         segments: tuple[Segment, ...] = ()
         for i in range(len(sound) // 16_000):
             word = Word(f" {WORDS[i % len(WORDS)]}", float(i), i + 1.0, 0.9)

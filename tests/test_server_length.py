@@ -53,13 +53,14 @@ def film(*seconds: int) -> bytes:
     return out.getvalue()
 
 
+@pytest.mark.filterwarnings("ignore:.*only track 1 is read")  # by the fake engine
 def test_the_track_that_is_heard_is_measured(monkeypatch: pytest.MonkeyPatch):
-    file = film(6, 2)
-    assert [measured_s(io.BytesIO(file), track) for track in (None, 1, 2)] == pytest.approx([6.0, 6.0, 2.0], abs=0.3)
+    file = film(2, 6)
+    assert [measured_s(io.BytesIO(file), track) for track in (None, 1, 2)] == pytest.approx([2.0, 2.0, 6.0], abs=0.3)
     assert measured_s(io.BytesIO(file), 3) == 0.0
     declare(monkeypatch)
     with TestClient(create_app(FakeEngine(), Settings(max_audio_s=4.0))) as client:  # type: ignore[arg-type]
-        for track, status in (("1", 413), ("2", 200)):
+        for track, status in (("1", 200), ("2", 413)):
             form = {"files": {"file": ("a.mkv", file)}, "data": {"track": track}}
             assert client.post("/v1/audio/transcriptions", **form).status_code == status
 
