@@ -296,3 +296,14 @@ def test_the_command_line_has_the_settings_and_their_defaults():
         if field.name not in inside:
             default = options[field.name].default
             assert (default or field.default) == field.default, field.name
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_schema_has_the_fields_that_a_form_may_have():
+    from mmx.streaming.server_form import FIELDS
+
+    schema = create_app(FakeEngine(), Settings()).openapi()  # type: ignore[arg-type]
+    known = set(FIELDS) - {"include", "chunking_strategy"}  # taken from OpenAI's clients, and of no effect here
+    for task, without in (("transcriptions", {"to"}), ("translations", set[str]())):
+        form = schema["paths"][f"/v1/audio/{task}"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+        assert {name.removesuffix("[]") for name in form["properties"]} == known - without
