@@ -69,8 +69,8 @@ def test_the_formats_are_openais(client: TestClient):
     assert post(client).json() == {"text": "He was", "usage": {"type": "duration", "seconds": 2}}
     text = post(client, response_format="text")
     assert (text.text, text.headers["content-type"]) == ("He was\n", "text/plain; charset=utf-8")
-    assert post(client, response_format="srt").text.startswith("1\n00:00:00,000 --> 00:00:01,000\nHe\n")
-    assert post(client, response_format="vtt").text.startswith("WEBVTT\n\n00:00:00.000 --> 00:00:01.000\nHe\n")
+    assert post(client, response_format="srt").text.startswith("1\n00:00:00,000 --> 00:00:02,000\nHe was\n")
+    assert post(client, response_format="vtt").text.startswith("WEBVTT\n\n00:00:00.000 --> 00:00:02.000\nHe was\n")
     whole = post(client, response_format="verbose_json").json()
     assert (whole["task"], whole["language"], whole["duration"], whole["text"]) == (
         "transcribe",
@@ -384,7 +384,7 @@ def test_a_dropped_connection_loses_nothing(client: TestClient):
         late.until("session.closed")
     assert client.get(f"/v1/realtime/sessions/{id}/transcript?response_format=text").text == "He was not an ill\n"
     srt = client.get(f"/v1/realtime/sessions/{id}/transcript")
-    assert srt.text.startswith("1\n00:00:00,000 --> 00:00:03,000\nHe was not\n")
+    assert srt.text.startswith("1\n00:00:00,000 --> 00:00:05,000\nHe was not an ill\n")
 
 
 def test_who_comes_back_cannot_ask_for_another_session(client: TestClient):
