@@ -78,7 +78,7 @@ def create_app(engine: Engine, settings: Settings = DEFAULTS) -> FastAPI:
 
 
 def _add_files(app: FastAPI, files: FileJobs) -> None:
-    @app.post("/v1/audio/transcriptions", openapi_extra=_form_schema("language"))
+    @app.post("/v1/audio/transcriptions", openapi_extra=_form_schema())
     async def transcriptions(request: Request) -> Any:
         """What is said in a recording."""
         return await files.handle(request, "transcribe")
@@ -109,7 +109,8 @@ def _add_live(app: FastAPI, registry: Registry) -> None:
 
 
 def _add_facts(app: FastAPI, engine: Engine, settings: Settings, metrics: Metrics) -> None:
-    @app.api_route("/health", methods=["GET", "HEAD"])
+    @app.head("/health", include_in_schema=False)
+    @app.get("/health")
     async def health() -> dict[str, str]:
         """Whether the server answers."""
         return {"status": "ok"}
@@ -170,9 +171,9 @@ class _PageFiles(StaticFiles):
         return response
 
 
-def _form_schema(language: str) -> dict[str, Any]:
+def _form_schema(*more: str) -> dict[str, Any]:
     names = ["model", "prompt", "response_format", "temperature", "stream", "timestamp_granularities[]", "track",
-             "channels", language]  # fmt: skip
+             "channels", "language", *more]  # fmt: skip
     fields: dict[str, Any] = {"file": {"type": "string", "format": "binary"}, **{n: {"type": "string"} for n in names}}
     schema = {"type": "object", "required": ["file"], "properties": fields}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}

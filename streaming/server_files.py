@@ -271,7 +271,7 @@ class _Job:
         too_long = progress.done_s > limit_s
         if not too_long and not self._measured and (progress.total_s or 0.0) > limit_s:
             self._measured = True  # a header may say anything
-            too_long = measured_s(self.upload.file) > limit_s
+            too_long = measured_s(self.upload.file, self.ask.options.track) > limit_s
         if too_long:
             raise Refusal(
                 413, "audio_too_long", f"expected at most {limit_s:g} s of audio, got more: cut it", param="file"

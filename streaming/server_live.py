@@ -189,6 +189,8 @@ class _Connection:
             try:
                 message = await asyncio.wait_for(self.socket.receive(), self.settings.idle_timeout_s)
             except TimeoutError:
+                if self.session.intake.closing:  # it waits for the rest of its text
+                    continue
                 limit = self.settings.idle_timeout_s
                 self.refuse(
                     Refusal(408, "idle_timeout", f"expected sound within {limit:g} s (idle_timeout_s), got none")

@@ -7,7 +7,6 @@ import os
 import socket
 import ssl
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
@@ -15,12 +14,13 @@ from typing import Any, cast
 import uvicorn
 from fastapi import FastAPI
 
-from mmx.errors import InputError, OutputError
+from mmx.errors import InputError
 from mmx.streaming.server import create_app
 from mmx.streaming.server_engine import Engine
 from mmx.streaming.server_guard import LOOPBACK
 from mmx.streaming.server_http import protocol
 from mmx.streaming.server_settings import Settings
+from mmx.streaming.server_state import StateFolder
 from mmx.streaming.stream import check_step
 
 GOODBYE_S = 3.0
@@ -46,8 +46,7 @@ def run(
     """Serve until interrupted; arguments as in `mmx serve`, `settings` those of `Settings`.
 
     Raises:
-        InputError: an option can never work; told before a model is loaded.
-        OutputError: `state_dir` cannot be written.
+        InputError: an option can never work, or `state_dir` is another server's; told before a model is loaded.
     """
     from mmx.streaming.policies import find_policy
 
@@ -57,7 +56,7 @@ def run(
     rules = Settings(local=local, **settings)
     _check_certificate(ssl_certfile, ssl_keyfile)
     if rules.state_dir is not None:
-        _check_folder(rules.state_dir)
+        StateFolder(rules.state_dir).unlock()  # whether it can be had; the application takes it
     with _listening(host, port) as sockets:
         if not local and rules.api_key is None:
             print(
@@ -128,16 +127,6 @@ def _check_certificate(certfile: Path | None, keyfile: Path | None) -> None:
         raise InputError(
             f"expected a certificate and its key in PEM, without a password, got {certfile} and {keyfile}: {e}"
         ) from e
-
-
-def _check_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as e:
-        reason = e.strerror or str(e)
-        raise OutputError(f"expected --state-dir to be a folder that can be written, got {folder}: {reason}") from e
 
 
 @contextlib.contextmanager

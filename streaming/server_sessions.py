@@ -27,6 +27,7 @@ from mmx.errors import MmxError
 from mmx.result import Segment, Transcript, Word
 from mmx.streaming.resample import Resampler, check_rate
 from mmx.streaming.server_engine import Engine, check_languages
+from mmx.streaming.server_guard import closing
 from mmx.streaming.server_interpreter import RATE, Interpreter, Piece, Wish
 from mmx.streaming.server_items import Entry, Items
 from mmx.streaming.server_journal import Journal, Record, read
@@ -251,7 +252,7 @@ class Session:
     def _submit(self, kind: str, data: bytes, x: Sound | Order) -> None:
         """Into the inbox; where there is a journal, by way of the disk, many pieces at once if it is slow."""
         if self._stopping:
-            raise Refusal(503, "server_stopping", "expected to go on, but the server stops: come back", retry_s=5)
+            raise closing()
         self.intake = self.intake.after(x)
         if self.journal is None:
             self._put(x, 0, self.intake)

@@ -29,6 +29,8 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
+from mmx.streaming.server_guard import closing
+
 __all__ = ["address", "app", "browse", "browser"]  # fixtures
 pytestmark = needs_browser
 
@@ -297,6 +299,19 @@ def test_an_answer_that_breaks_off_is_no_result(browse: Open, app: Any, address:
     slow.say('data: {"type": "error", "error": {"code": "server_error", "message": "x"}, "x": "text.done"}\n\n')
     state(page, "error")
     assert "The server failed on “dashwood.flac”" in banner(page)
+
+
+def test_a_server_that_stops_loses_no_recording(browse: Open, app: Any, address: str):
+    slow = Slow(app)
+    page = browse(address)
+    state(page, "idle")
+    page.set_input_files("#file", TALK)
+    error = {"type": "error", **closing().body, "x": "text.done"}  # as an answer that has begun says it
+    slow.say(f"data: {json.dumps(error)}\n\n")
+    wait(page, lambda: "does not answer; tried again" in page.inner_text("#jobs"))
+    app.router.routes.pop(0)  # it is there again
+    state(page, "done")
+    assert WHOLE in text_of(page)
 
 
 def test_how_far_an_upload_is(browse: Open, address: str):

@@ -344,6 +344,29 @@ def test_acknowledged_sound_is_let_go(browse: Open, address: str):
     assert 59 <= seconds <= 61
 
 
+def test_no_message_is_larger_than_the_server_takes(browse: Open, address: str):
+    """Silence that stands for sound which the store has lost may be long."""
+    page = browse(address, before=speaking())
+    state(page, "idle")
+    sent = page.evaluate(
+        """async () => {
+             const { Live } = await import("./page/live.js");
+             const sent = [];
+             window.WebSocket = class {
+               constructor() { this.bufferedAmount = 0; }
+               send(x) { sent.push(x.length); }
+               close() {}
+             };
+             const live = new Live({ rate: 16000, wish: {}, most: 4000, pieces: [new Int16Array(9000)] });
+             await null;
+             live.take({ type: "session.created", session: { id: "x" }, acknowledged: { samples: 2000 } });
+             live.hear(new Int16Array(4001));
+             return sent;
+           }"""
+    )
+    assert sent == [2000, 4000, 1000, 4000, 1]
+
+
 def test_the_protocols_own_messages_are_asked_for(browse: Open, address: str):
     page = browse(address, before=speaking())
     urls: list[str] = []

@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("fastapi", reason='needs the extra serve: pip install "mmx[serve]"')
 pytest.importorskip("httpx", reason="needs httpx: pip install httpx")
 
-from fake_server import FakeEngine, running, wav
+from fake_server import FakeEngine, FakeStream, running, wav
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
@@ -69,8 +69,8 @@ def test_the_formats_are_openais(client: TestClient):
     assert post(client).json() == {"text": "He was", "usage": {"type": "duration", "seconds": 2}}
     text = post(client, response_format="text")
     assert (text.text, text.headers["content-type"]) == ("He was\n", "text/plain; charset=utf-8")
-    assert post(client, response_format="srt").text.startswith("1\n00:00:00,000 --> 00:00:01,000\nHe\n")
-    assert post(client, response_format="vtt").text.startswith("WEBVTT\n\n00:00:00.000 --> 00:00:01.000\nHe\n")
+    assert post(client, response_format="srt").text.startswith("1\n00:00:00,000 --> 00:00:02,000\nHe was\n")
+    assert post(client, response_format="vtt").text.startswith("WEBVTT\n\n00:00:00.000 --> 00:00:02.000\nHe was\n")
     whole = post(client, response_format="verbose_json").json()
     assert (whole["task"], whole["language"], whole["duration"], whole["text"]) == (
         "transcribe",
@@ -384,7 +384,7 @@ def test_a_dropped_connection_loses_nothing(client: TestClient):
         late.until("session.closed")
     assert client.get(f"/v1/realtime/sessions/{id}/transcript?response_format=text").text == "He was not an ill\n"
     srt = client.get(f"/v1/realtime/sessions/{id}/transcript")
-    assert srt.text.startswith("1\n00:00:00,000 --> 00:00:03,000\nHe was not\n")
+    assert srt.text.startswith("1\n00:00:00,000 --> 00:00:05,000\nHe was not an ill\n")
 
 
 def test_who_comes_back_cannot_ask_for_another_session(client: TestClient):
@@ -496,6 +496,33 @@ def test_a_client_that_only_errs_is_left(client: TestClient):
         while True:
             me.until("never")
     assert closed.value.code == 1008
+
+
+def test_a_client_that_waits_for_its_last_text_is_not_idle(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch):
+    real = FakeStream.push
+
+    def slow(self: FakeStream, samples: Any, final: bool = False) -> Any:
+        if final:
+            threading.Event().wait(2.0)
+        return real(self, samples, final)
+
+    monkeypatch.setattr(FakeStream, "push", slow)
+    with serve(engine, idle_timeout_s=1.0) as client:
+        with live(client) as me:
+            me.until("session.created")
+            me.hear(2.0)
+            me.close()
+        assert me.text == " He was"
+        assert "idle_timeout" not in client.get("/metrics").text
+
+
+def test_a_session_that_the_server_stops_says_so_as_requests_do(engine: FakeEngine):
+    with serve(engine) as client, live(client) as me:
+        me.until("session.created")
+        session = next(iter(client.app.state.registry.sessions.values()))  # type: ignore[attr-defined]
+        session._stopping = True  # as of `stop`, whose connection lives on for a moment
+        me.socket.send_bytes(pcm(0.5))
+        assert me.fails("server_closing")["type"] == "server_error"
 
 
 def test_limits_of_live_sessions_are_named(engine: FakeEngine):

@@ -4,6 +4,7 @@ import io
 import struct
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 
@@ -38,9 +39,34 @@ def test_packets_tell_the_length_and_the_file_stands_where_it_stood():
     assert measured_s(io.BytesIO(b"no sound")) == 0.0
 
 
-@pytest.mark.filterwarnings("ignore:.*its header declares")
-@pytest.mark.parametrize(("seconds", "status"), [(3, 200), (6, 413)])
-def test_only_what_is_long_is_too_long(monkeypatch: pytest.MonkeyPatch, seconds: int, status: int):
+def film(*seconds: int) -> bytes:
+    """Sound tracks beside each other."""
+    out = io.BytesIO()
+    with av.open(out, "w", format="matroska") as container:
+        streams = [container.add_stream("pcm_s16le", rate=16_000, layout="mono") for _ in seconds]
+        for stream, length in zip(streams, seconds, strict=True):
+            for second in range(length):
+                frame = av.AudioFrame.from_ndarray(np.zeros((1, 16_000), np.int16), format="s16", layout="mono")
+                frame.sample_rate, frame.pts = 16_000, second * 16_000
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+    return out.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore:.*only track 1 is read")  # by the fake engine
+def test_the_track_that_is_heard_is_measured(monkeypatch: pytest.MonkeyPatch):
+    file = film(2, 6)
+    assert [measured_s(io.BytesIO(file), track) for track in (None, 1, 2)] == pytest.approx([2.0, 2.0, 6.0], abs=0.3)
+    assert measured_s(io.BytesIO(file), 3) == 0.0
+    declare(monkeypatch)
+    with TestClient(create_app(FakeEngine(), Settings(max_audio_s=4.0))) as client:  # type: ignore[arg-type]
+        for track, status in (("1", 200), ("2", 413)):
+            form = {"files": {"file": ("a.mkv", file)}, "data": {"track": track}}
+            assert client.post("/v1/audio/transcriptions", **form).status_code == status
+
+
+def declare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let headers say nine hours."""
     real = FakeEngine.transcribe
 
     def declared(self: FakeEngine, source: Any, options: Any, on_progress: Any) -> Any:
@@ -48,6 +74,12 @@ def test_only_what_is_long_is_too_long(monkeypatch: pytest.MonkeyPatch, seconds:
         return real(self, source, options, on_progress)
 
     monkeypatch.setattr(FakeEngine, "transcribe", declared)
+
+
+@pytest.mark.filterwarnings("ignore:.*its header declares")
+@pytest.mark.parametrize(("seconds", "status"), [(3, 200), (6, 413)])
+def test_only_what_is_long_is_too_long(monkeypatch: pytest.MonkeyPatch, seconds: int, status: int):
+    declare(monkeypatch)
     with TestClient(create_app(FakeEngine(), Settings(max_audio_s=4.0))) as client:  # type: ignore[arg-type]
         files = {"file": ("a.flac", flac(seconds, 9 * 3600))}
         assert client.post("/v1/audio/transcriptions", files=files).status_code == status

@@ -256,6 +256,7 @@ def test_the_server_refuses_before_it_loads(tmp_path: Path, monkeypatch: pytest.
 
     from mmx.errors import MmxError
     from mmx.streaming.server_run import run
+    from mmx.streaming.server_state import StateFolder
 
     def load(*_: Any, **__: Any) -> None:
         raise AssertionError("a model was loaded")
@@ -263,6 +264,7 @@ def test_the_server_refuses_before_it_loads(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("mmx.api.load", load)
     no_key = tmp_path / "key.pem"
     no_key.write_text("no key")
+    busy = StateFolder(tmp_path / "busy")  # as a server that runs has it
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -277,6 +279,7 @@ def test_the_server_refuses_before_it_loads(tmp_path: Path, monkeypatch: pytest.
             ({"host": "no such host"}, "--host"),
             ({"port": taken.getsockname()[1]}, "another --port"),
             ({"state_dir": no_key}, "--state-dir"),
+            ({"state_dir": busy.path}, "no other server"),
         ):
             with pytest.raises(MmxError) as no:
                 run(model="tiny", **{"port": 0, **wrong})  # type: ignore[arg-type]
@@ -295,3 +298,14 @@ def test_the_command_line_has_the_settings_and_their_defaults():
         if field.name not in inside:
             default = options[field.name].default
             assert (default or field.default) == field.default, field.name
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_schema_has_the_fields_that_a_form_may_have():
+    from mmx.streaming.server_form import FIELDS
+
+    schema = create_app(FakeEngine(), Settings()).openapi()  # type: ignore[arg-type]
+    known = set(FIELDS) - {"include", "chunking_strategy"}  # taken from OpenAI's clients, and of no effect here
+    for task, without in (("transcriptions", {"to"}), ("translations", set[str]())):
+        form = schema["paths"][f"/v1/audio/{task}"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+        assert {name.removesuffix("[]") for name in form["properties"]} == known - without

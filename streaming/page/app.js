@@ -126,7 +126,7 @@ function connect(shown, microphone, { from, pieces, link }) {
   const { record } = shown;
   const live = new Live({
     rate: record.rate, wish: { language: record.from, to: record.to }, key: theKey(), from, pieces, link,
-    since: () => (shown.complete_ms / 1000) * record.rate,
+    since: () => (shown.complete_ms / 1000) * record.rate, most: limits.frame_kb * 512 || undefined,
   });
   if (!link) shown.again();
   const now = { text: shown, live, microphone, draft: new Draft(store, shown, () => live.link) };

@@ -8,6 +8,7 @@ import { plain } from "./words.js";
 
 const TRIES = 3;             // where the server does not answer
 const AGAIN_S = 3;
+const AWAY = ["unreachable", "server_closing"];
 const SURE_S = 2;            // of work, before it is said how long the rest takes
 
 export class Files {
@@ -109,10 +110,10 @@ export class Files {
         await this.request(job, number, track, task);
         return;
       } catch (problem) {
-        const away = problem.code === "unreachable" && tries < TRIES;
+        const away = AWAY.includes(problem.code) && tries < TRIES;
         const wait_s = problem.retry_s ?? (away ? AGAIN_S : null);
         if (wait_s === null) throw problem;
-        await this.pause(job, problem.code === "unreachable" ? "the server does not answer" : "the server is busy", wait_s);
+        await this.pause(job, AWAY.includes(problem.code) ? "the server does not answer" : "the server is busy", wait_s);
       }
     }
   }

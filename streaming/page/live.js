@@ -28,10 +28,10 @@ export class Live extends EventTarget {
   // be kept), "failed" (detail: a Problem), "told" (an error that ends nothing).
   //
   // Args: sound `pieces` from place `from` on that are to be heard first; the `link` to a session of the server to go
-  // on with; `since`, which says from which place on nothing is written yet.
-  constructor({ rate, wish, key, from = 0, pieces = [], link = null, since = () => from }) {
+  // on with; `since`, which says from which place on nothing is written yet; `most` samples in one message.
+  constructor({ rate, wish, key, from = 0, pieces = [], link = null, since = () => from, most = Infinity }) {
     super();
-    Object.assign(this, { rate, wish, key, since });
+    Object.assign(this, { rate, wish, key, since, most });
     this.pieces = [];
     this.first = this.captured = from;
     for (const samples of pieces) this.keep(samples);
@@ -180,8 +180,11 @@ export class Live extends EventTarget {
   // -------------------- what we say
 
   keep(samples) {
-    this.pieces.push({ at: this.captured, samples });
-    this.captured += samples.length;
+    for (let i = 0; i < samples.length; i += this.most) {
+      const piece = samples.subarray(i, i + this.most);
+      this.pieces.push({ at: this.captured, samples: piece });
+      this.captured += piece.length;
+    }
   }
 
   hear(samples) {

@@ -4,6 +4,7 @@ const MICROPHONE = "To allow it, click the sign at the left of the address (a lo
 
 const WORDS = {
   unreachable: () => "The server does not answer. See that it runs and that you are connected to its network, then try again.",
+  server_closing: () => "The server was stopped. If it is started again, try again in a minute.",
   no_key: () => "This server asks for a key, and none was given. Whoever runs the server can give you one.",
   invalid_api_key: () => "The server did not accept the key. Ask whoever runs the server for a valid one.",
   no_websocket: () => "The server answers, but a live connection (WebSocket) does not come through: a proxy or firewall between "
