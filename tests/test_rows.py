@@ -120,10 +120,10 @@ def run_of(windows: dict[str, int], batch_size: int) -> dict[str, list[int]]:
     run.options, run.queue, run.on_progress, run.on_error = Options(batch_size=batch_size), [], None, None
     run.windows, run.model = decode, model(Precision("float32", "float32"))  # type: ignore[assignment]
 
-    def read(source: str, file: File) -> Iterator[Window]:
-        file.name = source
+    def read(source: str, files: list[File]) -> Iterator[tuple[File, Window]]:
+        files[0].name = source
         for i in range(windows[source]):
-            yield Window(np.zeros(16_000, np.float32), (Piece(0.0, float(i), 1.0),), i * 16_000)
+            yield files[0], Window(np.zeros(16_000, np.float32), (Piece(0.0, float(i), 1.0),), i * 16_000)
 
     run._read = read  # type: ignore[method-assign,assignment]
     assert len(list(run.run(windows))) == len(windows)
