@@ -9,18 +9,20 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmx.checkpoint import LazyTensors, open_checkpoint, write_safetensors
 from mmx.distributed import part_of, whole
 from mmx.errors import CheckpointError, InputError, MmxWarning, OutputError
 from mmx.hub import digest
+from mmx.model import Model
+from mmx.optim import trained_tensors
 
 _PART = ".part-"
 
@@ -118,38 +120,43 @@ def prune(folder: Path, keep: int) -> None:
 # -------------------- what a checkpoint holds
 
 
-def trained_parameters(model: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """The parameters that are not frozen, by name."""
-    return ((name, p) for name, p in model.named_parameters() if p.requires_grad)
+def training_tensors(model: Model, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What is trained, statistics too, and the optimizer's moments by parameter name.
 
-
-def training_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """What is trained, and the optimizer's moments by parameter name.
-
-    Frozen parameters are not in it: the model that a training begins with has them. Nor are random numbers: every batch
-    seeds its own.
+    What is frozen is not in it: the model that a training begins with has it. Nor are random numbers: every batch seeds
+    its own.
     """
-    out = {f"model.{name}": value for name, value in weights(trained_parameters(model)).items()}
+    out = {f"model.{name}": value for name, value in weights(trained_tensors(model)).items()}
     for name, p in model.named_parameters():
         for key, value in optimizer.state.get(p, {}).items():
             out[f"optimizer.{name}.{key}"] = whole(value)
     return out
 
 
-def weights(parameters: Iterable[tuple[str, nn.Parameter]]) -> dict[str, Tensor]:
-    """The values of parameters by name. Of a model in parts, all processes must ask for them."""
-    return {name: whole(p.detach()) for name, p in parameters}
+def weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The values of parameters and buffers by name. Of a model in parts, all processes must ask for them."""
+    return {name: whole(value.detach()) for name, value in tensors.items()}
 
 
-def restore(model: nn.Module, optimizer: torch.optim.Optimizer, source: Mapping[str, Tensor]) -> None:
-    """Put the tensors of `training_tensors` back in their places; what else an older checkpoint holds is left."""
+def restore(model: Model, optimizer: torch.optim.Optimizer, source: Mapping[str, Tensor]) -> None:
+    """Put the tensors of `training_tensors` back in their places; what else an older checkpoint holds is left.
+
+    Raises:
+        CheckpointError: an older checkpoint does not hold the statistics of the model's layers.
+    """
+    wanted = trained_tensors(model)
+    if missing := sorted(f"model.{name}" for name in wanted if f"model.{name}" not in source):
+        raise CheckpointError(
+            f"expected a checkpoint with all that is trained, got one without {missing[:5]}, from another version of "
+            "mmx: choose another out"
+        )
     state: dict[str, dict[str, Tensor]] = {}
     for key in source:
         if key.startswith("optimizer."):
             name, _, field = key.removeprefix("optimizer.").rpartition(".")
             state.setdefault(name, {})[field] = source[key]
     with torch.no_grad():
-        for name, p in trained_parameters(model):
+        for name, p in wanted.items():
             p.copy_(part_of(source[f"model.{name}"], p))
             if name in state:
                 optimizer.state[p] = {
@@ -195,10 +202,15 @@ def prune_snapshots(folder: Path, checkpoints_folder: Path) -> None:
             file.unlink(missing_ok=True)
 
 
-def average(sources: Sequence[Mapping[str, Tensor]]) -> Iterator[tuple[str, Tensor]]:
+def average(sources: Sequence[Mapping[str, Tensor]], newest: int = 0) -> Iterator[tuple[str, Tensor]]:
     """Mean of several snapshots of one training, tensor by tensor (Schmidt et al. 2023, arXiv 2305.16834).
 
-    Floating tensors are averaged in at least float32 and keep their type; integers are the first's.
+    Floating tensors are averaged in at least float32 and keep their type; integers, which count,
+    are the newest's.
+
+    Args:
+        sources: of which to take the mean.
+        newest: number of the newest among them.
 
     Raises:
         CheckpointError: they differ in names or shapes: they are not of one model.
@@ -216,7 +228,7 @@ def average(sources: Sequence[Mapping[str, Tensor]]) -> Iterator[tuple[str, Tens
         if len(shapes) > 1:
             raise CheckpointError(f"expected snapshots of one model, got {name} in the shapes {sorted(shapes)}")
         if not values[0].is_floating_point():
-            yield name, values[0]
+            yield name, values[newest]
             continue
         wide = torch.promote_types(values[0].dtype, torch.float32)
         mean = values[0].to(wide)

@@ -17,7 +17,7 @@ from mmx.adapters import Chain
 from mmx.card import Card, Weights
 from mmx.errors import InputError, ModelNotFoundError, nearest
 from mmx.export import copy_tokenizer, new_folder
-from mmx.model import Model
+from mmx.model import Model, tensors
 from mmx.model_folder import write_model
 from mmx.models import causal_lm, composed
 from mmx.optim import freeze
@@ -203,7 +203,7 @@ def _require_whole(model: Model, config: composed.Config) -> None:
     """Raise `InputError` unless the config builds exactly this model, as it will when the folder is loaded."""
     with torch.device("meta"):
         again = composed.build(config)
-    want, got = ({n: p.shape for n, p in m.named_parameters()} for m in (again, model))
+    want, got = ({n: t.shape for n, t in tensors(m).items()} for m in (again, model))
     if want != got:
         odd = sorted(k for k in want.keys() | got.keys() if want.get(k) != got.get(k))
         raise InputError(
@@ -237,7 +237,7 @@ def _write(model: Model, card: Card, copy_files: Callable[[Path], None], out: Pa
         copy_files(Path(files))
         write_model(
             folder,
-            model.named_parameters(),
+            tensors(model).items(),
             family=card.family,
             config=card.config,
             card=fields,

@@ -24,6 +24,7 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from mmx.errors import InputError
+from mmx.model import tensors
 
 T = TypeVar("T")
 N = TypeVar("N", int, float)
@@ -146,8 +147,8 @@ def shard(root: nn.Module, world: World, bf16: bool = False, whole: Iterable[nn.
     if world.size == 1:
         return
     with torch.no_grad():
-        for p in root.parameters():
-            dist.broadcast(p, 0)  # the same random numbers may give others on another machine
+        for t in tensors(root).values():
+            dist.broadcast(t, 0)  # the same random numbers may give others on another machine
     mesh = dist.init_device_mesh(world.device.type, (world.size,))
     low = bf16 and world.device.type == "cuda"
     # Inputs are left to autocast: a waveform would lose its quiet parts in bfloat16.
@@ -168,6 +169,16 @@ def _add_up(module: FSDPModule) -> None:
     module.set_gradient_divide_factor(1.0)
     if hasattr(module, "set_force_sum_reduction_for_comms"):  # else torch 2.8's NCCL multiplies by 1 on the way
         module.set_force_sum_reduction_for_comms(True)
+
+
+@torch.no_grad()
+def agree(statistics: Iterable[Tensor]) -> None:
+    """Give all processes the mean of what each has found in its batches (batch norm's statistics), in place; counters
+    are the same in all of them."""
+    for t in statistics:
+        if t.is_floating_point():
+            dist.all_reduce(t)
+            t /= dist.get_world_size()
 
 
 def part_again(root: nn.Module) -> None:

@@ -1,14 +1,14 @@
 """The learning rate and the parameters that are trained."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from mmx.errors import InputError
-from mmx.model import Model
+from mmx.model import Model, tensors
 from mmx.train_options import Schedule
 
 
@@ -71,11 +71,41 @@ def initialize(model: nn.Module) -> None:
 
 
 def train_mode(model: Model) -> None:
-    """Training mode for all but frozen front ends, encoders and adapters, which stay as they are used: no dropout."""
+    """Training mode for all but frozen parts before the decoder, which stay as they are used: no dropout.
+
+    The decoder's dropout is there even when it is frozen: what is trained then is what it reads. Statistics that belong
+    to frozen layers (batch norm's) stay as they are, wherever the layers are.
+    """
     model.train()
-    for part in (model.front, model.encoders, model.adapters):
-        for stage in part.values():
-            stage.train(any(p.requires_grad for p in stage.parameters()))
+    for part in model.parts():
+        if part.side in ("front", "encoder"):
+            part.module.train(any(p.requires_grad for p in part.module.parameters()))
+    for module in _frozen_statistics(model):
+        module.training = False  # of this one alone: what it holds may be trained
+
+
+def trained_tensors(model: Model) -> dict[str, Tensor]:
+    """All that training changes, by name: parameters that are not frozen, and buffers of layers that are not."""
+    frozen = {id(b) for module in _frozen_statistics(model) for b in module.buffers(recurse=False)}
+    return {
+        name: value
+        for name, value in tensors(model).items()
+        if (value.requires_grad if isinstance(value, nn.Parameter) else id(value) not in frozen)
+    }
+
+
+def _frozen_statistics(model: Model) -> Iterator[nn.Module]:
+    """Modules with persistent buffers of their own in which nothing is trained."""
+    for part in model.parts():
+        for name, module in part.module.named_modules():
+            if module._buffers.keys() - module._non_persistent_buffers_set and not _is_trained(part.module, name):
+                yield module
+
+
+def _is_trained(part: nn.Module, name: str) -> bool:
+    """Whether any parameter of a module within a part is trained; one without any goes with what it is in."""
+    wanted = [p.requires_grad for p in part.get_submodule(name).parameters()]
+    return any(wanted) if wanted or not name else _is_trained(part, name.rpartition(".")[0])
 
 
 def set_dropout(model: nn.Module, share: float) -> None:

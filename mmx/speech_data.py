@@ -222,6 +222,7 @@ class SpeechData:
     def _features(self, i: int, epoch: int) -> Seq:
         samples_N, spoken = self.samples(i, epoch)
         seq = pad([samples_N], float(SAMPLE_RATE)).to(_device(self.model))
+        self.model.front.eval()  # it is not trained: the masks come behind it
         seq = self.model.encode("speech", seq, "front", "encoders")
         frames = round(int(seq.lengths[0]) * spoken / len(samples_N))
         assert self.change_features is not None

@@ -14,7 +14,7 @@ from mmx.checked import fits, words
 from mmx.errors import InputError, nearest
 from mmx.export import card_fields, copy_tokenizer
 from mmx.manifest import Example, read_manifest, require_recordings
-from mmx.model import Model
+from mmx.model import Model, tensors
 from mmx.models.composed import family
 from mmx.optim import initialize
 from mmx.speech_data import EncodedData, SpeechData, hears_frozen, require_sound
@@ -153,8 +153,8 @@ def _loaded(options: TrainOptions, folder: Path) -> Start:
         raise InputError(f"expected init to be a model with a tokenizer, got {options.init!r}, which has none")
     folder.mkdir(parents=True, exist_ok=True)
     copy_tokenizer(importlib.import_module(f"mmx.models.{card.family}"), found, folder)
-    for p in model.parameters():
-        p.data = p.data.clone()  # may be a view of the file
+    for t in tensors(model).values():
+        t.data = t.data.clone()  # may be a view of the file
     inherited = {**card_fields(card, model), "summary": f"{card.name}, trained further by mmx"}
     inherited.pop("writes", None)  # it may learn to write more
     return Start(model, card.family, dict(card.config), inherited)

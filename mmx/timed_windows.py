@@ -236,8 +236,10 @@ class Decoder:
         return out
 
     def _encode(self, jobs: Sequence[Job]) -> Seq:
-        """`(B, M, D)`, taken from the file where a window was encoded ahead."""
+        """`(B, M, D)`, taken from the file where a window was encoded ahead; it is kept there no longer."""
         rows = [next((m for w, m in j.file.ahead if w is j.window), None) or self._heard(j.window) for j in jobs]
+        for job in jobs:
+            job.file.ahead = [(w, m) for w, m in job.file.ahead if w is not job.window]
         return Seq(torch.cat([r.x for r in rows]), torch.cat([r.lengths for r in rows]), rows[0].rate)
 
     def _heard(self, window: Window) -> Seq:

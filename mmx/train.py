@@ -35,7 +35,6 @@ from mmx.checkpointing import (
     save_checkpoint,
     save_snapshot,
     snapshot_name,
-    trained_parameters,
     training_tensors,
     weights,
 )
@@ -44,9 +43,9 @@ from mmx.files import try_folder
 from mmx.lora import add_lora, merge_lora
 from mmx.losses import TokenLosses, balanced_loss, task_weights, teaching_rows, token_losses, tokens_by_task
 from mmx.manifest import digest_manifest
-from mmx.model import Model
+from mmx.model import Model, tensors
 from mmx.model_folder import write_model
-from mmx.optim import freeze, learning_rate, parameter_groups, set_dropout, train_mode
+from mmx.optim import freeze, learning_rate, parameter_groups, set_dropout, train_mode, trained_tensors
 from mmx.progress import Progress, Silence
 from mmx.sampling import Sampler
 from mmx.speech_data import hears_frozen
@@ -171,6 +170,11 @@ class _Run:
             f"{len(self.data.examples)} examples ({self.data.left_out} too long), "
             f"{sum(p.numel() for p in self.model.parameters())} parameters, update {self.at.update} of {o.updates}"
         )
+        if o.warmup > o.updates:
+            self.progress.say(
+                f"the rate rises over warmup = {o.warmup} updates: at the end, after {o.updates}, it is "
+                f"{o.lr * o.updates / o.warmup:.2e} and not lr = {o.lr:.2e}. A tenth of updates is a usual warmup"
+            )
         if self._is_due(o.valid_every) and self.at.validated < self.at.update:  # it failed when the update was made
             self._validate()
             self._save()
@@ -240,6 +244,9 @@ class _Run:
             )
         self.optimizer.step()
         self.optimizer.zero_grad()
+        if self.world.size > 1:
+            changed = trained_tensors(self.model).values()
+            distributed.agree(t for t in changed if not isinstance(t, torch.nn.Parameter))
         read = (s for b in batches if _teaches(b) for s in b.inputs.values() if s.rate is None)  # tokens, not speech
         figures = {"read": sum(int(s.lengths.sum()) for s in read), "nll": nll, "stop": bool(stop.asked)}
         done = self.world.total(figures)
@@ -286,7 +293,7 @@ class _Run:
         keep, self.at.validated = self.options.keep_best, self.at.update
         self.progress.validated(self.at.update, loss)
         if len(self.at.best) < keep or loss < self.at.best[-1][0]:
-            found = weights(trained_parameters(self.model))
+            found = weights(trained_tensors(self.model))
             if self.world.first:
                 save_snapshot(self.folders["best"], self.at.update, found)
             self.at.best = sorted([*self.at.best, (loss, snapshot_name(self.at.update))])[:keep]
@@ -334,6 +341,7 @@ class _Run:
                 f"{', '.join(changed)}: restore them, or choose another out"
             )
         self.at = _position(record)
+        self.at.best = self.at.best[: self.options.keep_best]  # it may be lower than before
         if record.get("valid", self.digests["valid"]) != self.digests["valid"]:
             self._validate_again()
         restore(self.model, self.optimizer, tensors)
@@ -351,23 +359,24 @@ class _Run:
         """The average of the best snapshots, or the best one where that is better, as a model folder."""
         self.world.wait()  # for the snapshots
         sources = [open_checkpoint(self.folders["best"] / name, "mmx") for _, name in self.at.best]
-        candidates = {"average": dict(average(sources)), "best": dict(sources[0])}
+        newest = max(range(len(sources)), key=lambda i: self.at.best[i][1])
+        candidates = {"average": dict(average(sources, newest)), "best": dict(sources[0])}
         losses = {}
-        for name, tensors in candidates.items():
-            _fill(self.model, tensors)
+        for name, values in candidates.items():
+            _fill(self.model, values)
             losses[name] = self._loss()
         chosen = min(losses, key=losses.__getitem__)
         self.progress.say(f"validation loss {losses}: {chosen} is written")
         self.progress.close({"update": self.at.update, "final": losses, "chosen": chosen})
         _fill(self.model, candidates[chosen])
         merge_lora(self.model)
-        tensors = weights(self.model.named_parameters())
+        whole = weights(tensors(self.model))
         if self.world.first:
-            self._write(tensors)
+            self._write(whole)
         self.world.wait()
         return self.folders["model"]
 
-    def _write(self, tensors: Mapping[str, Tensor]) -> None:
+    def _write(self, values: Mapping[str, Tensor]) -> None:
         card = {
             "summary": f"trained by mmx to {self.at.update} updates",
             "license": "unknown",
@@ -378,7 +387,7 @@ class _Run:
         }
         write_model(
             self.folders["model"],
-            tensors.items(),
+            values.items(),
             family=self.start.family,
             config=self.start.config,
             card={**card, **self.options.card},
@@ -403,11 +412,11 @@ def _teaches(batch: Batch) -> bool:
 
 
 @torch.no_grad()
-def _fill(model: Model, tensors: Mapping[str, Tensor]) -> None:
-    """Give parameters these values; frozen ones are not among them."""
-    parameters = dict(model.named_parameters())
-    for name, value in tensors.items():
-        parameters[name].copy_(distributed.part_of(value, parameters[name]))
+def _fill(model: Model, values: Mapping[str, Tensor]) -> None:
+    """Give parameters and buffers these values; what is frozen is not among them."""
+    places = tensors(model)
+    for name, value in values.items():
+        places[name].copy_(distributed.part_of(value, places[name]))
 
 
 @contextmanager

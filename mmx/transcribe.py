@@ -90,19 +90,22 @@ class _Run:
             items = self._read(source, files)
             while (found := self._next(items, files)) is not None:
                 self._take(*found)
-                if found[0].language or len(found[0].opening) == OPENING:
-                    self._decode_batches()
+                self._decode_full()
             for file in files:
                 file.read = True
-            self._decode_batches()  # of short recordings, which have no more windows to tell their language by
+            self._decode_full()
             yield from self._complete(waiting)
         while self.queue:
             self._decode()
             yield from self._complete(waiting)
         yield from self._complete(waiting)
 
-    def _decode_batches(self) -> None:
-        while len(self.queue) >= self.options.batch_size:
+    def _decode_full(self) -> None:
+        """Decode full batches whose recordings' languages can be told: by their opening, or all of what is shorter."""
+        size = self.options.batch_size
+        while len(self.queue) >= size and all(
+            f.language or f.read or len(f.opening) == OPENING for f in (j.file for j in self.queue[:size])
+        ):
             self._decode()
 
     def _files(self, source: Source) -> list[File]:
@@ -141,7 +144,8 @@ class _Run:
                         )
                     for item in split(self._metered(reader, file), vad() if o.vad else None, self.cut):
                         yield file, item
-                file.notes += [Note(0.0, file.duration_s, "warning", w) for w in reader.warnings + reader.remarks]
+                file.wrong += [Note(0.0, file.duration_s, "warning", w) for w in reader.warnings + reader.remarks]
+                file.read = True
 
     def _metered(self, reader: AudioReader, file: File) -> Iterator[np.ndarray]:
         for block in reader:
@@ -184,7 +188,9 @@ class _Run:
         if self.on_progress:
             self.on_progress(Progress(most.name, duration_s, duration_s, finished=True))
         segments = [replace(s, channel=f.channel) if f.channel else s for f in files for s in f.segments]
-        notes = dict.fromkeys(n for f in files for n in [*(_of(n, f.channel) for n in f.notes), *unheard(f)])
+        notes = dict.fromkeys(
+            n for f in files for n in [*f.wrong, *(_of(n, f.channel) for n in f.notes), *unheard(f)]
+        )  # what is wrong with the file is so on both channels and told once
         return Transcript(
             source=most.name,
             segments=tuple(sorted(segments, key=_order)),
@@ -219,8 +225,8 @@ class _Run:
 
 
 def _of(note: Note, channel: str) -> Note:
-    """The note with the channel that it is about; what is wrong with the file is so for both."""
-    return replace(note, reason=f"{channel} channel: {note.reason}") if channel and note.action != "warning" else note
+    """The note with the channel that it is about."""
+    return replace(note, reason=f"{channel} channel: {note.reason}") if channel else note
 
 
 def _order(segment: Segment) -> tuple[float, float]:

@@ -114,8 +114,11 @@ class File:
         channel: which one of a recording whose channels are heard one by one, "left" or "right"; else "".
         share: which part of the recording's work it is, and of how many.
         peak: the loudest sample, 1 at full scale.
+        notes: of its decoding.
+        wrong: what is wrong with the recording, and what was done to hear it.
+        read: whether all of its windows are known.
         opening: its first windows, until its language is known; all `OPENING` of them before the first is decoded.
-        ahead: those of them that were encoded for the language, before their turn, and the memory of each.
+        ahead: those of them that were encoded for the language and wait for their turn, and the memory of each.
     """
 
     name: str
@@ -128,6 +131,7 @@ class File:
     total_s: float | None = None
     segments: list[Segment] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
+    wrong: list[Note] = field(default_factory=list)
     spoken: list[Spoken] = field(default_factory=list)
     opening: list[Window] = field(default_factory=list)
     ahead: list[tuple[Window, Seq]] = field(default_factory=list)

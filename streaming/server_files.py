@@ -439,19 +439,26 @@ def verbose(transcript: Transcript, granularities: tuple[str, ...]) -> dict[str,
         "notes": data["notes"],
     }
     if "word" in granularities:
-        words = [w for s in data["segments"] for w in s["words"]]
-        out["words"] = [{"word": w["word"].strip(), "start": w["start"], "end": w["end"]} for w in words]
+        words = [(w, s) for s in data["segments"] for w in s["words"]]
+        out["words"] = [
+            {"word": w["word"].strip(), "start": w["start"], "end": w["end"], **_channel(s)} for w, s in words
+        ]
     if "segment" in granularities:
         names = ("id", "start", "end", "text", "tokens", "temperature", "avg_logprob", "compression_ratio",
                  "no_speech_prob")  # fmt: skip
         out["segments"] = [
             {
                 "seek": int(s["start"] // WINDOW_S * WINDOW_S * 100), **{n: s[n] for n in names},
-                **({"channel": s["channel"]} if "channel" in s else {}),
+                **_channel(s),
             }
             for s in data["segments"]
         ]  # fmt: skip
     return out
+
+
+def _channel(segment: dict[str, Any]) -> dict[str, str]:
+    """Ours, beside what OpenAI has: where each channel was heard by itself, the one of a segment and of its words."""
+    return {"channel": segment["channel"]} if "channel" in segment else {}
 
 
 def _rounded(data: Any, name: str = "") -> Any:

@@ -21,7 +21,7 @@ from mmx.media import read_audio
 from mmx.result import Note, Segment, Transcript, Word
 from mmx.transcribe import Options, Progress
 from mmx.unheard import unheard
-from mmx.window import Window
+from mmx.window import Piece, Window
 from mmx.windows import Decoded, File, Job
 
 ROOT = Path(__file__).parents[1]
@@ -108,6 +108,25 @@ def test_a_short_recording_is_written_before_all_are_read(model: Any):
     assert len(list(done)) == 5
 
 
+def test_little_is_held_when_one_channel_says_little(model: Any, monkeypatch: pytest.MonkeyPatch):
+    held: list[int] = []
+    real = transcribe._Run._take
+
+    def take(self: Any, *item: Any) -> None:
+        real(self, *item)
+        held.append(len(self.queue))
+
+    def windows(blocks: Any, *_: Any) -> Any:
+        loud = max(float(np.abs(b).max()) for b in blocks) > 0.5
+        for n in range(2 if loud else 40):
+            yield Window(np.zeros(RATE, np.float32), (Piece(0.0, float(n), 1.0),), n)
+
+    monkeypatch.setattr(transcribe._Run, "_take", take)
+    monkeypatch.setattr(transcribe, "split", windows)
+    found = next(iter(transcribe.transcribe(model, [two(0.8, 0.2, 2.0)], Options(channels="each", batch_size=2))))
+    assert len(found.segments) == 42 and max(held) <= 6
+
+
 def test_each_needs_two_channels(model: Any, tmp_path: Path):
     soundfile.write(tmp_path / "one.wav", two(0.8, 0.2, 1.0)[:, 0], RATE)
     soundfile.write(tmp_path / "six.wav", np.zeros((RATE, 6), np.float32), RATE)
@@ -128,6 +147,34 @@ def test_what_is_wrong_with_the_file_is_told_once(model: Any, tmp_path: Path):
     path.write_bytes(path.read_bytes()[:-40_000])
     notes = told(model, path, channels="each").notes
     assert len(notes) == 1 and "cut off" in notes[0].reason
+
+
+def test_what_is_told_of_the_words_names_their_channel(model: Any, monkeypatch: pytest.MonkeyPatch):
+    def doubted(self: Counts, file: File, window: Window) -> Decoded:
+        said = Segment(window.start_s, window.end_s, " a", "en")
+        why = "1.0 s of speech without text" if file.channel != "left" else "sounds like German"
+        return Decoded(segments=[said], notes=[Note(1.0, 2.0, "warning", why)])
+
+    monkeypatch.setattr(Counts, "_of", doubted)
+    notes = told(model, two(0.8, 0.2, 5.0), channels="each").notes
+    assert {n.reason for n in notes} == {
+        "left channel: sounds like German",
+        "right channel: 1.0 s of speech without text",
+    }
+    assert [n.reason for n in told(model, two(0.8, 0.2, 5.0)).notes] == ["1.0 s of speech without text"]
+
+
+def test_a_channel_is_decoded_before_the_other_one_is_read_to_its_end(model: Any, monkeypatch: pytest.MonkeyPatch):
+    queued: list[float] = []
+    decode = transcribe._Run._decode
+
+    def count(run: Any) -> None:
+        queued.append(len(run.queue))
+        decode(run)
+
+    monkeypatch.setattr(transcribe._Run, "_decode", count)
+    told(model, two(0.8, 0.2, 80.0), channels="each", language=None, batch_size=2)
+    assert max(queued) <= 4, "the left channel has fewer windows than its language is told by"
 
 
 def test_choices_that_there_are_not():

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mmx import timed_windows
 from mmx.api import Precision, prepare
 from mmx.block import Linear, attend_few, attend_in_blocks
 from mmx.generate import SearchOptions, search
@@ -105,8 +106,8 @@ def test_a_search_finds_the_same_for_a_row_in_any_batch(precision: Precision) ->
         assert got == {i: alone[i] for i in rows}, rows
 
 
-def run_of(windows: dict[str, int], batch_size: int) -> dict[str, list[int]]:
-    """Which windows of each file are known when its first is decoded."""
+def run_of(windows: dict[str, int], batch_size: int) -> tuple[dict[str, list[int]], list[int]]:
+    """Which windows of each file are known when its first is decoded, and how many files were read by each result."""
     seen: dict[str, list[int]] = {}
 
     def decode(jobs: list[Job]) -> list[Decoded]:
@@ -119,18 +120,39 @@ def run_of(windows: dict[str, int], batch_size: int) -> dict[str, list[int]]:
     run = object.__new__(_Run)
     run.options, run.queue, run.on_progress, run.on_error = Options(batch_size=batch_size), [], None, None
     run.windows, run.model = decode, model(Precision("float32", "float32"))  # type: ignore[assignment]
+    read: list[str] = []
 
-    def read(source: str, files: list[File]) -> Iterator[tuple[File, Window]]:
-        files[0].name = source
+    def parts(source: str, files: list[File]) -> Iterator[tuple[File, Window]]:
+        read.append(source)
+        (file,) = files
+        file.name = source
         for i in range(windows[source]):
-            yield files[0], Window(np.zeros(16_000, np.float32), (Piece(0.0, float(i), 1.0),), i * 16_000)
+            yield file, Window(np.zeros(16_000, np.float32), (Piece(0.0, float(i), 1.0),), i * 16_000)
 
-    run._read = read  # type: ignore[method-assign,assignment]
-    assert len(list(run.run(windows))) == len(windows)
-    return seen
+    run._read = parts  # type: ignore[method-assign,assignment]
+    read_by = [len(read) for _ in run.run(windows)]
+    assert len(read_by) == len(windows)
+    return seen, read_by
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 3, 8])
 def test_a_language_is_that_of_the_files_own_first_windows(batch_size: int) -> None:
-    seen = run_of({"a": 3, "b": 9, "c": 1, "d": 5}, batch_size)
+    seen, _ = run_of({"a": 3, "b": 9, "c": 1, "d": 5}, batch_size)
     assert {k: len(v) for k, v in seen.items()} == {"a": 3, "b": OPENING, "c": 1, "d": OPENING}
+
+
+def test_short_recordings_are_decoded_as_soon_as_they_fill_a_batch() -> None:
+    _, read_by = run_of({str(i): 1 + i % 2 for i in range(12)}, batch_size=3)
+    assert all(read <= i + 3 for i, read in enumerate(read_by, 1)), read_by
+
+
+def test_memory_that_was_made_ahead_is_let_go_once_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoder = object.__new__(timed_windows.Decoder)
+    first, second = (Window(np.zeros(16_000, np.float32), (Piece(0.0, float(i), 1.0),), i) for i in range(2))
+    monkeypatch.setattr(decoder, "_heard", lambda _: pytest.fail("it was encoded ahead"))
+    ahead = [(w, Seq(noise(1, 150, 128, seed=i), torch.tensor([150]), 50.0)) for i, w in enumerate((first, second))]
+    file = File("a", "en", ahead=list(ahead))
+    assert torch.equal(decoder._encode([Job(file, first)]).x, ahead[0][1].x)
+    assert [w for w, _ in file.ahead] == [second]
+    assert torch.equal(decoder._encode([Job(file, second)]).x, ahead[1][1].x)
+    assert file.ahead == []

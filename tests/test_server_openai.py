@@ -121,6 +121,8 @@ def test_the_track_and_the_channels_are_asked_for_as_on_the_command_line(
     whole = post(client, response_format="verbose_json", track="2", channels="each").json()
     assert [s["channel"] for s in whole["segments"]] == ["left", "left"]
     assert post(client).status_code == 200 and asked == [(2, "each"), (None, "mix")]
+    words = post(client, response_format="verbose_json", channels="each", timestamp_granularities__="word").json()
+    assert words["words"] and {w["channel"] for w in words["words"]} == {"left"}
     for field, value in (("track", "0"), ("track", "first"), ("channels", "both")):
         asks: dict[str, Any] = {field: value}
         assert error(post(client, **asks), 400)["param"] == field

@@ -92,6 +92,12 @@ def test_the_weight_of_the_quantity_loss_needs_an_adapter_that_has_one(spoken: P
 # -------------------- the gradient and the validation
 
 
+def test_a_warmup_that_does_not_end_is_told(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:  # noqa: F811
+    for warmup, told in ((4, True), (2, False)):
+        train(options(data, tmp_path / str(warmup), updates=2, warmup=warmup, lr=1e-2))
+        assert ("it is 5.00e-03 and not lr = 1.00e-02" in capsys.readouterr().err) == told
+
+
 def test_the_gradient_is_clipped(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     norms: list[float] = []
     step = torch.optim.AdamW.step
@@ -147,6 +153,15 @@ def test_snapshots_are_judged_by_the_validation_data_of_now(data: Path, tmp_path
 
 
 # -------------------- recordings
+
+
+def test_fewer_snapshots_are_averaged_where_fewer_are_wanted(data: Path, tmp_path: Path) -> None:  # noqa: F811
+    final = []
+    for keep in (3, 1):
+        train(options(data, tmp_path, updates=3, valid_every=1, keep_best=keep))
+        final.append(json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[-1])["final"])
+    assert final[0]["average"] != final[0]["best"]
+    assert final[1]["average"] == final[1]["best"] == final[0]["best"]
 
 
 @pytest.mark.parametrize(
