@@ -21,7 +21,7 @@ from mmx.media import read_audio
 from mmx.result import Note, Segment, Transcript, Word
 from mmx.transcribe import Options, Progress
 from mmx.unheard import unheard
-from mmx.window import Window
+from mmx.window import Piece, Window
 from mmx.windows import Decoded, File, Job
 
 ROOT = Path(__file__).parents[1]
@@ -106,6 +106,25 @@ def test_a_short_recording_is_written_before_all_are_read(model: Any):
     done = transcribe.transcribe(model, clips(), Options(vad=False, batch_size=2))
     assert [next(done).text for _ in range(4)] == ["0.5"] * 4 and len(read) <= 5
     assert len(list(done)) == 5
+
+
+def test_little_is_held_when_one_channel_says_little(model: Any, monkeypatch: pytest.MonkeyPatch):
+    held: list[int] = []
+    real = transcribe._Run._take
+
+    def take(self: Any, *item: Any) -> None:
+        real(self, *item)
+        held.append(len(self.queue))
+
+    def windows(blocks: Any, *_: Any) -> Any:
+        loud = max(float(np.abs(b).max()) for b in blocks) > 0.5
+        for n in range(2 if loud else 40):
+            yield Window(np.zeros(RATE, np.float32), (Piece(0.0, float(n), 1.0),), n)
+
+    monkeypatch.setattr(transcribe._Run, "_take", take)
+    monkeypatch.setattr(transcribe, "split", windows)
+    found = next(iter(transcribe.transcribe(model, [two(0.8, 0.2, 2.0)], Options(channels="each", batch_size=2))))
+    assert len(found.segments) == 42 and max(held) <= 6
 
 
 def test_each_needs_two_channels(model: Any, tmp_path: Path):
