@@ -160,7 +160,7 @@ class Interface(nn.Module):
     def taught(self, speech: Seq, lengths: Tensor) -> tuple[Seq, Tensor]:
         """The memory in training, and the adapter's own loss."""
         encoded = self.encoded(speech)
-        own = self.adapter.loss(encoded, lengths) if hasattr(self.adapter, "loss") else torch.zeros(())  # type: ignore[operator]
+        own = self.adapter.loss(encoded, lengths).mean() if hasattr(self.adapter, "loss") else torch.zeros(())  # type: ignore[operator]
         return placed(teach(self.adapter, encoded, lengths)), own
 
 
