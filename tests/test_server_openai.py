@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -265,7 +266,8 @@ def test_the_server_refuses_before_it_loads(tmp_path: Path, monkeypatch: pytest.
     no_key = tmp_path / "key.pem"
     no_key.write_text("no key")
     busy = StateFolder(tmp_path / "busy")  # as a server that runs has it
-    with socket.socket() as taken:
+    with socket.socket() as taken, ExitStack() as after:
+        after.callback(busy.unlock)
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         for wrong, told in (
