@@ -54,7 +54,9 @@ class Second:
         within: the second text that this one is a part of, where a part was doubted in turn.
     """
 
-    MARGIN = 0.1  # by which a second text may be less likely: it was asked for because the first is in doubt
+    MARGIN = 0.1
+    """By which a second text may be less likely: it was asked for because the first is in doubt. Where the first has
+    digits, it must be as much likelier: they are few tokens for much speech, and spelled out they are many easy ones."""
 
     first: Text
     parts: Sequence[Window]
@@ -77,7 +79,8 @@ class Second:
         elif first.failed != second.failed:
             stays = second.failed
         else:
-            stays = second.mean < first.mean - self.MARGIN
+            digits = any(c.isdecimal() for s in first.segments for c in s.text)
+            stays = second.mean < first.mean + (self.MARGIN if digits else -self.MARGIN)
         if not stays:
             return second
         begin, end = self.parts[0].start_s, self.parts[-1].end_s

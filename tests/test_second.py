@@ -40,6 +40,8 @@ def words(t: Text) -> list[str]:
     ("first", "parts", "stays"),
     [
         (text("call 5 5 0", -0.4), [text("all i am", -0.6), text("zero", -0.7)], True),
+        (text("call 5 5 0", -0.4), [text("call 100", -0.35), text("five five oh", -0.35)], True),
+        (text("call 5 5 0", -0.4), [text("call 5 5 0", -0.2), text("call 5 5 0", -0.2)], False),
         (text("he said", -0.4), [text("he said", -0.4), text("he said", -0.45)], False),
         (text("he said", -0.4), [text("", 0.0), text("", 0.0)], True),
         (text("he said", -0.4), [text("he he", -0.1, failed=True), text("he", -0.1)], True),
@@ -47,7 +49,17 @@ def words(t: Text) -> list[str]:
         (text("la la la", -0.05, failed=True), [text("", 0.0), text("", 0.0)], False),
         (text("la la la", -0.05, failed=True), [text("na na", -0.7, failed=True)], True),
     ],
-    ids=["worse", "like", "nothing", "fails", "loop", "loop of nothing", "both fail"],
+    ids=[
+        "worse",
+        "digits spelled out",
+        "digits, twice",
+        "like",
+        "nothing",
+        "fails",
+        "loop",
+        "loop of nothing",
+        "both fail",
+    ],
 )
 def test_the_better_text_stays(first: Text, parts: list[Text], stays: bool):
     expected = words(first) if stays else [w for p in parts for w in words(p)]
