@@ -55,8 +55,11 @@ class Second:
     """
 
     MARGIN = 0.1
-    """By which a second text may be less likely: it was asked for because the first is in doubt. Where the first has
-    digits, it must be as much likelier: they are few tokens for much speech, and spelled out they are many easy ones."""
+    """By which a second text may be less likely: it was asked for because the first is in doubt.
+
+    Where the first has digits, it must be as much likelier: they are few tokens for much speech, and spelled out they
+    are many easy ones.
+    """
 
     first: Text
     parts: Sequence[Window]
