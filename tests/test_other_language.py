@@ -43,6 +43,7 @@ def test_a_stretch_in_another_language_is_told_with_its_time_and_both_languages(
 def test_a_language_that_is_not_sure_or_a_neighbour_of_the_one_written_is_not_told():
     w = window((8.0, 11.0))
     assert told(w, "en", {8.0: [0.1, 0.6, 0.2, 0.1]}) == []
+    assert told(w, "en", {8.0: [0.01, 0.6, 0.3, 0.09]}) == [], "not English, but which language is not sure"
     assert told(w, "en", {8.0: [0.95, 0.05, 0.0, 0.0]}) == []
     assert told(w, "hr", {8.0: [0.0, 0.0, 0.08, 0.92]}) == []
 
