@@ -4,7 +4,7 @@
     pip install -e '.[base,eval,whisper]'
     python demos/new_word.py runs/new_word_demo
 
-The name and the voices are synthetic (see `mmx.datasets.prepare_new_word`), the recording that must not get worse is a
+The name and the voices are synthetic (see `mmx.datasets.recipes.new_word`), the recording that must not get worse is a
 person's. It takes some minutes on two cores. Recordings of your own, each beside its text in a .txt, are measured too
 when they are named after the folder.
 """
@@ -16,11 +16,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import mmx
-from mmx.bench import word_error_rate
-from mmx.datasets.prepare_new_word import WORD, prepare
-from mmx.manifest import Example, read_manifest
+from mmx.bench.asr import word_error_rate
+from mmx.datasets.recipes.new_word import WORD, prepare
 from mmx.model import Model
-from mmx.train import TrainOptions, train
+from mmx.train.loop import TrainOptions, train
+from mmx.train.manifest import Example, read_manifest
 
 ROOT = Path(__file__).parents[1]
 RECIPE = ROOT / "models" / "recipes" / "new_word.toml"

@@ -12,13 +12,13 @@ from mmx._version import __version__
 
 if TYPE_CHECKING:
     from mmx.api import load
-    from mmx.card import Card, cards
-    from mmx.composition import compose
     from mmx.errors import MmxError
     from mmx.model import Model
-    from mmx.result import Note, Segment, Transcript, Word
     from mmx.seq import Seq
-    from mmx.transcribe import Options
+    from mmx.tasks.result import Note, Segment, Transcript, Word
+    from mmx.tasks.transcribe import Options
+    from mmx.weights.card import Card, cards
+    from mmx.weights.compose import compose
 
 __all__ = [
     "Card", "MmxError", "Model", "Note", "Options", "Segment", "Seq", "Transcript", "Word", "__version__", "cards",
@@ -26,9 +26,9 @@ __all__ = [
 ]  # fmt: skip
 
 _HOME = {
-    "load": "api", "Card": "card", "cards": "card", "compose": "composition", "MmxError": "errors", "Model": "model",
-    "Note": "result", "Segment": "result", "Transcript": "result", "Word": "result", "Seq": "seq",
-    "Options": "transcribe",
+    "load": "api", "Card": "weights.card", "cards": "weights.card", "compose": "weights.compose",
+    "MmxError": "errors", "Model": "model", "Note": "tasks.result", "Segment": "tasks.result",
+    "Transcript": "tasks.result", "Word": "tasks.result", "Seq": "seq", "Options": "tasks.transcribe",
 }  # fmt: skip
 
 

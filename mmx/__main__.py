@@ -2,6 +2,6 @@
 
 import sys
 
-from mmx.cli import main
+from mmx.cli.app import main
 
 sys.exit(main())

@@ -16,14 +16,14 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from mmx import hub
-from mmx.card import Card, Weights, find_card, read_card
-from mmx.checkpoint import LazyTensors, open_checkpoint
-from mmx.convert import Rule, convert, plan_misses
-from mmx.decoder import TextDecoder
 from mmx.errors import CheckpointError, InputError, MmxWarning, ModelNotFoundError, nearest
 from mmx.model import Model, Side, tensors
-from mmx.quantize import quantize_linears, supported
+from mmx.nn.decoder import TextDecoder
+from mmx.nn.quantize import quantize_linears, supported
+from mmx.weights import hub
+from mmx.weights.card import Card, Weights, find_card, read_card
+from mmx.weights.convert import Rule, convert, plan_misses
+from mmx.weights.formats import LazyTensors, open_checkpoint
 
 DType = Literal["auto", "float32", "bfloat16", "float16", "int8"]
 DEFAULT_MODEL = "whisper-base"
@@ -164,15 +164,21 @@ def _own_family(name: str) -> str:
 
 
 def _stems() -> list[str]:
-    return sorted(p.stem for p in (Path(__file__).parent / "models").glob("*.py"))
+    return sorted(_modules())
+
+
+def _modules() -> dict[str, Path]:
+    """The file that defines each family: a module of `models/`, or the `__init__.py` of a folder there."""
+    folder = Path(__file__).parent / "models"
+    return {p.stem: p for p in folder.glob("*.py")} | {p.parent.name: p for p in folder.glob("*/__init__.py")}
 
 
 def _families() -> dict[str, str]:
     """The family module of each model type: the names in its `MODEL_TYPES`, else its own; read, not imported."""
     found = {}
-    for path in (Path(__file__).parent / "models").glob("*.py"):
+    for stem, path in _modules().items():
         names = re.search(r"^MODEL_TYPES = (\(.*?\))$", path.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-        found |= dict.fromkeys(ast.literal_eval(names[1]) if names else (path.stem,), path.stem)
+        found |= dict.fromkeys(ast.literal_eval(names[1]) if names else (stem,), stem)
     return found
 
 

@@ -11,10 +11,10 @@ from mmx.seq import Seq
 from mmx.state import State, subtree
 
 if TYPE_CHECKING:
-    from mmx.card import Card
-    from mmx.media import Source
-    from mmx.result import Transcript
-    from mmx.translate import Translation
+    from mmx.media.audio import Source
+    from mmx.tasks.result import Transcript
+    from mmx.tasks.translate import Translation
+    from mmx.weights.card import Card
 
 Stage = Literal["front", "encoders", "adapters", "fuse"]
 """What an input passes on its way to the decoder, in order."""
@@ -52,7 +52,7 @@ class Model(nn.Module):
             always runs, also with a single modality: what is absent (dropped in training, a face that is lost) is its
             business, and the keys say what is present.
         heads: projects the pooled memory `(B, D)` of a modality to the space that `embed` compares in.
-        decoder: see `mmx.block.Decoder`; None in a model that only encodes.
+        decoder: see `mmx.nn.block.Decoder`; None in a model that only encodes.
         synth: speaks what the decoder wrote.
         tokenizer: text to tokens and back.
         card: where the model came from.
@@ -167,20 +167,20 @@ class Model(nn.Module):
         return F.normalize(self.heads[head](mean_BD) if head in self.heads else mean_BD, dim=-1)
 
     def transcribe(self, source: "Source", **options: Any) -> "Transcript":
-        """The text of a recording; the options are those of `mmx.transcribe.Options`."""
-        from mmx.transcribe import Options, transcribe
+        """The text of a recording; the options are those of `mmx.tasks.transcribe.Options`."""
+        from mmx.tasks.transcribe import Options, transcribe
 
         return next(iter(transcribe(self, [source], Options(**options))))
 
     def transcribe_many(self, sources: "list[Source]", **options: Any) -> "Iterator[Transcript]":
         """Transcripts of several recordings, in order, decoded in batches across them."""
-        from mmx.transcribe import Options, transcribe
+        from mmx.tasks.transcribe import Options, transcribe
 
         return transcribe(self, sources, Options(**options))
 
     def translate_text(self, texts: "Sequence[str]", *, src: str, to: str, **options: Any) -> "list[Translation]":
-        """Texts in another language; the options are those of `mmx.translate.translate_text`."""
-        from mmx.translate import translate_text
+        """Texts in another language; the options are those of `mmx.tasks.translate.translate_text`."""
+        from mmx.tasks.translate import translate_text
 
         return translate_text(self, texts, src=src, to=to, **options)
 

@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from mmx.block import Groups
 from mmx.errors import CheckpointError, InputError
-from mmx.languages import find_language
 from mmx.model import Model
+from mmx.nn.block import Groups
 from mmx.seq import Seq, concat, take
 from mmx.state import State, leaves, subtree, tensor
+from mmx.text.languages import find_language
 
 MODEL_TYPES = ()
 """Folders of Hugging Face's are recognized by `is_folder`, whatever their type is."""
@@ -91,7 +91,7 @@ class CausalLM(nn.Module):
         at: Sequence[int] | None = None,
         owner: Sequence[int] | None = None,
     ) -> Tensor:
-        """Logits of the next token, `(R, U or len(at), V)`; see `mmx.block.Decoder`.
+        """Logits of the next token, `(R, U or len(at), V)`; see `mmx.nn.block.Decoder`.
 
         Raises:
             ValueError: memory and text together are longer than the model can read.
@@ -344,7 +344,7 @@ class Tokenizer:
         self.raw, self.eot, self.n_vocab, self.instruction = raw, eot, n_vocab, instruction
 
     def language(self, text: str) -> str:
-        """The tag of a language; see `mmx.languages.find_language`. Whether the model knows it, its text tells."""
+        """The tag of a language; see `mmx.text.languages.find_language`. Whether the model knows it, its text tells."""
         return find_language(text).tag
 
     def encode(self, text: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""Any encoder with any decoder: parts of two families around an adapter of `mmx.adapters`.
+"""Any encoder with any decoder: parts of two families around an adapter of `mmx.nn.adapters`.
 
 The families build their whole models, of which the parts are taken; on the meta device the rest costs nothing.
 
@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmx import adapters
 from mmx.errors import InputError, nearest
 from mmx.model import Model
+from mmx.nn import adapters
 from mmx.seq import Seq
 from mmx.state import State
 
@@ -38,7 +38,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter:
-    """An adapter: its kind and the numbers that `mmx.adapters.build` takes."""
+    """An adapter: its kind and the numbers that `mmx.nn.adapters.build` takes."""
 
     kind: str
     numbers: Mapping[str, Any] = field(default_factory=dict)
@@ -208,7 +208,8 @@ def _built(part: Part) -> Model:
 
 def family(name: str) -> ModuleType:
     """The module of a family. Raises `InputError` for an unknown one."""
-    known = sorted(p.stem for p in Path(__file__).parent.glob("*.py"))
+    folder = Path(__file__).parent
+    known = sorted([p.stem for p in folder.glob("*.py")] + [p.parent.name for p in folder.glob("*/__init__.py")])
     if name not in known:
         raise InputError(f"expected a family among {', '.join(known)}, got {name!r}.{nearest(name, known)}")
     return importlib.import_module(f"mmx.models.{name}")

@@ -24,11 +24,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmx.convert import Rule, count, needed
 from mmx.errors import CheckpointError
 from mmx.models.units import DurationPredictor, duration_rules, fairseq2_duration_rules, repeat
 from mmx.seq import Seq
 from mmx.state import State, subtree, tensor
+from mmx.weights.convert import Rule, count, needed
 
 SLOPE = 0.1
 LAST_SLOPE = 0.01

@@ -16,14 +16,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmx.block import split_heads
-from mmx.checkpoint import LazyTensors
-from mmx.convert import Rule, count, needed
-from mmx.decoder import DecoderLayer, SinusoidalPositions, TextDecoder
 from mmx.model import Model
 from mmx.models import nllb
+from mmx.nn.block import split_heads
+from mmx.nn.decoder import DecoderLayer, SinusoidalPositions, TextDecoder
 from mmx.seq import Seq, take
 from mmx.state import State, subtree
+from mmx.weights.convert import Rule, count, needed
+from mmx.weights.formats import LazyTensors
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,7 +195,7 @@ class MonotonicHeads(nn.Module):
 
 
 class MonotonicDecoder(nn.Module):
-    """A text decoder with monotonic heads in every layer; see `mmx.block.Decoder`.
+    """A text decoder with monotonic heads in every layer; see `mmx.nn.block.Decoder`.
 
     Args:
         text: writes.

@@ -19,18 +19,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmx import byte_tokenizer
-from mmx.block import EncoderLayer, padding_mask
-from mmx.card import Card
-from mmx.checkpoint import LazyTensors
-from mmx.convert import ZERO, Rule, count, needed
-from mmx.decoder import DecoderLayer, LearnedPositions, SinusoidalPositions, TextDecoder
 from mmx.errors import CheckpointError
-from mmx.hf_tokenizer import tokenizer_config, tokenizer_json
 from mmx.model import Model
+from mmx.nn.block import EncoderLayer, padding_mask
+from mmx.nn.decoder import DecoderLayer, LearnedPositions, SinusoidalPositions, TextDecoder
 from mmx.seq import Seq
 from mmx.state import State
-from mmx.translation_tokenizer import TranslationTokenizer
+from mmx.text import byte_tokenizer
+from mmx.text.hf import tokenizer_config, tokenizer_json
+from mmx.text.translation_tokenizer import TranslationTokenizer
+from mmx.weights.card import Card
+from mmx.weights.convert import ZERO, Rule, count, needed
+from mmx.weights.formats import LazyTensors
 
 MODEL_TYPES = ("m2m_100", "mbart", "nllb")
 """What Hugging Face's `config.json` calls the models that are built here."""

@@ -22,16 +22,16 @@ from typing import Any
 import torch
 from torch import nn
 
-from mmx.checkpoint import LazyTensors
-from mmx.convert import Rule, count, needed
-from mmx.decoder import TextDecoder
 from mmx.errors import CheckpointError, InputError, nearest
-from mmx.kaldi import Fbank
+from mmx.media.kaldi import Fbank
 from mmx.model import Model
 from mmx.models import hifigan, nllb, units, w2v_bert
+from mmx.nn.decoder import TextDecoder
 from mmx.seq import Seq
 from mmx.state import State
-from mmx.translation_tokenizer import TranslationTokenizer
+from mmx.text.translation_tokenizer import TranslationTokenizer
+from mmx.weights.convert import Rule, count, needed
+from mmx.weights.formats import LazyTensors
 
 MODEL_TYPES = ("seamless_m4t_v2",)
 """What Hugging Face's `config.json` calls the models that are built here."""

@@ -14,16 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mmx.convert import Rule
-from mmx.decoder import TextDecoder
 from mmx.errors import InputError
 from mmx.generate import SearchOptions, search
 from mmx.model import Model
 from mmx.models import hifigan, nllb, seamless_m4t, units, w2v_bert
 from mmx.models.seamless_m4t import TOKEN_IDS, TOKENIZER_OF, VOICES, Voices, finish, prepare_source
+from mmx.nn.decoder import TextDecoder
 from mmx.seq import Seq, pad
 from mmx.state import State
-from mmx.translation_tokenizer import TranslationTokenizer
+from mmx.text.translation_tokenizer import TranslationTokenizer
+from mmx.weights.convert import Rule
 
 __all__ = [
     "KEYS", "MODEL_TYPES", "TOKENIZER_OF", "TOKEN_IDS", "Config", "build", "config_from", "finish", "hf_config",

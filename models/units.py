@@ -22,12 +22,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from mmx.block import Attention, EncoderLayer, padding_mask
-from mmx.convert import Rule, count, found, needed
-from mmx.decoder import DecoderLayer, SinusoidalPositions, TextDecoder
 from mmx.model import Model
+from mmx.nn.block import Attention, EncoderLayer, padding_mask
+from mmx.nn.decoder import DecoderLayer, SinusoidalPositions, TextDecoder
 from mmx.seq import Seq, pad
 from mmx.state import State
+from mmx.weights.convert import Rule, count, found, needed
 
 RATE_HZ = 50.0
 """Units in a second."""

@@ -17,7 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmx.conformer import (
+from mmx.errors import CheckpointError, InputError
+from mmx.media.kaldi import Fbank
+from mmx.model import Model
+from mmx.nn.conformer import (
     Attention,
     Convolution,
     EncoderLayer,
@@ -28,12 +31,9 @@ from mmx.conformer import (
     feed_forward,
     look,
 )
-from mmx.convert import Rule, count, found, needed
-from mmx.errors import CheckpointError, InputError
-from mmx.kaldi import Fbank
-from mmx.model import Model
 from mmx.seq import Seq, after, concat
 from mmx.state import State, subtree, tensor
+from mmx.weights.convert import Rule, count, found, needed
 
 MODEL_TYPES = ("wav2vec2-bert",)
 """Names under which Hugging Face's `config.json` knows this family."""

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mmx.block import Decoder
 from mmx.generate import Filter
+from mmx.nn.block import Decoder
 from mmx.seq import Seq
 from mmx.state import State, subtree, tensor
 

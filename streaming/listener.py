@@ -18,11 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmx import align
 from mmx.errors import InputError
 from mmx.generate import NoRepeatNGram
 from mmx.model import Model
-from mmx.sentences import split_sentences
 from mmx.seq import Seq
 from mmx.state import State
 from mmx.streaming.ears import ears
@@ -32,9 +30,11 @@ from mmx.streaming.guards import Look, certain, lengthened, onward, passed_over,
 from mmx.streaming.policies import Policy, View
 from mmx.streaming.script import Script
 from mmx.streaming.voice import Voice
-from mmx.transcribe import vad as load_vad
-from mmx.translate import has_loop
-from mmx.windows import RATE
+from mmx.tasks import align
+from mmx.tasks.options import RATE
+from mmx.tasks.transcribe import vad as load_vad
+from mmx.tasks.translate import has_loop
+from mmx.text.sentences import split_sentences
 
 
 class Monotonic(Protocol):

@@ -6,11 +6,11 @@ from typing import Any
 import torch
 
 from mmx.generate import Filter, Suppress, SuppressFirst
-from mmx.languages import find_language
 from mmx.model import Model
 from mmx.seq import Seq
 from mmx.state import State, subtree
-from mmx.transcribe import Options, fit
+from mmx.tasks.transcribe import Options, fit
+from mmx.text.languages import find_language
 
 _JOINING = frozenset("-'’")
 

@@ -16,14 +16,14 @@ from torch import Tensor
 
 from mmx.errors import CheckpointError, InputError
 from mmx.files import write_tensors
-from mmx.languages import find_language
 from mmx.model import Model
-from mmx.result import Segment, Transcript, Word
+from mmx.streaming.emma.heads import find_heads
 from mmx.streaming.events import Event
-from mmx.streaming.heads import find_heads
 from mmx.streaming.listener import Listener, Monotonic
 from mmx.streaming.policies import Policy, find_policy
-from mmx.windows import RATE
+from mmx.tasks.options import RATE
+from mmx.tasks.result import Segment, Transcript, Word
+from mmx.text.languages import find_language
 
 VERSION = 2
 """Of the format that `Stream.save` writes."""

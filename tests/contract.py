@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from mmx import state as states
-from mmx.block import Block
+from mmx.nn.block import Block
 from mmx.seq import Seq
 from mmx.state import State, leaves
 

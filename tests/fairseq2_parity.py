@@ -26,12 +26,13 @@ from fairseq2.models.wav2vec2.factory import Wav2Vec2EncoderFactory, Wav2Vec2Fac
 from fairseq2.nn import BatchLayout
 from torch import Tensor, nn
 
-from mmx import api, asset_card
-from mmx.checkpoint import open_checkpoint
+from mmx import api
 from mmx.errors import ModelNotFoundError
-from mmx.export import convert_model
 from mmx.model import Model
 from mmx.seq import Seq
+from mmx.weights import fairseq2 as asset_card
+from mmx.weights.export import convert_model
+from mmx.weights.formats import open_checkpoint
 
 TOLERANCE = 1e-5
 VOCAB, WIDTH, HEADS = 61, 16, 2

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from mmx.errors import InputError
-from mmx.media import read_audio
-from mmx.result import Segment, Transcript, Word
+from mmx.media.audio import read_audio
 from mmx.streaming.events import Event
-from mmx.streaming.server_run import Server, configured
-from mmx.transcribe import Options, Progress
+from mmx.streaming.server.run import Server, configured
+from mmx.tasks.result import Segment, Transcript, Word
+from mmx.tasks.transcribe import Options, Progress
 
 WORDS = ["He", "was", "not", "an", "ill", "disposed", "young", "man."]
 
@@ -140,8 +140,8 @@ if __name__ == "__main__":  # a server of its own process, to be killed: says wh
     import signal
     import sys
 
-    from mmx.streaming.server import create_app
-    from mmx.streaming.server_settings import Settings
+    from mmx.streaming.server.app import create_app
+    from mmx.streaming.server.settings import Settings
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # which ends in order
     settings = Settings(state_dir=Path(sys.argv[1]), max_sessions=1000)

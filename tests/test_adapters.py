@@ -10,14 +10,14 @@ import torch
 from contract import verify_contract
 from torch import Tensor, nn
 
-from mmx import adapters
-from mmx.adapters import CIF, Chain, Conv, Linear, QFormer, integrate, scaled_weights, teach
 from mmx.errors import InputError
-from mmx.losses import token_losses
 from mmx.model import Model
+from mmx.nn import adapters
+from mmx.nn.adapters import CIF, Chain, Conv, Linear, QFormer, integrate, scaled_weights, teach
 from mmx.seq import Seq
 from mmx.state import tensor
-from mmx.text_data import IGNORED, Batch
+from mmx.train.objectives import token_losses
+from mmx.train.text_data import IGNORED, Batch
 
 IN, OUT = 6, 8
 

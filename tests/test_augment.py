@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from mmx import extras
-from mmx.augment import POLICIES, MaskPolicy, Noise, Speeds, in_turn, mask_features, mask_policy
 from mmx.errors import InputError, MmxWarning
+from mmx.train.augment import POLICIES, MaskPolicy, Noise, Speeds, in_turn, mask_features, mask_policy
 
 RATE = 16_000
 

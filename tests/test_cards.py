@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from mmx.card import CARDS, Card, cards, find_card
 from mmx.errors import InputError, ModelNotFoundError
+from mmx.weights.card import CARDS, Card, cards, find_card
 
 PATHS = sorted(CARDS.glob("*.toml"))
 NAMES = [p.stem for p in PATHS]

@@ -13,16 +13,16 @@ import srt
 import webvtt
 
 import mmx
-from mmx import timed_windows, transcribe
-from mmx.bench import word_error_rate
-from mmx.cascade import sentences
+from mmx.bench.asr import word_error_rate
 from mmx.errors import InputError, MediaError
-from mmx.media import read_audio
-from mmx.result import Note, Segment, Transcript, Word
-from mmx.transcribe import Options, Progress
-from mmx.unheard import unheard
-from mmx.window import Piece, Window
-from mmx.windows import Decoded, File, Job
+from mmx.media.audio import read_audio
+from mmx.tasks import timed_windows, transcribe
+from mmx.tasks.cascade import sentences
+from mmx.tasks.options import Decoded, File, Job
+from mmx.tasks.result import Note, Segment, Transcript, Word
+from mmx.tasks.transcribe import Options, Progress
+from mmx.tasks.unheard import unheard
+from mmx.tasks.window import Piece, Window
 
 ROOT = Path(__file__).parents[1]
 RATE = 16_000

@@ -23,10 +23,11 @@ import srt
 import webvtt
 
 import mmx.api
-from mmx import cli, timed_windows, transcribe
-from mmx.batch import expand
+from mmx.cli import app as cli
+from mmx.cli.files import expand
 from mmx.errors import InputError
-from mmx.media import read_audio
+from mmx.media.audio import read_audio
+from mmx.tasks import timed_windows, transcribe
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "mmx" / "assets" / "sample.flac"
@@ -375,7 +376,7 @@ def test_text_goes_to_its_file_while_the_bar_is_on_the_terminal(mmx_cli: Cli, mo
 
 
 def run_apart(*args: object, **options: Any) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "mmx.cli", *map(str, args)]
+    command = [sys.executable, "-m", "mmx.cli.app", *map(str, args)]
     return subprocess.run(command, capture_output=True, timeout=300, check=False, **options)
 
 
@@ -410,7 +411,7 @@ def test_standard_input(tmp_path: Path):
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="pipes that break are a matter of POSIX")
 def test_a_reader_that_goes_away_is_no_error(tmp_path: Path):
-    command = [sys.executable, "-m", "mmx.cli", "transcribe", str(SAMPLE), str(said(tmp_path / "b.wav"))]
+    command = [sys.executable, "-m", "mmx.cli.app", "transcribe", str(SAMPLE), str(said(tmp_path / "b.wav"))]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout and process.stderr
         process.stdout.close()  # as `| head` does when it has enough
@@ -423,7 +424,8 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path):
 def test_any_alphabet_on_a_terminal_that_has_it_not(tmp_path: Path):
     env = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     code = (
-        "from mmx import batch, cli, result; from mmx.result import Segment, Transcript;"
+        "import mmx.cli.files as batch; from mmx.cli import app as cli;"
+        "from mmx.tasks.result import Segment, Transcript;"
         "t = Transcript('a', (Segment(0.0, 1.0, 'こんにちは', 'ja'),), 'ja', 1.0, 1.0, 'transcribe', 'm');"
         "batch.run = lambda job: batch._emit(job, batch.expand(['-'])[0], t, False) or 0;"
         "raise SystemExit(cli.main(['transcribe', '-']))"
@@ -489,7 +491,7 @@ def test_an_interrupted_run_goes_on(mmx_cli: Cli, tmp_path: Path, monkeypatch: p
 def test_control_c(tmp_path: Path):
     for name in "abcdef":
         said(tmp_path / "in" / f"{name}.wav")
-    command = [sys.executable, "-m", "mmx.cli", "transcribe", str(tmp_path / "in"), "--batch-size", "1"]
+    command = [sys.executable, "-m", "mmx.cli.app", "transcribe", str(tmp_path / "in"), "--batch-size", "1"]
     command += ["--output-dir", str(tmp_path / "out")]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         assert process.stderr
@@ -667,7 +669,7 @@ def test_doctor(mmx_cli: Cli):
 
 
 def test_doctor_knows_every_extra():
-    from mmx import doctor
+    from mmx.cli import doctor
 
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
     assert set(doctor.EXTRAS) == set(declared) - {"test", "dev", "all", "fairseq2"}, "fairseq2 has its own environment"
@@ -689,7 +691,7 @@ def test_threads_are_what_a_machine_may_have(mmx_cli: Cli):
 
 
 def test_doctor_says_what_fails_and_what_to_do(mmx_cli: Cli, monkeypatch: pytest.MonkeyPatch):
-    from mmx import doctor
+    from mmx.cli import doctor
 
     real = doctor._version_of
     monkeypatch.setattr(doctor, "_version_of", lambda p: None if p == "av" else real(p))
@@ -701,7 +703,7 @@ def test_doctor_says_what_fails_and_what_to_do(mmx_cli: Cli, monkeypatch: pytest
 
 
 def test_models_show_licence_and_what_is_here(mmx_cli: Cli):
-    from mmx.card import cards
+    from mmx.weights.card import cards
 
     ran = mmx_cli("models")
     assert ran.code == 0
@@ -822,7 +824,7 @@ def test_translation_is_english(mmx_cli: Cli, heard: dict[str, dict[str, Any]], 
 
 def test_an_interrupt_that_ffmpeg_swallows_still_counts(mmx_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """PyAV drops a KeyboardInterrupt that is raised while it reads, and gives silence instead."""
-    from mmx import media
+    from mmx.media import audio as media
 
     said(tmp_path / "in" / "a.wav")
     real = media.File.read

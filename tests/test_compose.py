@@ -15,17 +15,18 @@ import torch
 from torch import Tensor, nn
 
 import mmx
-from mmx import cli, composition
-from mmx.adapters import Chain, Conv
-from mmx.composition import compose, frozen_patterns
+from mmx.cli import app as cli
 from mmx.errors import InputError, ModelNotFoundError
 from mmx.generate import SearchOptions, search
 from mmx.model import Model
-from mmx.model_folder import write_model
 from mmx.models import composed, nllb, seamless_m4t, w2v_bert, whisper
-from mmx.optim import freeze
+from mmx.nn.adapters import Chain, Conv
 from mmx.seq import Seq, pad
-from mmx.train_tokenizer import train_tokenizer
+from mmx.text.train_tokenizer import train_tokenizer
+from mmx.train.optim import freeze
+from mmx.weights import compose as composition
+from mmx.weights.compose import compose, frozen_patterns
+from mmx.weights.folder import write_model
 
 WHISPER = whisper.Config(
     n_mels=8, audio_ctx=100, audio_width=16, audio_heads=2, audio_layers=1, vocab=60, text_ctx=32, text_width=20,
@@ -352,7 +353,7 @@ def test_what_cannot_be_composed_is_said(folders: dict[str, Path], tmp_path: Pat
 
 
 def test_a_quantized_model_cannot_be_trained(models: dict[str, Model]) -> None:
-    from mmx.quantize import quantize_linears, supported
+    from mmx.nn.quantize import quantize_linears, supported
 
     if not supported():
         pytest.skip("needs int8 on this CPU")

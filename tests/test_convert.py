@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from mmx.checkpoint import open_checkpoint
-from mmx.convert import ZERO, Rule, convert, plan
 from mmx.errors import CheckpointError
+from mmx.weights.convert import ZERO, Rule, convert, plan
+from mmx.weights.formats import open_checkpoint
 
 # -------------------- tables
 

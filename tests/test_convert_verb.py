@@ -21,14 +21,15 @@ from test_seamless_m4t_v1 import V1
 from torch import Tensor
 
 import mmx
-from mmx import cli, export
-from mmx.checkpoint import open_checkpoint
-from mmx.convert import Rule, inverted
+from mmx.cli import app as cli
 from mmx.errors import CheckpointError, InputError, OutputError
-from mmx.export import convert_model
 from mmx.model import Model
 from mmx.models import nllb, w2v_bert, whisper
 from mmx.seq import Seq
+from mmx.weights import export
+from mmx.weights.convert import Rule, inverted
+from mmx.weights.export import convert_model
+from mmx.weights.formats import open_checkpoint
 
 SAMPLE = Path(mmx.__file__).parent / "assets" / "sample.flac"
 
@@ -337,7 +338,7 @@ def test_memory_stays_below_the_models_size(tmp_path: Path) -> None:
     size = (tmp_path / "nllb.pt").stat().st_size
     code = (
         "import resource, sys\n"
-        "from mmx import api, export, models\n"
+        "from mmx import api, models\nfrom mmx.weights import export\n"
         "import mmx.models.nllb, mmx.models.w2v_bert, mmx.models.seamless_m4t_v1, mmx.models.whisper, safetensors\n"
         "import mmx.models.silero_vad\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
@@ -383,8 +384,8 @@ def test_a_disk_that_fills_up_leaves_nothing(tmp_path: Path, monkeypatch: pytest
         raise OSError(errno.ENOSPC, "No space left on device")
 
     source = asset(tmp_path / "in")
-    monkeypatch.setattr("mmx.export.write_safetensors", full)
-    monkeypatch.setattr("mmx.model_folder.write_safetensors", full)
+    monkeypatch.setattr("mmx.weights.export.write_safetensors", full)
+    monkeypatch.setattr("mmx.weights.folder.write_safetensors", full)
     with pytest.raises(OutputError, match="No space left on device: free some space"):
         convert_model(source, tmp_path / "out", to=to)
     assert leftovers(tmp_path) == []
@@ -459,8 +460,8 @@ def test_a_key_without_a_rule_or_with_two_is_named() -> None:
 def test_weights_that_are_no_numbers_are_told(tmp_path: Path) -> None:
     from test_compose import save
 
-    from mmx.checkpoint import open_checkpoint, write_safetensors
     from mmx.errors import MmxWarning
+    from mmx.weights.formats import open_checkpoint, write_safetensors
 
     folder = save(tmp_path / "m", "w2v_bert")
     source = open_checkpoint(folder / "model.safetensors", "mmx")

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mmx import cli
-from mmx.data_check import check_data, report
+from mmx.cli import app as cli
 from mmx.errors import InputError
+from mmx.train.data_check import check_data, report
 
 sf = pytest.importorskip("soundfile")
 from tiny_speech import RATE, tiny_whisper, tone, tones  # noqa: E402 - it needs soundfile

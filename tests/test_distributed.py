@@ -12,11 +12,11 @@ import pytest
 import torch
 from test_train import as_toml, options, sentences, write_manifest
 
-from mmx.checkpointing import latest_checkpoint
-from mmx.distributed import World
 from mmx.errors import InputError
-from mmx.sampling import Sampler
-from mmx.train import TrainOptions, train
+from mmx.train.checkpoints import latest_checkpoint
+from mmx.train.distributed import World
+from mmx.train.loop import TrainOptions, train
+from mmx.train.sampling import Sampler
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]

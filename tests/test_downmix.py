@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pytest
 
-from mmx.downmix import Sound, downmix, names_by_count, weights
 from mmx.errors import MediaError
+from mmx.media.downmix import Sound, downmix, names_by_count, weights
 
 RATE = 16_000
 SURROUND = ("FL", "FR", "FC", "LFE", "SL", "SR")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mmx.errors import InputError
-from mmx.streaming.emma import (
+from mmx.streaming.emma.alignment import (
     EmmaPolicy,
     average_lagging,
     expected_alignment,

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from test_train import options, sentences, write_manifest
 
-from mmx import cli, evaluate
+from mmx.cli import app as cli
 from mmx.errors import InputError, OutputError
-from mmx.evaluate import COPY, MEAN, Line, Scoring, read_rows, report
-from mmx.metrics import measure
-from mmx.train import train
+from mmx.evaluate import offline as evaluate
+from mmx.evaluate.metrics import measure
+from mmx.evaluate.offline import COPY, MEAN, Line, Scoring, read_rows, report
+from mmx.train.loop import train
 
 ROOT = Path(__file__).parents[1]
 TALK = ROOT / "demos" / "dashwood.flac"
@@ -133,7 +134,8 @@ def test_models_of_earlier_runs_stay_in_the_output(
 
 _SLOW = """
 import sys, time
-from mmx import cli, evaluate
+from mmx.cli import app as cli
+from mmx.evaluate import offline as evaluate
 real = evaluate._write_text
 def slow(*a):
     time.sleep(0.3)

@@ -10,8 +10,8 @@ import soundfile
 from test_stream import build, sound
 
 from mmx.errors import InputError
-from mmx.streaming import evaluate
-from mmx.streaming.evaluate import Figures, Recording, instances, measure, read_recordings, run, table, write
+from mmx.evaluate import streaming as evaluate
+from mmx.evaluate.streaming import Figures, Recording, instances, measure, read_recordings, run, table, write
 from mmx.streaming.events import Event
 
 RATE = 16_000

@@ -16,11 +16,13 @@ from test_seamless_m4t import TINY as SEAMLESS
 from test_seamless_m4t_v1 import V1
 from torch import Tensor
 
-from mmx import api, asset_card, hub
-from mmx.checkpoint import open_checkpoint
-from mmx.convert import convert
+from mmx import api
 from mmx.errors import CheckpointError, InputError, ModelNotFoundError
 from mmx.models import nllb, seamless_m4t, seamless_m4t_v1, w2v_bert
+from mmx.weights import fairseq2 as asset_card
+from mmx.weights import hub
+from mmx.weights.convert import convert
+from mmx.weights.formats import open_checkpoint
 
 WIDTH, VOCAB, HIDDEN = 16, 61, 24
 

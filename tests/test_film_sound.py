@@ -11,8 +11,8 @@ import soundfile
 import soxr
 
 import mmx
-from mmx.bench import word_error_rate
-from mmx.media import read_audio
+from mmx.bench.asr import word_error_rate
+from mmx.media.audio import read_audio
 
 ROOT = Path(__file__).parents[1]
 SPEECH = ROOT / "demos" / "dashwood.flac"

@@ -54,7 +54,7 @@ def write_checkpoint(folder: Path, shards: int = 2) -> None:
     """Random bfloat16 tensors in shards with an index, as the hub has them."""
     import sentencepiece
 
-    from mmx.checkpoint import write_safetensors
+    from mmx.weights.formats import write_safetensors
 
     shapes = published_shapes()
     names = list(shapes)

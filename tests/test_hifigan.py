@@ -11,10 +11,10 @@ import torch
 from contract import verify_contract
 from torch import Tensor, nn
 
-from mmx.convert import convert
 from mmx.errors import CheckpointError
 from mmx.models.hifigan import CodeVocoder, Config, Generator, build, fold_weight_norm, hf_rules
 from mmx.seq import Seq, pad
+from mmx.weights.convert import convert
 
 TINY = Config(
     units=30, unit_width=6, languages=4, language_width=3, speakers=5, speaker_width=2, channels=16,

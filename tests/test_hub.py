@@ -16,11 +16,12 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from mmx import api, hub
-from mmx.card import Card, Weights, find_card
+from mmx import api
 from mmx.errors import CheckpointError, MmxWarning, ModelNotFoundError
 from mmx.models.whisper import Config
 from mmx.models.whisper import build as build_whisper
+from mmx.weights import hub
+from mmx.weights.card import Card, Weights, find_card
 
 PARTS = {"model.bin.part1": b"first half, ", "model.bin.part2": b"second half"}
 DIGEST = hashlib.sha256(b"".join(PARTS.values())).hexdigest()
@@ -352,7 +353,7 @@ def test_a_full_disk_is_done_without(cache: Path, monkeypatch: pytest.MonkeyPatc
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("mmx.hub.write_safetensors", full)
+    monkeypatch.setattr("mmx.weights.hub.write_safetensors", full)
     with pytest.warns(MmxWarning, match="No space left"):
         assert hub.cached("m", "x", Maker()) is None
     assert list((cache / "models").iterdir()) == []

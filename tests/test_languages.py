@@ -5,8 +5,8 @@ import warnings
 import pytest
 
 from mmx.errors import InputError
-from mmx.languages import check_script, choose, find_language, is_written_with
-from mmx.text import LANGUAGES
+from mmx.models.whisper.tokenizer import LANGUAGES
+from mmx.text.languages import check_script, choose, find_language, is_written_with
 
 _FLORES = """
 ace_Arab ace_Latn acm_Arab acq_Arab aeb_Arab afr_Latn ajp_Arab aka_Latn als_Latn amh_Ethi apc_Arab arb_Arab arb_Latn

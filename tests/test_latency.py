@@ -3,7 +3,7 @@
 import pytest
 
 from mmx.errors import InputError
-from mmx.streaming.latency import Sentence, Timed, latency, resegment, stream_laal
+from mmx.evaluate.latency import Sentence, Timed, latency, resegment, stream_laal
 
 # Logs and what SimulEval 1.1.4 says of them.
 SIMULEVAL = [

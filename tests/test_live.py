@@ -13,15 +13,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmx import cli
+from mmx.cli import app as cli
 from mmx.errors import InputError, MediaError, OutputError
-from mmx.result import Segment, Transcript, Word
-from mmx.streaming import live
+from mmx.streaming.client import session as live
+from mmx.streaming.client.microphone import FileSource, Heard
+from mmx.streaming.client.session import Job, Recorder, Saver, Session, SpeechFile, Translator, run
+from mmx.streaming.client.terminal import JsonView, PlainView, Status, TerminalView
 from mmx.streaming.events import Event
 from mmx.streaming.lag import LagControl
-from mmx.streaming.live import Job, Recorder, Saver, Session, SpeechFile, Translator, run
-from mmx.streaming.mic import FileSource, Heard
-from mmx.streaming.terminal import JsonView, PlainView, Status, TerminalView
+from mmx.tasks.result import Segment, Transcript, Word
 
 sf = pytest.importorskip("soundfile")
 srt = pytest.importorskip("srt")
@@ -406,7 +406,7 @@ def shouting(monkeypatch: pytest.MonkeyPatch) -> Any:
         segments = [SimpleNamespace(score=-0.1)]
         return [SimpleNamespace(text=t.upper(), segments=segments) for t in texts]
 
-    monkeypatch.setitem(sys.modules, "mmx.translate", SimpleNamespace(translate_text=translate_text))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "mmx.tasks.translate", SimpleNamespace(translate_text=translate_text))  # type: ignore[arg-type]
     return SimpleNamespace(tokenizer=SimpleNamespace(language=lambda code: code), name="shouter")
 
 

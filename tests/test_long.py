@@ -18,10 +18,10 @@ import pytest
 import soundfile
 
 import mmx
-from mmx.datasets.prepare_emma import spoken
-from mmx.metrics import installed_normalization, normalizer
-from mmx.subtitles import cues
-from mmx.transcribe import Options, transcribe
+from mmx.datasets.recipes.emma import spoken
+from mmx.evaluate.metrics import installed_normalization, normalizer
+from mmx.tasks.subtitles import cues
+from mmx.tasks.transcribe import Options, transcribe
 
 RATE = 16_000
 MINUTES = float(os.environ.get("MMX_LONG_MINUTES", "10"))

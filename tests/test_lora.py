@@ -5,10 +5,10 @@ import torch
 from torch import Tensor, nn
 
 from mmx.errors import InputError
-from mmx.lora import LoRALinear, add_lora, lora_state, merge_lora
 from mmx.model import Model
 from mmx.models.whisper import Config, build
-from mmx.quantize import quantize_linears, supported
+from mmx.nn.lora import LoRALinear, add_lora, lora_state, merge_lora
+from mmx.nn.quantize import quantize_linears, supported
 from mmx.seq import Seq
 
 CONFIG = Config(n_mels=8, audio_ctx=20, audio_width=16, audio_heads=2, audio_layers=1, vocab=30, text_ctx=16,

@@ -22,10 +22,12 @@ import soxr
 import torch
 from av.stream import Disposition
 
-from mmx import media, media_container, media_file
 from mmx.errors import InputError, MediaError, MmxWarning
-from mmx.media import open_audio, read_audio
-from mmx.media_decode import Clock
+from mmx.media import audio as media
+from mmx.media import container as media_container
+from mmx.media import source as media_file
+from mmx.media.audio import open_audio, read_audio
+from mmx.media.decode import Clock
 
 CLICKS_S = (1.0, 3.0)
 TONE_S = (1.5, 2.5)
@@ -411,14 +413,14 @@ def test_stdin_from_a_pipe(monkeypatch: pytest.MonkeyPatch, codec: str, containe
 
 
 def test_stdin_of_a_real_process():
-    code = "import mmx.media as m, sys; print(len(m.read_audio('-')), sorted({'torch'} & set(sys.modules)))"
+    code = "import mmx.media.audio as m, sys; print(len(m.read_audio('-')), sorted({'torch'} & set(sys.modules)))"
     data = wav(sound(8_000), 8_000)
     done = subprocess.run([sys.executable, "-c", code], input=data, capture_output=True, check=True)
     assert done.stdout.split() == [b"56000", b"[]"]
 
 
 def test_import_is_light():
-    code = "import mmx.media, sys; print({'av', 'soxr', 'torch', 'soundfile'} & set(sys.modules))"
+    code = "import mmx.media.audio, sys; print({'av', 'soxr', 'torch', 'soundfile'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout.strip() == b"set()"
 
 

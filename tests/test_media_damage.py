@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from test_media import onsets_s, wav, write
 
-from mmx.media import open_audio
-from mmx.media_file import File, incomplete_ogg, trailing_wav_bytes
+from mmx.media.audio import open_audio
+from mmx.media.source import File, incomplete_ogg, trailing_wav_bytes
 
 RATE = 48_000
 CLICKS_S = [1.0, 3.0, 5.0, 9.0, 11.0]

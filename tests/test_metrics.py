@@ -8,9 +8,9 @@ import jiwer
 import numpy as np
 import pytest
 
-from mmx import metrics
 from mmx.errors import InputError
-from mmx.metrics import basic, mean, measure, normalizer, paired_p, suited
+from mmx.evaluate import metrics
+from mmx.evaluate.metrics import basic, mean, measure, normalizer, paired_p, suited
 
 _LINE = "the a house tree Dog cats, sees hears of over Under. big small bird's woman 42 years"
 WORDS = _LINE.split()

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from mmx.errors import InputError, MediaError
-from mmx.streaming import mic
-from mmx.streaming.mic import FileSource, Loudspeaker, Microphone, find_device, list_devices
+from mmx.streaming.client import microphone as mic
+from mmx.streaming.client.microphone import FileSource, Loudspeaker, Microphone, find_device, list_devices
 
 RATE = 16_000
 

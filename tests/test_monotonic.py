@@ -11,10 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmx.card import find_card
-from mmx.checkpoint import LazyTensors
-from mmx.convert import convert, plan
-from mmx.decoder import DecoderLayer, LearnedPositions, TextDecoder
 from mmx.errors import CheckpointError, InputError
 from mmx.model import Model
 from mmx.models.monotonic import (
@@ -28,8 +24,12 @@ from mmx.models.monotonic import (
     pooled,
     prepare_source,
 )
+from mmx.nn.decoder import DecoderLayer, LearnedPositions, TextDecoder
 from mmx.seq import Seq
-from mmx.streaming.heads import WEIGHTS, HeadsConfig, build_heads, find_heads, read_heads, write_heads
+from mmx.streaming.emma.heads import WEIGHTS, HeadsConfig, build_heads, find_heads, read_heads, write_heads
+from mmx.weights.card import find_card
+from mmx.weights.convert import convert, plan
+from mmx.weights.formats import LazyTensors
 
 TINY = Config(vocab=23, ctx=32, width=16, heads=4, layers=2, hidden=24, energy_layers=2)
 TOKENS = torch.tensor([[3, 9, 4, 11, 6]])

@@ -14,13 +14,13 @@ from contract import verify_contract
 from torch import Tensor
 
 from mmx import api
-from mmx.checkpoint import open_checkpoint
-from mmx.convert import Rule, convert
 from mmx.errors import CheckpointError
 from mmx.model import Model
 from mmx.models import nllb
 from mmx.models.nllb import KEYS, Config, build, config_from, decoder_rules, embedding_rule, encoder_rules
 from mmx.seq import Seq, pad
+from mmx.weights.convert import Rule, convert
+from mmx.weights.formats import open_checkpoint
 
 VOCAB, WIDTH = 61, 16
 NUMBERS = {

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 import mmx
-from mmx.media import read_audio
-from mmx.other_language import HEARD_S, LONGEST_S, notes, stretches
-from mmx.window import Piece, Window
+from mmx.media.audio import read_audio
+from mmx.tasks.other_language import HEARD_S, LONGEST_S, notes, stretches
+from mmx.tasks.window import Piece, Window
 
 ROOT = Path(__file__).parents[1]
 CODES = ("en", "fr", "hr", "bs")

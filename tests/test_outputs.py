@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmx import batch, cli, outputs
+from mmx.cli import app as cli
+from mmx.cli import files as batch
 from mmx.files import cannot_write, file_name, readable
-from mmx.result import Segment, Spoken, Transcript
+from mmx.tasks import outputs
+from mmx.tasks.result import Segment, Spoken, Transcript
 
 Run = Callable[..., str]
 
@@ -214,7 +216,8 @@ def test_letters_that_the_systems_encoding_lacks(tmp_path: Path):
     """LC_ALL=C with UTF-8 mode off: the text is written, under the name that the recording's bytes are."""
     record(tmp_path / "in" / "señal.wav", "¿Qué?")
     code = (
-        "import sys; sys.path.insert(0, sys.argv.pop(1)); import test_outputs as t; from mmx import batch, cli;"
+        "import sys; sys.path.insert(0, sys.argv.pop(1)); import test_outputs as t;"
+        "from mmx.cli import app as cli, files as batch;"
         "batch._transcripts = lambda job, todo, report: ((i, t.transcript(i.source)) for i in todo);"
         "raise SystemExit(cli.main(sys.argv[1:]))"
     )

@@ -350,7 +350,7 @@ def test_names_and_texts_of_others_stay_text(browse: Open, address: str):
 def test_a_whole_talk_into_the_real_model(browse: Open):
     """Speech from the browser's microphone, through whisper-base, back on the page; `MMX_SHOT` keeps a picture."""
     import mmx
-    from mmx.streaming.server_engine import Engine
+    from mmx.streaming.server.engine import Engine
 
     with running(serving(Engine(mmx.load()))) as address:  # type: ignore[arg-type]
         page = browse(address)

@@ -29,7 +29,7 @@ from starlette.requests import Request
 from starlette.responses import StreamingResponse
 from starlette.routing import Route
 
-from mmx.streaming.server_guard import closing
+from mmx.streaming.server.guard import closing
 
 __all__ = ["address", "app", "browse", "browser"]  # fixtures
 pytestmark = needs_browser

@@ -12,12 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from mmx.datasets import prepare_en_es as en_es
-from mmx.datasets.bitext import read_line_pairs, read_tab_pairs
-from mmx.datasets.corpora_en_es import Corpus, Reader
-from mmx.datasets.documents import read_dialogue, read_mallard, read_properties, read_stamp, read_storybook
-from mmx.datasets.gettext import Message, clean_message, read_mo, read_pairs, read_po
-from mmx.datasets.pages import read_pages
 from mmx.datasets.parallel import (
     HELD_OUT,
     MAX_TARGETS,
@@ -37,9 +31,15 @@ from mmx.datasets.parallel import (
     split_sentences,
     without_texts,
 )
-from mmx.datasets.qt import read_qm
-from mmx.datasets.sword import modern_spanish, read_verses
-from mmx.datasets.sword import read_pairs as read_bible
+from mmx.datasets.readers.bitext import read_line_pairs, read_tab_pairs
+from mmx.datasets.readers.documents import read_dialogue, read_mallard, read_properties, read_stamp, read_storybook
+from mmx.datasets.readers.gettext import Message, clean_message, read_mo, read_pairs, read_po
+from mmx.datasets.readers.pages import read_pages
+from mmx.datasets.readers.qt import read_qm
+from mmx.datasets.readers.sword import modern_spanish, read_verses
+from mmx.datasets.readers.sword import read_pairs as read_bible
+from mmx.datasets.recipes import en_es
+from mmx.datasets.recipes.corpora_en_es import Corpus, Reader
 from mmx.errors import InputError
 
 

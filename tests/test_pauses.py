@@ -18,7 +18,7 @@ import soundfile
 import soxr
 
 import mmx
-from mmx.datasets.prepare_emma import spoken
+from mmx.datasets.recipes.emma import spoken
 
 RATE = 16_000
 RECORDINGS = int(os.environ.get("MMX_PAUSES", "4"))

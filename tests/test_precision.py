@@ -12,7 +12,7 @@ from mmx.errors import InputError
 from mmx.generate import SearchOptions, search
 from mmx.model import Model
 from mmx.models import whisper
-from mmx.quantize import supported
+from mmx.nn.quantize import supported
 from mmx.seq import Seq
 from mmx.state import State, subtree, tensor
 from mmx.streaming.ears import Hearing

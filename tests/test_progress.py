@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mmx.progress import Progress, sparkline
+from mmx.train.progress import Progress, sparkline
 
 
 def updates(out: Path, first: int, last: int, total: int = 9) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmx.quantize import Int8Linear, quantize_linears, supported
+from mmx.nn.quantize import Int8Linear, quantize_linears, supported
 
 pytestmark = pytest.mark.skipif(not supported(), reason="this torch has no int8 engine for this CPU")
 

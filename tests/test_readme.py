@@ -197,7 +197,7 @@ def test_a_dependency_that_was_asked_for_is_declared():
 
 def parameters(verb: str) -> dict[str, Any]:
     """Name and default of each option of a verb."""
-    from mmx import cli
+    from mmx.cli import app as cli
 
     return {p.name: p.default for p in inspect.signature(getattr(cli, verb)).parameters.values()}
 
@@ -215,8 +215,8 @@ ONLY_PYTHON = {
 @pytest.mark.parametrize("verb", ["transcribe", "translate"])
 def test_options_have_the_names_and_defaults_of_python(verb: str):
     from mmx.api import load
-    from mmx.cli import _temperatures
-    from mmx.transcribe import Options
+    from mmx.cli.app import _temperatures
+    from mmx.tasks.transcribe import Options
 
     shell = parameters(verb)
     python = {f.name: f.default for f in dataclasses.fields(Options)}
@@ -235,7 +235,7 @@ def test_options_have_the_names_and_defaults_of_python(verb: str):
 
 
 def test_both_verbs_describe_an_option_alike():
-    from mmx import cli
+    from mmx.cli import app as cli
 
     one, two = (inspect.signature(getattr(cli, v)).parameters for v in ("transcribe", "translate"))
     for option in one.keys() & two.keys() - {"files"}:
@@ -244,8 +244,8 @@ def test_both_verbs_describe_an_option_alike():
 
 
 def test_formats_are_those_of_the_writers():
-    from mmx.cli import _formats
-    from mmx.result import FORMATS
+    from mmx.cli.app import _formats
+    from mmx.tasks.result import FORMATS
 
     assert _formats("all", Path()) == FORMATS
 
@@ -256,7 +256,7 @@ def test_formats_are_those_of_the_writers():
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["transcribe", "--help"], ["bench", "asr", "--help"]])
 def test_help_imports_nothing_heavy(arguments: list[str]):
     code = (
-        "import sys; from mmx.cli import main; rc = main(sys.argv[1:]);"
+        "import sys; from mmx.cli.app import main; rc = main(sys.argv[1:]);"
         "heavy = {'torch', 'numpy', 'av', 'rich', 'soxr', 'huggingface_hub'};"
         "print(heavy & set(sys.modules), file=sys.stderr);"
         "sys.exit(rc)"
@@ -268,7 +268,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]):
 
 def test_version(capsys: pytest.CaptureFixture[str]):
     import mmx
-    from mmx.cli import main
+    from mmx.cli.app import main
 
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"mmx {mmx.__version__}\n"

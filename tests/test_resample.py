@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mmx.errors import InputError
-from mmx.streaming.resample import Resampler
+from mmx.streaming.server.resample import Resampler
 
 
 def tone(rate: int, hz: float, seconds: float = 0.5) -> np.ndarray:

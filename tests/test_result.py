@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from mmx.errors import InputError, OutputError
 from mmx.files import atomic_write
-from mmx.result import FORMATS, Note, Segment, Transcript, Word
+from mmx.tasks.result import FORMATS, Note, Segment, Transcript, Word
 
 
 def make(*segments: Segment, source: str = "talks/hello.wav", notes: tuple[Note, ...] = ()) -> Transcript:

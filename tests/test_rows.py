@@ -8,17 +8,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmx import timed_windows
 from mmx.api import Precision, prepare
-from mmx.block import Linear, attend_few, attend_in_blocks
 from mmx.generate import SearchOptions, search
 from mmx.model import Model
 from mmx.models import whisper
-from mmx.quantize import Bf16Linear, supported
+from mmx.nn.block import Linear, attend_few, attend_in_blocks
+from mmx.nn.quantize import Bf16Linear, supported
 from mmx.seq import Seq
-from mmx.transcribe import _Run
-from mmx.window import Piece, Window
-from mmx.windows import OPENING, Decoded, File, Job, Options
+from mmx.tasks import timed_windows
+from mmx.tasks.options import OPENING, Decoded, File, Job, Options
+from mmx.tasks.transcribe import _Run
+from mmx.tasks.window import Piece, Window
 
 CONFIG = whisper.Config(
     n_mels=8, audio_ctx=150, audio_width=128, audio_heads=2, audio_layers=1,

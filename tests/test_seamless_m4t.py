@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from mmx import api
-from mmx.convert import convert, plan
 from mmx.errors import CheckpointError, InputError
 from mmx.generate import SearchOptions, search
 from mmx.model import Model
@@ -20,6 +19,7 @@ from mmx.models import seamless_m4t
 from mmx.models.seamless_m4t import KEYS, Config, Voices, build, config_from, written_states
 from mmx.models.units import spell
 from mmx.seq import Seq, pad
+from mmx.weights.convert import convert, plan
 
 V2_LARGE = 2_309_249_669
 """Parameters; times four bytes this is the `total_size` of the published index."""

@@ -10,12 +10,12 @@ import torch
 from test_seamless_m4t import CHARACTERS, EOS, LANGUAGE, PIECES, PREFIX, TEXT, TINY, WRITTEN, features, heard, random
 
 from mmx import api
-from mmx.convert import convert
 from mmx.errors import InputError
 from mmx.model import Model
 from mmx.models.seamless_m4t import Voices, written_states
 from mmx.models.seamless_m4t_v1 import KEYS, Config, build, config_from
 from mmx.seq import Seq
+from mmx.weights.convert import convert
 
 V1 = {k: v for k, v in TINY.items() if not k.startswith(("left", "right", "char", "t2u_variance"))}
 

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mmx import plain_windows, timed_windows
-from mmx.align import TimedWord
 from mmx.generate import Hypothesis
-from mmx.timed_windows import _Attempt, _Piece
-from mmx.window import Piece, Window
-from mmx.windows import File, Job, Options, between_seams
+from mmx.tasks import plain_windows, timed_windows
+from mmx.tasks.align import TimedWord
+from mmx.tasks.options import File, Job, Options, between_seams
+from mmx.tasks.timed_windows import _Attempt, _Piece
+from mmx.tasks.window import Piece, Window
 
 # 4 s from 10 s on and 4 s from 40 s on; speech all through but for the pads at the seam.
 WINDOW = Window(

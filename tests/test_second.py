@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 import mmx
-from mmx.result import Note, Segment
-from mmx.second import Second, Text, settle
-from mmx.transcribe import Options, _Run
-from mmx.window import Piece, Window, halves
-from mmx.windows import Decoded, File, Job
+from mmx.tasks.options import Decoded, File, Job
+from mmx.tasks.result import Note, Segment
+from mmx.tasks.second import Second, Text, settle
+from mmx.tasks.transcribe import Options, _Run
+from mmx.tasks.window import Piece, Window, halves
 
 
 def window(start_s: float, seconds: float) -> Window:
@@ -119,7 +119,7 @@ def test_a_run_keeps_the_better_text(monkeypatch: pytest.MonkeyPatch, batch_size
 
 @pytest.mark.slow
 def test_digits_count_as_the_words_they_are_spoken_as():
-    from mmx.timed_windows import Decoder, _Piece
+    from mmx.tasks.timed_windows import Decoder, _Piece
 
     decoder = Decoder(mmx.load(), Options(language="en"))
     job = Job(File("x", "en"), window(0.0, 10.0))

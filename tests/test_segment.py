@@ -12,10 +12,10 @@ import torch
 
 from mmx.errors import InputError
 from mmx.models import silero_vad
-from mmx.segment import SegmentOptions, split
 from mmx.seq import Seq
 from mmx.state import State
-from mmx.window import Gap, Piece, Window, cut, halves
+from mmx.tasks.segment import SegmentOptions, split
+from mmx.tasks.window import Gap, Piece, Window, cut, halves
 
 HZ = 16_000
 FRAME = 512

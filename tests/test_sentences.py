@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmx.sentences import split_long, split_sentences
+from mmx.text.sentences import split_long, split_sentences
 
 
 def sentences(text: str) -> list[str]:

@@ -20,10 +20,10 @@ from fake_server import FakeEngine, FakeStream, running, wav
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from mmx.result import Note, Transcript
-from mmx.streaming.server import create_app
-from mmx.streaming.server_models import ALIASES
-from mmx.streaming.server_settings import Settings
+from mmx.streaming.server.app import create_app
+from mmx.streaming.server.models import ALIASES
+from mmx.streaming.server.settings import Settings
+from mmx.tasks.result import Note, Transcript
 
 ROOT = Path(__file__).parents[1]
 TALK = ROOT / "demos" / "dashwood.flac"
@@ -455,7 +455,7 @@ def test_a_connection_that_fails_is_closed_as_such(
     def obey(*_: Any) -> None:
         raise RuntimeError("not foreseen")
 
-    monkeypatch.setattr("mmx.streaming.server_live.obey", obey)
+    monkeypatch.setattr("mmx.streaming.server.socket.obey", obey)
     with live(client) as me:
         me.until("session.created")
         me.socket.send_json({"type": "input_audio_buffer.commit"})
@@ -629,7 +629,7 @@ def test_a_client_that_does_not_read_holds_up_nobody(address: str):
 @pytest.mark.slow
 def test_the_real_model_answers_over_http():
     import mmx
-    from mmx.streaming.server_engine import Engine
+    from mmx.streaming.server.engine import Engine
 
     with TestClient(create_app(Engine(mmx.load(), beam_size=1))) as client, TALK.open("rb") as talk:
         got = events(client.post("/v1/audio/transcriptions", files={"file": talk}, data={"stream": "true"}))

@@ -27,12 +27,12 @@ from starlette.websockets import WebSocketDisconnect
 from test_server import COMPLETED, DELTA, live, pcm, serve
 
 from mmx.errors import InputError, OutputError
-from mmx.streaming import server_journal
-from mmx.streaming.server import create_app
-from mmx.streaming.server_journal import Journal
-from mmx.streaming.server_sessions import Session
-from mmx.streaming.server_settings import Settings
-from mmx.streaming.server_state import LOCK
+from mmx.streaming.server import journal as server_journal
+from mmx.streaming.server.app import create_app
+from mmx.streaming.server.journal import Journal
+from mmx.streaming.server.sessions import Session
+from mmx.streaming.server.settings import Settings
+from mmx.streaming.server.state import LOCK
 
 
 def test_a_restart_loses_nothing(tmp_path: Path):

@@ -15,10 +15,10 @@ import soundfile
 from fake_server import FakeEngine
 from starlette.testclient import TestClient
 
-from mmx.streaming.server import create_app
-from mmx.streaming.server_length import measured_s
-from mmx.streaming.server_settings import Settings
-from mmx.transcribe import Progress
+from mmx.streaming.server.app import create_app
+from mmx.streaming.server.length import measured_s
+from mmx.streaming.server.settings import Settings
+from mmx.tasks.transcribe import Progress
 
 
 def flac(seconds: int, declared_s: int) -> bytes:

@@ -18,8 +18,8 @@ pytest.importorskip("httpx", reason="needs httpx: pip install httpx")
 import httpx
 from fake_server import FakeEngine, running, stop, wav
 
-from mmx.streaming.server import create_app
-from mmx.streaming.server_settings import Settings
+from mmx.streaming.server.app import create_app
+from mmx.streaming.server.settings import Settings
 
 PATH = "/v1/audio/transcriptions"
 HEAD = f"POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=x\r\n"
@@ -100,8 +100,8 @@ def test_clients_that_leave_give_their_places_back_at_once(stream: str):
 
 
 def test_a_stream_that_waits_says_so(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("mmx.streaming.server_files.HEARTBEAT_S", 0.1)
-    monkeypatch.setattr("mmx.streaming.server_files.PULSE_S", 0.1)
+    monkeypatch.setattr("mmx.streaming.server.files.HEARTBEAT_S", 0.1)
+    monkeypatch.setattr("mmx.streaming.server.files.PULSE_S", 0.1)
     engine = FakeEngine()
     with serving(engine) as address:
         engine.go.clear()

@@ -33,9 +33,9 @@ SERVER = """
 import sys
 from pathlib import Path
 from fake_server import FakeEngine
-from mmx.streaming.server import create_app
-from mmx.streaming.server_run import Server, configured
-from mmx.streaming.server_settings import Settings
+from mmx.streaming.server.app import create_app
+from mmx.streaming.server.run import Server, configured
+from mmx.streaming.server.settings import Settings
 rules = Settings(state_dir=Path(sys.argv[1]), header_timeout_s=2.0, upload_timeout_s=2.0, max_uploads=400, grace_s=2.0)
 Server(configured(create_app(FakeEngine(), rules), port=0)).run()
 """

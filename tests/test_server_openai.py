@@ -18,9 +18,9 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from mmx.errors import InputError
-from mmx.result import Transcript
-from mmx.streaming.server import create_app
-from mmx.streaming.server_settings import MOST_MESSAGE, Settings
+from mmx.streaming.server.app import create_app
+from mmx.streaming.server.settings import MOST_MESSAGE, Settings
+from mmx.tasks.result import Transcript
 
 PAGE_ORIGIN = {"origin": "https://app.example"}
 
@@ -140,13 +140,13 @@ def test_what_was_sent_is_not_echoed_without_end(client: TestClient):
 def test_languages_are_named_as_the_api_spells_them():
     from types import SimpleNamespace
 
-    from mmx.streaming.server_engine import Engine
+    from mmx.streaming.server.engine import Engine
 
     engine = Engine.__new__(Engine)
     engine.__dict__.update(model=None, text_model=SimpleNamespace(), targets={"en": "English", "es": "Spanish"})
     engine._own = lambda language, to: False  # type: ignore[method-assign]
     with pytest.MonkeyPatch.context() as patch, pytest.raises(InputError) as no:
-        patch.setattr("mmx.streaming.server_engine.fit", lambda *_: None)
+        patch.setattr("mmx.streaming.server.engine.fit", lambda *_: None)
         engine.check("en", "fr")
     assert str(no.value) == "expected a language that this server writes, got French: it has en, es"
 
@@ -256,8 +256,8 @@ def test_the_server_refuses_before_it_loads(tmp_path: Path, monkeypatch: pytest.
     import socket
 
     from mmx.errors import MmxError
-    from mmx.streaming.server_run import run
-    from mmx.streaming.server_state import StateFolder
+    from mmx.streaming.server.run import run
+    from mmx.streaming.server.state import StateFolder
 
     def load(*_: Any, **__: Any) -> None:
         raise AssertionError("a model was loaded")
@@ -292,7 +292,7 @@ def test_the_command_line_has_the_settings_and_their_defaults():
     import dataclasses
     import inspect
 
-    from mmx.cli_live import serve as command
+    from mmx.cli.live import serve as command
 
     options = inspect.signature(command).parameters
     inside = {"local", "max_frame_kb", "max_ahead_s"}  # no options
@@ -304,7 +304,7 @@ def test_the_command_line_has_the_settings_and_their_defaults():
 
 @pytest.mark.filterwarnings("error")
 def test_the_schema_has_the_fields_that_a_form_may_have():
-    from mmx.streaming.server_form import FIELDS
+    from mmx.streaming.server.form import FIELDS
 
     schema = create_app(FakeEngine(), Settings()).openapi()  # type: ignore[arg-type]
     known = set(FIELDS) - {"include", "chunking_strategy"}  # taken from OpenAI's clients, and of no effect here

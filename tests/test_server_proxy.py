@@ -22,8 +22,8 @@ from fake_server import FakeEngine, running, wav
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from mmx.streaming.server import create_app
-from mmx.streaming.server_settings import Settings
+from mmx.streaming.server.app import create_app
+from mmx.streaming.server.settings import Settings
 
 GUIDE = Path(__file__).parents[1] / "docs" / "guides" / "serve.md"
 SITE = "https://speech.example.org"

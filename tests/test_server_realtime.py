@@ -21,10 +21,10 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 from test_server import COMPLETED, DELTA, Live, live, pcm, serve
 
-from mmx.streaming import server_sessions
-from mmx.streaming.g711 import table
-from mmx.streaming.server import create_app
-from mmx.streaming.server_settings import Settings
+from mmx.streaming.server import sessions as server_sessions
+from mmx.streaming.server.app import create_app
+from mmx.streaming.server.g711 import table
+from mmx.streaming.server.settings import Settings
 
 MANUAL = {"type": "session.update", "session": {"audio": {"input": {"turn_detection": None}}}}
 COMMIT, CLEAR = {"type": "input_audio_buffer.commit"}, {"type": "input_audio_buffer.clear"}

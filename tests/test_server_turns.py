@@ -2,7 +2,7 @@
 
 import threading
 
-from mmx.streaming.server_turns import PATIENCE_S, Turn, Turns
+from mmx.streaming.server.turns import PATIENCE_S, Turn, Turns
 
 
 class Clock:

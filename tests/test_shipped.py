@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 import mmx
-from mmx import cli, hub
-from mmx.card import cards
-from mmx.cascade import second_step, shipped
+from mmx.cli import app as cli
 from mmx.errors import InputError
-from mmx.windows import Options
+from mmx.tasks.cascade import second_step, shipped
+from mmx.tasks.options import Options
+from mmx.weights import hub
+from mmx.weights.card import cards
 
 ROOT = Path(__file__).parents[1]
 LIMIT_MB = 20

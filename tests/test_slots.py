@@ -17,14 +17,14 @@ import torch
 from torch import Tensor
 
 from mmx.errors import CheckpointError, InputError
-from mmx.kaldi import Fbank
+from mmx.media.kaldi import Fbank
 from mmx.model import Model
 from mmx.models import nllb, w2v_bert
 from mmx.seq import Seq
 from mmx.state import leaves
-from mmx.streaming.chunks import threshold, wait_k
+from mmx.streaming.batched.chunks import threshold, wait_k
+from mmx.streaming.batched.engine import Engine
 from mmx.streaming.events import Event
-from mmx.streaming.slots import Engine
 
 RATE = 16_000
 TOLERANCE = 2e-6
@@ -246,7 +246,7 @@ def test_sound_that_comes_while_a_step_takes_some_is_heard_once(model: Model, mo
         stepping.join(0.5)
         return real(*parts)
 
-    monkeypatch.setattr("mmx.streaming.slots.np.concatenate", concatenate)
+    monkeypatch.setattr("mmx.streaming.batched.engine.np.concatenate", concatenate)
     engine.push(slot, x)
     stepping.join()
     held = engine.slots[slot]

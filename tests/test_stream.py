@@ -17,14 +17,14 @@ import torch
 from test_long import sentences
 
 import mmx
-from mmx.bench import word_error_rate
-from mmx.decoder import DecoderLayer, LearnedPositions, TextDecoder
+from mmx.bench.asr import word_error_rate
 from mmx.errors import CheckpointError, InputError, OutputError
 from mmx.generate import SearchOptions, search
-from mmx.kaldi import Fbank
+from mmx.media.kaldi import Fbank
 from mmx.model import Model
 from mmx.models import w2v_bert, whisper
 from mmx.models.silero_vad import load as load_vad
+from mmx.nn.decoder import DecoderLayer, LearnedPositions, TextDecoder
 from mmx.seq import Seq
 from mmx.state import State
 from mmx.streaming.ears import Hearing, Rehearing, ears

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmx.errors import CheckpointError, InputError
-from mmx.text import LANGUAGES, WhisperTokenizer, find_language
+from mmx.models.whisper.tokenizer import LANGUAGES, WhisperTokenizer, find_language
 
 TEXTS = [
     "",
@@ -152,7 +152,7 @@ def test_languages_are_in_the_order_of_their_tokens(json_path, tokenizer):
 
 
 def test_import_is_light():
-    code = "import sys, mmx.text; print(*{'torch', 'numpy', 'tokenizers'} & set(sys.modules))"
+    code = "import sys, mmx, mmx.text.languages; print(*{'torch', 'numpy', 'tokenizers'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == ""
 
 

@@ -25,22 +25,23 @@ import torch
 from torch import Tensor
 
 import mmx
-from mmx import checkpointing, manifest
-from mmx.checkpoint import open_checkpoint, write_safetensors
-from mmx.checkpointing import alone_in, average, checkpoints, latest_checkpoint, save_checkpoint
 from mmx.errors import CheckpointError, InputError, MmxWarning, OutputError, TrainingError
-from mmx.losses import TokenLosses, balanced_loss, task_weights, token_losses, tokens_by_task
-from mmx.manifest import Example, check_manifest, read_manifest
 from mmx.model import Model
 from mmx.models.nllb import Config, build
-from mmx.optim import freeze, initialize, learning_rate, set_dropout
-from mmx.sampling import Sampler, temperature_shares
 from mmx.seq import Seq
-from mmx.starting import start, training_data
-from mmx.text_data import IGNORED, Batch, TextData
-from mmx.train import TrainOptions, train
-from mmx.train_tokenizer import train_tokenizer
-from mmx.translate import translate_text
+from mmx.tasks.translate import translate_text
+from mmx.text.train_tokenizer import train_tokenizer
+from mmx.train import checkpoints as checkpointing
+from mmx.train import manifest
+from mmx.train.checkpoints import alone_in, average, checkpoints, latest_checkpoint, save_checkpoint
+from mmx.train.loop import TrainOptions, train
+from mmx.train.manifest import Example, check_manifest, read_manifest
+from mmx.train.objectives import TokenLosses, balanced_loss, task_weights, token_losses, tokens_by_task
+from mmx.train.optim import freeze, initialize, learning_rate, set_dropout
+from mmx.train.sampling import Sampler, temperature_shares
+from mmx.train.setup import start, training_data
+from mmx.train.text_data import IGNORED, Batch, TextData
+from mmx.weights.formats import open_checkpoint, write_safetensors
 
 _ENGLISH = "red blue green small big old house tree dog cat bird man woman child sees hears"
 _SPANISH = "rojo azul verde chico gran viejo casa arbol perro gato ave hombre mujer nene mira oye"
@@ -507,7 +508,7 @@ def test_a_loss_that_is_no_number_stops_training(data: Path, tmp_path: Path, mon
         losses = token_losses(*args)
         return losses._replace(smoothed=losses.smoothed * math.nan)
 
-    monkeypatch.setattr("mmx.train.token_losses", not_a_number)
+    monkeypatch.setattr("mmx.train.loop.token_losses", not_a_number)
     with pytest.raises(TrainingError, match=r"update 3.*lower lr"):
         train(options(data, out))
     assert_same(everything(out), kept)
@@ -520,7 +521,7 @@ def test_a_batch_that_does_not_fit_says_what_to_lower(
         torch.empty(1 << 60)
         raise AssertionError
 
-    monkeypatch.setattr("mmx.train.token_losses", too_large)
+    monkeypatch.setattr("mmx.train.loop.token_losses", too_large)
     with pytest.raises(TrainingError, match="lower batch_tokens"):
         train(options(data, tmp_path / "run"))
 
@@ -571,8 +572,8 @@ def test_a_model_learns_to_name_tones(spoken: Path, tmp_path: Path) -> None:
     losses = [line["valid_loss"] for line in lines if "valid_loss" in line]
     assert losses[-1] < 0.1 < 1.0  # a byte of 256 at first: 5.5
     model = mmx.load(folder, device="cpu", dtype="float32")
-    from mmx.manifest import read_manifest as read
-    from mmx.speech_data import SpeechData
+    from mmx.train.manifest import read_manifest as read
+    from mmx.train.speech_data import SpeechData
 
     data = SpeechData(read(spoken / "valid.tsv"), model, max_tokens=32)
     batch = data.batch(range(6))
@@ -649,7 +650,7 @@ def test_what_adapters_have_to_learn_is_added() -> None:
 
 
 def test_the_verb(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from mmx import cli
+    from mmx.cli import app as cli
 
     recipe = as_toml(options(data, tmp_path / "run", updates=1), tmp_path / "r.toml")
     assert cli.main(["train", str(recipe), f"out={tmp_path / 'other'}", "updates=2"]) == 0

@@ -18,21 +18,22 @@ from test_train import TINY, assert_same, data, everything, options  # noqa: F40
 from torch import Tensor, nn
 
 import mmx
-from mmx import composition, starting
-from mmx.checkpoint import LazyTensors, open_checkpoint, write_safetensors
-from mmx.checkpointing import average, checkpoints, latest_checkpoint, restore, training_tensors
-from mmx.distributed import World, agree
 from mmx.errors import CheckpointError
-from mmx.hub import digest
-from mmx.losses import token_losses
 from mmx.model import Model, tensors
 from mmx.models import nllb
-from mmx.optim import freeze, train_mode, trained_tensors
-from mmx.sampling import Sampler
 from mmx.seq import Seq
-from mmx.starting import training_data
 from mmx.state import State
-from mmx.train import _Run, train
+from mmx.train import setup as starting
+from mmx.train.checkpoints import average, checkpoints, latest_checkpoint, restore, training_tensors
+from mmx.train.distributed import World, agree
+from mmx.train.loop import _Run, train
+from mmx.train.objectives import token_losses
+from mmx.train.optim import freeze, train_mode, trained_tensors
+from mmx.train.sampling import Sampler
+from mmx.train.setup import training_data
+from mmx.weights import compose as composition
+from mmx.weights.formats import LazyTensors, open_checkpoint, write_safetensors
+from mmx.weights.hub import digest
 
 ALONE = World(torch.device("cpu"))
 MEAN, COUNT = "encoders.text.norm.running_mean", "encoders.text.norm.num_batches_tracked"

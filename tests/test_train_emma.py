@@ -12,12 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from mmx.datasets.prepare_emma import RATE, read_by_a_person, roughen, sentences, spoken
+from mmx.datasets.recipes.emma import RATE, read_by_a_person, roughen, sentences, spoken
 from mmx.errors import InputError
 from mmx.experiments import monotonic
 from mmx.model import Model
-from mmx.streaming.heads import HeadsConfig, build_heads, read_heads
-from mmx.streaming.train_emma import FitOptions, collate, fit, grid_energies, losses, validate
+from mmx.streaming.emma.heads import HeadsConfig, build_heads, read_heads
+from mmx.streaming.emma.train import FitOptions, collate, fit, grid_energies, losses, validate
 
 # -------------------- the speech
 

@@ -18,15 +18,15 @@ from test_train import data, everything, options, sentences, speech_options, spo
 from tiny_speech import tone
 
 import mmx
-from mmx import train as loop
-from mmx.checkpointing import latest_checkpoint
-from mmx.data_check import check_data
-from mmx.distributed import World
 from mmx.errors import InputError
-from mmx.losses import TokenLosses, task_weights, teaching_rows, token_losses, tokens_by_task
-from mmx.manifest import check_manifest, read_manifest
-from mmx.text_data import IGNORED
-from mmx.train import _Run, train
+from mmx.train import loop
+from mmx.train.checkpoints import latest_checkpoint
+from mmx.train.data_check import check_data
+from mmx.train.distributed import World
+from mmx.train.loop import _Run, train
+from mmx.train.manifest import check_manifest, read_manifest
+from mmx.train.objectives import TokenLosses, task_weights, teaching_rows, token_losses, tokens_by_task
+from mmx.train.text_data import IGNORED
 
 ALONE = World(torch.device("cpu"))
 

@@ -9,15 +9,15 @@ import pytest
 import torch
 from tiny_speech import tiny_whisper, tones
 
-from mmx import manifest
-from mmx.checkpoint import open_checkpoint
-from mmx.composition import compose
-from mmx.model_folder import write_model
 from mmx.models import nllb
-from mmx.optim import initialize
-from mmx.train import train
-from mmx.train_options import TrainOptions, reference
-from mmx.train_tokenizer import train_tokenizer
+from mmx.text.train_tokenizer import train_tokenizer
+from mmx.train import manifest
+from mmx.train.loop import train
+from mmx.train.optim import initialize
+from mmx.train.options import TrainOptions, reference
+from mmx.weights.compose import compose
+from mmx.weights.folder import write_model
+from mmx.weights.formats import open_checkpoint
 
 GUIDE = (Path(__file__).parents[1] / "docs" / "guides" / "train.md").read_text("utf-8")
 RECIPES = {text.split(".toml")[0].strip("# "): text for text in re.findall(r"^```toml\n(.*?)^```$", GUIDE, re.M | re.S)}

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from mmx import cli, starting
-from mmx.augment import POLICIES
-from mmx.cli_train import options as changes_of
+from mmx.cli import app as cli
+from mmx.cli.train import options as changes_of
 from mmx.errors import InputError
-from mmx.train import train
-from mmx.train_options import CHANGEABLE, OPTIONS, TrainOptions, reference
+from mmx.train import setup as starting
+from mmx.train.augment import POLICIES
+from mmx.train.loop import train
+from mmx.train.options import CHANGEABLE, OPTIONS, TrainOptions, reference
 
 DATA = {"train": "a.tsv", "valid": "b.tsv", "out": "c"}
 

@@ -17,17 +17,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import mmx
-from mmx import shortlist, translate
 from mmx.errors import CheckpointError, InputError, MmxWarning, ModelNotFoundError
 from mmx.generate import SearchOptions
 from mmx.model import Model
 from mmx.models.nllb import Config, build
 from mmx.models.whisper import Config as WhisperConfig
 from mmx.models.whisper import build as build_whisper
-from mmx.quantize import supported
-from mmx.translate import translate_text
-from mmx.translation_tokenizer import TranslationTokenizer
-from mmx.writer import Writer, has_loop
+from mmx.nn import shortlist
+from mmx.nn.quantize import supported
+from mmx.tasks import translate
+from mmx.tasks.translate import translate_text
+from mmx.tasks.writer import Writer, has_loop
+from mmx.text.translation_tokenizer import TranslationTokenizer
 
 LINES = [
     "The quick brown fox jumps over the lazy dog.",

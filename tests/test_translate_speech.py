@@ -17,18 +17,19 @@ import torch
 from test_seamless_m4t import folder, theirs  # noqa: F401 (fixtures)
 
 import mmx
-from mmx import align, cli, dub
-from mmx.cascade import cascade, first_step, sentences
+from mmx.cli import app as cli
 from mmx.errors import InputError, MmxError
 from mmx.generate import Hypothesis
 from mmx.model import Model
-from mmx.plain_windows import Decoder
-from mmx.result import Segment, Spoken, Transcript, Word
-from mmx.speak import speak_text
-from mmx.transcribe import Options, fit
-from mmx.translate import SentenceTranslation, Translation
-from mmx.window import Piece, Window
-from mmx.windows import File, Job, beside
+from mmx.tasks import align, dub
+from mmx.tasks.cascade import cascade, first_step, sentences
+from mmx.tasks.options import File, Job, beside
+from mmx.tasks.plain_windows import Decoder
+from mmx.tasks.result import Segment, Spoken, Transcript, Word
+from mmx.tasks.speak import speak_text
+from mmx.tasks.transcribe import Options, fit
+from mmx.tasks.translate import SentenceTranslation, Translation
+from mmx.tasks.window import Piece, Window
 
 SAMPLE = Path(__file__).parents[1] / "demos" / "dashwood.flac"
 pytestmark = pytest.mark.parity
@@ -160,7 +161,7 @@ def test_a_text_is_said(model: Model) -> None:
 
 def test_what_computes_other_numbers_is_not_timed() -> None:
     pytest.importorskip("transformers")
-    from mmx.bench_s2tt import Part, _require_same
+    from mmx.bench.s2tt import Part, _require_same
 
     _require_same([Part("same", list, list, 1e-5), Part("alone", list, None)], torch.float32)
     for difference in (0.5, float("nan")):
@@ -169,7 +170,7 @@ def test_what_computes_other_numbers_is_not_timed() -> None:
 
 
 def test_a_speaker_that_is_not_there_is_told_before_the_work(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mmx.speak.translate_text", lambda *args, **options: pytest.fail("it worked first"))
+    monkeypatch.setattr("mmx.tasks.speak.translate_text", lambda *args, **options: pytest.fail("it worked first"))
     with pytest.raises(InputError, match="speaker from 0 to"):
         speak_text(model, "The cat sat.", src="en", to="de", speaker=100_000)
 
@@ -185,7 +186,7 @@ def test_a_direction_that_cannot_be_is_told_before_the_recording_is_read(
     assert model.card is not None
     model.card = replace(model.card, writes=("de",))
     monkeypatch.setattr("mmx.api.load", lambda *args, **options: model)
-    monkeypatch.setattr("mmx.transcribe.transcribe", lambda *args: pytest.fail("it worked first"))
+    monkeypatch.setattr("mmx.tasks.transcribe.transcribe", lambda *args: pytest.fail("it worked first"))
     assert cli.main(["translate", str(SAMPLE), *args, "--model", str(folder), "--text-model", str(folder)]) == 2
     assert "trained for nothing else" in capsys.readouterr().err
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from mmx.errors import CheckpointError, InputError
-from mmx.translation_tokenizer import Specials, TranslationTokenizer
+from mmx.text.translation_tokenizer import Specials, TranslationTokenizer
 
 LINES = [
     "The quick brown fox jumps over the lazy dog.",

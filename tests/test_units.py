@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmx.convert import convert
 from mmx.models.units import (
     AutoregressiveConfig,
     Config,
@@ -27,6 +26,7 @@ from mmx.models.units import (
     spell,
 )
 from mmx.seq import Seq, pad
+from mmx.weights.convert import convert
 
 TINY = Config(
     width=16, heads=2, encoder_layers=2, encoder_hidden=24, decoder_layers=2, duration_hidden=6,

@@ -17,20 +17,21 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import mmx
-from mmx import byte_tokenizer, forgetting, tokenizer_files
-from mmx.checkpoint import write_safetensors
-from mmx.cli import main
+from mmx.cli.app import main
 from mmx.errors import CheckpointError, InputError, MmxWarning
+from mmx.evaluate import forgetting
 from mmx.experiments.numbers import write_manifest
-from mmx.manifest import Example
 from mmx.model import Model
-from mmx.model_folder import write_model
 from mmx.models import nllb
-from mmx.sentencepiece_file import Kind, Piece, is_bpe, read_pieces, with_pieces
+from mmx.nn.shortlist import count_pieces
 from mmx.seq import Seq
-from mmx.shortlist import count_pieces
-from mmx.translation_tokenizer import TranslationTokenizer
-from mmx.vocabulary import KEPT, extend, trim
+from mmx.text import byte_tokenizer, tokenizer_files
+from mmx.text.sentencepiece_file import Kind, Piece, is_bpe, read_pieces, with_pieces
+from mmx.text.translation_tokenizer import TranslationTokenizer
+from mmx.train.manifest import Example
+from mmx.weights.folder import write_model
+from mmx.weights.formats import write_safetensors
+from mmx.weights.vocabulary import KEPT, extend, trim
 
 ENGLISH = [
     "the cat sees the small dog", "a small tree hears the man", "the old house and the big bird", "one two three four",

@@ -18,16 +18,16 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import mmx
-from mmx.card import find_card
-from mmx.checkpoint import open_checkpoint
-from mmx.convert import convert
 from mmx.errors import CheckpointError, InputError
-from mmx.kaldi import Fbank, standardize
+from mmx.media.kaldi import Fbank, standardize
 from mmx.model import Model
 from mmx.models.w2v_bert import KEYS, AdaptorLayer, Config, Encoder, adaptor, build, config_from, encoder, hf_rules
-from mmx.quantize import supported
+from mmx.nn.quantize import supported
 from mmx.seq import Seq, after, concat, pad
 from mmx.state import leaves
+from mmx.weights.card import find_card
+from mmx.weights.convert import convert
+from mmx.weights.formats import open_checkpoint
 
 TINY = Config(width=16, heads=2, layers=2, hidden=24, features=12, kernel=5, left=4, right=2)
 V2 = dataclasses.replace(TINY, final_norm=True, adaptor_layers=1)

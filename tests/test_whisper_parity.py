@@ -17,14 +17,15 @@ import torch
 from torch import Tensor
 
 import mmx
-from mmx import align, hub
-from mmx.card import find_card
-from mmx.convert import plan
 from mmx.errors import ModelNotFoundError
 from mmx.model import Model
 from mmx.models.whisper import KEYS, Config, build
 from mmx.seq import Seq
 from mmx.state import State, reorder
+from mmx.tasks import align
+from mmx.weights import hub
+from mmx.weights.card import find_card
+from mmx.weights.convert import plan
 
 pytestmark = pytest.mark.parity
 

@@ -7,10 +7,10 @@ import numpy as np
 import soundfile as sf
 import torch
 
-from mmx.model_folder import write_model
 from mmx.models.whisper import Config, build
-from mmx.optim import initialize
-from mmx.text import _alphabet
+from mmx.models.whisper.tokenizer import _alphabet
+from mmx.train.optim import initialize
+from mmx.weights.folder import write_model
 
 RATE = 16_000
 WINDOW_S = 1.0

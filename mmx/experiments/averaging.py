@@ -13,14 +13,14 @@ from statistics import median
 from torch import Tensor
 
 from mmx import api
-from mmx.checkpoint import open_checkpoint
-from mmx.checkpointing import average
+from mmx.evaluate.forgetting import loss
 from mmx.experiments import numbers
 from mmx.experiments.numbers import USUAL, Size
-from mmx.forgetting import loss
-from mmx.manifest import Example
 from mmx.model import Model
-from mmx.train import train
+from mmx.train.checkpoints import average
+from mmx.train.loop import train
+from mmx.train.manifest import Example
+from mmx.weights.formats import open_checkpoint
 
 SNAPSHOTS = 6
 

@@ -20,10 +20,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmx.adapters import CIF, gather_windows, new_wait, teach
-from mmx.block import sinusoids
-from mmx.decoder import DecoderLayer, SinusoidalPositions, TextDecoder
 from mmx.generate import SearchOptions, search
+from mmx.nn.adapters import CIF, gather_windows, new_wait, teach
+from mmx.nn.block import sinusoids
+from mmx.nn.decoder import DecoderLayer, SinusoidalPositions, TextDecoder
 from mmx.seq import Seq, pad
 from mmx.state import State
 

@@ -25,16 +25,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mmx import metrics
 from mmx.errors import InputError
+from mmx.evaluate import metrics
+from mmx.evaluate.latency import Sentence
+from mmx.evaluate.streaming import Recording, measure, read_recordings, word_errors
 from mmx.experiments.numbers import markdown
 from mmx.files import atomic_write
-from mmx.media import read_audio
-from mmx.streaming.evaluate import Recording, measure, read_recordings, word_errors
-from mmx.streaming.latency import Sentence
+from mmx.media.audio import read_audio
 from mmx.streaming.policies import POLICIES
 from mmx.streaming.stream import Stream
-from mmx.windows import RATE
+from mmx.tasks.options import RATE
 
 Turn = tuple[str, float]
 """A sentence and the seconds of pause after it."""
@@ -79,7 +79,7 @@ FLITE, ESPEAK = ("slt", "rms", "awb"), ("en-us", "en-gb-scotland", "en-gb-x-gbcl
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of one policy on one clip; see `mmx.streaming.evaluate.Figures`.
+    """What was measured of one policy on one clip; see `mmx.evaluate.streaming.Figures`.
 
     Attributes:
         said_again: sentences that stand in the text more often than they were said.

@@ -13,12 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from mmx import api
-from mmx.datasets.prepare_emma import spoken
+from mmx.datasets.recipes.emma import spoken
+from mmx.evaluate.streaming import Figures, Recording, measure, table, word_errors
 from mmx.model import Model
-from mmx.streaming.evaluate import Figures, Recording, measure, table, word_errors
-from mmx.streaming.heads import find_heads
+from mmx.streaming.emma.heads import find_heads
+from mmx.streaming.emma.train import FitOptions, fit
 from mmx.streaming.stream import Stream
-from mmx.streaming.train_emma import FitOptions, fit
 
 POLICIES = ("emma:0.3", "emma:0.5", "emma:0.7")
 UNTRAINED = ("alignatt:0.3", "alignatt:0.6", "alignatt:1", "local-agreement")
@@ -49,9 +49,9 @@ def run(cache: Path, out: Path, recording: Path, options: FitOptions) -> list[Fi
     """Figures of all policies on the sentences of a recording.
 
     Args:
-        cache: what `mmx.streaming.train_emma cache` wrote, of that recording and of synthetic speech.
+        cache: what `mmx.streaming.emma.train cache` wrote, of that recording and of synthetic speech.
         out: where heads are kept.
-        recording: see `mmx.datasets.prepare_emma.spoken`.
+        recording: see `mmx.datasets.recipes.emma.spoken`.
         options: of the training.
     """
     model = api.load("whisper-base")
@@ -71,7 +71,7 @@ def run(cache: Path, out: Path, recording: Path, options: FitOptions) -> list[Fi
 def main() -> None:
     """Read the command line and print the table."""
     parser = argparse.ArgumentParser(description="Monotonic heads, each sentence of a person by heads without it.")
-    parser.add_argument("cache", type=Path, help="what mmx.streaming.train_emma cache wrote")
+    parser.add_argument("cache", type=Path, help="what mmx.streaming.emma.train cache wrote")
     parser.add_argument("out", type=Path, help="folder for the heads")
     parser.add_argument("--recording", type=Path, required=True, help="the sentences, with their text beside it")
     parser.add_argument("--seeds", type=int, default=1, help="trainings of each")

@@ -16,8 +16,8 @@ from typing import Any
 
 from mmx.errors import InputError
 from mmx.files import atomic_write
-from mmx.manifest import Example
-from mmx.train import TrainOptions
+from mmx.train.loop import TrainOptions
+from mmx.train.manifest import Example
 
 Direction = tuple[str, str]
 """Source language and target language."""
@@ -80,7 +80,7 @@ def _speaker() -> Callable[..., str]:
 
 
 def write_manifest(path: Path, rows: Sequence[Example]) -> Path:
-    """A manifest for `mmx.train`."""
+    """A manifest for `mmx.train.loop`."""
     fields = ("id", "source", "target", "src_lang", "tgt_lang", "origin")
     lines = ["\t".join(fields), *("\t".join(getattr(row, f) for f in fields) for row in rows)]
     return atomic_write(path, "".join(f"{line}\n" for line in lines))

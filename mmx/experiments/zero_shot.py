@@ -12,13 +12,13 @@ from pathlib import Path
 from statistics import mean
 
 import mmx
+from mmx.evaluate.metrics import measure
 from mmx.experiments import numbers
 from mmx.experiments.numbers import USUAL, Direction, LanguageGuess, Size
-from mmx.manifest import Example
-from mmx.metrics import measure
 from mmx.model import Model
-from mmx.train import train
-from mmx.translate import translate_text
+from mmx.tasks.translate import translate_text
+from mmx.train.loop import train
+from mmx.train.manifest import Example
 
 LANGUAGES = ("en", "fr", "es", "it")
 UNSEEN: Sequence[Direction] = (("it", "fr"), ("fr", "it"), ("it", "es"), ("es", "it"))

@@ -1,0 +1,117 @@
+"""The verbs that measure mmx beside its peers; see `mmx.cli.app`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mmx.cli.options import BeamSize, Device, Threads
+from mmx.errors import InputError
+
+bench = typer.Typer(help="Measure mmx beside its peers, in one run.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    app.add_typer(bench, name="bench")
+
+
+@bench.command("asr", epilog="mmx bench asr talk.wav --reference talk.txt")
+def asr(
+    files: Annotated[list[Path] | None, typer.Argument(help="Recordings; the shipped sample if none.")] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="Their text, one line a file, for the word error rate.")
+    ] = None,
+    beam_size: BeamSize = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; the best of each engine counts.")] = 3,
+    threads: Threads = 0,
+    repeat: Annotated[int, typer.Option(min=1, help="Join the recordings this many times.")] = 1,
+    output: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+) -> None:
+    """Speed, errors, memory and cold start of mmx, openai-whisper, faster-whisper and transformers."""
+    from mmx.bench.asr import asr as measure
+
+    measure(
+        files or [],
+        reference,
+        beam_size=beam_size,
+        rounds=rounds,
+        threads=threads,
+        repeat=repeat,
+        output=output,
+    )
+
+
+@bench.command("s2tt", epilog="mmx bench s2tt --size half --beam-size 5")
+def s2tt(
+    size: Annotated[str, typer.Option(help="large, half or tiny: 24, 12 or 2 layers of each kind.")] = "large",
+    seconds: Annotated[float, typer.Option(min=1, help="Seconds of speech.")] = 10.0,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens to write.")] = 30,
+    beam_size: BeamSize = 1,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16, of both sides.")] = "float32",
+    device: Device = "auto",
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; the best of each side counts.")] = 3,
+    threads: Threads = 0,
+    output: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+) -> None:
+    """Speed of SeamlessM4T v2's parts beside transformers, on random weights of the full size."""
+    from mmx.bench.s2tt import s2tt as measure
+
+    measure(
+        size=size, seconds=seconds, tokens=tokens, beam_size=beam_size, dtype=dtype, device=device, rounds=rounds,
+        threads=threads, output=output,
+    )  # fmt: skip
+
+
+@bench.command("live", epilog="mmx bench live talk.wav --reference talk.txt")
+def live(
+    file: Annotated[Path | None, typer.Argument(help="A recording; the shipped sample if none.")] = None,
+    reference: Annotated[Path | None, typer.Option(help="Its text, for the word error rate.")] = None,
+    language: Annotated[str, typer.Option("--language", "--from", help="Language spoken.")] = "en",
+    step_s: Annotated[float, typer.Option(help="Seconds of sound from look to look.")] = 1.0,
+    rounds: Annotated[int, typer.Option(min=1, help="Interleaved rounds; the best of each system counts.")] = 1,
+    threads: Threads = 0,
+    output: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+) -> None:
+    """Live listening beside the methods of whisper_streaming and SimulStreaming on openai-whisper, in one run."""
+    from mmx.bench.live import live as measure
+
+    measure(file, reference, language=language, step_s=step_s, rounds=rounds, threads=threads, output=output)
+
+
+@bench.command("slots", epilog="mmx bench slots --slots 1,4,16,64 --size full --device cuda")
+def bench_slots(
+    size: Annotated[str, typer.Option(help="full, half or tiny; full on a GPU, tiny elsewhere if not given.")] = "",
+    slots: Annotated[str, typer.Option(help="Numbers of sessions to try.")] = "1,4,16,64",
+    steps: Annotated[int, typer.Option(min=10, help="Timed steps of each.")] = 100,
+    device: Device = "auto",
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16; chosen by the device if not given.")] = "",
+    threads: Threads = 0,
+    output: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+) -> None:
+    """Live sessions that one machine holds in real time, and the time of a step, with CUDA graphs and without."""
+    from mmx.bench.slots import slots as measure
+
+    measure(size=size, slots=slots, steps=steps, device=device, dtype=dtype, threads=threads, output=output)
+
+
+@bench.command("serve", epilog="mmx bench serve ws://127.0.0.1:8000 --sessions 8 --seconds 60")
+def bench_serve(
+    url: Annotated[str, typer.Argument(help="A server, as in ws://127.0.0.1:8000; it must be running.")],
+    sessions: Annotated[int, typer.Option(min=1, help="Clients that speak at the same time.")] = 8,
+    seconds: Annotated[float, typer.Option(min=5, help="How long they speak.")] = 60.0,
+    file: Annotated[
+        Path | None, typer.Option(help="What they say; the shipped sample, again and again, if none.")
+    ] = None,
+    misbehaving: Annotated[bool, typer.Option(help="Add clients that stall, vanish, send garbage or nothing.")] = True,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="MMX_API_KEY", show_envvar=True, help="The server's key.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
+) -> None:
+    """Lag of many live sessions at once, each speaking in real time."""
+    try:
+        from mmx.bench.serve import report
+    except ModuleNotFoundError as e:
+        raise InputError(f'expected the packages of the server, got no {e.name}: pip install "mmx[serve]"') from e
+    report(url, sessions, seconds, file=file, misbehaving=misbehaving, api_key=api_key, output=output)

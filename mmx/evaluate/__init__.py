@@ -1,0 +1,1 @@
+"""Scores of texts, of live sessions, and of what a model forgot."""

@@ -1,0 +1,335 @@
+"""Quality against latency of live listening, over policies and their thresholds, on recordings with references.
+
+Time is simulated: a step of sound is there as soon as the step before is computed, so a run takes as long as its
+computing. What a listener in real time would have seen is derived from both clocks.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmx.errors import InputError
+from mmx.evaluate import metrics
+from mmx.evaluate.latency import Sentence, Timed, latency, stream_laal
+from mmx.files import atomic_write
+from mmx.model import Model
+from mmx.streaming.events import Event
+from mmx.streaming.listener import Monotonic
+from mmx.streaming.stream import Stream
+from mmx.tasks.options import RATE
+
+
+class Listening(Protocol):
+    """What is measured: a `Stream`, or a peer that is driven like one."""
+
+    def push(self, chunk: NDArray[np.float32], final: bool = False) -> Sequence[Event]:
+        """Hear more; what may be written."""
+        ...
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A test item: samples at 16 kHz, the text of their reference, and its sentences' times where they are known."""
+
+    name: str
+    samples: NDArray[np.float32]
+    reference: str
+    sentences: Sequence[Sentence] = ()
+
+    @property
+    def duration_s(self) -> float:
+        """Length of the sound."""
+        return len(self.samples) / RATE
+
+
+@dataclass
+class Figures:
+    """What was measured of one policy.
+
+    Attributes:
+        system: the policy with its threshold, or the name of a peer.
+        step_s: new sound from look to look.
+        texts: of each recording, word by word, with the times of SimulEval.
+        latency: see `mmx.evaluate.latency.latency`, in milliseconds; "StreamLAAL" where sentences have times.
+        lag_s: median time from the end of a word in the sound to its writing; None for a system without word times.
+        score: word error rate, or chrF of a translation.
+        compute_s: CPU time of all looks.
+        wall_s: time of all looks on the clock.
+        audio_s: length of the sound.
+    """
+
+    system: str
+    step_s: float
+    texts: list[Timed] = field(default_factory=list)
+    latency: dict[str, float] = field(default_factory=dict)
+    lag_s: float | None = None
+    score: float = 0.0
+    compute_s: float = 0.0
+    wall_s: float = 0.0
+    audio_s: float = 0.0
+    lags: list[float] = field(default_factory=list, repr=False)
+
+    @property
+    def real_time_factor(self) -> float:
+        """Computing time for each second of sound; below 1 it keeps up."""
+        return self.wall_s / self.audio_s
+
+
+def run(listener: Listening, recording: Recording, figures: Figures, step_s: float) -> Timed:
+    """Let a listener hear a recording, step by step, and note when each word came.
+
+    A word's `elapsed` is when it would have been seen in real time: its look began when its sound was there and the
+    look before was done, and took as long as it took here.
+    """
+    words, delays, elapsed = [], [], []
+    step, done_s = round(step_s * RATE), 0.0
+    for at in range(0, max(len(recording.samples), 1), step):
+        chunk = recording.samples[at : at + step]
+        heard_s = (at + len(chunk)) / RATE
+        cpu, wall = time.process_time(), time.perf_counter()
+        events = listener.push(chunk, final=at + step >= len(recording.samples))
+        took_s = time.perf_counter() - wall
+        figures.compute_s += time.process_time() - cpu
+        figures.wall_s += took_s
+        done_s = max(heard_s, done_s) + took_s
+        for e in events:
+            figures.lags += [heard_s - e.end_s] if e.text.strip() else []
+            for i, piece in enumerate(e.text.split()):
+                if words and i == 0 and not e.text[0].isspace():  # the rest of a word
+                    words[-1], delays[-1], elapsed[-1] = words[-1] + piece, heard_s * 1000, done_s * 1000
+                else:
+                    words.append(piece)
+                    delays.append(heard_s * 1000)
+                    elapsed.append(done_s * 1000)
+    figures.audio_s += recording.duration_s
+    return Timed(
+        words=words,
+        delays_ms=delays,
+        elapsed_ms=elapsed,
+        source_ms=recording.duration_s * 1000,
+        reference=recording.reference.split(),
+    )
+
+
+def measure(
+    make: Callable[[], Listening],
+    recordings: Sequence[Recording],
+    *,
+    system: str,
+    step_s: float,
+    score: Callable[[Sequence[str], Sequence[str]], float],
+) -> Figures:
+    """All figures of one system.
+
+    Args:
+        make: a listener that has heard nothing.
+        recordings: what it is to hear, each in a session of its own.
+        system: its name in the table.
+        step_s: sound of one push.
+        score: references and texts to one number.
+    """
+    figures = Figures(system, step_s)
+    figures.texts = [run(make(), r, figures, step_s) for r in recordings]
+    figures.latency = latency(figures.texts)
+    timed = [(t, r.sentences) for t, r in zip(figures.texts, recordings, strict=True) if r.sentences and t.words]
+    if timed:
+        figures.latency["StreamLAAL"] = float(np.mean([stream_laal(t, s) for t, s in timed]))
+    figures.lag_s = float(np.median(figures.lags)) if figures.lags else None
+    figures.score = score([r.reference for r in recordings], [" ".join(t.words) for t in figures.texts])
+    return figures
+
+
+def evaluate_streaming(
+    model: Model,
+    recordings: Sequence[Recording],
+    *,
+    policies: Sequence[str] = ("alignatt:0.3", "alignatt:0.5", "alignatt:1", "local-agreement", "hold-n:4"),
+    steps_s: Sequence[float] = (1.0,),
+    language: str | None = None,
+    task: str = "transcribe",
+    to: str | None = None,
+    monotonic: Monotonic | None = None,
+    on_done: Callable[[Figures], None] | None = None,
+) -> list[Figures]:
+    """Every policy at every step.
+
+    Args:
+        model: as in `Stream`.
+        recordings: see `read_recordings`.
+        policies: names with thresholds; see `mmx.streaming.policies.find_policy`.
+        steps_s: values of `Stream`'s `step_s`.
+        language: as in `Stream`.
+        task: as in `Stream`.
+        to: as in `Stream`.
+        monotonic: as in `Stream`.
+        on_done: called as each is measured.
+    """
+    score = partial(word_errors, language=language or "en") if task == "transcribe" else chrf
+    out = []
+    for policy in policies:
+        for step_s in steps_s:
+
+            def make(policy: str = policy, step_s: float = step_s) -> Stream:
+                return Stream(
+                    model, policy=policy, language=language, task=task, to=to, step_s=step_s, monotonic=monotonic
+                )
+
+            out.append(measure(make, recordings, system=policy, step_s=step_s, score=score))
+            if on_done:
+                on_done(out[-1])
+    return out
+
+
+def word_errors(references: Sequence[str], texts: Sequence[str], language: str = "en") -> float:
+    """Word error rate in percent, after the normalization of the language."""
+    how = metrics.installed_normalization()
+    return metrics.measure("wer", texts, references, language=language, normalize=how, bootstrap=0).value
+
+
+def chrf(references: Sequence[str], texts: Sequence[str]) -> float:
+    """chrF of a translation, 0 to 100."""
+    return metrics.measure("chrf", texts, references, bootstrap=0).value
+
+
+# -------------------- recordings and their references
+
+
+def read_recordings(files: Iterable[Path], language: str = "") -> list[Recording]:
+    """Recordings with the reference that lies beside each: `talk.txt`, or `talk.tsv` with times; manifests of speech.
+
+    The latter has the start, the end (milliseconds) and the text of each sentence, with tabs between, as
+    `mmx transcribe --output-format tsv` writes them.
+
+    Args:
+        files: recordings, or manifests (.tsv, .jsonl) of them.
+        language: what is spoken where a manifest does not say it.
+
+    Raises:
+        InputError: there is none, or it is empty.
+    """
+    from mmx.media.audio import read_audio
+    from mmx.train.manifest import read_manifest
+    from mmx.train.speech_data import read_speech
+
+    out = []
+    for file in files:
+        if file.suffix in (".tsv", ".jsonl"):
+            spoken = (e for e in read_manifest(file, language=language) if e.audio)
+            out += [Recording(e.audio, read_speech(e).numpy(), e.target) for e in spoken]
+            continue
+        timed, text = file.with_suffix(".tsv"), file.with_suffix(".txt")
+        if timed.is_file():
+            sentences = _sentences(timed)
+        elif text.is_file():
+            sentences = []
+        else:
+            raise InputError(f"expected the reference of {file} in {timed.name} or {text.name} beside it, got neither")
+        reference = " ".join(" ".join(s.words) for s in sentences) or (
+            text.read_text("utf-8") if text.is_file() else ""
+        )
+        if not reference.strip():
+            raise InputError(f"expected a text in the reference of {file}, got an empty one")
+        out.append(Recording(str(file), read_audio(file), " ".join(reference.split()), sentences))
+    if not out:
+        raise InputError("expected at least one recording, got none")
+    return out
+
+
+def _text(path: Path) -> str:
+    return path.read_text("utf-8") if path.is_file() else ""
+
+
+def _sentences(path: Path) -> list[Sentence]:
+    out = []
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        if number == 1 and line.startswith("start\t"):
+            continue
+        parts = line.split("\t", 2)
+        try:
+            start_ms, end_ms = float(parts[0]), float(parts[1])
+            out.append(Sentence(parts[2].split(), start_ms, end_ms))
+        except (ValueError, IndexError) as e:
+            raise InputError(f"expected start, end and text with tabs between in line {number} of {path}") from e
+    return out
+
+
+# -------------------- what is shown and kept
+
+
+def table(figures: Sequence[Figures], quality: str = "WER %") -> str:
+    """The figures as Markdown."""
+    head = [quality, "LAAL s", "LAAL_CA s", "StreamLAAL s", "ATD s", "EndOffset s", "lag s", "RTF", "CPU s"]
+    rows = ["| system | step s | " + " | ".join(head) + " |", "|---" * (len(head) + 2) + "|"]
+    for f in figures:
+        cells = [f"{f.score:.2f}"]
+        for name in ("LAAL", "LAAL_CA", "StreamLAAL", "ATD", "EndOffset"):
+            cells.append(f"{f.latency[name] / 1000:.2f}" if name in f.latency else "-")
+        cells += ["-" if f.lag_s is None else f"{f.lag_s:.2f}", f"{f.real_time_factor:.2f}", f"{f.compute_s:.1f}"]
+        rows.append(f"| {f.system} | {f.step_s:g} | " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def instances(figures: Figures, recordings: Sequence[Recording]) -> str:
+    """The lines of SimulEval's `instances.log`: its tools read them."""
+    lines = []
+    for i, (timed, r) in enumerate(zip(figures.texts, recordings, strict=True)):
+        line: dict[str, Any] = {
+            "index": i,
+            "prediction": " ".join(timed.words),
+            "delays": list(timed.delays_ms),
+            "elapsed": list(timed.elapsed_ms),
+            "prediction_length": len(timed.words),
+            "reference": r.reference,
+            "source": [r.name],
+            "source_length": timed.source_ms,
+        }
+        lines.append(json.dumps(line, ensure_ascii=False))
+    return "".join(f"{line}\n" for line in lines)
+
+
+def write(
+    figures: Sequence[Figures], recordings: Sequence[Recording], folder: Path, quality: str = "WER %"
+) -> list[Path]:
+    """`table.md`, `quality-latency.png` where matplotlib is there, for each system a folder with `instances.log`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    out = [folder / "table.md"]
+    atomic_write(out[0], table(figures, quality) + "\n")
+    for f in figures:
+        path = folder / f"{f.system.replace(':', '-')}_{f.step_s:g}s" / "instances.log"
+        path.parent.mkdir(exist_ok=True)
+        atomic_write(path, instances(f, recordings))
+        out.append(path)
+    picture = folder / "quality-latency.png"
+    if plot(figures, picture, quality):
+        out.append(picture)
+    return out
+
+
+def plot(figures: Sequence[Figures], path: Path, quality: str = "WER %") -> bool:
+    """Quality over lateness, a line for each kind of policy; False without matplotlib (extra `plot`)."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        return False
+    picture = Figure(figsize=(6, 4), layout="constrained")
+    FigureCanvasAgg(picture)
+    axes = picture.add_subplot()
+    kinds = dict.fromkeys(f.system.partition(":")[0] for f in figures)
+    for kind in kinds:
+        mine = [f for f in figures if f.system.partition(":")[0] == kind and "LAAL" in f.latency]
+        points = sorted((f.latency["LAAL"] / 1000, f.score) for f in mine)
+        if points:
+            axes.plot(*zip(*points, strict=True), marker="o", label=kind)
+    axes.set_xlabel("LAAL (s)")
+    axes.set_ylabel(quality)
+    axes.legend()
+    picture.savefig(path, dpi=150)
+    return True

@@ -1,0 +1,1 @@
+"""Sound from files, pipes and arrays, and its features."""

@@ -1,0 +1,1 @@
+"""Layers that every modality shares: attention, decoder, Conformer, adapters, LoRA, quantized layers."""

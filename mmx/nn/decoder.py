@@ -1,0 +1,268 @@
+"""`TextDecoder`: the Transformer decoder that every text-writing family uses (Vaswani et al. 2017, pre-norm).
+
+Letters: B rows, R hypotheses over them, U tokens, M memory frames, D width, V vocabulary, H heads, C head width, N
+chosen heads.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmx.nn.block import Attention, FeedForward, Groups, HypothesisCache, Keys, Linear, padding_mask, sinusoids
+from mmx.seq import Seq
+from mmx.state import State, subtree, tensor
+
+
+class LearnedPositions(nn.Module):
+    """One trained vector for each position.
+
+    Args:
+        ctx: positions.
+        width: D.
+        offset: rows of the table before the first position, which are never read (mBART keeps two).
+    """
+
+    def __init__(self, ctx: int, width: int, offset: int = 0):
+        super().__init__()
+        self.ctx, self.offset = ctx, offset
+        self.weight = nn.Parameter(torch.empty(ctx + offset, width))
+        nn.init.normal_(self.weight, std=0.02)
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """Any shape of int64 to that shape and `D`."""
+        return self.weight[positions + self.offset]
+
+
+class SinusoidalPositions(nn.Module):
+    """Fixed waves; see `mmx.nn.block.sinusoids` for the arguments."""
+
+    def __init__(self, ctx: int, width: int, offset: int = 0):
+        super().__init__()
+        self.ctx, self.offset = ctx, offset
+        self.register_buffer("table", sinusoids(ctx + offset, width), persistent=False)
+        self.table: Tensor
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """Any shape of int64 to that shape and `D`."""
+        return self.table[positions + self.offset]
+
+
+class DecoderLayer(nn.Module):
+    """Pre-norm causal self-attention, cross-attention and feed-forward; see `mmx.nn.block.EncoderLayer`."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        hidden: int,
+        activation: Callable[[], nn.Module] = nn.GELU,
+        key_bias: bool = False,
+    ):
+        super().__init__()
+        self.dropout = 0.0
+        self.attn_ln = nn.LayerNorm(width)
+        self.attn = Attention(width, heads, key_bias)
+        self.cross_ln = nn.LayerNorm(width)
+        self.cross = Attention(width, heads, key_bias)
+        self.mlp_ln = nn.LayerNorm(width)
+        self.mlp = FeedForward(width, hidden, activation)
+
+    def teach(self, x_BUD: Tensor, memory: Seq, mask: Tensor | None) -> Tensor:
+        """All positions of whole rows at once; `mask` is the memory's `padding_mask`."""
+        h = self.attn_ln(x_BUD)
+        x_BUD = x_BUD + self._drop(self.attn(h, *self.attn.keys_values(h), causal=True))
+        x_BUD = x_BUD + self._drop(self.cross(self.cross_ln(x_BUD), *self.cross.keys_values(memory.x), mask))
+        return x_BUD + self._drop(self.mlp(self.mlp_ln(x_BUD)))
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training)
+
+
+class TextDecoder(nn.Module):
+    """Writes tokens over any memory; the output projection is the token embedding.
+
+    Args:
+        vocab: V.
+        layers: `DecoderLayer`s.
+        positions: maps positions to vectors and says how many there are (`ctx`).
+        scale: of the token embeddings.
+        embed_ln: whether the sum of token and position is normalized, as mBART does.
+
+    Attributes:
+        dropout: share of the embeddings that is dropped; in training only.
+        keys_dtype: in which the memory's keys and values are kept and attended to, at inference; that of the weights
+            when None.
+    """
+
+    def __init__(
+        self,
+        vocab: int,
+        layers: Sequence[DecoderLayer],
+        positions: LearnedPositions | SinusoidalPositions,
+        scale: float = 1.0,
+        embed_ln: bool = False,
+    ):
+        super().__init__()
+        self.dropout = 0.0
+        self.keys_dtype: torch.dtype | None = None
+        width, self.heads = layers[0].attn.query.in_features, layers[0].attn.heads
+        self.ctx, self.scale = positions.ctx, scale
+        self.token = nn.Embedding(vocab, width)
+        self.positions = positions
+        self.embed_ln = nn.LayerNorm(width) if embed_ln else nn.Identity()
+        self.layers = nn.ModuleList(layers)
+        self.ln = nn.LayerNorm(width)
+        self.head = Linear(width, vocab, bias=False)
+        self.head.weight = self.token.weight
+
+    def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """`(R, U)` tokens and their positions to `(R, U, D)`."""
+        return self.embed_ln(self.token(tokens) * self.scale + self.positions(positions))
+
+    def forward(
+        self,
+        tokens: Tensor,
+        memory: Seq,
+        state: State | None = None,
+        at: Sequence[int] | None = None,
+        owner: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Logits of the next token.
+
+        Args:
+            tokens: `(R, U)` int64; with a state, only those that it has not seen.
+            memory: encoder output `(B, M, D)`.
+            state: from `init_state`; advanced in place.
+            at: positions of the U whose logits are wanted; all when None.
+            owner: memory row of each hypothesis, ascending; shared out evenly when None.
+
+        Returns:
+            `(R, U or len(at), V)`.
+        """
+        x_RUD = self.hidden(tokens, memory, state, owner)
+        return self.head(x_RUD if at is None else x_RUD[:, list(at)])
+
+    def hidden(
+        self,
+        tokens: Tensor,
+        memory: Seq,
+        state: State | None = None,
+        owner: Sequence[int] | None = None,
+        watch: Callable[[int, Tensor], None] | None = None,
+    ) -> Tensor:
+        """What the output projection reads, `(R, U, D)`; arguments as in `forward`.
+
+        `watch` is called with each layer's number and with what its cross-attention asks with, `(R, U, D)`.
+        """
+        groups = Groups(owner, len(tokens), len(memory.x))
+        state = self.init_state(len(memory.x), tokens.shape[1], groups.width) if state is None else state
+        cache = HypothesisCache(subtree(state, "self"), groups)
+        pos_RU = cache.begin(tokens.shape[1], self.token.weight.dtype)
+        if cache.end > self.ctx:
+            raise ValueError(f"expected at most {self.ctx} tokens, got {cache.end}: shorten the prompt")
+        x_RUD = self.embed(tokens, pos_RU)
+        for i, layer in enumerate(self.layers):
+            assert isinstance(layer, DecoderLayer)
+            h = layer.attn_ln(x_RUD)
+            q, k, v = layer.attn.queries_keys_values(h)
+            x_RUD = x_RUD + layer.attn.grouped(q, cache.append(i, k, v), groups)
+            h = layer.cross_ln(x_RUD)
+            if watch is not None:
+                watch(i, h)
+            x_RUD = x_RUD + layer.cross.grouped(layer.cross.queries(h), self._cross(i, memory, state), groups)
+            x_RUD = x_RUD + layer.mlp(layer.mlp_ln(x_RUD))
+        return self.ln(x_RUD)
+
+    def teach(self, tokens: Tensor, memory: Seq) -> Tensor:
+        """What `hidden` returns for the whole of one text a row, `(B, U)`, made for training.
+
+        No cache, and padding is masked where `hidden` attends row by row. With dropout in training mode.
+        """
+        if tokens.shape[1] > self.ctx:
+            raise ValueError(f"expected at most {self.ctx} tokens, got {tokens.shape[1]}: shorten the text")
+        x_BUD = self.embed(tokens, torch.arange(tokens.shape[1], device=tokens.device))
+        x_BUD = F.dropout(x_BUD, self.dropout, self.training)
+        mask = padding_mask(memory)
+        for layer in self.layers:
+            assert isinstance(layer, DecoderLayer)
+            x_BUD = layer.teach(x_BUD, memory, mask)
+        return self.ln(x_BUD)
+
+    def _cross(self, i: int, memory: Seq, state: State) -> Keys:
+        """Layer `i`'s keys and values of the memory: computed once, shared by all hypotheses of a row."""
+        held = subtree(state, "memory")
+        if not held:
+            held.update(self._keys_values(memory.x))
+        entry = subtree(held, str(i))
+        lengths = memory.lengths.tolist()
+        whole = all(n == memory.x.shape[1] for n in lengths)
+        return Keys(tensor(entry, "k"), tensor(entry, "v"), None if whole else lengths)
+
+    def _keys_values(self, x_BMD: Tensor) -> State:
+        """Every layer's keys and values. Together they are the largest thing a search holds: one block, so that its
+        memory goes back whole."""
+        pairs = (layer.cross.keys_values(x_BMD) for layer in self.layers)  # type: ignore[union-attr]
+        if torch.is_grad_enabled():
+            return {str(i): {"k": k, "v": v} for i, (k, v) in enumerate(pairs)}
+        b, m, width = x_BMD.shape
+        dtype = self.keys_dtype or x_BMD.dtype
+        room = x_BMD.new_empty(len(self.layers), 2, b, self.heads, m, width // self.heads, dtype=dtype)
+        out: State = {}
+        for i, (k_BHMC, v_BHMC) in enumerate(pairs):
+            out[str(i)] = {"k": room[i, 0].copy_(k_BHMC), "v": room[i, 1].copy_(v_BHMC)}
+        return out
+
+    def cross_weights(
+        self,
+        tokens: Tensor,
+        memory: Seq,
+        heads: Sequence[tuple[int, int]],
+        shared: State | None = None,
+        below: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Cross-attention of chosen heads over given text, for timing.
+
+        Args:
+            tokens: `(B, U)`, one hypothesis a row.
+            memory: `(B, M, D)`.
+            heads: (layer, head) pairs, N of them.
+            shared: `state["memory"]` of an earlier call with the same memory, to save its cost.
+            below: take probabilities among the tokens below this one (the text tokens); among all when None.
+
+        Returns:
+            Scores before the softmax `(B, N, U, M)`, and `(B, U - 1)`: the probability of each next token.
+        """
+        state = self.init_state(len(tokens), tokens.shape[1])
+        if shared is not None:
+            state["memory"] = shared
+        groups = Groups(None, len(tokens), len(memory.x))
+        cache = HypothesisCache(subtree(state, "self"), groups)
+        x_BUD = self.embed(tokens, cache.begin(tokens.shape[1], self.token.weight.dtype))
+        found: dict[tuple[int, int], Tensor] = {}
+        for i, layer in enumerate(self.layers):
+            assert isinstance(layer, DecoderLayer)
+            h = layer.attn_ln(x_BUD)
+            q, k, v = layer.attn.queries_keys_values(h)
+            x_BUD = x_BUD + layer.attn.grouped(q, cache.append(i, k, v), groups)
+            h = layer.cross_ln(x_BUD)
+            keys = self._cross(i, memory, state)
+            mine = [head for at, head in heads if at == i]
+            if mine:
+                scores = layer.cross.weights(h, keys.k, torch.tensor(mine, device=h.device))
+                found.update({(i, head): scores[:, j] for j, head in enumerate(mine)})
+            x_BUD = x_BUD + layer.cross.grouped(layer.cross.queries(h), keys, groups)
+            x_BUD = x_BUD + layer.mlp(layer.mlp_ln(x_BUD))
+        rows = []
+        for hidden_UD, row in zip(self.ln(x_BUD), tokens, strict=True):  # one row's logits at a time: they are large
+            probs_UV = self.head(hidden_UD[:-1])[:, :below].float().softmax(-1)
+            rows.append(probs_UV.gather(1, row[1:, None].clamp(max=probs_UV.shape[1] - 1))[:, 0])
+        return torch.stack([found[h] for h in heads], dim=1), torch.stack(rows)
+
+    def init_state(self, batch: int, capacity: int, hypotheses: int = 1) -> State:
+        """An empty state for `batch` windows of `hypotheses` each, with room for `capacity` tokens before it grows."""
+        like = self.token.weight
+        head_width = like.shape[1] // self.heads
+        own = HypothesisCache.init(batch, len(self.layers), self.heads, capacity, hypotheses, head_width, like)
+        return {"self": own, "memory": {}}

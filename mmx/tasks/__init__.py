@@ -1,0 +1,1 @@
+"""What users ask for: transcribe, translate, speak; windows, results and subtitles."""

@@ -1,0 +1,138 @@
+"""Speech translation in two steps: a speech model writes what was said, or its English, a text model translates that.
+
+It is what reaches languages that the speech model cannot write. Errors of the first step pass into the second, which
+sees neither the sound nor the pauses.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from mmx.errors import InputError
+from mmx.model import Model
+from mmx.tasks.options import Options
+from mmx.tasks.result import Note, Segment, Transcript
+from mmx.tasks.transcribe import fit
+from mmx.tasks.translate import translate_text
+from mmx.text.languages import find_language
+from mmx.text.sentences import CLOSERS, STOPS
+from mmx.weights.card import cards
+
+PAUSE_S = 2.0
+"""Between two segments; longer, and a sentence does not go on."""
+LONGEST = 400
+"""Characters of a sentence that never ends."""
+
+
+def shipped() -> dict[str, tuple[str, ...]]:
+    """The text models that ship with mmx, each with the languages (BCP-47) that it writes."""
+    return {c.name: c.writes for c in cards().values() if c.writes}
+
+
+def text_model_for(language: str) -> str | None:
+    """The name of a text model that ships with mmx and writes a language; None where there is none."""
+    tag = find_language(language).tag
+    return next((name for name, tags in shipped().items() if tag in tags), None)
+
+
+def second_step(model: Model, options: Options) -> str | None:
+    """The name of a shipped text model for a language that the speech model cannot write; None where it can.
+
+    Raises:
+        InputError: the speech model cannot do what is asked, and nothing that ships helps.
+    """
+    try:
+        fit(model, options)
+    except InputError:
+        name = text_model_for(options.to)
+        if name is None or options.task != "translate":
+            raise
+        return name
+    return None
+
+
+def first_step(text_model: Model, options: Options) -> Options:
+    """What the speech model is asked for: the words spoken where the text model has their language, else English."""
+    spoken = options.language
+    if spoken is not None and _has(text_model, spoken):
+        return replace(options, task="transcribe", to="en", bilingual=False, shortlist=None)
+    if not _has(text_model, "en"):
+        raise InputError(
+            f"expected --language, one of {', '.join(text_model.tokenizer.language_ids)}, which {text_model.name} reads"
+        )
+    return replace(options, task="translate", to="en", bilingual=False, shortlist=None)
+
+
+def _has(model: Model, language: str) -> bool:
+    try:
+        model.tokenizer.language(language)
+    except InputError:
+        return False
+    return True
+
+
+def cascade(
+    transcripts: Iterable[Transcript],
+    text_model: Model,
+    to: str,
+    beam_size: int = 5,
+    bilingual: bool = False,
+    shortlist: str | None = None,
+) -> Iterator[Transcript]:
+    """Transcripts in another language, sentence by sentence, with the times of the first step.
+
+    Args:
+        transcripts: of the speech model.
+        text_model: translates text.
+        to: language to write.
+        beam_size: of the text model's search.
+        bilingual: keep the first step's text beside each sentence.
+        shortlist: of the text model's vocabulary; see `Options`.
+    """
+    target = text_model.tokenizer.language(to)
+    for t in transcripts:
+        yield _translated(t, text_model, target, bilingual, beam_size=beam_size, shortlist=shortlist)
+
+
+def _translated(t: Transcript, model: Model, to: str, bilingual: bool, **options: Any) -> Transcript:
+    groups = sentences(t.segments)
+    written = "en" if t.task == "translate" else t.language
+    texts = ["".join(s.text for s in g).strip() for g in groups]
+    done = translate_text(model, texts, src=written, to=to, **options) if texts else []
+    code = find_language(to).tag
+    segments, notes = [], list(t.notes)
+    for group, text, translation in zip(groups, texts, done, strict=True):
+        start_s, end_s = group[0].start_s, max(s.end_s for s in group)
+        scores = [s.score for s in translation.segments]
+        segments.append(
+            Segment(
+                start_s, end_s, translation.text, code, avg_logprob=min(scores, default=0.0),
+                no_speech_prob=max(s.no_speech_prob for s in group), source_text=text if bilingual else "",
+                channel=group[0].channel,
+            )
+        )  # fmt: skip
+        if any(s.repetition or s.cut for s in translation.segments):
+            notes.append(Note(start_s, end_s, "warning", "the text model repeated itself or was cut at its limit"))
+    return replace(
+        t,
+        segments=tuple(segments),
+        task="translate",
+        model=f"{t.model} + {model.name}",
+        notes=tuple(sorted(notes, key=lambda n: (n.start_s, n.end_s))),
+    )
+
+
+def sentences(segments: Sequence[Segment]) -> list[list[Segment]]:
+    """Neighbours that are parts of one sentence, together: a text model should not see half of one."""
+    groups: list[list[Segment]] = []
+    for s in segments:
+        if not s.text.strip():
+            continue
+        last = next((g for g in reversed(groups) if g[-1].channel == s.channel), [])
+        goes_on = bool(last) and not last[-1].text.rstrip().rstrip(CLOSERS).endswith(tuple(STOPS))
+        near = bool(last) and s.start_s - last[-1].end_s <= PAUSE_S
+        if goes_on and near and sum(len(x.text) for x in last) + len(s.text) <= LONGEST:
+            last.append(s)
+        else:
+            groups.append([s])
+    return groups

@@ -1,0 +1,453 @@
+"""Cut a recording of any length into windows that hold all of its speech and fit a recogniser's 30 s.
+
+    blocks -> chunks of a fixed size -> speech probability per frame -> spans of speech -> windows and gaps
+
+Every step is a stream: about two windows of audio are in memory, however long the file. Decisions depend on
+the audio alone, never on how it was cut into blocks. Inside, a position is a whole number of samples since
+the start of the file; seconds appear only in the options and in what is given out.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from mmx.errors import InputError
+from mmx.tasks.window import SAMPLE_RATE_HZ, Gap, Piece, Window, last_least, quietest, to_samples
+
+if TYPE_CHECKING:
+    from mmx.seq import Seq
+    from mmx.state import State
+
+FRAME = 512
+"""Samples that one speech probability speaks for."""
+CHUNK = 128 * FRAME
+"""Samples that the detector hears at once, 4.1 s. Fixed, so that block sizes cannot change a probability."""
+MIN_GAP = 800
+"""Samples, 0.05 s: a gap not longer than this is shared out between its neighbours."""
+
+NO_SPEECH = "no speech"
+
+
+class Vad(Protocol):
+    """What `split` needs of a speech detector; `mmx.models.silero_vad.SileroVad` is one."""
+
+    def forward(self, seq: "Seq", state: "State | None" = None) -> "Seq":
+        """Wav `(1, N)` at 16 kHz to one probability for every 512 samples, `(1, T)`."""
+        ...
+
+    def init_state(self, batch: int, capacity: int = 0) -> "State":
+        """The state of a stream that has heard nothing."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentOptions:
+    """How to cut. The defaults would rather keep noise than lose speech.
+
+    Attributes:
+        max_window_s: no window is longer, not by one sample.
+        threshold: speech starts at a frame of at least this probability.
+        neg_threshold: speech goes on until frames stay below this for `min_silence_s`.
+        min_speech_s: shorter bursts are not speech; they become a gap with its reason.
+        min_silence_s: see `neg_threshold`.
+        pad_s: audio kept on each side of speech, for detectors are late at soft sounds.
+        max_gap_s: silence up to this stays in a window as it is; longer silence is cut out, all but the pads.
+        max_gain_db: quiet audio is amplified for the detector, by no more than this; windows never are.
+    """
+
+    max_window_s: float = 30.0
+    threshold: float = 0.5
+    neg_threshold: float = 0.35
+    min_speech_s: float = 0.1
+    min_silence_s: float = 0.5
+    pad_s: float = 0.3
+    max_gap_s: float = 2.0
+    max_gain_db: float = 40.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.neg_threshold <= self.threshold <= 1:
+            raise InputError(
+                "expected 0 <= neg_threshold <= threshold <= 1, "
+                f"got neg_threshold={self.neg_threshold}, threshold={self.threshold}"
+            )
+        for name in ("min_speech_s", "min_silence_s", "pad_s", "max_gap_s", "max_gain_db"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise InputError(f"expected {name} to be 0 or more, got {getattr(self, name)}")
+        # What is left for speech must hold a few frames to cut in, and no burst may be long enough to be cut.
+        least = 2 * (self.pad_s + MIN_GAP / SAMPLE_RATE_HZ) + max(0.5, self.min_speech_s)
+        if not least <= self.max_window_s < float("inf"):
+            raise InputError(
+                f"expected max_window_s of at least {least:g} with pad_s={self.pad_s} and "
+                f"min_speech_s={self.min_speech_s}, got {self.max_window_s}: "
+                "make the window longer or the pad shorter"
+            )
+
+
+def split(
+    blocks: Iterable[np.ndarray], vad: Vad | None, options: SegmentOptions | None = None
+) -> Iterator[Window | Gap]:
+    """Windows that hold all the speech, and the gaps between them, as soon as they are known.
+
+    Args:
+        blocks: mono float blocks `(N,)` at 16 kHz, any sizes, 0 included; read lazily. A sample that is not
+            finite is taken as 0.
+        vad: finds speech. None keeps everything: windows follow each other, cut at the quietest 0.1 s of the
+            last 5 s.
+        options: how to cut; None takes the defaults.
+
+    Yields:
+        `Window` and `Gap` in order of `start_s`. Pieces of windows and gaps cover the file exactly once. A
+        gap that was cut out of a window comes after that window.
+
+    Raises:
+        InputError: if a block is not mono float audio.
+    """
+    options = SegmentOptions() if options is None else options
+    chunks = _chunks(blocks)
+    return _fixed(chunks, options) if vad is None else _by_speech(chunks, vad, options)
+
+
+def _by_speech(chunks: Iterator[np.ndarray], vad: Vad, options: SegmentOptions) -> Iterator[Window | Gap]:
+    audio, spans = _Audio(), _Spans(options)
+    packer = _Packer(audio, options)
+    for chunk, probabilities in _listen(chunks, vad, options):
+        audio.append(chunk)
+        for p in probabilities:
+            for span in spans.push(p, audio.end):
+                packer.add(span)
+        packer.silent_until(spans.silent_until)
+        yield from packer.take()
+    for span in spans.finish(audio.end):
+        packer.add(span)
+    packer.finish(audio.end)
+    yield from packer.take()
+
+
+def _fixed(chunks: Iterator[np.ndarray], options: SegmentOptions) -> Iterator[Window]:
+    """Windows one after the other, each cut where it is quietest near its end."""
+    limit = to_samples(options.max_window_s)
+    audio, start, index = _Audio(), 0, 0
+    for chunk in chunks:
+        audio.append(chunk)
+        # Strictly longer: a rest that fits is one window, which only the end of the file can tell.
+        while audio.end - start > limit:
+            search = min(to_samples(5.0), limit // 2)
+            tail = audio.get(start + limit - search, start + limit)
+            cut = start + limit - search + quietest(tail)
+            yield _window(index, [(start, cut)], [audio.get(start, cut)])
+            audio.drop(cut)
+            start, index = cut, index + 1
+    if audio.end > start:
+        yield _window(index, [(start, audio.end)], [audio.get(start, audio.end)])
+
+
+def _chunks(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """The same samples in chunks of exactly `CHUNK`, then one shorter, maybe empty; each owns its memory."""
+    chunk, filled = np.empty(CHUNK, np.float32), 0
+    for block in blocks:
+        if block.ndim != 1 or not np.issubdtype(block.dtype, np.floating):
+            raise InputError(
+                f"expected mono float blocks of shape (samples,), got {block.dtype} {block.shape}: "
+                "mix to mono and scale to [-1, 1] first"
+            )
+        at = 0
+        while at < len(block):
+            n = min(CHUNK - filled, len(block) - at)
+            chunk[filled : filled + n] = block[at : at + n]
+            at, filled = at + n, filled + n
+            if filled == CHUNK:
+                yield _finite(chunk)
+                chunk, filled = np.empty(CHUNK, np.float32), 0
+    yield _finite(chunk[:filled].copy())
+
+
+def _finite(x: np.ndarray) -> np.ndarray:
+    # One NaN would stay in the detector's memory and make all that follows silent.
+    return np.nan_to_num(x, copy=False, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _listen(
+    chunks: Iterator[np.ndarray], vad: Vad, options: SegmentOptions
+) -> Iterator[tuple[np.ndarray, list[float]]]:
+    """Each chunk with the speech probabilities of the frames that it completes."""
+    import torch
+
+    from mmx.seq import Seq
+    from mmx.state import leaves
+
+    state = vad.init_state(1)
+    device = next((leaf.device for _, leaf in leaves(state)), torch.device("cpu"))
+    gain = _Gain(options.max_gain_db)
+    total = 0
+    for chunk in chunks:
+        total += len(chunk)
+        final = len(chunk) < CHUNK
+        if total == 0:
+            return
+        with torch.inference_mode():
+            x = torch.from_numpy(gain.apply(chunk))[None].to(device)
+            out = vad.forward(Seq(x, torch.tensor([len(chunk)], device=device), SAMPLE_RATE_HZ, final), state)
+            probabilities = out.x[0, : int(out.lengths[0])].double().cpu().numpy()
+        # A detector that fails must not lose speech.
+        yield chunk, np.nan_to_num(probabilities, nan=1.0).tolist()
+
+
+class _Gain:
+    """Brings quiet audio to the level at which a detector is reliable.
+
+    Of clips scaled to -40 dB, Silero finds two thirds of the speech, in some none. The level is that of the
+    loudest frame of the chunk, or of those before, which are forgotten by 6 dB per chunk: pauses of a loud
+    speaker are not blown up, and a quiet speaker after a loud one is heard in time.
+    """
+
+    TARGET = 0.1
+    FORGET = 0.5
+
+    def __init__(self, max_db: float) -> None:
+        self.most = 10 ** (max_db / 20)
+        self.level = 0.0
+        self.last: float | None = None
+
+    def apply(self, chunk: np.ndarray) -> np.ndarray:
+        """The chunk `(N,)` amplified, never attenuated; a new array."""
+        frames = chunk[: len(chunk) // FRAME * FRAME].reshape(-1, FRAME)
+        rms = float(np.sqrt(np.square(frames, dtype=np.float64).mean(1).max(initial=0.0)))
+        self.level = max(rms, self.level * self.FORGET)
+        gain = min(max(self.TARGET / max(self.level, 1e-9), 1.0), self.most)
+        last, self.last = gain if self.last is None else self.last, gain
+        if gain == last == 1.0:
+            return chunk.copy()
+        # Over one frame, for a step in level is a click.
+        ramp = np.full(len(chunk), gain, np.float32)
+        n = min(FRAME, len(chunk))
+        ramp[:n] = np.linspace(last, gain, n, dtype=np.float32)
+        return chunk * ramp
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """Speech `[start, end)`, or a burst too short to be any. `joined`: it goes on where the last was cut."""
+
+    start: int
+    end: int
+    speech: bool = True
+    joined: bool = False
+
+
+class _Spans:
+    """Speech probabilities in, spans of speech out, none longer than fits a window with its pads."""
+
+    def __init__(self, options: SegmentOptions) -> None:
+        self.threshold, self.neg_threshold = options.threshold, options.neg_threshold
+        self.min_speech, self.min_silence = to_samples(options.min_speech_s), to_samples(options.min_silence_s)
+        pad = to_samples(options.pad_s) + MIN_GAP
+        # The most speech in one window: after a pad (or, of a span that was cut, after none), and before one.
+        self.most = {
+            False: to_samples(options.max_window_s) - 2 * pad,
+            True: to_samples(options.max_window_s) - pad,
+        }
+        self.at = 0
+        self.start: int | None = None
+        self.joined = False
+        self.low: int | None = None
+        self.heard: list[float] = []
+
+    @property
+    def silent_until(self) -> int:
+        """No span that is still to come starts before this sample."""
+        return self.at if self.start is None else self.start
+
+    def push(self, p: float, total: int) -> Iterator[_Span]:
+        """Take the probability of the next frame; `total` samples of the file have arrived so far."""
+        at, self.at = self.at, min(self.at + FRAME, total)
+        if self.start is None:
+            if p >= self.threshold:
+                self.start, self.joined, self.low, self.heard = at, False, None, [p]
+            return
+        self.heard.append(p)
+        if p >= self.neg_threshold:
+            self.low = None
+        elif self.low is None:
+            self.low = at
+        while (self.at if self.low is None else self.low) - self.start > self.most[self.joined]:
+            yield self._cut()
+        if self.low is not None and self.at - self.low >= self.min_silence:
+            yield self._close(self.low)
+
+    def finish(self, total: int) -> Iterator[_Span]:
+        """The file ends at sample `total`."""
+        if self.start is not None:
+            yield self._close(total if self.low is None else self.low)
+
+    def _close(self, end: int) -> _Span:
+        assert self.start is not None
+        # The rest of a span that was cut is speech, however short.
+        span = _Span(self.start, end, self.joined or end - self.start >= self.min_speech, self.joined)
+        self.start = None
+        return span
+
+    def _cut(self) -> _Span:
+        """Cut the open span where speech is least likely, in the second half of what a window holds."""
+        assert self.start is not None
+        most, first = self.most[self.joined], self.start // FRAME
+        padded = np.pad(np.asarray(self.heard), 2, mode="edge")
+        smoothed = np.convolve(padded, np.full(5, 0.2), mode="valid").round(6)
+        middles = (first + np.arange(len(smoothed))) * FRAME + FRAME // 2
+        allowed = np.flatnonzero((middles >= self.start + most // 2) & (middles <= self.start + most))
+        best = int(allowed[last_least(smoothed[allowed])])
+        span = _Span(self.start, int(middles[best]), True, self.joined)
+        self.start, self.joined, self.heard = span.end, True, self.heard[best:]
+        return span
+
+
+class _Packer:
+    """Spans in, windows and gaps out.
+
+    The last stretch of the open window, `first` to `last`, stays open at its end: only the next span, or a
+    long silence, tells how much of what follows belongs to it. The file is accounted for up to `edge`.
+    """
+
+    def __init__(self, audio: "_Audio", options: SegmentOptions) -> None:
+        self.audio = audio
+        self.limit, self.pad = to_samples(options.max_window_s), to_samples(options.pad_s)
+        # A silence that two pads nearly fill cannot be cut out.
+        self.keep = max(to_samples(options.max_gap_s), 2 * self.pad + MIN_GAP)
+        self.too_short = f"speech shorter than {options.min_speech_s:g} s"
+        self.index = 0
+        self.edge = 0
+        self.stretches: list[tuple[int, int]] = []
+        self.speech: list[tuple[int, int]] = []
+        self.parts: list[np.ndarray] = []
+        self.filled = 0
+        self.first: int | None = None
+        self.last = 0
+        self.bursts: list[_Span] = []
+        self.inside: list[Gap] = []
+        self.ready: list[Window | Gap] = []
+
+    def take(self) -> list[Window | Gap]:
+        """What has become certain since the last call."""
+        ready, self.ready = self.ready, []
+        return ready
+
+    def silent_until(self, t: int) -> None:
+        """There is no speech between the last span and sample `t`: let go of audio that no window needs."""
+        if self.first is not None and t - self.last > self.keep:
+            self._settle(self.last + self.pad)
+        self.audio.drop(self.first if self.first is not None else max(self.edge, t - self.pad - MIN_GAP))
+
+    def add(self, span: _Span) -> None:
+        """Put a span into the open window, or close that and open the next."""
+        if not span.speech:
+            self.bursts.append(span)
+            return
+        if self.first is not None and span.start - self.last > self.keep:
+            self._settle(self.last + self.pad)
+        needed = span.end + self.pad + MIN_GAP  # the pad that follows, at its longest
+        full = self.first is not None and self.filled + needed - self.first > self.limit
+        if self.first is not None:
+            if not full:
+                self.last = span.end
+                self.speech.append((span.start, span.end))
+                return
+            if span.start - self.last <= 2 * self.pad + MIN_GAP:
+                self._settle((self.last + span.start) // 2)
+            else:
+                self._settle(self.last + self.pad)
+        first = span.start - self.pad
+        if first - self.edge <= MIN_GAP:
+            first = self.edge
+        self._gap(first)
+        if full or self.filled + needed - first > self.limit:
+            self._emit()
+        self.first, self.last = first, span.end
+        self.speech.append((span.start, span.end))
+
+    def finish(self, total: int) -> None:
+        """The file ends at sample `total`."""
+        if self.first is not None:
+            self._settle(total if total - self.last <= self.pad + MIN_GAP else self.last + self.pad)
+        self._gap(total)
+        self._emit()
+
+    def _settle(self, end: int) -> None:
+        """End the open stretch at `end`."""
+        assert self.first is not None
+        self.stretches.append((self.first, end))
+        self.parts.append(self.audio.get(self.first, end))
+        self.filled += end - self.first
+        self.first, self.edge = None, end
+
+    def _gap(self, end: int) -> None:
+        """Account for the samples up to `end` as being in no window, telling bursts from silence."""
+        gaps = self.inside if self.stretches else self.ready
+        for burst in self.bursts:
+            start, stop = max(burst.start, self.edge), min(burst.end, end)
+            if start < stop:
+                if self.edge < start:
+                    gaps.append(_gap(self.edge, start, NO_SPEECH))
+                gaps.append(_gap(start, stop, self.too_short))
+                self.edge = stop
+        if self.edge < end:
+            gaps.append(_gap(self.edge, end, NO_SPEECH))
+        self.bursts, self.edge = [], end
+
+    def _emit(self) -> None:
+        if self.stretches:
+            self.ready.append(_window(self.index, self.stretches, self.parts, self.speech))
+            self.ready.extend(self.inside)
+            self.index += 1
+            self.stretches, self.speech, self.parts, self.inside, self.filled = [], [], [], [], 0
+
+
+class _Audio:
+    """The last part of the file, in chunks: samples from `start` up to `end` can be had."""
+
+    def __init__(self) -> None:
+        self.chunks: deque[np.ndarray] = deque()
+        self.start = self.end = 0
+
+    def append(self, chunk: np.ndarray) -> None:
+        if len(chunk):
+            self.chunks.append(chunk)
+            self.end += len(chunk)
+
+    def drop(self, before: int) -> None:
+        """Let go of the chunks that end at or before sample `before`."""
+        while self.chunks and self.start + len(self.chunks[0]) <= before:
+            self.start += len(self.chunks.popleft())
+
+    def get(self, start: int, end: int) -> np.ndarray:
+        """A copy of samples `[start, end)`, float32."""
+        assert self.start <= start <= end <= self.end, (self.start, start, end, self.end)
+        out = np.empty(end - start, np.float32)
+        at = self.start
+        for chunk in self.chunks:
+            a, b = max(start, at), min(end, at + len(chunk))
+            if a < b:
+                out[a - start : b - start] = chunk[a - at : b - at]
+            at += len(chunk)
+        return out
+
+
+def _window(
+    index: int,
+    stretches: list[tuple[int, int]],
+    parts: list[np.ndarray],
+    speech: list[tuple[int, int]] | None = None,
+) -> Window:
+    pieces, heard, at = [], [], 0
+    for start, end in stretches:
+        pieces.append(Piece(at / SAMPLE_RATE_HZ, start / SAMPLE_RATE_HZ, (end - start) / SAMPLE_RATE_HZ))
+        inside = ((max(a, start), min(b, end)) for a, b in speech or ())
+        heard += [((a - start + at) / SAMPLE_RATE_HZ, (b - start + at) / SAMPLE_RATE_HZ) for a, b in inside if a < b]
+        at += end - start
+    samples = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return Window(samples, tuple(pieces), index, None if speech is None else tuple(heard))
+
+
+def _gap(start: int, end: int, reason: str) -> Gap:
+    return Gap(start / SAMPLE_RATE_HZ, end / SAMPLE_RATE_HZ, reason)

@@ -1,0 +1,255 @@
+"""Long recordings to text: windows of speech from many files, decoded in batches, put back on each file's clock.
+
+The order of work: media -> voice activity -> windows (`segment.py`) -> a decoder of windows -> `Transcript`. What is
+skipped, retried or dropped on the way is a `Note` with its reason.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mmx.errors import InputError, MediaError, MmxError
+from mmx.media.audio import AudioReader, Source, open_audio
+from mmx.media.downmix import SIDES
+from mmx.media.source import reopened
+from mmx.model import Model
+from mmx.tasks import plain_windows, timed_windows
+from mmx.tasks.options import OPENING, RATE, File, Job, Options, Windows
+from mmx.tasks.result import Note, Segment, Transcript
+from mmx.tasks.second import Text, settle
+from mmx.tasks.segment import SegmentOptions, split
+from mmx.tasks.unheard import unheard
+from mmx.tasks.window import Gap, Window
+
+if TYPE_CHECKING:
+    from mmx.models.silero_vad import SileroVad
+
+__all__ = ["Options", "Progress", "fit", "transcribe"]
+
+DEFAULTS = Options()
+
+
+@dataclass
+class Progress:
+    """How far a run is: seconds of a file that are decoded, and its length where known.
+
+    `segments` are those so far that no later window comes before: a reader may show them, none of them moves.
+    """
+
+    name: str
+    done_s: float
+    total_s: float | None
+    finished: bool = False
+    segments: Sequence[Segment] = ()
+
+
+def transcribe(
+    model: Model,
+    sources: Iterable[Source],
+    options: Options = DEFAULTS,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_error: Callable[[str, MmxError], None] | None = None,
+) -> Iterator[Transcript]:
+    """Transcripts of the sources, in order, each as soon as it is complete.
+
+    Args:
+        model: a speech model.
+        sources: paths, "-", file objects, bytes or arrays at 16 kHz.
+        options: see `Options`.
+        on_progress: called as media is read.
+        on_error: called for a source that cannot be read, after which the others go on; without it the error is
+            raised.
+    """
+    return _Run(model, options, on_progress, on_error).run(sources)
+
+
+class _Run:
+    def __init__(
+        self,
+        model: Model,
+        options: Options,
+        on_progress: Callable[[Progress], None] | None,
+        on_error: Callable[[str, MmxError], None] | None,
+    ):
+        options = fit(model, options)
+        self.model, self.options = model, options
+        self.on_progress, self.on_error = on_progress, on_error
+        self.windows: Windows = _kind(model).Decoder(model, options)
+        # A recogniser's windows are as long as it was trained to hear at once.
+        self.cut = SegmentOptions(max_window_s=getattr(model.stages("speech")[1], "window_s", 30.0))
+        self.queue: list[Job] = []
+
+    def run(self, sources: Iterable[Source]) -> Iterator[Transcript]:
+        waiting: list[list[File]] = []
+        for source in sources:
+            files = self._files(source)
+            waiting.append(files)
+            items = self._read(source, files)
+            while (found := self._next(items, files)) is not None:
+                self._take(*found)
+                self._decode_full()
+            for file in files:
+                file.read = True
+            self._decode_full()
+            yield from self._complete(waiting)
+        while self.queue:
+            self._decode()
+            yield from self._complete(waiting)
+        yield from self._complete(waiting)
+
+    def _decode_full(self) -> None:
+        """Decode full batches whose recordings' languages can be told: by their opening, or all of what is shorter."""
+        size = self.options.batch_size
+        while len(self.queue) >= size and all(
+            f.language or f.read or len(f.opening) == OPENING for f in (j.file for j in self.queue[:size])
+        ):
+            self._decode()
+
+    def _files(self, source: Source) -> list[File]:
+        """One recording, or both channels of one."""
+        name = str(source) if isinstance(source, str) else "audio"
+        sides = SIDES if self.options.channels == "each" else ("",)
+        return [File(name, self.options.language, side, (i, len(sides))) for i, side in enumerate(sides)]
+
+    def _next(self, items: Iterator[tuple[File, Window | Gap]], files: list[File]) -> tuple[File, Window | Gap] | None:
+        """The next stretch of a recording, None at its end or when it cannot be read on."""
+        try:
+            return next(items, None)
+        except MmxError as e:
+            for file in files:
+                file.error = e
+                self.queue = [j for j in self.queue if j.file is not file]
+            if self.on_error is None:
+                raise
+            self.on_error(files[0].name, e)
+            return None
+
+    def _read(self, source: Source, files: list[File]) -> Iterator[tuple[File, Window | Gap]]:
+        """The stretches of a recording; of one whose channels are heard one by one, those of the left channel first.
+
+        For that it is read twice: what the other channel holds would have to be kept through any long silence.
+        """
+        o = self.options
+        with reopened(source) as again:
+            for file in files:
+                with open_audio(again(), track=o.track, channels=file.channel or o.channels) as reader:
+                    file.name, file.total_s = reader.name, reader.duration_s
+                    if file.channel and reader.channels > len(files):
+                        raise MediaError(
+                            f"{reader.name}: expected two channels to hear each by itself, got {reader.channels}: "
+                            "take the mix, or left or right"
+                        )
+                    for item in split(self._metered(reader, file), vad() if o.vad else None, self.cut):
+                        yield file, item
+                file.wrong += [Note(0.0, file.duration_s, "warning", w) for w in reader.warnings + reader.remarks]
+                file.read = True
+
+    def _metered(self, reader: AudioReader, file: File) -> Iterator[np.ndarray]:
+        for block in reader:
+            file.duration_s += len(block) / RATE
+            file.peak = max(file.peak, float(np.abs(block).max(initial=0.0)))
+            self._tell(file)
+            yield block
+
+    def _tell(self, file: File, decoded: bool = False) -> None:
+        """Report how far the recording is decoded, which may be behind what is read."""
+        if self.on_progress:
+            queued = (j.window.start_s for j in self.queue if j.file is file)
+            done_s, (part, parts) = min(queued, default=file.duration_s), file.share
+            whole = decoded and parts == 1  # else what the other channel says may come before
+            settled = sorted((s for s in file.segments if s.start_s < done_s), key=_order) if whole else ()
+            if file.total_s is not None:
+                done_s = (part * file.total_s + done_s) / parts
+            self.on_progress(Progress(file.name, done_s, file.total_s, segments=settled))
+
+    def _take(self, file: File, item: Window | Gap) -> None:
+        if isinstance(item, Gap):
+            file.notes.append(Note(item.start_s, item.end_s, "skipped", item.reason))
+        else:
+            file.waiting += 1
+            if not file.language and len(file.opening) < OPENING:
+                file.opening.append(item)
+            self.queue.append(Job(file, item))
+
+    def _complete(self, waiting: list[list[File]]) -> Iterator[Transcript]:
+        """Recordings whose windows are all decoded, from the front, so that the order of the sources is kept."""
+        while waiting and all(f.read and not (f.waiting and not f.error) for f in waiting[0]):
+            files = waiting.pop(0)
+            if files[0].error is None:
+                yield self._transcript(files)
+
+    def _transcript(self, files: list[File]) -> Transcript:
+        """Of a recording, whose channels are put together by time; its language is that of the one that says most."""
+        most = max(files, key=lambda f: sum(len(s.text) for s in f.segments))
+        duration_s = max(f.duration_s for f in files)
+        if self.on_progress:
+            self.on_progress(Progress(most.name, duration_s, duration_s, finished=True))
+        segments = [replace(s, channel=f.channel) if f.channel else s for f in files for s in f.segments]
+        notes = dict.fromkeys(
+            n for f in files for n in [*f.wrong, *(_of(n, f.channel) for n in f.notes), *unheard(f)]
+        )  # what is wrong with the file is so on both channels and told once
+        return Transcript(
+            source=most.name,
+            segments=tuple(sorted(segments, key=_order)),
+            language=most.language or "",
+            language_probability=most.language_probability,
+            duration_s=duration_s,
+            task=self.options.task,
+            model=self.model.name,
+            spoken=tuple(sorted((s for f in files for s in f.spoken), key=lambda s: s.start_s)),
+            notes=tuple(sorted(notes, key=lambda n: (n.start_s, n.end_s))),
+        )
+
+    def _decode(self) -> None:
+        jobs, self.queue = self.queue[: self.options.batch_size], self.queue[self.options.batch_size :]
+        again: list[Job] = []
+        for job, got in zip(jobs, self.windows(jobs), strict=True):
+            job.file.spoken += got.spoken
+            if job.second is not None:
+                job.second.open += len(got.again) + len(got.seconds)
+            for second in got.seconds:
+                second.within = job.second
+            text = settle(Text(got.segments, got.log_prob, got.tokens, got.failed, got.notes), job.second)
+            if text is not None:
+                job.file.segments += text.segments
+                job.file.notes += text.notes
+            again += [Job(job.file, part, job.retry + 1, job.second) for part in got.again]
+            again += [Job(job.file, part, job.retry + 1, second) for second in got.seconds for part in second.parts]
+            job.file.waiting += len(got.again) + sum(len(s.parts) for s in got.seconds) - 1
+        self.queue = again + self.queue
+        for file in {id(j.file): j.file for j in jobs}.values():
+            self._tell(file, decoded=True)
+
+
+def _of(note: Note, channel: str) -> Note:
+    """The note with the channel that it is about."""
+    return replace(note, reason=f"{channel} channel: {note.reason}") if channel else note
+
+
+def _order(segment: Segment) -> tuple[float, float]:
+    return segment.start_s, segment.end_s
+
+
+def vad() -> "SileroVad":
+    """The voice activity model; small enough to build for each run."""
+    from mmx.models.silero_vad import load
+
+    return load()
+
+
+def fit(model: Model, options: Options) -> Options:
+    """The options in this model's own terms. Raises `InputError` for what it cannot do."""
+    model.require_decoder()
+    if model.tokenizer is None:
+        raise InputError("expected a model with a tokenizer, got one without: load it with mmx.load")
+    if "speech" not in model.encoders:
+        raise InputError(f"expected a model that hears speech, got {model.name}: use whisper-base")
+    return _kind(model).fit(model, options)
+
+
+def _kind(model: Model) -> ModuleType:
+    """Models whose tokenizer has time tokens are decoded with them."""
+    return timed_windows if hasattr(model.tokenizer, "timestamp_begin") else plain_windows

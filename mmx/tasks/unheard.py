@@ -1,0 +1,34 @@
+"""Why a recording has no text: an empty file is right for silence, but a person must be told which it was."""
+
+import math
+
+from mmx.tasks.options import File
+from mmx.tasks.result import Note
+
+QUIET_DB = -80.0
+"""Peak, against full scale, below which a recording is as good as silent."""
+
+
+def unheard(file: File) -> list[Note]:
+    """The warning of a recording, or of a channel, in which nothing was heard, with the likely reason; else none."""
+    if any(segment.text.strip() for segment in file.segments):
+        return []
+    where = f" on the {file.channel} channel" if file.channel else ""
+    return [Note(0.0, file.duration_s, "warning", f"no speech was heard{where}: {_why(file)}")]
+
+
+def _why(file: File) -> str:
+    if file.peak == 0.0:
+        return "there is only silence, no sound at all"
+    peak_db = 20 * math.log10(file.peak)
+    level = f"the loudest sample is at {peak_db:.0f} dB of full scale"
+    if peak_db < QUIET_DB:
+        return f"it is as good as silent, {level}"
+    dropped = [n for n in file.notes if n.action == "dropped"]
+    if dropped:
+        first = dropped[0]
+        return f"what was written from {first.start_s:.1f} to {first.end_s:.1f} s was dropped ({first.reason})"
+    skipped_s = sum(n.end_s - n.start_s for n in file.notes if n.action == "skipped")
+    if skipped_s > 0.99 * file.duration_s:
+        return f"no voice was found, {level}; --no-vad takes all of it for speech"
+    return f"the model wrote nothing, {level}"

@@ -1,0 +1,65 @@
+"""`Writer`: texts in one language by a model with language tokens, with its whole vocabulary or a shortlist of it."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from mmx.generate import Hypothesis, SearchOptions, Suppress, search
+from mmx.model import Model
+from mmx.nn import shortlist
+from mmx.seq import Seq
+from mmx.state import State
+
+
+class Writer:
+    """Searches for texts in a language.
+
+    Args:
+        model: with a decoder and a `TranslationTokenizer`.
+        target: the language, as the tokenizer spells it.
+        only: ids of the tokens that may be written, or what `mmx.nn.shortlist.read` takes; all when None.
+    """
+
+    def __init__(self, model: Model, target: str, only: Sequence[int] | str | None = None):
+        self.model, tok = model, model.tokenizer
+        self.prompt = tok.prompt(target)
+        self.short: shortlist.ShortlistDecoder | None = None
+        if only is not None:
+            ids = shortlist.read(tok, target, only) if isinstance(only, str) else only
+            self.short = shortlist.ShortlistDecoder(model.decoder, sorted({*ids, *self.prompt, tok.eot}))
+        self.decoder: Any = model.decoder if self.short is None else self.short
+        self.filters = [Suppress(self._to_search(tok.control_ids))]
+        self.eot = self._to_search([tok.eot])[0]
+
+    def _to_search(self, tokens: Sequence[int]) -> Sequence[int]:
+        return tokens if self.short is None else self.short.short(tokens)
+
+    def _from_search(self, h: Hypothesis) -> Hypothesis:
+        return h if self.short is None else replace(h, tokens=tuple(self.short.long(h.tokens)))
+
+    def __call__(self, memory: Seq, options: SearchOptions, shared: State | None = None) -> list[Hypothesis]:
+        """The best text of each row of the memory `(B, M, D)`, in the model's own token ids.
+
+        Args:
+            memory: what is written about.
+            options: of the search; `max_tokens` is lowered to what the decoder has places for.
+            shared: the decoder's keys and values of the memory, as `search` takes and fills them.
+        """
+        room = self.model.decoder.ctx - len(self.prompt) - 1
+        options = replace(options, max_tokens=min(options.max_tokens, room))
+        prefix = torch.tensor([self._to_search(self.prompt)] * len(memory.x), device=memory.x.device)
+        found = search(self.decoder, memory, prefix, self.eot, options, self.filters, shared)
+        return [self._from_search(hypotheses[0]) for hypotheses in found.rows]
+
+
+def has_loop(tokens: Sequence[int], times: int = 4, shortest: int = 8, longest_unit: int = 16) -> bool:
+    """Whether a run of tokens repeats itself `times` in a row over at least `shortest` tokens."""
+    for unit in range(1, longest_unit + 1):
+        same = 0
+        for a, b in zip(tokens, tokens[unit:], strict=False):
+            same = same + 1 if a == b else 0
+            if same + unit >= max(times * unit, shortest):
+                return True
+    return False

@@ -1,0 +1,162 @@
+"""Augmentation of speech: masks on features, other speeds, noise.
+
+Everything is drawn from a key, the seed, epoch and number of an example, and from nothing else: a training that was
+stopped sees the same again.
+
+Letters: N samples, T feature frames, F features.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mmx.errors import InputError, nearest
+from mmx.extras import import_augmentation
+from mmx.media.audio import SAMPLE_RATE, read_audio
+from mmx.media.source import recordings
+
+
+@dataclass(frozen=True)
+class MaskPolicy:
+    """How much SpecAugment hides (Park et al. 2019, arXiv 1904.08779, table 1, where time is not warped).
+
+    Attributes:
+        frequency: widest band, in bins (F).
+        bands: how many bands (m_F).
+        time: longest stretch, in frames of 10 ms (T).
+        stretches: how many stretches (m_T).
+        share: of the speech, which a stretch may at most hide (p).
+    """
+
+    frequency: int
+    bands: int
+    time: int
+    stretches: int
+    share: float = 1.0
+
+
+POLICIES = {
+    "LB": MaskPolicy(27, 1, 100, 1),
+    "LD": MaskPolicy(27, 2, 100, 2),
+    "SM": MaskPolicy(15, 2, 70, 2, 0.2),
+    "SS": MaskPolicy(27, 2, 70, 2, 0.2),
+}
+"""By the paper's names: LibriSpeech basic and double, Switchboard mild and strong. They are made for 80 bins."""
+
+
+def mask_features(features_TF: Tensor, policy: MaskPolicy, key: str, frames: int | None = None) -> Tensor:
+    """Features with bands and stretches replaced by their mean.
+
+    Args:
+        features_TF: `(T, F)`; not changed.
+        policy: how much is hidden.
+        key: of the random numbers.
+        frames: of them that are speech and not padding; all when None.
+    """
+    rng = random.Random(key)
+    out, mean = features_TF.clone(), features_TF.mean()
+    length = out.shape[0] if frames is None else frames
+    for _ in range(policy.bands):
+        start, stop = _span(rng, policy.frequency, out.shape[1])
+        out[:, start:stop] = mean
+    for _ in range(policy.stretches):
+        start, stop = _span(rng, min(policy.time, int(policy.share * length)), length)
+        out[start:stop] = mean
+    return out
+
+
+def masker(policy: MaskPolicy) -> Callable[[Tensor, int, str], Tensor]:
+    """`mask_features` with a policy, given features, how many of them are speech, and a key."""
+    return lambda features_TF, frames, key: mask_features(features_TF, policy, f"masks/{key}", frames)
+
+
+def _span(rng: random.Random, longest: int, room: int) -> tuple[int, int]:
+    width = rng.randint(0, min(longest, room))
+    start = rng.randint(0, room - width)
+    return start, start + width
+
+
+class Speeds:
+    """Speech at another speed and so at another pitch (Ko et al. 2015, "Audio augmentation for speech recognition").
+
+    Args:
+        percent: the speeds that are drawn from; 100 leaves the speech as it is.
+
+    Raises:
+        InputError: speechbrain is not installed, or a speed cannot be.
+    """
+
+    def __init__(self, percent: Sequence[int] = (90, 100, 110)):
+        if not percent or min(percent) < 1:
+            raise InputError(f"expected speeds in percent such as 90, 100, 110, got {list(percent)}")
+        tools = import_augmentation()
+        self.resamplers = [tools.SpeedPerturb(SAMPLE_RATE, [p]) for p in percent]
+
+    def __call__(self, samples_N: Tensor, key: str) -> Tensor:
+        """`(N,)` to `(N * 100 / percent,)`."""
+        rng = random.Random(f"speed/{key}")
+        with torch.random.fork_rng(devices=[]):  # speechbrain draws from torch's, which is the training's
+            return rng.choice(self.resamplers)(samples_N[None])[0]
+
+
+class Noise:
+    """Noise added at a signal-to-noise ratio.
+
+    Args:
+        snr_db: lowest and highest ratio.
+        share: of the examples that get noise.
+        folder: of recordings of noise; white noise when None.
+
+    Raises:
+        InputError: speechbrain is not installed, or the folder holds no recordings.
+    """
+
+    def __init__(self, snr_db: Sequence[float] = (5.0, 25.0), share: float = 1.0, folder: str | Path | None = None):
+        if len(snr_db) != 2 or not snr_db[0] <= snr_db[1]:
+            raise InputError(f"expected the lowest and the highest ratio in dB, such as 5, 25, got {list(snr_db)}")
+        self.make = partial(import_augmentation().AddNoise, snr_low=snr_db[0], snr_high=snr_db[1])
+        self.share = share
+        self.files = [] if folder is None else recordings(Path(folder))
+        if folder is not None and not self.files:
+            raise InputError(f"expected recordings of noise in {folder}, got none")
+
+    def __call__(self, samples_N: Tensor, key: str) -> Tensor:
+        """`(N,)` to `(N,)`."""
+        rng = random.Random(f"noise/{key}")
+        if rng.random() >= self.share:
+            return samples_N
+        noise = partial(self._recorded, rng) if self.files else torch.randn_like
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(rng.getrandbits(63))
+            return self.make(noise_funct=noise)(samples_N[None], torch.ones(1))[0]
+
+    def _recorded(self, rng: random.Random, samples_BN: Tensor) -> Tensor:
+        """A stretch of one of the recordings, repeated where it is shorter; as long as the speech."""
+        noise = torch.from_numpy(read_audio(rng.choice(self.files)))
+        start = rng.randrange(max(1, len(noise) - samples_BN.shape[1] + 1))
+        index = (start + torch.arange(samples_BN.shape[1])) % len(noise)
+        return noise[index].expand_as(samples_BN).clone()
+
+
+def in_turn(steps: Sequence[Callable[[Tensor, str], Tensor]]) -> Callable[[Tensor, str], Tensor] | None:
+    """All steps, one after the other; None for none."""
+
+    def run(samples_N: Tensor, key: str) -> Tensor:
+        for step in steps:
+            samples_N = step(samples_N, key)
+        return samples_N
+
+    return run if steps else None
+
+
+def mask_policy(name: str) -> MaskPolicy:
+    """The policy of a name. Raises `InputError` for an unknown one."""
+    if name not in POLICIES:
+        known = list(POLICIES)
+        raise InputError(f"expected a SpecAugment policy among {', '.join(known)}, got {name!r}.{nearest(name, known)}")
+    return POLICIES[name]

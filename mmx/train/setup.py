@@ -1,0 +1,217 @@
+"""What a training begins from: the model, its tokenizer, and the data in its terms."""
+
+import dataclasses
+import importlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from mmx import api
+from mmx.checked import fits, words
+from mmx.errors import InputError, nearest
+from mmx.model import Model, tensors
+from mmx.models.composed import family
+from mmx.nn.adapters import has_loss
+from mmx.text import byte_tokenizer
+from mmx.text.train_tokenizer import FILE as TOKENIZER_FILE
+from mmx.text.train_tokenizer import train_tokenizer
+from mmx.text.translation_tokenizer import TranslationTokenizer
+from mmx.train.augment import Noise, Speeds, in_turn, mask_policy, masker
+from mmx.train.manifest import Example, read_manifest, require_recordings
+from mmx.train.optim import initialize
+from mmx.train.options import TrainOptions, default_of, idle
+from mmx.train.speech_data import EncodedData, SpeechData, hears_frozen, require_sound
+from mmx.train.text_data import TextData
+from mmx.weights.export import card_fields, copy_tokenizer
+
+Data = TextData | SpeechData | EncodedData
+
+
+@dataclass(frozen=True)
+class Start:
+    """A model that is to be trained.
+
+    Attributes:
+        model: with its tokenizer, in float32.
+        family: module in `models/`.
+        config: the numbers of the family's `Config`.
+        card: fields of the card of the model that this one goes on from.
+    """
+
+    model: Model
+    family: str
+    config: Mapping[str, Any]
+    card: Mapping[str, Any]
+
+
+def start(options: TrainOptions, folder: Path) -> Start:
+    """A new model, or the one to go on from; its tokenizer's files are put into `folder`.
+
+    Raises:
+        InputError: there is nothing to make a tokenizer or a model of.
+        ModelNotFoundError: see `mmx.load`.
+    """
+    return _loaded(options, folder) if options.init else _new(options, folder)
+
+
+def check_data(options: TrainOptions) -> bool:
+    """Read both manifests and refuse what cannot be trained on, before anything is loaded or made.
+
+    Returns:
+        Whether the training data are speech.
+
+    Raises:
+        InputError: a manifest has mistakes, names recordings that are not there, or holds both speech and text; or an
+            option does not go with the data.
+    """
+    examples = read_manifest(options.train, language=options.language)
+    require_recordings(examples, options.train)
+    valid = read_manifest(options.valid, language=options.language)
+    require_recordings(valid, options.valid)
+    require_sound(valid)
+    spoken = of_speech(examples, options.train)
+    of_speech(valid, options.valid)
+    if flaws := idle(options, spoken):
+        raise InputError("; ".join(flaws))
+    tasks = sorted({e.task for e in examples})
+    for name in options.task_weights:
+        if name not in tasks:
+            raise InputError(
+                f"expected task_weights of tasks in {options.train}, {', '.join(tasks)}, got {name!r}."
+                f"{nearest(name, tasks)}"
+            )
+    if spoken and not options.init:
+        raise InputError(f"expected init with the speech in {options.train}, got none: name a model, or compose one")
+    if not options.init:
+        _config(options, options.vocab)
+    return spoken
+
+
+def check_model(options: TrainOptions, model: Model) -> None:
+    """Refuse options that would have no effect on this model. Raises `InputError`."""
+    if options.quantity_weight != default_of("quantity_weight") and not any(map(has_loss, model.adapters.values())):
+        raise InputError(
+            f"expected quantity_weight for a model with an adapter of the kind cif, got it for {model.name}, which has "
+            "none: remove it"
+        )
+
+
+def of_speech(examples: Sequence[Example], path: str | Path) -> bool:
+    """Whether examples are speech. Raises `InputError` where some are and some are not."""
+    spoken = [bool(e.audio) for e in examples]
+    if any(spoken) and not all(spoken):
+        raise InputError(f"expected speech or text in {path}, got both: make a training of each")
+    return all(spoken)
+
+
+def _config(options: TrainOptions, vocab: int) -> Any:
+    """The numbers of a new model. Raises `InputError` for an unknown family or number, or one of another type."""
+    module = family(options.family)
+    kinds = get_type_hints(module.Config)
+    for name, value in options.config.items():
+        if name not in kinds:
+            raise InputError(
+                f"expected numbers of {options.family} in config, {', '.join(kinds)}, got {name!r}."
+                f"{nearest(name, list(kinds))}"
+            )
+        if not fits(value, kinds[name]):
+            raise InputError(f"expected config.{name} = {words(kinds[name])}, got {value!r}")
+    try:
+        return module.Config(**{**options.config, "vocab": vocab})
+    except (TypeError, ValueError) as e:
+        raise InputError(f"expected in config the numbers of a model of the family {options.family}, got {e}") from e
+
+
+def _new(options: TrainOptions, folder: Path) -> Start:
+    tokenizer = _tokenizer(options, folder)
+    config = _config(options, tokenizer.n_vocab)
+    model = family(options.family).build(config)
+    initialize(model)
+    model.tokenizer = tokenizer
+    return Start(model, options.family, dataclasses.asdict(config), {})
+
+
+def _tokenizer(options: TrainOptions, folder: Path) -> TranslationTokenizer:
+    """The tokenizer of a new model, made unless `folder` has it."""
+    if (folder / TOKENIZER_FILE).is_file():
+        return TranslationTokenizer.from_file(folder / TOKENIZER_FILE, options.vocab)
+    if (folder / byte_tokenizer.FILE).is_file():
+        return byte_tokenizer.from_file(folder / byte_tokenizer.FILE)
+    examples = read_manifest(options.train, language=options.language)
+    codes = sorted({code for e in examples for code in (e.src_lang, e.tgt_lang)})
+    if options.tokenizer == "bytes":
+        return byte_tokenizer.make(codes, folder)
+    texts = (text for e in examples for text in (e.source, e.target))
+    return train_tokenizer(texts, codes, options.vocab, folder)
+
+
+def _loaded(options: TrainOptions, folder: Path) -> Start:
+    card, found = api.locate(options.init)
+    model = api.load(options.init, device="cpu", dtype="float32")
+    model.require_decoder()
+    if model.tokenizer is None:
+        raise InputError(f"expected init to be a model with a tokenizer, got {options.init!r}, which has none")
+    folder.mkdir(parents=True, exist_ok=True)
+    copy_tokenizer(importlib.import_module(f"mmx.models.{card.family}"), found, folder)
+    for t in tensors(model).values():
+        t.data = t.data.clone()  # may be a view of the file
+    inherited = {**card_fields(card, model), "summary": f"{card.name}, trained further by mmx"}
+    inherited.pop("writes", None)  # it may learn to write more
+    return Start(model, card.family, dict(card.config), inherited)
+
+
+def training_data(options: TrainOptions, path: str, model: Model) -> Data:
+    """The examples of a manifest, in the model's terms; only those of `options.train` are augmented.
+
+    What a frozen encoder makes of speech is kept, unless it is augmented.
+
+    Args:
+        options: of the training.
+        path: of the manifest.
+        model: with its tokenizer. The weights of a frozen encoder are whole.
+
+    Raises:
+        InputError: the manifest has mistakes, or is not of what the model takes.
+    """
+    examples = read_manifest(path, model.tokenizer.language_ids, options.language)
+    if not of_speech(examples, path):
+        require_reading(model)
+        return _text(options, examples, model, path == options.train)
+    data = _speech(options, examples, model, path == options.train)
+    return EncodedData(data) if data.is_fixed and hears_frozen(model) else data
+
+
+def require_reading(model: Model) -> None:
+    """Raise `InputError` for a model that does not read texts."""
+    if "text" not in model.encoders:
+        raise InputError(f"expected a model that reads texts, got {model.name}, which only hears: use en-es")
+
+
+def _text(options: TrainOptions, examples: list[Example], model: Model, learned: bool) -> TextData:
+    return TextData(
+        examples,
+        model.tokenizer,
+        max_tokens=min(options.max_tokens, model.decoder.ctx),
+        group_by=options.group_by,
+        lowercase=options.lowercase if learned else 0.0,
+        unpunctuated=options.unpunctuated if learned else 0.0,
+        seed=options.seed,
+    )
+
+
+def _speech(options: TrainOptions, examples: list[Example], model: Model, learned: bool) -> SpeechData:
+    o, steps = options, []
+    if learned and o.speeds:
+        steps.append(Speeds(o.speeds))
+    if learned and o.noise_snr_db:
+        steps.append(Noise(o.noise_snr_db, folder=o.noise or None))
+    return SpeechData(
+        examples,
+        model,
+        max_tokens=o.max_tokens,
+        group_by=o.group_by,
+        change_samples=in_turn(steps),
+        change_features=masker(mask_policy(o.masks)) if learned and o.masks else None,
+        seed=o.seed,
+    )

@@ -1,0 +1,1 @@
+"""Many sessions in one batch, with buffers of fixed shapes."""

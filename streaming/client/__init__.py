@@ -1,0 +1,1 @@
+"""`mmx live`: microphone, terminal, the session between them."""

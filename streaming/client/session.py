@@ -1,0 +1,572 @@
+"""A live session from end to end: sound comes, is recorded, heard, translated, shown and said; at the end it is saved.
+
+Letters: N samples.
+"""
+
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmx.errors import InputError, MmxError, OutputError
+from mmx.media.audio import SAMPLE_RATE as RATE
+from mmx.streaming.client.microphone import FileSource, Heard, Loudspeaker, Microphone, Source, find_device
+from mmx.streaming.client.terminal import JsonView, PlainView, Status, TerminalView, View
+from mmx.streaming.events import Event
+from mmx.streaming.lag import LagControl
+from mmx.streaming.policies import find_policy
+from mmx.tasks.result import Segment, Spoken, Transcript, check_format
+from mmx.text.languages import find_language
+
+if TYPE_CHECKING:
+    from mmx.model import Model
+    from mmx.streaming.stream import Stream
+
+# -------------------- what is done with sound and text
+
+
+class Recorder:
+    """Writes sound to a .wav or .flac file as it comes.
+
+    Args:
+        path: a file that does not exist yet.
+
+    Raises:
+        InputError: it does, or has another ending.
+        OutputError: it cannot be written.
+    """
+
+    def __init__(self, path: Path):
+        import soundfile
+
+        from mmx.tasks.dub import kind_of
+
+        kind = kind_of(path)
+        _new(path)
+        self.path = path
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = soundfile.SoundFile(str(path), "w", RATE, 1, "PCM_16", format=kind)
+        except (OSError, soundfile.SoundFileError) as e:
+            raise OutputError(f"cannot record to {path}: {e}") from e
+
+    def write(self, samples: NDArray[np.float32]) -> None:
+        """Append samples. Raises `OutputError` when the disk is full."""
+        try:
+            self._file.write(samples)
+            self._file.flush()
+        except (OSError, RuntimeError) as e:  # soundfile's errors are RuntimeErrors
+            raise OutputError(f"recording to {self.path} stopped: {e}; what it has is kept") from e
+
+    def close(self) -> None:
+        """Finish the file."""
+        with suppress(OSError, RuntimeError):
+            self._file.close()
+
+
+class Translator:
+    """Translates what a stream writes, a sentence at a time, with a text model.
+
+    Args:
+        model: translates text.
+        to: language to write.
+        beam_size: of its search.
+    """
+
+    def __init__(self, model: "Model", to: str, beam_size: int = 5):
+        model_to = model.tokenizer.language(to)
+        self.model, self.to, self.beam_size = model, model_to, beam_size
+        self.segments: list[Segment] = []
+        self._words: list[Event] = []
+        self._notes: list[str] = []
+
+    def take(self, events: Sequence[Event], over: bool = False) -> list[Event]:
+        """Hear what was written, and give each sentence that this ends, as one final event.
+
+        Args:
+            events: of the stream.
+            over: whether no more will come: what was begun counts as a sentence.
+        """
+        out = []
+        for event in events:
+            self._words.append(event)
+            if event.final:
+                out += self._sentence()
+        return out + (self._sentence() if over else [])
+
+    def _sentence(self) -> list[Event]:
+        words, self._words = [w for w in self._words if w.text.strip()], []
+        text = "".join(w.text for w in words).strip()
+        if not text:
+            return []
+        said, language, score = self._translated(text, words[0].language)
+        start_s, end_s = words[0].start_s, max(w.end_s for w in words)
+        self.segments.append(Segment(start_s, end_s, f" {said}", language, avg_logprob=score, source_text=text))
+        at = len(self.segments) - 1
+        return [Event(at, f" {said}", start_s, end_s, words[-1].at_s, True, language, math.exp(min(score, 0.0)))]
+
+    def _translated(self, text: str, language: str) -> tuple[str, str, float]:
+        """The text, its language, its score. What cannot be translated stays as it is: a session must go on."""
+        from mmx.tasks.translate import translate_text
+
+        try:
+            (done,) = translate_text(self.model, [text], src=language, to=self.to, beam_size=self.beam_size)
+        except MmxError as e:
+            self._notes.append(f"not translated: {e}")
+            return text, language, 0.0
+        return done.text, find_language(self.to).tag, min((s.score for s in done.segments), default=0.0)
+
+    def notes(self) -> list[str]:
+        """What went wrong since the last call."""
+        new, self._notes = self._notes, []
+        return new
+
+    def transcript(self, heard: Transcript) -> Transcript:
+        """The translation of what `Stream.transcript` gave."""
+        model = f"{heard.model} + {self.model.name}"
+        return replace(heard, segments=tuple(self.segments), task="translate", model=model)
+
+
+class SpeechFile:
+    """Sentences said, on the session's clock, as one .wav or .flac file; stands where a `Loudspeaker` could."""
+
+    def __init__(self, path: Path):
+        from mmx.tasks.dub import kind_of
+
+        kind_of(path)
+        self.path, self._said = path, list[Spoken]()
+
+    def say(self, samples: NDArray[np.float32], start_s: float = 0.0) -> None:
+        """Lay `(N,)` samples down from `start_s` on, or after those before."""
+        self._said.append(Spoken(start_s, samples))
+
+    def close(self) -> None:
+        """Write the file."""
+        from mmx.tasks import dub
+
+        dub.write(self.path, dub.lay(self._said))
+
+
+class Saver:
+    """Writes the transcript at the end, and now and then before it, in the format that the file's ending names.
+
+    Raises:
+        InputError: the ending names no format.
+        OutputError: the folder cannot be written.
+    """
+
+    EVERY_S = 20.0
+
+    def __init__(self, path: Path):
+        from mmx.files import try_folder
+
+        if not path.suffix:
+            raise InputError(f"expected a file name with an ending, such as {path}.srt, got {str(path)!r}")
+        self.path, self.format = path, check_format(path.suffix)
+        try_folder(path.parent)
+        self._next_s = self.EVERY_S
+
+    def keep(self, transcript: Transcript, final: bool) -> None:
+        """Write it, if it is time. Raises `OutputError`."""
+        if final or transcript.duration_s >= self._next_s:
+            # Each writing costs in proportion to the session, so they become rarer in proportion.
+            self._next_s = max(transcript.duration_s + self.EVERY_S, transcript.duration_s * 1.05)
+            transcript.write(self.path.parent, [self.format], stem=self.path.stem)
+
+
+# -------------------- the session
+
+
+@dataclass
+class Session:
+    """Everything that a live session does, in one loop.
+
+    Attributes:
+        source: where sound comes from.
+        stream: hears it.
+        view: shows what happens.
+        translator: translates what the stream writes.
+        recorder: keeps the sound.
+        savers: keep the text.
+        voice: says a sentence, `(text, language)` to samples at 16 kHz.
+        output: plays or keeps what `voice` says.
+        clock: seconds, monotonic.
+    """
+
+    source: Source
+    stream: "Stream"
+    view: View
+    translator: Translator | None = None
+    recorder: Recorder | None = None
+    savers: Sequence[Saver] = ()
+    voice: Callable[[str, str], NDArray[np.float32]] | None = None
+    output: Any = None
+    clock: Callable[[], float] = time.monotonic
+    stopping: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        self.control = LagControl(self.stream.step / RATE)
+        self._unheard = 0  # samples since the last look
+        self._spans: deque[tuple[float, float]] = deque(maxlen=100)  # seconds of sound, seconds of work
+        self._unsaid: list[Event] = []  # of a sentence that `voice` has not said yet
+
+    def run(self) -> Transcript:
+        """Listen until the source ends or somebody presses Ctrl-C; what was heard is written to the end.
+
+        A second Ctrl-C ends at once, with what was written so far.
+
+        Raises:
+            MmxError: the source broke off, or something could not be written; the text until then is saved.
+        """
+        try:
+            with self._stoppable():
+                self._listen()
+        finally:
+            transcript = self._finish()
+        return transcript
+
+    def transcript(self) -> Transcript:
+        """What was written so far: the translation where there is a translator."""
+        heard = self.stream.transcript(self.source.name)
+        return heard if self.translator is None else self.translator.transcript(heard)
+
+    def _listen(self) -> None:
+        broken: MmxError | None = None
+        final = False
+        while not final:
+            if self.stopping:
+                self.source.stop()
+            try:
+                heard = self.source.read()
+            except MmxError as e:  # what was heard before is written first
+                broken, heard = e, Heard(np.zeros(0, np.float32), self.stream.source_s, True)
+            self._take(heard)
+            final = heard.final
+        if broken is not None:
+            raise broken
+
+    def _take(self, heard: Heard) -> None:
+        begun = self.clock()
+        self._record(heard)
+        events = self.stream.push(heard.samples, heard.final)
+        for sentence in _sentences(events):
+            self._show(sentence, over=False)
+        if heard.final:
+            self._show([], over=True)
+        spent_s = self.clock() - begun
+        self._spans.append((len(heard.samples) / RATE, spent_s))
+        self._unheard += len(heard.samples)
+        if self._unheard >= self.stream.step:  # there was a look
+            self._unheard %= self.stream.step
+            self._keep_up(spent_s)
+        self.view.status(self._status(heard))
+
+    def _keep_up(self, look_s: float) -> None:
+        """Only a clock can be fallen behind."""
+        if not self.source.live:
+            return
+        told = self.control.update(self.source.pending_s, look_s)
+        self.stream.step = round(self.control.step_s * RATE)
+        if told:
+            self.view.note(told)
+
+    def _tell_notes(self) -> None:
+        for note in self.source.notes():
+            self.view.note(note)
+
+    def _record(self, heard: Heard) -> None:
+        self._tell_notes()
+        if self.recorder is None:
+            return
+        try:
+            self.recorder.write(heard.samples)
+        except OutputError as e:  # the text goes on
+            self.view.note(str(e))
+            self.recorder.close()
+            self.recorder = None
+
+    def _show(self, events: Sequence[Event], over: bool) -> None:
+        self.view.written(events)
+        spoken = list(events)
+        if self.translator is not None:
+            spoken = self.translator.take(events, over)
+            self.view.translated(spoken)
+            for note in self.translator.notes():
+                self.view.note(note)
+        if self.voice is not None:
+            self._speak(spoken, over)
+        if any(e.final for e in events):
+            self._save()
+
+    def _speak(self, events: Sequence[Event], over: bool) -> None:
+        """Say each sentence that has come to its end."""
+        assert self.voice is not None
+        sentences = _sentences([*self._unsaid, *events])
+        self._unsaid = sentences.pop() if sentences and not (over or sentences[-1][-1].final) else []
+        for words in sentences:
+            text = "".join(w.text for w in words).strip()
+            if text:
+                self.output.say(self.voice(text, words[0].language), words[-1].at_s)
+
+    def _status(self, heard: Heard) -> Status:
+        sound_s, work_s = (sum(x) for x in zip(*self._spans, strict=True))
+        power = float(np.square(heard.samples, dtype=np.float64).mean()) if len(heard.samples) else 0.0
+        written_s = self.stream.events[-1].end_s if self.stream.events else 0.0
+        return Status(
+            heard_s=self.stream.source_s,
+            # A stream counts from where it last had written everything; words after that are written too.
+            lag_s=min(self.stream.lag_s, max(0.0, self.stream.source_s - written_s)) + self.source.pending_s,
+            real_time_factor=work_s / sound_s if sound_s else 0.0,
+            level_db=10 * math.log10(max(power, 1e-9)),
+            step_s=self.control.step_s,
+            tentative=self.stream.tentative,
+            language=self.stream.listener.language,
+            stopping=self.stopping,
+        )
+
+    def _save(self) -> None:
+        """Now and then; only the last saving must succeed."""
+        for saver in self.savers:
+            try:
+                saver.keep(self.transcript(), False)
+            except OutputError as e:
+                self.view.note(f"not saved yet: {e}")
+
+    def _finish(self) -> Transcript:
+        """Save and close everything, whatever fails on the way; the first failure is raised at the end."""
+        # The text first: what comes after it may fail, or wait until somebody presses Ctrl-C.
+        steps: list[Callable[[], None]] = [lambda s=s: s.keep(self.transcript(), True) for s in self.savers]
+        steps += [p.close for p in (self.source, self.recorder, self.output) if p is not None]
+        steps += [self._tell_notes, self.view.close]
+        failed: BaseException | None = None
+        for step in steps:
+            try:
+                step()
+            except (Exception, KeyboardInterrupt) as e:  # a driver raises what it likes
+                failed = failed or e
+        if failed is not None:
+            raise failed
+        return self.transcript()
+
+    @contextmanager
+    def _stoppable(self) -> Iterator[None]:
+        """Ctrl-C, or a terminal that is closed, ends the session in order: no look is broken off."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def handler(number: int, frame: Any) -> None:
+            if self.stopping:
+                raise KeyboardInterrupt
+            self.stopping = True
+
+        numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        before = {n: signal.signal(n, handler) for n in numbers}
+        try:
+            yield
+        finally:
+            for number, usual in before.items():
+                signal.signal(number, usual)
+
+
+def _sentences(events: Sequence[Event]) -> list[list[Event]]:
+    """The events, cut after each one that ends a sentence."""
+    out: list[list[Event]] = []
+    for event in events:
+        if not out or out[-1][-1].final:
+            out.append([])
+        out[-1].append(event)
+    return out
+
+
+# -------------------- from options
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What `mmx live` was asked for; the fields that `Stream` and `mmx.load` have mean what they mean there.
+
+    Attributes:
+        file: recording to listen to; a microphone when None.
+        realtime: whether the file plays at the speed of life.
+        microphone: as in `Microphone`.
+        text_model: translates, sentence by sentence, what the model writes.
+        beam_size: of the text model's search.
+        speak: "play", or the file that keeps what is said; None says nothing.
+        speaker: voice that says it.
+        record: file that keeps the sound.
+        save: files that keep the text; of a microphone, one is made up when there is none.
+        json: events as lines of JSON.
+        threads: of the CPU; 0 leaves it to torch.
+    """
+
+    file: str | None = None
+    realtime: bool = False
+    microphone: str | None = None
+    model: str = "whisper-base"
+    language: str | None = None
+    to: str | None = None
+    text_model: str | None = None
+    policy: str = "alignatt"
+    step_s: float = 1.0
+    vad: bool = True
+    beam_size: int = 5
+    speak: str | None = None
+    speaker: int = 0
+    record: Path | None = None
+    save: Sequence[Path] = ()
+    json: bool = False
+    device: str = "auto"
+    dtype: str = "auto"
+    threads: int = 0
+
+
+def run(job: Job) -> Transcript:
+    """Hold the session that `mmx live` was asked for.
+
+    Raises:
+        MmxError: something is missing or does not fit; whatever can be is told before a model is loaded.
+    """
+    import torch
+
+    from mmx.api import load
+    from mmx.cli.files import _drop_output
+
+    _check(job)
+    savers = [Saver(p) for p in job.save]
+    if job.threads:
+        torch.set_num_threads(job.threads)
+    if job.file is None:
+        find_device(job.microphone)
+    source: Source | None = FileSource(job.file, job.realtime) if job.file is not None else None
+    model = load(job.model, device=job.device, dtype=job.dtype)  # type: ignore[arg-type]
+    name = job.text_model or _second_step(job, model)
+    text_model = load(name, device=job.device, dtype=job.dtype) if name else None  # type: ignore[arg-type]
+    live = source is None or source.live
+    stream, translator = _heard_by(job, model, text_model, catch_up=live)
+    voice = _voice(job, text_model or model) if job.speak else None
+    output = _output(job.speak) if job.speak else None
+    recorder = Recorder(job.record) if job.record else None
+    source = source or Microphone(job.microphone)
+    title = f"{source.name} → {model.name}" + (f" → {text_model.name}" if text_model else "")
+    view = _view(job, title, bilingual=text_model is not None)
+    if job.speak == "play" and job.file is None:
+        view.note("wear headphones: else the microphone hears what is said, and translates it again")
+    session = Session(source, stream, view, translator, recorder, savers, voice, output)
+    try:
+        return session.run()
+    except BrokenPipeError:  # whoever read our output has gone; all is saved
+        _drop_output()
+        return session.transcript()
+
+
+def _check_files(job: Job) -> None:
+    """That no file of the session overwrites another, nor a recording that was there before."""
+    speak = Path(job.speak) if job.speak not in (None, "play") else None
+    if speak is not None:
+        from mmx.tasks.dub import kind_of
+
+        kind_of(speak)
+    for path in filter(None, (job.record, speak)):
+        _new(path)
+    uses = [("--file", job.file), ("--record", job.record), ("--speak", speak), *(("--save", p) for p in job.save)]
+    by_path: dict[str, str] = {}
+    for option, path in uses:
+        if path is None:
+            continue
+        other = by_path.setdefault(os.path.realpath(path), option)
+        if other != option:
+            raise InputError(f"expected another file for {option} than for {other}, got {path} for both")
+
+
+def _new(recording: Path) -> None:
+    if recording.exists():
+        raise InputError(f"expected a new file to record to, {recording} exists: choose another name, or move it away")
+
+
+def _check(job: Job) -> None:
+    """What can be told before anything is loaded, or a folder is made."""
+    find_policy(job.policy)
+    _check_files(job)
+    for language in filter(None, (job.language, job.to)):
+        find_language(language)
+    if job.realtime and job.file is None:
+        raise InputError("expected --file with --realtime: a microphone always plays at the speed of life")
+    if job.microphone is not None and job.file is not None:
+        raise InputError("expected --file or --microphone, got both")
+    if job.text_model and not job.to:
+        raise InputError("expected --to with --text-model: the language to translate into")
+    if job.speak and not job.to:
+        raise InputError("expected --to with --speak: the language to say it in")
+
+
+def _second_step(job: Job, model: "Model") -> str | None:
+    """The text model that ships for a language which the speech model cannot write."""
+    if not job.to:
+        return None
+    from mmx.tasks.cascade import second_step
+    from mmx.tasks.options import Options
+
+    return second_step(model, Options(language=job.language, task="translate", to=job.to))
+
+
+def _heard_by(
+    job: Job, model: "Model", text_model: "Model | None", catch_up: bool
+) -> "tuple[Stream, Translator | None]":
+    """The stream, and what translates it on."""
+    from mmx.streaming.stream import Stream
+
+    task, to, language = "translate" if job.to else "transcribe", job.to, job.language
+    translator = None
+    if text_model is not None:
+        from mmx.tasks.cascade import first_step
+        from mmx.tasks.options import Options
+
+        if "text" not in text_model.encoders or not hasattr(text_model.tokenizer, "language"):
+            name = text_model.name
+            raise InputError(f"expected a model that translates text, got {name}: use nllb-200-distilled-600m")
+        translator = Translator(text_model, job.to or "", job.beam_size)
+        asked = first_step(text_model, Options(language=language, task="translate", to=job.to or ""))
+        task, to, language = asked.task, "en" if asked.task == "translate" else None, asked.language
+    stream = Stream(
+        model, policy=job.policy, language=language, task=task, to=to, step_s=job.step_s,
+        vad=True if job.vad else None, catch_up=catch_up,
+    )  # fmt: skip
+    return stream, translator
+
+
+def _voice(job: Job, model: "Model") -> Callable[[str, str], NDArray[np.float32]]:
+    """Says a sentence in its own language."""
+    from mmx.tasks.speak import Voice, say
+
+    if model.synth is None or "text" not in model.encoders:
+        raise InputError(f"expected a model with a voice to --speak, got {model.name}: use seamless-m4t-v2-large")
+
+    def said(text: str, language: str) -> NDArray[np.float32]:
+        code = model.tokenizer.language(language)
+        return say(model, text, text, code, code, Voice(job.speaker))
+
+    return said
+
+
+def _output(speak: str) -> "Loudspeaker | SpeechFile":
+    return Loudspeaker() if speak == "play" else SpeechFile(Path(speak))
+
+
+def _view(job: Job, title: str, bilingual: bool) -> View:
+    if job.json:
+        return JsonView()
+    if not sys.stdout.isatty():
+        return PlainView(bilingual=bilingual)
+    return TerminalView(title, recording=str(job.record or ""))

@@ -1,0 +1,1 @@
+"""Monotonic attention heads: the alignment, their weights, their training."""

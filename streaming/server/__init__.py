@@ -1,0 +1,1 @@
+"""`mmx serve`: OpenAI's audio API, live sessions over WebSockets, and the page."""

@@ -1,0 +1,160 @@
+"""What a server needs of its models, in one place: recordings to text, live streams, languages, translation of text."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from mmx.errors import InputError
+from mmx.media.audio import Source
+from mmx.model import Model
+from mmx.streaming.server.settings import blaming
+from mmx.streaming.stream import Stream
+from mmx.tasks.cascade import cascade, first_step
+from mmx.tasks.result import Transcript
+from mmx.tasks.transcribe import Options, Progress, fit, transcribe, vad
+from mmx.text.languages import find_language
+
+BATCH = 2
+"""Windows of a recording that are decoded together: few, so that the others get their turns, and so that one whose
+client left ends soon."""
+
+Route = Literal["own", "text", "english"]
+
+
+class Engine:
+    """One speech model, and a text model where languages past the speech model's own are wanted.
+
+    It keeps nothing of what is said, so that any number of threads may use it at once.
+
+    Args:
+        model: hears speech and writes text.
+        text_model: translates text.
+        policy: of live streams, see `mmx.streaming.policies.find_policy`.
+        step_s: of live streams, see `Stream`.
+        beam_size: of recordings; live streams are greedy.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        text_model: Model | None = None,
+        *,
+        policy: str = "alignatt",
+        step_s: float = 1.0,
+        beam_size: int = 5,
+    ):
+        fit(model, Options(language=None if hasattr(model.tokenizer, "sot") else "en"))
+        if text_model is not None and "text" not in text_model.encoders:
+            raise InputError(f"expected a text model that translates text, got {text_model.name}")
+        self.model, self.text_model = model, text_model
+        self.policy, self.step_s, self.beam_size = policy, step_s, beam_size
+
+    @cached_property
+    def vad(self) -> Any:
+        """The voice activity model, shared by all streams."""
+        return vad()
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the models, the speech model first."""
+        return [m.name for m in (self.model, self.text_model) if m is not None]
+
+    @cached_property
+    def languages(self) -> dict[str, str]:
+        """What may be spoken: code and English name."""
+        return _spellings(self.model)
+
+    @cached_property
+    def targets(self) -> dict[str, str]:
+        """What may be translated into: code and English name."""
+        own = {c: n for c, n in {"en": "English", **self.languages}.items() if self._own(None, c)}
+        beyond = {} if self.text_model is None else _spellings(self.text_model)
+        return dict(sorted({**beyond, **own}.items(), key=lambda kv: kv[1]))
+
+    def check(self, language: str | None, to: str | None) -> None:
+        """Raise `InputError` where speech in `language` (None: detected) cannot be heard, or not written in `to`."""
+        fit(self.model, Options(language=language))
+        if to is None or self._own(language, to):
+            return
+        if self.text_model is None:
+            fit(self.model, Options(language=language, task="translate", to=to))
+            return
+        if (target := find_language(to)).tag not in self.targets:
+            known = ", ".join(self.targets)
+            raise InputError(f"expected a language that this server writes, got {target.name}: it has {known}")
+        self.text_model.tokenizer.language(to)
+        first_step(self.text_model, Options(language=language))
+
+    def route(self, language: str | None, to: str) -> Route:
+        """How a live translation is made: by the speech model itself, by the text model from what was said, or by the
+        text model from the speech model's English (see `mmx.tasks.cascade.first_step`)."""
+        if self._own(language, to) or self.text_model is None:
+            return "own"
+        first = first_step(self.text_model, Options(language=language))
+        return "text" if first.task == "transcribe" else "english"
+
+    def _own(self, language: str | None, to: str) -> bool:
+        try:
+            fit(self.model, Options(language=language, task="translate", to=to))
+        except InputError:
+            return False
+        return True
+
+    # -------------------- recordings
+
+    def transcribe(
+        self, source: Source, options: Options, on_progress: Callable[[Progress], None] | None = None
+    ) -> Transcript:
+        """The text of a recording; a translation that the speech model cannot write goes on through the text model."""
+        options = replace(options, beam_size=self.beam_size, batch_size=BATCH)
+        if options.task == "transcribe" or self._own(options.language, options.to):
+            return next(iter(transcribe(self.model, [source], options, on_progress)))
+        if self.text_model is None:
+            fit(self.model, options)
+        assert self.text_model is not None
+        first = transcribe(self.model, [source], first_step(self.text_model, options), on_progress)
+        return next(iter(cascade(first, self.text_model, options.to, self.beam_size)))
+
+    # -------------------- live
+
+    def stream(self, language: str | None, to: str | None = None) -> Stream:
+        """A live stream that writes what is said, or, with `to`, its translation."""
+        task = "transcribe" if to is None else "translate"
+        return Stream(
+            self.model, policy=self.policy, language=language, task=task, to=to, step_s=self.step_s, vad=self.vad,
+            catch_up=True,
+        )  # fmt: skip
+
+    def restore(self, path: Path) -> Stream:
+        """A stream that `Stream.save` wrote."""
+        return Stream.restore(self.model, path, vad=self.vad)
+
+    def translate(self, text: str, language: str, to: str) -> str:
+        """A sentence in another language, by the text model."""
+        if self.text_model is None:
+            raise InputError("expected a server with a text model: start it with --text-model")
+        return self.text_model.translate_text([text], src=language, to=to, beam_size=2)[0].text
+
+
+def check_languages(engine: Engine, language: str | None, to: str | None) -> None:
+    """As `Engine.check`, but raises `Refusal`, which names the field at fault."""
+    with blaming("language"):
+        engine.check(language, None)
+    with blaming("to"):
+        engine.check(language, to)
+
+
+def _spellings(model: Model) -> dict[str, str]:
+    """The languages of a tokenizer, by their shortest codes."""
+    if not getattr(model.tokenizer, "multilingual", True):
+        return {"en": "English"}
+    known: dict[str, str] = {}
+    for spelling in model.tokenizer.language_ids:
+        try:
+            language = find_language(spelling)
+        except InputError:
+            continue
+        known.setdefault(language.tag, language.name)
+    return dict(sorted(known.items(), key=lambda kv: kv[1]))

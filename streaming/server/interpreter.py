@@ -1,0 +1,157 @@
+"""What a live session hears with: a stream that writes what is said, one that translates, a text model behind them."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmx.errors import InputError
+from mmx.streaming.events import Event
+from mmx.streaming.server.engine import Engine
+from mmx.streaming.stream import Stream
+
+RATE = 16_000
+TRACKS = ("source", "translation")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a live session is asked for.
+
+    Attributes:
+        language: that is spoken; None detects it.
+        to: language to translate into; None does not.
+        source: whether what is said is written, too.
+        rate: of the sound that the client sends, in Hz.
+        format: of that sound, a key of `mmx.streaming.server.protocol.FORMATS`.
+        manual: whether an item ends only where the client commits, not with a sentence or a pause.
+        told: what else the client set, which is told back to it and has no effect.
+    """
+
+    language: str | None = None
+    to: str | None = None
+    source: bool = True
+    rate: int = RATE
+    format: str = "audio/pcm"
+    manual: bool = False
+    told: dict[str, Any] = field(default_factory=dict)
+
+    def hears_as(self, other: "Wish") -> bool:
+        """Whether the same streams serve both."""
+        return (self.language, self.to, self.source) == (other.language, other.to, other.source)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What a session says to its client: a piece of a track of text that is only appended to.
+
+    Attributes:
+        track: "source" or "translation"; "error" and "end" tell what happened to the session.
+        text: to append; of an error, its message.
+        start_s: when it was said, in seconds of the session.
+        end_s: as above.
+        final: whether it ends a sentence.
+        language: that it is written in; of an error, its code.
+    """
+
+    track: str
+    text: str
+    start_s: float = 0.0
+    end_s: float = 0.0
+    final: bool = False
+    language: str = ""
+
+
+class Interpreter:
+    """The ears of one session, for one thread at a time.
+
+    Args:
+        engine: the models.
+        wish: what is asked for.
+        begin_s: time of the session at which it begins to hear.
+
+    Raises:
+        InputError: the models cannot do it.
+    """
+
+    def __init__(self, engine: Engine, wish: Wish, begin_s: float = 0.0):
+        engine.check(wish.language, wish.to)
+        self.engine, self.wish, self.begin_s = engine, wish, begin_s
+        self.route = None if wish.to is None else engine.route(wish.language, wish.to)
+        self.streams: dict[str, Stream] = {}
+        if wish.source or wish.to is None or self.route == "text":
+            self.streams["source"] = engine.stream(wish.language)
+        if self.route == "own":
+            self.streams["translation"] = engine.stream(wish.language, wish.to)
+        if self.route == "english":
+            self.streams["english"] = engine.stream(wish.language, "en")
+        self.sentence: list[Event] = []  # what the text model is to translate next
+
+    def hear(self, samples: NDArray[np.float32], final: bool = False) -> list[Piece]:
+        """Listen on, at 16 kHz; what may be written now."""
+        out: list[Piece] = []
+        for track, stream in self.streams.items():
+            events = stream.push(samples, final)
+            stream.forget()
+            if track in TRACKS and (track != "source" or self._shows_source):
+                out += [self._piece(track, e) for e in events]
+            if self.route in ("text", "english") and track == ("source" if self.route == "text" else "english"):
+                out += self._onward(events, final)
+        return out
+
+    @property
+    def tentative(self) -> dict[str, str]:
+        """What may be written next in each track; it may change."""
+        shown = [t for t in self.streams if t in TRACKS and (t != "source" or self._shows_source)]
+        return {t: self.streams[t].tentative for t in shown}
+
+    @property
+    def _shows_source(self) -> bool:
+        return self.wish.source or self.wish.to is None
+
+    def _piece(self, track: str, e: Event) -> Piece:
+        return Piece(track, e.text, e.start_s + self.begin_s, e.end_s + self.begin_s, e.final, e.language)
+
+    def _onward(self, events: list[Event], final: bool) -> list[Piece]:
+        """Sentences that are complete, through the text model."""
+        out: list[Piece] = []
+        for e in events:
+            self.sentence.append(e)
+            if e.final:
+                out += self._translated()
+        return out + self._translated() if final else out
+
+    def _translated(self) -> list[Piece]:
+        events, self.sentence = self.sentence, []
+        text = "".join(e.text for e in events).strip()
+        if not text or self.wish.to is None:
+            return []
+        start_s, end_s = min(e.start_s for e in events), max(e.end_s for e in events)
+        try:
+            done = self.engine.translate(text, events[-1].language, self.wish.to)
+        except InputError as e:  # a language was detected that the text model does not read
+            return [Piece("error", str(e), language="language_not_translated")]
+        piece = Piece("translation", f" {done}", start_s + self.begin_s, end_s + self.begin_s, True, self.wish.to)
+        return [piece]
+
+    # -------------------- saved and restored
+
+    def save(self, stem: Path) -> dict[str, Any]:
+        """Write the streams beside each other; the rest is returned, to go into JSON."""
+        for track, stream in self.streams.items():
+            stream.save(stem.with_suffix(f".{track}.safetensors"))
+        return {
+            "begin_s": self.begin_s,
+            "tracks": list(self.streams),
+            "sentence": [[e.seq, e.text, e.start_s, e.end_s, e.at_s, e.final, e.language] for e in self.sentence],
+        }
+
+    @classmethod
+    def restore(cls, engine: Engine, wish: Wish, stem: Path, saved: dict[str, Any]) -> "Interpreter":
+        """Go on with what `save` wrote."""
+        self = cls(engine, replace(wish), saved["begin_s"])
+        self.streams = {t: engine.restore(stem.with_suffix(f".{t}.safetensors")) for t in saved["tracks"]}
+        self.sentence = [Event(*row) for row in saved["sentence"]]
+        return self
