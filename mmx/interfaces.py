@@ -8,7 +8,7 @@ Letters: B rows, R hypotheses over them, T frames, M memory frames, U tokens, N 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -188,7 +188,7 @@ class Speech:
         texts: the texts.
         tokens: the same as the decoder's tokens, without prompt and end.
         language: as the model's tokenizer spells it.
-        states: the decoder's `hidden` over prompt, tokens and end, `(B, U, D)`; for a synth that `reads_states`.
+        encoded: what `Synth.reads` names, `(B, U, D)`; None where that is the text alone.
         voice: index of one of `Synth.voices`.
         speed: above 1 is faster.
         final: False when more of the same texts follows (a stream).
@@ -197,7 +197,7 @@ class Speech:
     texts: Sequence[str]
     tokens: Sequence[Sequence[int]]
     language: str
-    states: Seq | None = None
+    encoded: Seq | None = None
     voice: int = 0
     speed: float = 1.0
     final: bool = True
@@ -209,7 +209,8 @@ class Synth(Protocol):
 
     Attributes:
         rate: samples per second of what it gives.
-        reads_states: whether it speaks what the decoder's states hold, not the text alone.
+        reads: what it needs of the text: its tokens alone ("text"), what the model's text encoder makes of them
+            ("encoder"), or the decoder's `hidden` over prompt, tokens and end ("decoder").
         lookahead: tokens past the current one that its sound depends on; `math.inf` for the whole text, and such a
             synth does not stream.
     """
@@ -218,7 +219,7 @@ class Synth(Protocol):
     def rate(self) -> float: ...
 
     @property
-    def reads_states(self) -> bool: ...
+    def reads(self) -> Literal["text", "encoder", "decoder"]: ...
 
     @property
     def lookahead(self) -> float: ...

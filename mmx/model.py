@@ -1,6 +1,6 @@
 """`Model`: the one concrete class; every task is a composition of the parts it holds."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import torch.nn.functional as F
@@ -11,9 +11,8 @@ from mmx.seq import Seq
 from mmx.state import State, subtree
 
 if TYPE_CHECKING:
-    from mmx.media.audio import Source
     from mmx.tasks.result import Transcript
-    from mmx.tasks.translate import Translation
+    from mmx.tasks.words import Translation
     from mmx.weights.card import Card
 
 Stage = Literal["front", "encoders", "adapters", "fuse"]
@@ -57,6 +56,11 @@ class Model(nn.Module):
         tokenizer: text to tokens and back.
         card: where the model came from.
     """
+
+    if TYPE_CHECKING:  # verbs are tasks, which stand above the model: `mmx.api` gives them to every model
+        transcribe: Callable[..., Transcript]
+        transcribe_many: Callable[..., Iterator[Transcript]]
+        translate_text: Callable[..., list[Translation]]
 
     decoder: Any  # a `Decoder` that is also an nn.Module; families add what their verbs need (`ctx`, `cross_weights`)
 
@@ -165,24 +169,6 @@ class Model(nn.Module):
         mean_BD = memory.masked.sum(1) / memory.lengths.clamp(min=1)[:, None]
         head = next(iter(inputs)) if len(inputs) == 1 else "fuse"
         return F.normalize(self.heads[head](mean_BD) if head in self.heads else mean_BD, dim=-1)
-
-    def transcribe(self, source: "Source", **options: Any) -> "Transcript":
-        """The text of a recording; the options are those of `mmx.tasks.transcribe.Options`."""
-        from mmx.tasks.transcribe import Options, transcribe
-
-        return next(iter(transcribe(self, [source], Options(**options))))
-
-    def transcribe_many(self, sources: "list[Source]", **options: Any) -> "Iterator[Transcript]":
-        """Transcripts of several recordings, in order, decoded in batches across them."""
-        from mmx.tasks.transcribe import Options, transcribe
-
-        return transcribe(self, sources, Options(**options))
-
-    def translate_text(self, texts: "Sequence[str]", *, src: str, to: str, **options: Any) -> "list[Translation]":
-        """Texts in another language; the options are those of `mmx.tasks.translate.translate_text`."""
-        from mmx.tasks.translate import translate_text
-
-        return translate_text(self, texts, src=src, to=to, **options)
 
 
 def _advanced(block: Any, name: str, inputs: Any, state: State | None) -> Seq:

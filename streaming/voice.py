@@ -25,7 +25,7 @@ class Voice:
     for the model, which misses it else.
 
     Args:
-        vad: `mmx.models.silero_vad.SileroVad`, or None to hear everything as speech.
+        vad: `mmx.media.silero_vad.SileroVad`, or None to hear everything as speech.
 
     Attributes:
         heard: samples so far, in whole frames of the model.

@@ -12,7 +12,7 @@ from contract import N_THREADS, ContractError, rows_of, verify_contract
 from torch import Tensor, nn
 
 from mmx.interfaces import Block
-from mmx.models.silero_vad import FRAME, SileroVad
+from mmx.media.silero_vad import FRAME, SileroVad
 from mmx.models.whisper import Encoder, LogMel
 from mmx.seq import Seq
 from mmx.state import State, tensor

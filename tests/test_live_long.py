@@ -20,7 +20,7 @@ from test_stream import RATE, build, sound
 
 import mmx
 from mmx.bench.asr import word_error_rate
-from mmx.models.silero_vad import load as load_vad
+from mmx.media.silero_vad import load as load_vad
 from mmx.streaming.listener import Listener
 from mmx.streaming.stream import Stream
 

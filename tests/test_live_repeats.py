@@ -14,7 +14,7 @@ from test_long import sentences
 from test_stream import RATE, Detector, build, session
 
 import mmx
-from mmx.models.silero_vad import load as load_vad
+from mmx.media.silero_vad import load as load_vad
 from mmx.seq import Seq
 from mmx.streaming.greedy import Continuation
 from mmx.streaming.policies import POLICIES

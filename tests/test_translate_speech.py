@@ -28,8 +28,8 @@ from mmx.tasks.plain_windows import Decoder
 from mmx.tasks.result import Segment, Spoken, Transcript, Word
 from mmx.tasks.speak import speak_text
 from mmx.tasks.transcribe import Options, fit
-from mmx.tasks.translate import SentenceTranslation, Translation
 from mmx.tasks.window import Piece, Window
+from mmx.tasks.words import SentenceTranslation, Translation
 
 SAMPLE = Path(__file__).parents[1] / "demos" / "dashwood.flac"
 pytestmark = pytest.mark.parity

@@ -207,7 +207,7 @@ def convert(
     to: Annotated[str, typer.Option(help="mmx, or hf: what transformers opens.")] = "mmx",
 ) -> None:
     """Write a model as a folder of safetensors."""
-    from mmx.weights.export import convert_model
+    from mmx.make.export import convert_model
 
     print(convert_model(source, out, to))
 

@@ -8,12 +8,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mmx.errors import InputError, MmxError, OutputError
+from mmx.files import drop_output
 from mmx.media.source import MEDIA, is_there, recordings
 from mmx.tasks.outputs import Folder, Input, absolute, apart, recording, settle
 
@@ -134,7 +135,7 @@ def run(job: Job) -> int:
                     folder.note(item.stem, read.get(item.source))
                 report.finished += 1
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
-        _drop_output()
+        drop_output()
         return 0
     except KeyboardInterrupt:
         report.close()
@@ -217,7 +218,7 @@ def run_text(
     try:
         _write_out(done.text + "\n")
     except BrokenPipeError:
-        _drop_output()
+        drop_output()
     return 0
 
 
@@ -332,16 +333,8 @@ def _write_out(text: str) -> None:
     except BrokenPipeError:
         raise
     except OSError as e:
-        _drop_output()
+        drop_output()
         raise cannot_write("standard output", e) from e
-
-
-def _drop_output() -> None:
-    """Point standard output at nothing: what is still buffered must not fail again when Python ends."""
-    with suppress(OSError, ValueError):
-        null = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(null, sys.stdout.fileno())
-        os.close(null)
 
 
 def _say(text: str) -> None:

@@ -57,8 +57,8 @@ class Options:
         bilingual: of a translation, keep the words spoken beside it.
         speak: of a translation, also say it.
         speaker: voice that says it.
-        shortlist: of a model for many languages, which of its vocabulary may be written (see `mmx.nn.shortlist.read`);
-            all when None.
+        shortlist: of a model for many languages, which of its vocabulary may be written (see
+            `mmx.text.shortlist.read`); all when None.
     """
 
     language: str | None = None

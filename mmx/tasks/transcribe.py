@@ -25,7 +25,7 @@ from mmx.tasks.unheard import unheard
 from mmx.tasks.window import Gap, Window
 
 if TYPE_CHECKING:
-    from mmx.models.silero_vad import SileroVad
+    from mmx.media.silero_vad import SileroVad
 
 __all__ = ["Options", "Progress", "fit", "transcribe"]
 
@@ -235,7 +235,7 @@ def _order(segment: Segment) -> tuple[float, float]:
 
 def vad() -> "SileroVad":
     """The voice activity model; small enough to build for each run."""
-    from mmx.models.silero_vad import load
+    from mmx.media.silero_vad import load
 
     return load()
 
