@@ -51,7 +51,7 @@ class Model(nn.Module):
             always runs, also with a single modality: what is absent (dropped in training, a face that is lost) is its
             business, and the keys say what is present.
         heads: projects the pooled memory `(B, D)` of a modality to the space that `embed` compares in.
-        decoder: see `mmx.nn.block.Decoder`; None in a model that only encodes.
+        decoder: see `mmx.interfaces.Decoder`; None in a model that only encodes.
         synth: speaks what the decoder wrote.
         tokenizer: text to tokens and back.
         card: where the model came from.
