@@ -1,4 +1,4 @@
-"""What every test leaves as it found it, what the models compute in, which tests wait for CI, and what was not proven."""
+"""What every test leaves as it found it, which tests wait for CI, and what was not proven for want of a reference."""
 
 import os
 from collections import Counter
