@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmx.clip import SPEECH, Input
 from mmx.errors import InputError
 from mmx.seq import Seq
 from mmx.state import State, subtree
@@ -51,7 +52,7 @@ class Model(nn.Module):
             always runs, also with a single modality: what is absent (dropped in training, a face that is lost) is its
             business, and the keys say what is present.
         heads: projects the pooled memory `(B, D)` of a modality to the space that `embed` compares in.
-        decoder: see `mmx.nn.block.Decoder`; None in a model that only encodes.
+        decoder: see `mmx.interfaces.Decoder`; None in a model that only encodes.
         synth: speaks what the decoder wrote.
         tokenizer: text to tokens and back.
         card: where the model came from.
@@ -89,6 +90,18 @@ class Model(nn.Module):
         """The card's name."""
         part = next(iter(self.encoders.values())) if self.decoder is None else self.decoder
         return self.card.name if self.card else type(part).__module__.rpartition(".")[2]
+
+    @property
+    def inputs(self) -> dict[str, Input]:
+        """What each modality reads, as its front end (without one, its encoder) says by `medium`, `rate` and `shape`.
+
+        Where neither says it, speech is sound at 16 kHz, and text is text.
+
+        Raises:
+            InputError: a modality of which nobody says it.
+        """
+        fronts = dict(self.front.items())
+        return {name: _input(name, fronts.get(name, part)) for name, part in self.encoders.items()}
 
     def stages(self, modality: str) -> tuple[Any, Any]:
         """The front end and the encoder of a modality, with whatever attributes their family gives them."""
@@ -169,6 +182,21 @@ class Model(nn.Module):
         mean_BD = memory.masked.sum(1) / memory.lengths.clamp(min=1)[:, None]
         head = next(iter(inputs)) if len(inputs) == 1 else "fuse"
         return F.normalize(self.heads[head](mean_BD) if head in self.heads else mean_BD, dim=-1)
+
+
+_KNOWN = {SPEECH: Input("audio", 16_000.0), "text": Input("text", None)}
+
+
+def _input(modality: str, part: nn.Module) -> Input:
+    said: Any = part
+    if not hasattr(part, "medium"):
+        if modality not in _KNOWN:
+            raise InputError(
+                f"expected a front end that says what it reads, got {type(part).__name__} for {modality}: "
+                "give it `medium` (audio, video, pose, features), `rate` and `shape`"
+            )
+        return _KNOWN[modality]
+    return Input(said.medium, said.rate, tuple(said.shape))
 
 
 def _advanced(block: Any, name: str, inputs: Any, state: State | None) -> Seq:

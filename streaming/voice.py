@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmx.seq import Seq
 from mmx.state import State, leaves
-from mmx.tasks.options import RATE
+from mmx.tasks.windows import RATE
 
 FRAME = 512
 """Samples that one probability of the voice activity model speaks for."""
