@@ -8,42 +8,21 @@
 | `flow` | the error of the velocity from noise to features | what is to be made, as `target_audio` |
 | `distillation` | the divergence from another model's next token | a text for each input |
 
-An objective is called with a model and a batch and gives `Losses`. `count(batch)` says of how many items each loss is
-the sum before the model is run, since an update adds up the batches of all processes, and `weights(counts)` makes
-their weights from what that comes to. A family brings its own by its dotted name, `toys.text_to_mel.objective`.
+Each is an `mmx.interfaces.Objective`. A family brings its own by its dotted name, `toys.text_to_mel.Objective`.
 """
 
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from mmx.errors import InputError, nearest
-from mmx.model import Model
-from mmx.train.batch import Batch
+from mmx.interfaces import Objective
 from mmx.train.objectives.contrastive import ContrastiveLoss
 from mmx.train.objectives.ctc import CTCLoss
 from mmx.train.objectives.distillation import DistillationLoss
 from mmx.train.objectives.flow import FlowLoss
-from mmx.train.objectives.losses import Losses
 from mmx.train.objectives.token import TokenLoss
-
-
-class Objective(Protocol):
-    """What training minimizes."""
-
-    def count(self, batch: Batch) -> Mapping[str, int]:
-        """How many items each loss and figure of a batch is the sum of, by name; that of a loss which has none is 0."""
-        ...
-
-    def weights(self, counts: Mapping[str, int]) -> Mapping[str, float]:
-        """Of one item of each loss in an update, given the update's counts; a loss that is not named has none."""
-        ...
-
-    def __call__(self, model: Model, batch: Batch) -> Losses:
-        """The first of the figures is what is reported and validated as the loss."""
-        ...
-
 
 OBJECTIVES: Mapping[str, Callable[..., Objective]] = {
     "token": TokenLoss,
@@ -92,4 +71,4 @@ def find_objective(name: str) -> Callable[..., Objective]:
     try:
         return getattr(importlib.import_module(module), attribute)
     except (ImportError, AttributeError) as e:
-        raise InputError(f"expected an objective at {name!r}, got {e}: name a class in a module that Python finds") from e
+        raise InputError(f"expected an objective at {name!r}, got {e}: name a class that Python finds") from e

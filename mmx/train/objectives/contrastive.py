@@ -1,4 +1,4 @@
-"""Contrastive learning of one space for two modalities (InfoNCE, van den Oord et al. 2018; as CLIP's, Radford et al. 2021).
+"""One space for two modalities: InfoNCE (van den Oord et al. 2018), in both directions as CLIP's (Radford et al. 2021).
 
 Letters: B rows, D width.
 """
@@ -10,15 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmx.errors import InputError
+from mmx.interfaces import Losses
 from mmx.model import Model
 from mmx.train.batch import Batch
-from mmx.train.objectives.losses import Losses, mean_of_each
+from mmx.train.objectives.weigh import mean_of_each
 
 NAME = "contrastive"
 
 
 class ContrastiveLoss:
-    """Each row's two embeddings shall be nearer to each other than to those of the batch's other rows; a mean over rows.
+    """A row's two embeddings shall be nearer to each other than to those of the batch's other rows; a mean over rows.
 
     What a row is told apart from is its batch, of one process: several small batches are not one large one.
 
@@ -27,8 +28,19 @@ class ContrastiveLoss:
         temperature: that similarities are divided by.
     """
 
+    perplexity = False
+
     def __init__(self, modalities: Sequence[str] | None = None, temperature: float = 0.07):
         self.modalities, self.temperature = modalities, temperature
+
+    def check(self, model: Model) -> None:
+        """It has two modalities, those that are named."""
+        names = list(self.modalities or model.encoders)
+        if len(names) != 2 or not model.encoders.keys() >= set(names):
+            raise InputError(
+                f"expected two modalities of {model.name} ({', '.join(model.encoders)}) for the objective contrastive, "
+                f"got {names}: name two in objective_config"
+            )
 
     def count(self, batch: Batch) -> dict[str, int]:
         """Rows, in all and those that are found first among the others."""
@@ -40,12 +52,9 @@ class ContrastiveLoss:
 
     def __call__(self, model: Model, batch: Batch) -> Losses:
         """Reports the loss, and how many rows of the first modality find theirs of the second."""
-        names = list(self.modalities or batch.inputs)
-        if len(names) != 2 or not batch.inputs.keys() >= set(names):
-            raise InputError(
-                f"expected two modalities for the objective contrastive, got {names} of data with "
-                f"{', '.join(batch.inputs)}: name two in objective_config"
-            )
+        names = list(self.modalities or model.encoders)
+        if missing := set(names) - batch.inputs.keys():
+            raise InputError(f"expected data with {' and '.join(names)}, got none of {' and '.join(sorted(missing))}")
         a_BD, b_BD = (model.embed({name: batch.inputs[name]}, batch.begin) for name in names)
         loss_B, found_B = info_nce(a_BD, b_BD, self.temperature)
         figures = {NAME: loss_B.detach().sum(), "found": found_B.sum()}

@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmx.errors import InputError
+from mmx.interfaces import Losses
 from mmx.model import Model
 from mmx.seq import Seq, pad
 from mmx.train.batch import IGNORED, Batch
-from mmx.train.objectives.losses import Losses, mean_of_each
+from mmx.train.objectives.weigh import mean_of_each
 
 HEAD = "ctc"
 """Name of the head that projects memory frames to V tokens and, last, the blank."""
@@ -22,10 +23,20 @@ HEAD = "ctc"
 class CTCLoss:
     """The negative log-likelihood of a text over all its alignments with the memory, a mean over tokens.
 
-    The model has a head "ctc", `(D,)` to `(V + 1,)`, whose last entry is the blank. What the decoder would be given, the
-    prompt, and the token that ends a text are no part of the text here. A row with fewer frames than its text needs has
-    no alignment and teaches nothing.
+    The model has a head "ctc", `(D,)` to `(V + 1,)`, whose last entry is the blank. The decoder's prompt and the token
+    that ends a text are no part of the text here. A row with fewer frames than its text needs has no alignment and
+    teaches nothing.
     """
+
+    perplexity = False
+
+    def check(self, model: Model) -> None:
+        """It has the head."""
+        if HEAD not in model.heads:
+            raise InputError(
+                f"expected a model with a head {HEAD!r} for the objective ctc, got {model.name} with "
+                f"{', '.join(model.heads) or 'none'}: choose another objective"
+            )
 
     def count(self, batch: Batch) -> dict[str, int]:
         """Tokens."""
@@ -37,11 +48,6 @@ class CTCLoss:
 
     def __call__(self, model: Model, batch: Batch) -> Losses:
         """Reports the same in nats."""
-        if HEAD not in model.heads:
-            raise InputError(
-                f"expected a model with a head {HEAD!r} for the objective ctc, got {model.name} with "
-                f"{', '.join(model.heads) or 'none'}: choose another objective"
-            )
         loss = ctc_loss(model.heads[HEAD], model.memory(batch.inputs, batch.begin), texts(batch))
         return Losses({HEAD: loss}, self.count(batch), {HEAD: loss.detach()})
 

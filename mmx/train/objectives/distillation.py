@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmx.errors import InputError
+from mmx.interfaces import Losses
 from mmx.model import Model
 from mmx.train.batch import IGNORED, Batch
-from mmx.train.objectives.losses import Losses, mean_of_each
+from mmx.train.objectives.weigh import mean_of_each
 
 NLL, KL = "nll", "kl"
 
@@ -20,8 +21,8 @@ NLL, KL = "nll", "kl"
 class DistillationLoss:
     """The divergence of the model's next token from the teacher's, and the text's own loss; a mean over tokens.
 
-    The teacher is given the inputs that it has encoders for: a model of lips can learn from one of speech where the data
-    have both.
+    The teacher is given the inputs that it has encoders for: where the data have both, a model of lips can learn from
+    one of speech.
 
     Args:
         teacher: name or path of a model with the same vocabulary, or the model.
@@ -29,6 +30,7 @@ class DistillationLoss:
         share: of the divergence in the loss; the rest is the text's own, without smoothing.
     """
 
+    perplexity = True
     reads_raw = True
     """What frozen encoders made of the inputs is no use: the teacher reads them too."""
 
@@ -36,6 +38,11 @@ class DistillationLoss:
         self.teacher = teacher if isinstance(teacher, Model) else _loaded(teacher)
         self.teacher.eval().requires_grad_(False)
         self.temperature, self.share = temperature, share
+
+    def check(self, model: Model) -> None:
+        """It writes text, as the teacher does."""
+        model.require_decoder()
+        self.teacher.require_decoder()
 
     def count(self, batch: Batch) -> dict[str, int]:
         """Tokens, for both."""

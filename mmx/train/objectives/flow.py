@@ -5,20 +5,22 @@ Letters: B rows, M frames, F features.
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from mmx.errors import InputError
+from mmx.interfaces import Losses
 from mmx.model import Model
 from mmx.seq import Seq
 from mmx.train.batch import Batch
-from mmx.train.objectives.losses import Losses, mean_of_each
+from mmx.train.objectives.weigh import mean_of_each
 
 NAME = "flow"
 
 
+@runtime_checkable
 class Field(Protocol):
     """A synth that is trained by flow matching.
 
@@ -50,8 +52,18 @@ class FlowLoss:
         sigma: deviation that is left at the end of a path.
     """
 
+    perplexity = False
+
     def __init__(self, sigma: float = 1e-4):
         self.sigma = sigma
+
+    def check(self, model: Model) -> None:
+        """Its synth is a field."""
+        if not isinstance(model.synth, Field):
+            raise InputError(
+                f"expected a model with a synth that has features, condition and velocity for the objective flow, got "
+                f"{model.name}: choose another objective"
+            )
 
     def count(self, batch: Batch) -> dict[str, int]:
         """Rows, of which each counts by the mean over its frames."""
@@ -64,8 +76,6 @@ class FlowLoss:
     def __call__(self, model: Model, batch: Batch) -> Losses:
         """Reports the same."""
         field: Any = model.synth
-        if not hasattr(field, "velocity"):
-            raise InputError(f"expected a model with a synth that is a field for the objective flow, got {model.name}")
         if field.medium not in batch.outputs:
             raise InputError(
                 f"expected a column target_{field.medium} in the data for {model.name}, got none: the objective flow "

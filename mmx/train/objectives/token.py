@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from mmx.errors import InputError
+from mmx.interfaces import Losses
 from mmx.model import Model
 from mmx.nn.adapters import has_loss, teach
 from mmx.seq import Seq
 from mmx.train.batch import IGNORED, Batch
-from mmx.train.objectives.losses import Losses
 
 NLL, QUANTITY = "nll", "quantity"
 
@@ -28,10 +29,21 @@ class TokenLoss:
         quantity_weight: of what adapters learn besides (CIF's number of tokens), a mean over rows.
     """
 
+    perplexity = True
+
     def __init__(
         self, smoothing: float = 0.0, task_weights: Mapping[str, float] | None = None, quantity_weight: float = 1.0
     ):
         self.smoothing, self.task_weights, self.quantity_weight = smoothing, dict(task_weights or {}), quantity_weight
+
+    def check(self, model: Model) -> None:
+        """It writes text, and has what `quantity_weight` is of."""
+        model.require_decoder()
+        if self.quantity_weight != 1 and not any(map(has_loss, model.adapters.values())):
+            raise InputError(
+                f"expected quantity_weight for a model with an adapter of the kind cif, got it for {model.name}, which "
+                "has none: remove it"
+            )
 
     def count(self, batch: Batch) -> Counter[str]:
         """Tokens, in all and by task, and the rows that have any."""
