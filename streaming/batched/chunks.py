@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from mmx.errors import InputError
-from mmx.nn.block import split_heads
+from mmx.nn.block import attend, split_heads
 from mmx.nn.conformer import look
 from mmx.nn.decoder import DecoderLayer, TextDecoder
 from mmx.seq import Seq
@@ -263,17 +263,30 @@ class Pen:
         length_B, heard_B, begun_B = (tensor(state, n) for n in ("length", "heard", "begun"))
         text, memory = subtree(state, "text"), subtree(state, "memory")
         device = token_B.device
-        before = torch.arange(self.tokens, device=device) <= length_B[:, None]
+        before_BU = torch.arange(self.tokens, device=device) <= length_B[:, None]
         back_BM = (heard_B[:, None] - 1 - torch.arange(self.frames, device=device)) % self.frames
-        inside = back_BM < (heard_B - begun_B).clamp(min=1)[:, None]  # a row that saw nothing would be NaN
-        x_B1D = self.decoder.embed(token_B[:, None], length_B[:, None])
-        for i, layer in enumerate(self._layers()):
-            mine, theirs = subtree(text, str(i)), subtree(memory, str(i))
-            h = layer.attn_ln(x_B1D)
-            for name, x_BH1C in zip("kv", layer.attn.keys_values(h), strict=True):
-                tensor(mine, name).scatter_(2, length_B[:, None, None, None].expand_as(x_BH1C), x_BH1C)
-            x_B1D = x_B1D + layer.attn(h, tensor(mine, "k"), tensor(mine, "v"), before[:, None, None])
-            h = layer.cross_ln(x_B1D)
-            x_B1D = x_B1D + layer.cross(h, tensor(theirs, "k"), tensor(theirs, "v"), inside[:, None, None])
-            x_B1D = x_B1D + layer.mlp(layer.mlp_ln(x_B1D))
-        return self.decoder.head(self.decoder.ln(x_B1D))[:, 0].float() + self.never_V
+        inside_BM = back_BM < (heard_B - begun_B).clamp(min=1)[:, None]  # a row that saw nothing would be NaN
+        rings = _Rings(text, memory, length_B[:, None, None, None], before_BU[:, None, None], inside_BM[:, None, None])
+        x_B1D = self.decoder.through(self.decoder.embed(token_B[:, None], length_B[:, None]), rings)
+        return self.decoder.head(x_B1D)[:, 0].float() + self.never_V
+
+
+@dataclass(frozen=True)
+class _Rings:
+    """A `mmx.nn.decoder.Sight` of one new token a row, whose keys and values go to the place `at` of the text."""
+
+    text: State
+    ring: State
+    at: Tensor
+    before: Tensor
+    inside: Tensor
+
+    def own(self, layer: int, q_RHUC: Tensor, k_RHUC: Tensor, v_RHUC: Tensor) -> Tensor:
+        held = subtree(self.text, str(layer))
+        for name, new in (("k", k_RHUC), ("v", v_RHUC)):
+            tensor(held, name).scatter_(2, self.at.expand_as(new), new)
+        return attend(q_RHUC, tensor(held, "k"), tensor(held, "v"), self.before)
+
+    def memory(self, layer: int, q_RHUC: Tensor) -> Tensor:
+        held = subtree(self.ring, str(layer))
+        return attend(q_RHUC, tensor(held, "k"), tensor(held, "v"), self.inside)
