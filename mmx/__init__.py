@@ -11,14 +11,13 @@ from typing import TYPE_CHECKING, Any
 from mmx._version import __version__
 
 if TYPE_CHECKING:
-    from mmx.api import load
+    from mmx.api import Model, load
     from mmx.errors import MmxError
-    from mmx.model import Model
+    from mmx.make.compose import compose
     from mmx.seq import Seq
     from mmx.tasks.result import Note, Segment, Transcript, Word
     from mmx.tasks.transcribe import Options
     from mmx.weights.card import Card, cards
-    from mmx.weights.compose import compose
 
 __all__ = [
     "Card", "MmxError", "Model", "Note", "Options", "Segment", "Seq", "Transcript", "Word", "__version__", "cards",
@@ -26,8 +25,8 @@ __all__ = [
 ]  # fmt: skip
 
 _HOME = {
-    "load": "api", "Card": "weights.card", "cards": "weights.card", "compose": "weights.compose",
-    "MmxError": "errors", "Model": "model", "Note": "tasks.result", "Segment": "tasks.result",
+    "load": "api", "Card": "weights.card", "cards": "weights.card", "compose": "make.compose",
+    "MmxError": "errors", "Model": "api", "Note": "tasks.result", "Segment": "tasks.result",
     "Transcript": "tasks.result", "Word": "tasks.result", "Seq": "seq", "Options": "tasks.transcribe",
 }  # fmt: skip
 

@@ -17,9 +17,14 @@ import torch
 from torch import Tensor
 
 from mmx.errors import CheckpointError, InputError, MmxWarning, ModelNotFoundError, nearest
+from mmx.media.audio import Source
 from mmx.model import Model, Side, tensors
 from mmx.nn.decoder import TextDecoder
 from mmx.nn.quantize import quantize_linears, supported
+from mmx.tasks.options import Options
+from mmx.tasks.result import Transcript
+from mmx.tasks.transcribe import transcribe
+from mmx.tasks.translate import translate_text
 from mmx.weights import hub
 from mmx.weights.card import Card, Weights, find_card, read_card
 from mmx.weights.convert import Rule, convert, plan_misses
@@ -62,6 +67,25 @@ def load(
     if not card.commercial:
         warnings.warn(f"{card.name}: weights under {card.license}, not for commercial use", MmxWarning, 2)
     return prepare(built, target, plan)
+
+
+# -------------------- what a model does, as its methods
+
+
+def _transcribe(model: Model, source: Source, **options: Any) -> Transcript:
+    """The text of a recording; the options are those of `mmx.tasks.transcribe.Options`."""
+    return next(iter(_transcribe_many(model, [source], **options)))
+
+
+def _transcribe_many(model: Model, sources: list[Source], **options: Any) -> Iterator[Transcript]:
+    """Transcripts of several recordings, in order, decoded in batches across them."""
+    return transcribe(model, sources, Options(**options))
+
+
+Model.transcribe, Model.transcribe_many, Model.translate_text = _transcribe, _transcribe_many, translate_text
+
+
+# -------------------- finding and filling
 
 
 def outline(model: str | Path, download: bool = True) -> Model:

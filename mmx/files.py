@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import stat
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,10 @@ from mmx.errors import OutputError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+SAMPLE = Path(__file__).parent / "assets" / "sample.flac"
+"""A recording that ships with mmx, of a few seconds."""
+SAMPLE_TEXT = "he was not an ill disposed young man"
 
 # What to do about each cause; anything else gets the general advice below.
 _REMEDIES = {
@@ -29,6 +34,11 @@ _REMEDIES = {
 }
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _GENERAL_REMEDY = "check that the folder exists and that its disk is working, or choose another folder"
+
+
+def absolute(source: str) -> Path:
+    """The path from the root, without `..`, and with links as they are."""
+    return Path(os.path.abspath(source))  # noqa: PTH100
 
 
 def readable(name: str) -> str:
@@ -159,3 +169,11 @@ def cannot_write(path: str | os.PathLike[str], error: OSError | ValueError) -> O
         )
     cause = getattr(error, "strerror", None) or str(error) or type(error).__name__
     return OutputError(f"Cannot write {readable(str(path))!r}: {cause}. What to do: {remedy}.")
+
+
+def drop_output() -> None:
+    """Point standard output at nothing: what is still buffered must not fail again when Python ends."""
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from mmx.nn.block import Decoder
+from mmx.interfaces import Decoder
 from mmx.seq import Seq
 from mmx.state import State, reorder
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from mmx.generate import Filter
-from mmx.nn.block import Decoder
+from mmx.interfaces import Decoder
 from mmx.seq import Seq
 from mmx.state import State, subtree, tensor
 

@@ -1,19 +1,19 @@
 """`Model`: the one concrete class; every task is a composition of the parts it holds."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmx.clip import SPEECH, Input
 from mmx.errors import InputError
 from mmx.seq import Seq
 from mmx.state import State, subtree
 
 if TYPE_CHECKING:
-    from mmx.media.audio import Source
     from mmx.tasks.result import Transcript
-    from mmx.tasks.translate import Translation
+    from mmx.tasks.words import Translation
     from mmx.weights.card import Card
 
 Stage = Literal["front", "encoders", "adapters", "fuse"]
@@ -52,11 +52,16 @@ class Model(nn.Module):
             always runs, also with a single modality: what is absent (dropped in training, a face that is lost) is its
             business, and the keys say what is present.
         heads: projects the pooled memory `(B, D)` of a modality to the space that `embed` compares in.
-        decoder: see `mmx.nn.block.Decoder`; None in a model that only encodes.
+        decoder: see `mmx.interfaces.Decoder`; None in a model that only encodes.
         synth: speaks what the decoder wrote.
         tokenizer: text to tokens and back.
         card: where the model came from.
     """
+
+    if TYPE_CHECKING:  # verbs are tasks, which stand above the model: `mmx.api` gives them to every model
+        transcribe: Callable[..., Transcript]
+        transcribe_many: Callable[..., Iterator[Transcript]]
+        translate_text: Callable[..., list[Translation]]
 
     decoder: Any  # a `Decoder` that is also an nn.Module; families add what their verbs need (`ctx`, `cross_weights`)
 
@@ -85,6 +90,18 @@ class Model(nn.Module):
         """The card's name."""
         part = next(iter(self.encoders.values())) if self.decoder is None else self.decoder
         return self.card.name if self.card else type(part).__module__.rpartition(".")[2]
+
+    @property
+    def inputs(self) -> dict[str, Input]:
+        """What each modality reads, as its front end (without one, its encoder) says by `medium`, `rate` and `shape`.
+
+        Where neither says it, speech is sound at 16 kHz, and text is text.
+
+        Raises:
+            InputError: a modality of which nobody says it.
+        """
+        fronts = dict(self.front.items())
+        return {name: _input(name, fronts.get(name, part)) for name, part in self.encoders.items()}
 
     def stages(self, modality: str) -> tuple[Any, Any]:
         """The front end and the encoder of a modality, with whatever attributes their family gives them."""
@@ -166,23 +183,20 @@ class Model(nn.Module):
         head = next(iter(inputs)) if len(inputs) == 1 else "fuse"
         return F.normalize(self.heads[head](mean_BD) if head in self.heads else mean_BD, dim=-1)
 
-    def transcribe(self, source: "Source", **options: Any) -> "Transcript":
-        """The text of a recording; the options are those of `mmx.tasks.transcribe.Options`."""
-        from mmx.tasks.transcribe import Options, transcribe
 
-        return next(iter(transcribe(self, [source], Options(**options))))
+_KNOWN = {SPEECH: Input("audio", 16_000.0), "text": Input("text", None)}
 
-    def transcribe_many(self, sources: "list[Source]", **options: Any) -> "Iterator[Transcript]":
-        """Transcripts of several recordings, in order, decoded in batches across them."""
-        from mmx.tasks.transcribe import Options, transcribe
 
-        return transcribe(self, sources, Options(**options))
-
-    def translate_text(self, texts: "Sequence[str]", *, src: str, to: str, **options: Any) -> "list[Translation]":
-        """Texts in another language; the options are those of `mmx.tasks.translate.translate_text`."""
-        from mmx.tasks.translate import translate_text
-
-        return translate_text(self, texts, src=src, to=to, **options)
+def _input(modality: str, part: nn.Module) -> Input:
+    said: Any = part
+    if not hasattr(part, "medium"):
+        if modality not in _KNOWN:
+            raise InputError(
+                f"expected a front end that says what it reads, got {type(part).__name__} for {modality}: "
+                "give it `medium` (audio, video, pose, features), `rate` and `shape`"
+            )
+        return _KNOWN[modality]
+    return Input(said.medium, said.rate, tuple(said.shape))
 
 
 def _advanced(block: Any, name: str, inputs: Any, state: State | None) -> Seq:

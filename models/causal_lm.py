@@ -91,7 +91,7 @@ class CausalLM(nn.Module):
         at: Sequence[int] | None = None,
         owner: Sequence[int] | None = None,
     ) -> Tensor:
-        """Logits of the next token, `(R, U or len(at), V)`; see `mmx.nn.block.Decoder`.
+        """Logits of the next token, `(R, U or len(at), V)`; see `mmx.interfaces.Decoder`.
 
         Raises:
             ValueError: memory and text together are longer than the model can read.

@@ -195,7 +195,7 @@ class MonotonicHeads(nn.Module):
 
 
 class MonotonicDecoder(nn.Module):
-    """A text decoder with monotonic heads in every layer; see `mmx.nn.block.Decoder`.
+    """A text decoder with monotonic heads in every layer; see `mmx.interfaces.Decoder`.
 
     Args:
         text: writes.

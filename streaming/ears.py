@@ -18,7 +18,7 @@ from torch import Tensor
 from mmx.model import Model
 from mmx.seq import Seq
 from mmx.state import State, leaves
-from mmx.tasks.options import RATE
+from mmx.tasks.windows import RATE
 
 
 class Ears(Protocol):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from mmx.streaming.voice import Voice
-from mmx.tasks.options import RATE
+from mmx.tasks.windows import RATE
 
 SLACK_S = 0.3
 """By which attention and voice activity differ: attention turns to a word before it is said, detectors are late."""

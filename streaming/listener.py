@@ -31,9 +31,9 @@ from mmx.streaming.policies import Policy, View
 from mmx.streaming.script import Script
 from mmx.streaming.voice import Voice
 from mmx.tasks import align
-from mmx.tasks.options import RATE
 from mmx.tasks.transcribe import vad as load_vad
 from mmx.tasks.translate import has_loop
+from mmx.tasks.windows import RATE
 from mmx.text.sentences import split_sentences
 
 

@@ -21,8 +21,8 @@ from mmx.streaming.emma.heads import find_heads
 from mmx.streaming.events import Event
 from mmx.streaming.listener import Listener, Monotonic
 from mmx.streaming.policies import Policy, find_policy
-from mmx.tasks.options import RATE
 from mmx.tasks.result import Segment, Transcript, Word
+from mmx.tasks.windows import RATE
 from mmx.text.languages import find_language
 
 VERSION = 2

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mmx.seq import Seq
 from mmx.state import State, leaves
-from mmx.tasks.options import RATE
+from mmx.tasks.windows import RATE
 
 FRAME = 512
 """Samples that one probability of the voice activity model speaks for."""
@@ -25,7 +25,7 @@ class Voice:
     for the model, which misses it else.
 
     Args:
-        vad: `mmx.models.silero_vad.SileroVad`, or None to hear everything as speech.
+        vad: `mmx.media.silero_vad.SileroVad`, or None to hear everything as speech.
 
     Attributes:
         heard: samples so far, in whole frames of the model.

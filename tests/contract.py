@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from mmx import state as states
-from mmx.nn.block import Block
+from mmx.interfaces import Block
 from mmx.seq import Seq
 from mmx.state import State, leaves
 

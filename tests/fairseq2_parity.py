@@ -28,10 +28,10 @@ from torch import Tensor, nn
 
 from mmx import api
 from mmx.errors import ModelNotFoundError
+from mmx.make.export import convert_model
 from mmx.model import Model
 from mmx.seq import Seq
 from mmx.weights import fairseq2 as asset_card
-from mmx.weights.export import convert_model
 from mmx.weights.formats import open_checkpoint
 
 TOLERANCE = 1e-5

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 
 import mmx
 from mmx.errors import CheckpointError, InputError
-from mmx.nn.shortlist import from_script
+from mmx.make.export import convert_model
 from mmx.tasks.translate import translate_text
 from mmx.text import byte_tokenizer
 from mmx.text.byte_tokenizer import FIRST, LANGUAGES, SPECIALS
+from mmx.text.shortlist import from_script
 from mmx.text.train_tokenizer import train_tokenizer
 from mmx.train.loop import TrainOptions, train
-from mmx.weights.export import convert_model
 
 TOK = byte_tokenizer.byte_tokenizer(["eng_Latn", "rus_Cyrl", "tam_Taml"])
 

@@ -18,11 +18,11 @@ from mmx.errors import InputError, MediaError
 from mmx.media.audio import read_audio
 from mmx.tasks import timed_windows, transcribe
 from mmx.tasks.cascade import sentences
-from mmx.tasks.options import Decoded, File, Job
 from mmx.tasks.result import Note, Segment, Transcript, Word
 from mmx.tasks.transcribe import Options, Progress
 from mmx.tasks.unheard import unheard
 from mmx.tasks.window import Piece, Window
+from mmx.tasks.windows import Decoded, File, Job
 
 ROOT = Path(__file__).parents[1]
 RATE = 16_000

@@ -18,14 +18,14 @@ import mmx
 from mmx.cli import app as cli
 from mmx.errors import InputError, ModelNotFoundError
 from mmx.generate import SearchOptions, search
+from mmx.make import compose as composition
+from mmx.make.compose import compose, frozen_patterns
 from mmx.model import Model
 from mmx.models import composed, nllb, seamless_m4t, w2v_bert, whisper
 from mmx.nn.adapters import Chain, Conv
 from mmx.seq import Seq, pad
 from mmx.text.train_tokenizer import train_tokenizer
 from mmx.train.optim import freeze
-from mmx.weights import compose as composition
-from mmx.weights.compose import compose, frozen_patterns
 from mmx.weights.folder import write_model
 
 WHISPER = whisper.Config(

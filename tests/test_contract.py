@@ -11,9 +11,9 @@ import torch
 from contract import N_THREADS, ContractError, rows_of, verify_contract
 from torch import Tensor, nn
 
-from mmx.models.silero_vad import FRAME, SileroVad
+from mmx.interfaces import Block
+from mmx.media.silero_vad import FRAME, SileroVad
 from mmx.models.whisper import Encoder, LogMel
-from mmx.nn.block import Block
 from mmx.seq import Seq
 from mmx.state import State, tensor
 

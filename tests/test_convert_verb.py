@@ -23,12 +23,12 @@ from torch import Tensor
 import mmx
 from mmx.cli import app as cli
 from mmx.errors import CheckpointError, InputError, OutputError
+from mmx.make import export
+from mmx.make.export import convert_model
 from mmx.model import Model
 from mmx.models import nllb, w2v_bert, whisper
 from mmx.seq import Seq
-from mmx.weights import export
 from mmx.weights.convert import Rule, inverted
-from mmx.weights.export import convert_model
 from mmx.weights.formats import open_checkpoint
 
 SAMPLE = Path(mmx.__file__).parent / "assets" / "sample.flac"
@@ -338,9 +338,9 @@ def test_memory_stays_below_the_models_size(tmp_path: Path) -> None:
     size = (tmp_path / "nllb.pt").stat().st_size
     code = (
         "import resource, sys\n"
-        "from mmx import api, models\nfrom mmx.weights import export\n"
+        "from mmx import api, models\nfrom mmx.make import export\n"
         "import mmx.models.nllb, mmx.models.w2v_bert, mmx.models.seamless_m4t_v1, mmx.models.whisper, safetensors\n"
-        "import mmx.models.silero_vad\n"
+        "import mmx.media.silero_vad\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "export.convert_model(sys.argv[1], sys.argv[2])\n"
         "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)\n"
@@ -384,7 +384,7 @@ def test_a_disk_that_fills_up_leaves_nothing(tmp_path: Path, monkeypatch: pytest
         raise OSError(errno.ENOSPC, "No space left on device")
 
     source = asset(tmp_path / "in")
-    monkeypatch.setattr("mmx.weights.export.write_safetensors", full)
+    monkeypatch.setattr("mmx.make.export.write_safetensors", full)
     monkeypatch.setattr("mmx.weights.folder.write_safetensors", full)
     with pytest.raises(OutputError, match="No space left on device: free some space"):
         convert_model(source, tmp_path / "out", to=to)

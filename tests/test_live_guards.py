@@ -6,7 +6,7 @@ import pytest
 
 from mmx.streaming.guards import Look, certain, lengthened, onward, passed_over, recurs, spoken
 from mmx.streaming.voice import Voice
-from mmx.tasks.options import RATE
+from mmx.tasks.windows import RATE
 
 
 def voice(*spans: tuple[float, float]) -> Voice:

@@ -20,13 +20,13 @@ from test_stream import RATE, build, sound
 
 import mmx
 from mmx.bench.asr import word_error_rate
-from mmx.models.silero_vad import load as load_vad
+from mmx.media.silero_vad import load as load_vad
 from mmx.streaming.listener import Listener
 from mmx.streaming.stream import Stream
 
 MINUTES = float(os.environ.get("MMX_LIVE_MINUTES", "1.5"))
 TEXT = (Path(__file__).parents[1] / "demos" / "dashwood.txt").read_text("utf-8").split("\n")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def remembered(stream: Stream) -> int:

@@ -15,7 +15,7 @@ from test_stream import RATE, Detector, build, session
 
 import mmx
 from mmx.greedy import Continuation
-from mmx.models.silero_vad import load as load_vad
+from mmx.media.silero_vad import load as load_vad
 from mmx.seq import Seq
 from mmx.streaming.policies import POLICIES
 from mmx.streaming.stream import Stream

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 import mmx
 from mmx import api
 from mmx.errors import CheckpointError, InputError
+from mmx.make.export import convert_model
 from mmx.model import Model, tensors
 from mmx.seq import Seq
 from mmx.state import State, tensor
-from mmx.weights.export import convert_model
 from mmx.weights.folder import write_model
 
 WIDTH = 6

@@ -128,9 +128,9 @@ def test_sound_that_was_acknowledged_and_not_written_is_heard_again(browse: Open
         listening(page)
         (session,) = application.state.registry.sessions.values()
         told = session.received
-        application.state.registry.house.engine.step_s = 100.0  # hears no more
+        application.state.registry.context.engine.step_s = 100.0  # hears no more
         wait(page, lambda: session.received > told + 3 * 16_000)
-        application.state.registry.house.engine.step_s = 0.5
+        application.state.registry.context.engine.step_s = 0.5
         application.state.registry.sessions.clear()
         session.connection.replaced.set()
         words(page, "source", "He was not an ill disposed")

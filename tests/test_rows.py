@@ -16,9 +16,10 @@ from mmx.nn.block import Linear, attend_few, attend_in_blocks
 from mmx.nn.quantize import Bf16Linear, supported
 from mmx.seq import Seq
 from mmx.tasks import timed_windows
-from mmx.tasks.options import OPENING, Decoded, File, Job, Options
+from mmx.tasks.options import Options
 from mmx.tasks.transcribe import _Run
 from mmx.tasks.window import Piece, Window
+from mmx.tasks.windows import OPENING, Decoded, File, Job
 
 CONFIG = whisper.Config(
     n_mels=8, audio_ctx=150, audio_width=128, audio_heads=2, audio_layers=1,

@@ -9,9 +9,10 @@ import pytest
 from mmx.generate import Hypothesis
 from mmx.tasks import plain_windows, timed_windows
 from mmx.tasks.align import TimedWord
-from mmx.tasks.options import File, Job, Options, between_seams
+from mmx.tasks.options import Options
 from mmx.tasks.timed_windows import _Attempt, _Piece
 from mmx.tasks.window import Piece, Window
+from mmx.tasks.windows import File, Job, between_seams
 
 # 4 s from 10 s on and 4 s from 40 s on; speech all through but for the pads at the seam.
 WINDOW = Window(

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 import mmx
-from mmx.tasks.options import Decoded, File, Job
 from mmx.tasks.result import Note, Segment
 from mmx.tasks.second import Second, Text, settle
 from mmx.tasks.transcribe import Options, _Run
 from mmx.tasks.window import Piece, Window, halves
+from mmx.tasks.windows import Decoded, File, Job
 
 
 def window(start_s: float, seconds: float) -> Window:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from mmx.errors import InputError
-from mmx.models import silero_vad
+from mmx.media import silero_vad
 from mmx.seq import Seq
 from mmx.state import State
 from mmx.tasks.segment import SegmentOptions, split

@@ -452,10 +452,10 @@ def test_nonsense_is_answered_and_survived(client: TestClient):
 def test_a_connection_that_fails_is_closed_as_such(
     client: TestClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    def obey(*_: Any) -> None:
+    def handle_message(*_: Any) -> None:
         raise RuntimeError("not foreseen")
 
-    monkeypatch.setattr("mmx.streaming.server.socket.obey", obey)
+    monkeypatch.setattr("mmx.streaming.server.socket.handle_message", handle_message)
     with live(client) as me:
         me.until("session.created")
         me.socket.send_json({"type": "input_audio_buffer.commit"})

@@ -88,10 +88,10 @@ def test_a_line_is_kept_before_it_is_told(tmp_path: Path, monkeypatch: pytest.Mo
     real = Session._keep
 
     async def keep(self: Session) -> None:
-        before = self.told
+        before = self.published
         await real(self)
         assert self.journal is not None
-        seen.append((before, self.told, self.journal.lines))
+        seen.append((before, self.published, self.journal.lines))
 
     monkeypatch.setattr(Session, "_keep", keep)
     with serve(FakeEngine(), state_dir=tmp_path) as client, live(client) as me:
@@ -217,7 +217,7 @@ def test_a_session_that_fails_says_so_and_the_others_go_on(tmp_path: Path, monke
 def test_a_journal_gives_back_what_it_took(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(server_journal, "SEGMENT", 100)
     journal = Journal(tmp_path, "a")
-    sent = [("sound" if i % 5 else "order", bytes([i]) * (7 * i)) for i in range(20)]
+    sent = [("sound" if i % 5 else "command", bytes([i]) * (7 * i)) for i in range(20)]
     ends = [journal.add(*record) for record in sent]
     journal.keep({"x": 1}, ["first", "second"], None, ends[11])
     journal.close()

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from mmx.errors import CheckpointError, ModelNotFoundError
-from mmx.models import silero_vad
-from mmx.models.silero_vad import SileroVad, convert, load, weights_path
+from mmx.media import silero_vad
+from mmx.media.silero_vad import SileroVad, convert, load, weights_path
 from mmx.seq import Seq, pad
 from mmx.state import fork, leaves, select, split, stack
 
@@ -148,7 +148,7 @@ def test_no_frame_hears_the_future_and_silence_has_a_gradient(vad, speech):
 def test_loading_leaves_the_process_alone():
     """The package sets torch's thread count when imported; we must not import it."""
     code = (
-        "import sys, torch; torch.set_num_threads(2); from mmx.models import silero_vad; silero_vad.load(); "
+        "import sys, torch; torch.set_num_threads(2); from mmx.media import silero_vad; silero_vad.load(); "
         "print(torch.get_num_threads(), 'silero_vad' in sys.modules)"
     )
     root = Path(__file__).parent.parent

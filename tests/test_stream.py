@@ -22,9 +22,9 @@ from mmx.errors import CheckpointError, InputError, OutputError
 from mmx.generate import SearchOptions, search
 from mmx.greedy import Continuation, continue_text
 from mmx.media.kaldi import Fbank
+from mmx.media.silero_vad import load as load_vad
 from mmx.model import Model
 from mmx.models import w2v_bert, whisper
-from mmx.models.silero_vad import load as load_vad
 from mmx.nn.decoder import DecoderLayer, LearnedPositions, TextDecoder
 from mmx.seq import Seq
 from mmx.state import State

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 import mmx
 from mmx.errors import CheckpointError
+from mmx.make import compose as composition
 from mmx.model import Model, tensors
 from mmx.models import nllb
 from mmx.seq import Seq
@@ -31,7 +32,6 @@ from mmx.train.objectives import token_losses
 from mmx.train.optim import freeze, train_mode, trained_tensors
 from mmx.train.sampling import Sampler
 from mmx.train.setup import training_data
-from mmx.weights import compose as composition
 from mmx.weights.formats import LazyTensors, open_checkpoint, write_safetensors
 from mmx.weights.hub import digest
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 from tiny_speech import tiny_whisper, tones
 
+from mmx.make.compose import compose
 from mmx.models import nllb
 from mmx.text.train_tokenizer import train_tokenizer
 from mmx.train import manifest
 from mmx.train.loop import train
 from mmx.train.optim import initialize
 from mmx.train.options import TrainOptions, reference
-from mmx.weights.compose import compose
 from mmx.weights.folder import write_model
 from mmx.weights.formats import open_checkpoint
 

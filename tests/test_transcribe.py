@@ -16,11 +16,11 @@ from mmx.bench.asr import word_error_rate
 from mmx.errors import InputError, MmxWarning
 from mmx.generate import Hypothesis
 from mmx.tasks import align
-from mmx.tasks.options import Decoded, File, Job
 from mmx.tasks.second import Text
 from mmx.tasks.timed_windows import Decoder, _Attempt, _Outcome, _Piece
 from mmx.tasks.transcribe import Options, fit, transcribe
 from mmx.tasks.window import Piece, Window
+from mmx.tasks.windows import Decoded, File, Job
 
 ROOT = Path(__file__).parents[1]
 # "mr" as the model writes it, for the normalization that is there without Whisper's.

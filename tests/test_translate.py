@@ -23,11 +23,11 @@ from mmx.model import Model
 from mmx.models.nllb import Config, build
 from mmx.models.whisper import Config as WhisperConfig
 from mmx.models.whisper import build as build_whisper
-from mmx.nn import shortlist
 from mmx.nn.quantize import supported
 from mmx.tasks import translate
 from mmx.tasks.translate import translate_text
 from mmx.tasks.writer import Writer, has_loop
+from mmx.text import shortlist
 from mmx.text.translation_tokenizer import TranslationTokenizer
 
 LINES = [

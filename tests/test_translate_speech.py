@@ -23,13 +23,13 @@ from mmx.generate import Hypothesis
 from mmx.model import Model
 from mmx.tasks import align, dub
 from mmx.tasks.cascade import cascade, first_step, sentences
-from mmx.tasks.options import File, Job, beside
 from mmx.tasks.plain_windows import Decoder
 from mmx.tasks.result import Segment, Spoken, Transcript, Word
 from mmx.tasks.speak import speak_text
 from mmx.tasks.transcribe import Options, fit
-from mmx.tasks.translate import SentenceTranslation, Translation
 from mmx.tasks.window import Piece, Window
+from mmx.tasks.windows import File, Job, beside
+from mmx.tasks.words import SentenceTranslation, Translation
 
 SAMPLE = Path(__file__).parents[1] / "demos" / "dashwood.flac"
 pytestmark = pytest.mark.parity

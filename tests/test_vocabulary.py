@@ -21,17 +21,17 @@ from mmx.cli.app import main
 from mmx.errors import CheckpointError, InputError, MmxWarning
 from mmx.evaluate import forgetting
 from mmx.experiments.numbers import write_manifest
+from mmx.make.vocabulary import KEPT, extend, trim
 from mmx.model import Model
 from mmx.models import nllb
-from mmx.nn.shortlist import count_pieces
 from mmx.seq import Seq
 from mmx.text import byte_tokenizer, tokenizer_files
 from mmx.text.sentencepiece_file import Kind, Piece, is_bpe, read_pieces, with_pieces
+from mmx.text.shortlist import count_pieces
 from mmx.text.translation_tokenizer import TranslationTokenizer
 from mmx.train.manifest import Example
 from mmx.weights.folder import write_model
 from mmx.weights.formats import write_safetensors
-from mmx.weights.vocabulary import KEPT, extend, trim
 
 ENGLISH = [
     "the cat sees the small dog", "a small tree hears the man", "the old house and the big bird", "one two three four",

@@ -326,7 +326,7 @@ def word_error_rate(reference: str, text: str) -> float:
 
 
 def _audio(files: Sequence[Path], repeat: int) -> np.ndarray:
-    from mmx.cli.doctor import SAMPLE
+    from mmx.files import SAMPLE
     from mmx.media.audio import read_audio
 
     gap = np.zeros(8000, np.float32)
@@ -355,7 +355,7 @@ def asr(
     """Run the comparison and print its table; see `mmx bench asr --help`."""
     import tempfile
 
-    from mmx.cli.doctor import SAMPLE_TEXT
+    from mmx.files import SAMPLE_TEXT
     from mmx.weights.hub import cache_dir
 
     if reference and not files:

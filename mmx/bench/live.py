@@ -252,7 +252,7 @@ def live(
     import torch
 
     from mmx.bench.asr import export, read_reference
-    from mmx.cli.doctor import SAMPLE, SAMPLE_TEXT
+    from mmx.files import SAMPLE, SAMPLE_TEXT
     from mmx.media.audio import read_audio
     from mmx.weights.hub import cache_dir
 

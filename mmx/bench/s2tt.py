@@ -24,8 +24,8 @@ from mmx.generate import SearchOptions, Suppress, search
 from mmx.model import Model
 from mmx.models import hifigan, nllb, seamless_m4t, units, w2v_bert
 from mmx.models.seamless_m4t import Config, config_from
-from mmx.nn.shortlist import ShortlistDecoder
 from mmx.seq import Seq
+from mmx.text.shortlist import ShortlistDecoder
 from mmx.weights.convert import convert
 
 EOS, LANGUAGE = 3, 256_057

@@ -12,13 +12,12 @@ import numpy as np
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-import mmx
 from mmx.errors import InputError
+from mmx.files import SAMPLE
 from mmx.media.audio import read_audio
 
 RATE = 16_000
 PIECE_S = 0.1
-SAMPLE = Path(mmx.__file__).parent / "assets" / "sample.flac"
 DELTA = "conversation.item.input_audio_transcription.delta"
 
 

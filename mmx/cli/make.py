@@ -43,7 +43,7 @@ def compose(
     seed: Annotated[int, typer.Option(help="Of the adapter's weights.")] = 0,
 ) -> None:
     """Put the encoder of one model before the decoder of another, ready to train."""
-    from mmx.weights import compose as composition
+    from mmx.make import compose as composition
 
     chosen = composition.as_stage(stage)
     model = composition.compose(
@@ -86,7 +86,7 @@ def extend(
     pieces: Annotated[int, typer.Option(min=0, help="Pieces to add at most for letters that have none.")] = 1000,
 ) -> None:
     """Give a translation model more languages, to be trained on."""
-    from mmx.weights import vocabulary
+    from mmx.make import vocabulary
 
     relatives = dict(_pair(text) for text in _listed(like))
     print(vocabulary.extend(model, _listed(languages), manifest, out, like=relatives, pieces=pieces))
@@ -102,7 +102,7 @@ def trim(
     ] = 1e-6,
 ) -> None:
     """Cut a translation model's vocabulary down to some languages."""
-    from mmx.weights import vocabulary
+    from mmx.make import vocabulary
 
     print(vocabulary.trim(model, _listed(languages), text, out, min_probability=min_probability))
 

@@ -23,7 +23,7 @@ from mmx.model import Model
 from mmx.streaming.events import Event
 from mmx.streaming.listener import Monotonic
 from mmx.streaming.stream import Stream
-from mmx.tasks.options import RATE
+from mmx.tasks.windows import RATE
 
 
 class Listening(Protocol):

@@ -1,6 +1,6 @@
 """Adding a language to a model, with the old data replayed and without (Tang et al. 2020, arXiv 2008.00401).
 
-A model of English and Spanish numbers gets Russian by `mmx.weights.vocabulary.extend`: a language token and Cyrillic
+A model of English and Spanish numbers gets Russian by `mmx.make.vocabulary.extend`: a language token and Cyrillic
 pieces. It then goes on twice, on English and Russian alone, and on these with English and Spanish replayed, sampled at
 a temperature. Both learn Russian; what they forget of Spanish is `mmx.evaluate.forgetting`'s report.
 """
@@ -11,8 +11,8 @@ from pathlib import Path
 from mmx.evaluate.forgetting import Report, report
 from mmx.experiments import numbers
 from mmx.experiments.numbers import USUAL, Size
+from mmx.make.vocabulary import extend
 from mmx.train.loop import train
-from mmx.weights.vocabulary import extend
 
 OLD = numbers.directions(["en", "es"])
 NEW = numbers.directions(["en", "ru"])

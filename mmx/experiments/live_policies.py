@@ -34,7 +34,7 @@ from mmx.files import atomic_write
 from mmx.media.audio import read_audio
 from mmx.streaming.policies import POLICIES
 from mmx.streaming.stream import Stream
-from mmx.tasks.options import RATE
+from mmx.tasks.windows import RATE
 
 Turn = tuple[str, float]
 """A sentence and the seconds of pause after it."""

@@ -6,14 +6,12 @@ Letters: c channels, n samples.
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from functools import cache
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import numpy as np
 
-from mmx.errors import InputError, MediaError
+from mmx.errors import MediaError
 
-Channels = Literal["mix", "left", "right", "each"]
-"""What is heard of a recording: all channels together, one of them, or two speakers on two channels one by one."""
 SIDES = ("left", "right")
 
 # ITU-R BS.775: five channels to two, with the surrounds at -6 dB, the middle one of the parts that it names, and
@@ -71,12 +69,6 @@ def weights(names: tuple[str, ...]) -> np.ndarray:
     if not any(of_each):
         of_each = [1.0] * len(names)
     return np.asarray(of_each, np.float32) / np.float32(sum(of_each))
-
-
-def check(channels: str) -> None:
-    """Raise `InputError` for a choice of channels that there is not."""
-    if channels not in get_args(Channels):
-        raise InputError(f"expected channels among {', '.join(get_args(Channels))}, got {channels!r}")
 
 
 def downmix(

@@ -1,4 +1,4 @@
-"""The two protocols that every part satisfies, and the layers that more than one family uses.
+"""The layers that more than one family uses, and their caches.
 
 Letters: B rows, K hypotheses of a row, T frames or positions, M memory frames, U tokens, D width, H heads, C head
 width, V vocabulary.
@@ -7,7 +7,7 @@ width, V vocabulary.
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,53 +17,6 @@ from torch import Tensor, nn
 from mmx.nn import quantize
 from mmx.seq import Seq
 from mmx.state import State, subtree, tensor
-
-
-@runtime_checkable
-class Block(Protocol):
-    """Anything that maps a `Seq` to a `Seq`: front ends, encoders, adapters, vocoders.
-
-    The same `forward` serves offline use and training (`state=None`) and streaming (a state from `init_state`, updated
-    by the call). `tests/contract.py` checks that both agree.
-
-    Attributes:
-        stride: input frames for each output frame, or None where it depends on the data.
-        lookahead: input frames past the current one that an output frame may depend on; `math.inf` for the whole
-            input.
-    """
-
-    @property
-    def stride(self) -> int | None: ...
-
-    @property
-    def lookahead(self) -> float: ...
-
-    def forward(self, seq: Seq, state: State | None = None) -> Seq: ...
-
-    def init_state(self, batch: int, capacity: int) -> State: ...
-
-
-@runtime_checkable
-class Decoder(Protocol):
-    """Anything that scores the next token given the tokens so far and a memory.
-
-    `tokens` is `(R, U)`: R hypotheses over a memory of B rows. `owner` names the memory row of each, ascending; a row
-    may have any number of them, none included. Without `owner` they are shared out evenly. Hypotheses of a row share
-    its memory. With a state, only the new tokens are given and the state is advanced in place.
-    """
-
-    def forward(
-        self,
-        tokens: Tensor,
-        memory: Seq,
-        state: State | None = None,
-        at: Sequence[int] | None = None,
-        owner: Sequence[int] | None = None,
-    ) -> Tensor:
-        """Logits `(R, U, V)`, or `(R, len(at), V)` for the positions `at` of the U only."""
-        ...
-
-    def init_state(self, batch: int, capacity: int, hypotheses: int = 1) -> State: ...
 
 
 def sinusoids(length: int, channels: int, max_timescale: float = 10_000.0) -> Tensor:

@@ -97,11 +97,6 @@ def merge_lora(model: nn.Module) -> nn.Module:
     return model
 
 
-def lora_state(model: nn.Module) -> dict[str, Tensor]:
-    """The trained matrices by parameter name: all that a checkpoint of the adaptation need hold."""
-    return {f"{n}.{k}": getattr(m, k).detach() for n, m in _adapted(model) for k in ("down", "up")}
-
-
 def _adapted(model: nn.Module) -> Iterator[tuple[str, LoRALinear]]:
     return ((name, m) for name, m in model.named_modules() if isinstance(m, LoRALinear))
 

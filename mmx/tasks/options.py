@@ -1,34 +1,14 @@
-"""What is asked of a transcription, and the windows of a recording on their way through a decoder.
+"""What is asked of a transcription or a translation of recordings."""
 
-Two kinds of model write what is said in a window: `TimedWindows` for those whose text holds time tokens (Whisper), and
-`PlainWindows` for all others. Both are called with jobs and answer with `Decoded`s.
-"""
+from dataclasses import dataclass
+from typing import Literal, get_args
 
-import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
-
-import torch
-
-from mmx.errors import InputError, MmxError
-from mmx.media.downmix import Channels
-from mmx.media.downmix import check as check_channels
-from mmx.model import Model
-from mmx.seq import Seq
-from mmx.state import State, select
-from mmx.tasks import align
-from mmx.tasks.result import Note, Segment, Spoken, Word
-from mmx.tasks.second import Second
-from mmx.tasks.window import Window
+from mmx.errors import InputError
 from mmx.text.languages import find_language
 
-RATE = 16_000
 Task = Literal["transcribe", "translate"]
-SPAN_SLACK_S = 0.5
-"""By which time tokens may be wrong."""
-LATE_S = 0.15
-"""By which the speech detector may be late at soft sounds."""
+Channels = Literal["mix", "left", "right", "each"]
+"""What is heard of a recording: all channels together, one of them, or two speakers on two channels one by one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,8 +37,8 @@ class Options:
         bilingual: of a translation, keep the words spoken beside it.
         speak: of a translation, also say it.
         speaker: voice that says it.
-        shortlist: of a model for many languages, which of its vocabulary may be written (see `mmx.nn.shortlist.read`);
-            all when None.
+        shortlist: of a model for many languages, which of its vocabulary may be written (see
+            `mmx.text.shortlist.read`); all when None.
     """
 
     language: str | None = None
@@ -95,190 +75,9 @@ class Options:
                 raise InputError(f"expected {name} to be 1 or more, got {getattr(self, name)}")
         if self.task not in ("transcribe", "translate"):
             raise InputError(f"expected task transcribe or translate, got {self.task!r}")
-        check_channels(self.channels)
+        if self.channels not in get_args(Channels):
+            raise InputError(f"expected channels among {', '.join(get_args(Channels))}, got {self.channels!r}")
         if self.track is not None and self.track < 1:
             raise InputError(f"expected a track from 1 on, got {self.track}")
         for language in filter(None, (self.language, self.to)):
             find_language(language)  # a typing slip is told before a model is loaded
-
-
-OPENING = 4
-"""Windows at a recording's beginning that say in which language it is."""
-
-
-@dataclass
-class File:
-    """One recording, or one channel of it, on its way to a transcript.
-
-    Attributes:
-        channel: which one of a recording whose channels are heard one by one, "left" or "right"; else "".
-        share: which part of the recording's work it is, and of how many.
-        peak: the loudest sample, 1 at full scale.
-        notes: of its decoding.
-        wrong: what is wrong with the recording, and what was done to hear it.
-        read: whether all of its windows are known.
-        opening: its first windows, until its language is known; all `OPENING` of them before the first is decoded.
-        ahead: those of them that were encoded for the language and wait for their turn, and the memory of each.
-    """
-
-    name: str
-    language: str | None
-    channel: str = ""
-    share: tuple[int, int] = (0, 1)
-    peak: float = 0.0
-    language_probability: float = 0.0
-    duration_s: float = 0.0
-    total_s: float | None = None
-    segments: list[Segment] = field(default_factory=list)
-    notes: list[Note] = field(default_factory=list)
-    wrong: list[Note] = field(default_factory=list)
-    spoken: list[Spoken] = field(default_factory=list)
-    opening: list[Window] = field(default_factory=list)
-    ahead: list[tuple[Window, Seq]] = field(default_factory=list)
-    waiting: int = 0
-    read: bool = False
-    error: MmxError | None = None
-
-
-@dataclass
-class Job:
-    """A window to decode.
-
-    Attributes:
-        file: that it is of.
-        window: the sound.
-        retry: how often its audio was tried before.
-        second: the stretch that it is decoded again for, where its first text may stay.
-    """
-
-    file: File
-    window: Window
-    retry: int = 0
-    second: Second | None = None
-
-
-@dataclass
-class Decoded:
-    """What became of a window.
-
-    Attributes:
-        segments: on the file's clock.
-        notes: what was skipped, dropped or tried again, and why.
-        again: stretches of it to decode again.
-        seconds: stretches of it to decode again, and what was written of them; the better text stays.
-        spoken: what was said of it aloud.
-        log_prob: of the tokens of the segments' texts, where the window is decoded for a `Second`.
-        tokens: how many these are.
-        failed: whether a text repeats itself or says too little for its speech, though no further try is left.
-    """
-
-    segments: list[Segment] = field(default_factory=list)
-    notes: list[Note] = field(default_factory=list)
-    again: list[Window] = field(default_factory=list)
-    seconds: list[Second] = field(default_factory=list)
-    spoken: list[Spoken] = field(default_factory=list)
-    log_prob: float = 0.0
-    tokens: int = 0
-    failed: bool = False
-
-
-class Windows(Protocol):
-    """Decodes windows in batches."""
-
-    def __call__(self, jobs: Sequence[Job]) -> list[Decoded]:
-        """One answer for each job."""
-        ...
-
-
-def timed_words(
-    model: Model,
-    jobs: Sequence[Job],
-    prompts: Sequence[Sequence[int]],
-    texts: Sequence[Sequence[int]],
-    memory: Seq,
-    shared: State,
-    split: Callable[[Job, Sequence[int]], Sequence[tuple[str, Sequence[int]]]],
-    below: int | None = None,
-    spans_s: Sequence[Sequence[tuple[float, float]]] | None = None,
-    listen: bool = False,
-) -> list[list[align.TimedWord]]:
-    """When each word was said, on its window's clock, from one teacher-forced pass of the decoder.
-
-    Args:
-        model: whose cross-attention follows the sound. Where its card does not name the heads that do, those of the
-            later half of the layers are taken.
-        jobs: the windows.
-        prompts: what each text was steered by.
-        texts: text tokens of each window.
-        memory: of the windows, `(B, M, D)`.
-        shared: `state["memory"]` of the search that wrote the texts.
-        split: text tokens of a window to its words.
-        below: probabilities are taken among the tokens below this one; among all when None.
-        spans_s: where each text token lies, on its window's clock and within `SPAN_SLACK_S`, where that is known.
-        listen: the words are those that were said, in their order: let loudness decide where they begin, too.
-    """
-    decoder = model.decoder
-    heads = model.card.alignment_heads if model.card else ()
-    if not heads:
-        n_layers = len(decoder.layers)
-        heads = tuple((i, h) for i in range(n_layers // 2, n_layers) for h in range(decoder.heads))
-    eot, rate = model.tokenizer.eot, memory.rate or 50.0
-    rows = [torch.tensor([*p, *t, eot]) for p, t in zip(prompts, texts, strict=True)]
-    out: list[list[align.TimedWord]] = []
-    for i, (job, prompt, text) in enumerate(zip(jobs, prompts, texts, strict=True)):
-        if not text:
-            out.append([])
-            continue
-        first, last = len(prompt) - 1, len(prompt) + len(text) + 1
-        frames = min(int(memory.lengths[i]), max(1, math.ceil(job.window.duration_s * rate)))
-        one = torch.tensor([i], device=memory.x.device)  # each alone: its times do not depend on the texts beside it
-        tokens = rows[i][None].to(memory.x.device)
-        scores, probs = decoder.cross_weights(tokens, memory.rows(one), heads, select(shared, one), below)
-        matrix = align.attention_matrix(scores[0, :, :last].cpu(), frames)[first:-1]
-        if spans_s is not None:
-            matrix = align.confine(matrix, spans_s[i], rate, SPAN_SLACK_S)
-        found = split(job, text)
-        extra = align.reluctance(job.window.samples, frames, rate, RATE) if listen else None
-        given = probs[0, first : first + len(text)].cpu().tolist()
-        times = align.token_times(matrix, given, rate, [len(tokens) for _, tokens in found], extra)
-        out.append(align.words(times, found))
-    return out
-
-
-def on_clock(window: Window, words: Iterable[align.TimedWord]) -> tuple[Word, ...]:
-    """Words of a window on the file's clock, without the silence that an alignment stretched them over."""
-    return tuple(Word(w.text, *window.file_span(*_said(window, w), math.inf), w.probability) for w in words)
-
-
-def _said(window: Window, word: align.TimedWord) -> tuple[float, float]:
-    """Where in the window a word was said: an alignment may stretch it over a silence."""
-    return window.within_speech(word.start_s, word.end_s, LATE_S)
-
-
-def between_seams(window: Window, words: Sequence[align.TimedWord]) -> list[Sequence[align.TimedWord]]:
-    """The words of a text in runs, each within one piece of its window: no run goes over a silence that was cut out."""
-    runs: list[list[align.TimedWord]] = []
-    last = -1
-    for w in words:
-        at = max(last, *window.held_by(*_said(window, w), math.inf))  # an alignment that slips back is no new run
-        if at != last:
-            runs.append([])
-        runs[-1].append(w)
-        last = at
-    return list(runs)
-
-
-def beside(segments: Sequence[Segment], words: Sequence[Word]) -> list[Segment]:
-    """Segments of a translation with the words spoken meanwhile as their `source_text`; no word is left out."""
-    if not segments:
-        return []
-    taken: list[list[str]] = [[] for _ in segments]
-    for w in words:
-        middle_s = (w.start_s + w.end_s) / 2
-        nearest = min(range(len(segments)), key=lambda i: _distance_s(segments[i], middle_s))
-        taken[nearest].append(w.text)
-    return [replace(s, source_text="".join(t).strip()) for s, t in zip(segments, taken, strict=True)]
-
-
-def _distance_s(segment: Segment, time_s: float) -> float:
-    return max(segment.start_s - time_s, time_s - segment.end_s, 0.0)

@@ -18,8 +18,9 @@ from mmx.model import Model
 from mmx.seq import Seq, pad
 from mmx.state import State
 from mmx.tasks import align
-from mmx.tasks.options import RATE, Decoded, Job, Options, beside, between_seams, on_clock, timed_words
+from mmx.tasks.options import Options
 from mmx.tasks.result import Note, Segment, Spoken
+from mmx.tasks.windows import RATE, Decoded, Job, beside, between_seams, on_clock, timed_words
 from mmx.tasks.writer import Writer, has_loop
 from mmx.text.languages import find_language
 from mmx.text.sentences import split_sentences

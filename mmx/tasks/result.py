@@ -19,46 +19,13 @@ from numpy.typing import NDArray
 from mmx.errors import InputError, nearest
 from mmx.files import atomic_write, file_name, readable
 from mmx.tasks.subtitles import clean, clock, cues, encodable, escape, join, spoken
+from mmx.tasks.words import Segment, Word
 
 FORMATS = ("txt", "srt", "vtt", "tsv", "json")
 
 SCHEMA = 1  # version of the JSON; a reader refuses a newer one instead of misreading it
 
 Action = Literal["skipped", "retried", "dropped", "warning"]
-
-
-@dataclass(frozen=True, slots=True)
-class Word:
-    """A word and when it was said; the text keeps its leading space: joined texts give the sentence."""
-
-    text: str
-    start_s: float
-    end_s: float
-    probability: float
-
-
-@dataclass(frozen=True, slots=True)
-class Segment:
-    """A stretch of speech, usually a sentence or a part of one, with the figures that its decoding left.
-
-    `language` is a code ("de"); `avg_logprob` the mean natural log-probability of a token (<= 0);
-    `no_speech_prob` a probability; `compression_ratio` bytes before / bytes after zlib (high is repetition);
-    `temperature` the sampling temperature of the attempt that was kept; `source_text` what a translation translates,
-    where it was kept; `channel` the one it was heard on, "left" or "right", where each was heard by itself.
-    """
-
-    start_s: float
-    end_s: float
-    text: str
-    language: str
-    tokens: tuple[int, ...] = ()
-    avg_logprob: float = 0.0
-    no_speech_prob: float = 0.0
-    compression_ratio: float = 1.0
-    temperature: float = 0.0
-    words: tuple[Word, ...] = ()
-    source_text: str = ""
-    channel: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

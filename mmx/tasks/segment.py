@@ -32,7 +32,7 @@ NO_SPEECH = "no speech"
 
 
 class Vad(Protocol):
-    """What `split` needs of a speech detector; `mmx.models.silero_vad.SileroVad` is one."""
+    """What `split` needs of a speech detector; `mmx.media.silero_vad.SileroVad` is one."""
 
     def forward(self, seq: "Seq", state: "State | None" = None) -> "Seq":
         """Wav `(1, N)` at 16 kHz to one probability for every 512 samples, `(1, T)`."""

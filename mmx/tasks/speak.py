@@ -12,7 +12,8 @@ from mmx.model import Model
 from mmx.seq import pad
 from mmx.tasks import dub
 from mmx.tasks.result import Spoken
-from mmx.tasks.translate import Translation, translate_text
+from mmx.tasks.translate import translate_text
+from mmx.tasks.words import Translation
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def speak_text(
         speaker: voice, by number.
         duration_factor: above 1 speaks slower.
         beam_size: of the search.
-        shortlist: see `mmx.nn.shortlist.read`.
+        shortlist: see `mmx.text.shortlist.read`.
 
     Returns:
         The translation, and `(N,)` float32 at 16 kHz.

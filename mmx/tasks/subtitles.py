@@ -10,13 +10,11 @@ import math
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from mmx.tasks.words import Segment, Word
 from mmx.text.languages import has_spaces, is_spaced
 from mmx.text.sentences import CLOSERS, STOPS, TITLES
-
-if TYPE_CHECKING:
-    from mmx.tasks.result import Segment, Word
 
 # What people can read in passing: two lines of 42 columns, seven seconds (the usual broadcast limits).
 LINE_COLUMNS = 42

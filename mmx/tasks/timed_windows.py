@@ -21,10 +21,11 @@ from mmx.models.whisper.tokenizer import LANGUAGES, find_language
 from mmx.seq import Seq
 from mmx.state import State, select, subtree
 from mmx.tasks import align, other_language
-from mmx.tasks.options import RATE, SPAN_SLACK_S, Decoded, Job, Options, beside, between_seams, on_clock, timed_words
+from mmx.tasks.options import Options
 from mmx.tasks.result import Note, Segment, Word
 from mmx.tasks.second import Second, Text
 from mmx.tasks.window import Window, cut, halves
+from mmx.tasks.windows import RATE, SPAN_SLACK_S, Decoded, Job, beside, between_seams, on_clock, timed_words
 
 
 @dataclass

@@ -17,15 +17,16 @@ from mmx.media.downmix import SIDES
 from mmx.media.source import reopened
 from mmx.model import Model
 from mmx.tasks import plain_windows, timed_windows
-from mmx.tasks.options import OPENING, RATE, File, Job, Options, Windows
+from mmx.tasks.options import Options
 from mmx.tasks.result import Note, Segment, Transcript
 from mmx.tasks.second import Text, settle
 from mmx.tasks.segment import SegmentOptions, split
 from mmx.tasks.unheard import unheard
 from mmx.tasks.window import Gap, Window
+from mmx.tasks.windows import OPENING, RATE, File, Job, Windows
 
 if TYPE_CHECKING:
-    from mmx.models.silero_vad import SileroVad
+    from mmx.media.silero_vad import SileroVad
 
 __all__ = ["Options", "Progress", "fit", "transcribe"]
 
@@ -235,7 +236,7 @@ def _order(segment: Segment) -> tuple[float, float]:
 
 def vad() -> "SileroVad":
     """The voice activity model; small enough to build for each run."""
-    from mmx.models.silero_vad import load
+    from mmx.media.silero_vad import load
 
     return load()
 

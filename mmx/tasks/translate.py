@@ -14,6 +14,7 @@ from mmx.errors import InputError, MmxWarning
 from mmx.generate import Hypothesis, SearchOptions
 from mmx.model import Model
 from mmx.seq import pad
+from mmx.tasks.words import SentenceTranslation, Translation
 from mmx.tasks.writer import Writer, has_loop
 from mmx.text.languages import check_script, find_language
 from mmx.text.sentences import Sentence, split_long, split_sentences
@@ -22,44 +23,6 @@ from mmx.weights.card import cards
 
 MAX_SOURCE = 256
 """Tokens that a source sentence may have; the models were trained on sentences, and on longer ones they drop parts."""
-
-
-@dataclass(frozen=True)
-class SentenceTranslation:
-    """A sentence, or a part of one that was too long, and its translation.
-
-    Attributes:
-        source: the sentence.
-        text: its translation.
-        score: mean log-probability of the translation's tokens and its end.
-        repetition: the search ran into a loop, and again with repetition forbidden; `text` is the second result.
-        cut: the translation reached the limit of its length before its end.
-        divided: the sentence was too long and this is a part of it.
-    """
-
-    source: str
-    text: str
-    score: float
-    repetition: bool = False
-    cut: bool = False
-    divided: bool = False
-
-
-@dataclass(frozen=True)
-class Translation:
-    """A text in another language.
-
-    Attributes:
-        text: the translation, with the line breaks of the source.
-        segments: sentence by sentence, in order; none where the source has only white space.
-        src: language of the source, as the model spells it.
-        to: language of the translation, as the model spells it.
-    """
-
-    text: str
-    segments: tuple[SentenceTranslation, ...]
-    src: str
-    to: str
 
 
 @dataclass(frozen=True)
@@ -97,7 +60,7 @@ def translate_text(
         to: language to translate into.
         beam_size: hypotheses of the search; 1 is greedy.
         batch_size: sentences decoded at once.
-        shortlist: ids of the tokens that may be written, or what `mmx.nn.shortlist.read` takes; all when None.
+        shortlist: ids of the tokens that may be written, or what `mmx.text.shortlist.read` takes; all when None.
         max_source: tokens past which a sentence is cut into clauses; what the model's card says when None.
 
     Raises:

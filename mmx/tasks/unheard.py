@@ -2,8 +2,8 @@
 
 import math
 
-from mmx.tasks.options import File
 from mmx.tasks.result import Note
+from mmx.tasks.windows import File
 
 QUIET_DB = -80.0
 """Peak, against full scale, below which a recording is as good as silent."""

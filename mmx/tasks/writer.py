@@ -8,9 +8,9 @@ import torch
 
 from mmx.generate import Hypothesis, SearchOptions, Suppress, search
 from mmx.model import Model
-from mmx.nn import shortlist
 from mmx.seq import Seq
 from mmx.state import State
+from mmx.text import shortlist
 
 
 class Writer:
@@ -19,7 +19,7 @@ class Writer:
     Args:
         model: with a decoder and a `TranslationTokenizer`.
         target: the language, as the tokenizer spells it.
-        only: ids of the tokens that may be written, or what `mmx.nn.shortlist.read` takes; all when None.
+        only: ids of the tokens that may be written, or what `mmx.text.shortlist.read` takes; all when None.
     """
 
     def __init__(self, model: Model, target: str, only: Sequence[int] | str | None = None):

@@ -23,7 +23,7 @@ from mmx.train.optim import initialize
 from mmx.train.options import TrainOptions, default_of, idle
 from mmx.train.speech_data import EncodedData, SpeechData, hears_frozen, require_sound
 from mmx.train.text_data import TextData
-from mmx.weights.export import card_fields, copy_tokenizer
+from mmx.weights.folder import card_fields, copy_tokenizer
 
 Data = TextData | SpeechData | EncodedData
 

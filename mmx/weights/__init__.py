@@ -1,1 +1,1 @@
-"""Cards, and checkpoints in and out: found, read, converted, composed, written."""
+"""Cards, and checkpoints in and out: found, read, converted, written."""

@@ -4,10 +4,16 @@
 folder of Hugging Face's. `card.toml` says what the model is, for people and for `mmx models`.
 """
 
+import dataclasses
+import errno
 import json
+import os
 import shutil
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -15,7 +21,16 @@ from torch import Tensor
 
 from mmx.errors import InputError, OutputError
 from mmx.files import atomic_write
+from mmx.model import Model
+from mmx.weights import hub
+from mmx.weights.card import Card
 from mmx.weights.formats import write_safetensors
+
+BESIDE = (
+    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+    "sentencepiece.bpe.model", "bytes.json", "generation_config.json", "preprocessor_config.json",
+)  # fmt: skip
+"""Files beside the weights that tokenizers and voices read."""
 
 
 def write_model(
@@ -79,3 +94,46 @@ def toml_table(name: str, fields: Mapping[str, Any]) -> str:
     plain = {k: v for k, v in known.items() if not isinstance(v, Mapping)}
     inner = "".join(toml_table(f"{name}.{k}", v) for k, v in known.items() if isinstance(v, Mapping))
     return f"\n[{name}]\n{toml_fields(plain)}{inner}"
+
+
+def copy_tokenizer(family: ModuleType, found: hub.Found, folder: Path) -> None:
+    """The tokenizer's files and those it reads, under the names that `mmx.load` looks for."""
+    home = found.parts[0].parent
+    for name in ("config.json", *BESIDE):
+        if (home / name).is_file():
+            shutil.copyfile(home / name, folder / name)
+    if found.tokenizer is not None:
+        name = "tokenizer.json" if found.tokenizer.suffix == ".json" else "sentencepiece.bpe.model"
+        name = found.tokenizer.name if found.tokenizer.name in hub.TOKENIZERS else name
+        shutil.copyfile(found.tokenizer, folder / name)
+    if found.format in ("fairseq2", "fairseq") and not (folder / "config.json").exists():
+        (folder / "config.json").write_text(json.dumps(getattr(family, "TOKEN_IDS", {})), "utf-8")
+    if found.languages and not (folder / "special_tokens_map.json").exists():
+        tokens = [f"__{language}__" if "_" not in language else language for language in found.languages]
+        (folder / "special_tokens_map.json").write_text(json.dumps({"additional_special_tokens": tokens}), "utf-8")
+
+
+def card_fields(card: Card, model: Model) -> dict[str, Any]:
+    """What of the card stays true of the folder; the family, the numbers and the weights are written apart."""
+    own = {f.name: getattr(card, f.name) for f in dataclasses.fields(card)}
+    kept = {k: v for k, v in own.items() if k not in ("family", "config", "weights", "streaming", "results") and v}
+    return {**kept, "commercial": card.commercial, "parameters": sum(p.numel() for p in model.parameters())}
+
+
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A folder that gets its name when all went well, and leaves nothing behind otherwise."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(dir=out.parent, prefix=".making-"))
+        try:
+            yield made
+            umask = os.umask(0)
+            os.umask(umask)
+            made.chmod(0o777 & ~umask)  # temporary folders are private
+            made.rename(out)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+    except OSError as e:
+        remedy = "free some space or choose another disk" if e.errno == errno.ENOSPC else "choose another folder"
+        raise OutputError(f"expected to write the folder {out}, got {e.strerror or e}: {remedy}") from e

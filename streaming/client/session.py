@@ -441,7 +441,7 @@ def run(job: Job) -> Transcript:
     import torch
 
     from mmx.api import load
-    from mmx.cli.files import _drop_output
+    from mmx.files import drop_output
 
     _check(job)
     savers = [Saver(p) for p in job.save]
@@ -467,7 +467,7 @@ def run(job: Job) -> Transcript:
     try:
         return session.run()
     except BrokenPipeError:  # whoever read our output has gone; all is saved
-        _drop_output()
+        drop_output()
         return session.transcript()
 
 

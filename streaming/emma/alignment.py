@@ -1,4 +1,4 @@
-"""EMMA: monotonic attention that is learned, and the policy that reads it.
+"""EMMA: monotonic attention that is learned.
 
 Each head gives p, the probability that what was heard suffices to write the next token. In training, every way through
 the grid of tokens and frames is weighed at once: `expected_alignment` is the probability that a token is written at a
@@ -13,21 +13,10 @@ Letters: B rows, N heads, U tokens, J frames (of decision: pooled frames of the 
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-from mmx.errors import InputError
-from mmx.streaming.policies import View
-
-Reduce = Literal["min", "mean", "median"]
-
-
-# -------------------- training: what is expected of a policy
 
 
 def expected_alignment(energy_BNUJ: Tensor, frames_B: Tensor | None = None, finish: bool = True) -> Tensor:
@@ -87,33 +76,6 @@ def _partial_products(log_read: Tensor) -> Tensor:
     return torch.where(ones.triu(), sums, torch.full_like(sums, -math.inf)).exp()
 
 
-def infinite_lookback(alpha_BNUJ: Tensor, scores_BNUJ: Tensor, frames_B: Tensor | None = None) -> Tensor:
-    """Expected soft attention over all that was heard when a token is written (Arivazhagan et al. 2019, arXiv
-    1906.05218, which EMMA uses).
-
-    `beta[i, j] = sum_{k >= j} alpha[i, k] * exp(u[i, j]) / sum_{l <= k} exp(u[i, l])`.
-
-    Args:
-        alpha_BNUJ: from `expected_alignment`.
-        scores_BNUJ: attention's scores u before the softmax.
-        frames_B: as in `expected_alignment`.
-
-    Returns:
-        `(..., U, J)`; each token's weights sum to what its `alpha` sums to.
-    """
-    if frames_B is not None:
-        columns = torch.arange(scores_BNUJ.shape[-1], device=scores_BNUJ.device)
-        inside = columns < frames_B.reshape(-1, *[1] * (scores_BNUJ.dim() - 1))
-        # The lowest number, not -inf: the softmax of a frame that follows only padding has no gradient then either.
-        scores_BNUJ = torch.where(inside, scores_BNUJ, torch.full_like(scores_BNUJ, torch.finfo(alpha_BNUJ.dtype).min))
-    n = scores_BNUJ.shape[-1]
-    total = scores_BNUJ.logcumsumexp(-1)
-    ratio = scores_BNUJ[..., :, None] - total[..., None, :]  # at most 0 where j <= k
-    ones = torch.ones(n, n, dtype=torch.bool, device=scores_BNUJ.device)
-    share = torch.where(ones.triu(), ratio, torch.full_like(ratio, -math.inf)).exp()
-    return (share @ alpha_BNUJ[..., None])[..., 0]
-
-
 def expected_delays(alpha_BNUJ: Tensor, ends_BJ: Tensor) -> Tensor:
     """How much of the source is expected to have been heard when each token is written, `(B, N, U)`.
 
@@ -145,29 +107,6 @@ def average_lagging(delays: Tensor, source: Tensor, tokens: Tensor) -> Tensor:
     return torch.where(counted, lag, torch.zeros_like(lag)).sum(-1) / counted.sum(-1)
 
 
-def latency_loss(
-    alpha_BNUJ: Tensor,
-    ends_BJ: Tensor,
-    source_B: Tensor,
-    tokens_B: Tensor,
-    weighting: Literal["mean", "slowest"] = "mean",
-) -> Tensor:
-    """Average lagging of the expected delays, in the unit of `ends_BJ`; a scalar.
-
-    Args:
-        alpha_BNUJ: from `expected_alignment`.
-        ends_BJ: where each frame ends.
-        source_B: length of each source.
-        tokens_B: tokens of each row.
-        weighting: `mean`: the mean over the heads, each of which lags on its own. `slowest`: heads are weighed by the
-            softmax of their delays, token by token, since the slowest one decides (Ma et al. 2020).
-    """
-    delays_BNU = expected_delays(alpha_BNUJ, ends_BJ)
-    if weighting == "slowest":
-        delays_BNU = (delays_BNU.softmax(1) * delays_BNU).sum(1, keepdim=True)
-    return average_lagging(delays_BNU, source_B, tokens_B).mean()
-
-
 def variance_loss(alpha_BNUJ: Tensor, ends_BJ: Tensor, tokens_B: Tensor) -> Tensor:
     """Variance of the frame at which a token is written, mean over tokens and heads (EMMA); a scalar.
 
@@ -183,74 +122,3 @@ def mean_over_tokens(value_BNU: Tensor, tokens_B: Tensor) -> Tensor:
     mask = torch.arange(value_BNU.shape[-1], device=value_BNU.device) < tokens_B[:, None, None]
     mask = mask.expand_as(value_BNU)
     return torch.where(mask, value_BNU, torch.zeros_like(value_BNU)).sum() / mask.sum()
-
-
-# -------------------- run time: what a policy does
-
-
-def reduce_heads(p_NU: Tensor, how: Reduce = "min") -> list[float]:
-    """One probability for each token from those of all heads, `(N, U)`.
-
-    `min` writes when the last head is sure, as SeamlessStreaming does; `mean` and `median` when most are.
-    """
-    if how not in get_args(Reduce):
-        raise InputError(f"expected a way to join heads among {', '.join(get_args(Reduce))}, got {how!r}")
-    if how == "mean":
-        return p_NU.mean(0).tolist()
-    joined = p_NU.min(0) if how == "min" else p_NU.median(0)
-    return joined.values.tolist()
-
-
-def tokens_to_write(
-    p_choose: Sequence[float],
-    threshold: float = 0.5,
-    max_writes: int = 50,
-    tokens: Sequence[int] = (),
-    end_token: int | None = None,
-    no_early_stop: bool = True,
-) -> int:
-    """How many tokens of a hypothesis may be written while the source goes on: those before the first doubt.
-
-    Args:
-        p_choose: of each token.
-        threshold: p below it is a doubt; 0 doubts nothing, above 1 everything.
-        max_writes: most tokens at once.
-        tokens: the hypothesis, to find its end token.
-        end_token: what ends a text.
-        no_early_stop: whether a text may not end before the source does.
-    """
-    for i, p in enumerate(p_choose[:max_writes]):
-        if p < threshold or (no_early_stop and end_token is not None and tokens[i] == end_token):
-            return i
-    return min(len(p_choose), max_writes)
-
-
-@dataclass(frozen=True, slots=True)
-class EmmaPolicy:
-    """A `Policy` with the settings of SeamlessStreaming's.
-
-    Attributes:
-        threshold: of p; the knob of latency.
-        min_wait_s: source to hear before the first token.
-        max_writes: most tokens at one look.
-        no_early_stop: whether an end token is not written before the source ends.
-        end_token: what ends a text; None where a hypothesis never holds it.
-    """
-
-    threshold: float = 0.5
-    min_wait_s: float = 0.0
-    max_writes: int = 50
-    no_early_stop: bool = True
-    end_token: int | None = None
-
-    def __call__(self, view: View) -> int:
-        """Tokens of the view's hypothesis to commit; all of a finished source. Raises `InputError` without p."""
-        if view.finished:
-            return len(view.hypothesis)
-        if view.p_choose is None:
-            raise InputError("expected a model with monotonic attention (p_choose), got none: use policy alignatt")
-        if view.source_s < self.min_wait_s:
-            return 0
-        return tokens_to_write(
-            view.p_choose, self.threshold, self.max_writes, view.hypothesis, self.end_token, self.no_early_stop
-        )

@@ -18,14 +18,14 @@ from starlette.exceptions import HTTPException
 from mmx._version import __version__
 from mmx.errors import MmxError
 from mmx.streaming.server.engine import Engine
-from mmx.streaming.server.files import FileJobs, formatted, refusal_of
+from mmx.streaming.server.files import FileJobs, api_error_of, formatted
 from mmx.streaming.server.guard import Guard, route_of
 from mmx.streaming.server.interpreter import TRACKS
 from mmx.streaming.server.metrics import Metrics
 from mmx.streaming.server.models import accepted, check_model
 from mmx.streaming.server.protocol import TRANSCRIPTION, TRANSLATION
 from mmx.streaming.server.registry import Registry
-from mmx.streaming.server.settings import Refusal, Settings
+from mmx.streaming.server.settings import ApiError, Settings
 from mmx.streaming.server.socket import serve_socket
 from mmx.streaming.server.watch import Watch
 
@@ -63,7 +63,7 @@ def create_app(engine: Engine, settings: Settings = DEFAULTS) -> FastAPI:
     app = FastAPI(title="mmx", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.add_middleware(Guard, settings=settings, stops=lambda: files.closing)  # type: ignore[arg-type]
     app.add_middleware(Watch, settings=settings, metrics=metrics)  # type: ignore[arg-type]
-    app.add_exception_handler(Refusal, _refuse)
+    app.add_exception_handler(ApiError, _refuse)
     app.add_exception_handler(MmxError, _refuse)
     app.add_exception_handler(HTTPException, _refuse_http)  # type: ignore[arg-type]
     app.state.metrics = metrics
@@ -102,7 +102,7 @@ def _add_live(app: FastAPI, registry: Registry) -> None:
     def transcript(id: str, track: str = "source", response_format: str = "srt") -> Any:
         """What a live session wrote, as a file."""
         if track not in TRACKS:
-            raise Refusal(
+            raise ApiError(
                 400, "invalid_value", f"expected track among {', '.join(TRACKS)}, got {track!r}", param="track"
             )
         return formatted(registry.find(id).transcript(track), response_format)
@@ -180,8 +180,8 @@ def _form_schema(*more: str) -> dict[str, Any]:
 
 
 async def _refuse(request: Request, error: Exception) -> JSONResponse:
-    no = refusal_of(error)
-    return JSONResponse(no.body, no.status, headers=no.headers)
+    answer = api_error_of(error)
+    return JSONResponse(answer.body, answer.status, headers=answer.headers)
 
 
 async def _refuse_http(request: Request, error: HTTPException) -> JSONResponse:
@@ -192,4 +192,4 @@ async def _refuse_http(request: Request, error: HTTPException) -> JSONResponse:
         405: f"expected {headers.get('Allow', 'another method')} for {got}, got {request.method}",
     }.get(error.status_code, f"expected a request that can be answered, got {error.detail}")
     code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
-    return JSONResponse(Refusal(error.status_code, code, message).body, error.status_code, headers=headers)
+    return JSONResponse(ApiError(error.status_code, code, message).body, error.status_code, headers=headers)

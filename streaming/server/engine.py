@@ -139,7 +139,7 @@ class Engine:
 
 
 def check_languages(engine: Engine, language: str | None, to: str | None) -> None:
-    """As `Engine.check`, but raises `Refusal`, which names the field at fault."""
+    """As `Engine.check`, but raises `ApiError`, which names the field at fault."""
     with blaming("language"):
         engine.check(language, None)
     with blaming("to"):

@@ -21,7 +21,7 @@ from mmx.streaming.server.guard import closing
 from mmx.streaming.server.length import measured_s
 from mmx.streaming.server.metrics import WAIT, WORK, Metrics
 from mmx.streaming.server.models import check_model
-from mmx.streaming.server.settings import Refusal, Settings, blaming
+from mmx.streaming.server.settings import ApiError, Settings, blaming
 from mmx.streaming.server.turns import Turns
 from mmx.streaming.server.watch import LEFT
 from mmx.tasks.result import Segment, Transcript
@@ -132,9 +132,9 @@ class FileJobs:
         formats = tuple(check_format(f) for f in fields.texts(form, "response_format")) or ("json",)
         if len(formats) > 1 and not stream:
             message = f"expected one response_format without stream, got {len(formats)}"
-            raise Refusal(400, "invalid_value", message, param="response_format")
+            raise ApiError(400, "invalid_value", message, param="response_format")
         if fields.texts(form, "include"):
-            raise Refusal(400, "unsupported_parameter", "expected no include[]: log-probabilities are in verbose_json",
+            raise ApiError(400, "unsupported_parameter", "expected no include[]: log-probabilities are in verbose_json",
                           param="include")  # fmt: skip
         options = Options(
             language=fields.language(form, "language"), task=task, to=fields.language(form, "to") or "en",  # type: ignore[arg-type]
@@ -168,17 +168,17 @@ class FileJobs:
         self.pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _busy(got: str) -> Refusal:
-    return Refusal(503, "server_busy", f"expected a free place, got {got}: ask again later", retry_s=10)
+def _busy(got: str) -> ApiError:
+    return ApiError(503, "server_busy", f"expected a free place, got {got}: ask again later", retry_s=10)
 
 
 def _granularities(form: FormData, formats: tuple[str, ...]) -> tuple[str, ...]:
     kinds = fields.texts(form, "timestamp_granularities")
     if bad := [k for k in kinds if k not in ("word", "segment")]:
-        raise Refusal(400, "invalid_value", f"expected granularities word or segment, got {bad[0]!r}",
+        raise ApiError(400, "invalid_value", f"expected granularities word or segment, got {bad[0]!r}",
                       param="timestamp_granularities")  # fmt: skip
     if kinds and "verbose_json" not in formats:
-        raise Refusal(
+        raise ApiError(
             400, "invalid_value", "expected response_format verbose_json with timestamp_granularities, got "
             f"{', '.join(formats)}: no other has them", param="timestamp_granularities",
         )  # fmt: skip
@@ -192,7 +192,7 @@ def _of_sound(form: FormData, options: Options) -> Options:
             options = replace(options, channels=channels)  # type: ignore[arg-type]
     if track := fields.text(form, "track"):
         if not track.isascii() or not track.isdigit():
-            raise Refusal(400, "invalid_value", f"expected the number of a track, got {track!r}", param="track")
+            raise ApiError(400, "invalid_value", f"expected the number of a track, got {track!r}", param="track")
         with blaming("track"):
             options = replace(options, track=int(track))
     return options
@@ -273,14 +273,14 @@ class _Job:
             self._measured = True  # a header may say anything
             too_long = measured_s(self.upload.file, self.ask.options.track) > limit_s
         if too_long:
-            raise Refusal(
+            raise ApiError(
                 413, "audio_too_long", f"expected at most {limit_s:g} s of audio, got more: cut it", param="file"
             )
 
     # -------------------- for its client
 
     async def finished(self, timeout_s: float) -> bool:
-        """Wait for the transcript. Raises `Cancelled` once the client has left, `Refusal` once the server stops."""
+        """Wait for the transcript. Raises `Cancelled` once the client has left, `ApiError` once the server stops."""
         stopped = asyncio.ensure_future(self.stopped.wait())
         try:
             await asyncio.wait(
@@ -367,9 +367,9 @@ def _last_events(work: "asyncio.Future[Transcript]", ask: Ask, sent: str) -> lis
     try:
         transcript = work.result()
     except Exception as e:
-        if not isinstance(e, Refusal | MmxError):
+        if not isinstance(e, ApiError | MmxError):
             log.error("a recording failed", exc_info=e)
-        return [{"type": "error", **refusal_of(e).body}]
+        return [{"type": "error", **api_error_of(e).body}]
     text = transcript.text
     rest = [{"type": "transcript.text.delta", "delta": text[len(sent) :]}] if text[len(sent) :] else []
     done = {"type": "transcript.text.done", "text": text, "language": transcript.language, "usage": _usage(transcript)}
@@ -400,7 +400,7 @@ _TYPES = {"text": "text/plain", "srt": "application/x-subrip", "vtt": "text/vtt"
 
 
 def formatted(transcript: Transcript, format: str, granularities: tuple[str, ...] = ("segment",)) -> Response:
-    """A transcript in one of the formats. Raises `Refusal` for any other."""
+    """A transcript in one of the formats. Raises `ApiError` for any other."""
     check_format(format)
     if format == "json":
         return JSONResponse({"text": transcript.text, "usage": _usage(transcript)})
@@ -413,7 +413,7 @@ def check_format(format: str) -> str:
     """The format, where there is one of the name."""
     if format in FORMATS:
         return format
-    raise Refusal(
+    raise ApiError(
         400, "unsupported_format", f"expected response_format among {', '.join(FORMATS)}, got {format!r}",
         param="response_format",
     )  # fmt: skip
@@ -470,12 +470,12 @@ def _rounded(data: Any, name: str = "") -> Any:
     return round(data, 3 if name in ("start", "end", "duration") else 6) if isinstance(data, float) else data
 
 
-def refusal_of(error: Exception) -> Refusal:
+def api_error_of(error: Exception) -> ApiError:
     """An error of ours as an answer."""
-    if isinstance(error, Refusal):
+    if isinstance(error, ApiError):
         return error
     if isinstance(error, InputError):
-        return Refusal(400, "invalid_value", str(error))
+        return ApiError(400, "invalid_value", str(error))
     if isinstance(error, MediaError):
-        return Refusal(400, "invalid_audio", str(error), param="file")
-    return Refusal(500, "server_error", "expected to finish, but the server failed: its log has the reason")
+        return ApiError(400, "invalid_audio", str(error), param="file")
+    return ApiError(500, "server_error", "expected to finish, but the server failed: its log has the reason")

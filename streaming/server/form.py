@@ -10,7 +10,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from mmx.streaming.server.settings import Refusal, Settings, blaming
+from mmx.streaming.server.settings import ApiError, Settings, blaming
 from mmx.text.languages import find_language
 
 MOST_FIELDS = 64
@@ -38,7 +38,7 @@ async def read_form(request: Request, settings: Settings) -> FormData:
     """The multipart form, refused as soon as it is larger than allowed, or too slow."""
     most_mb = settings.max_upload_mb
     most = int(most_mb * 2**20) + 65536  # the other fields
-    too_large = Refusal(
+    too_large = ApiError(
         413, "file_too_large", f"expected an upload of at most {most_mb:g} MB, got more: send its sound only, or "
         "compressed", param="file",
     )  # fmt: skip
@@ -46,7 +46,7 @@ async def read_form(request: Request, settings: Settings) -> FormData:
     if declared.isdigit() and int(declared) > most:
         raise too_large
     if not kind.startswith("multipart/form-data"):
-        raise Refusal(400, "invalid_content_type", f"expected multipart/form-data with a field 'file', got {kind}")
+        raise ApiError(400, "invalid_content_type", f"expected multipart/form-data with a field 'file', got {kind}")
     body = _Body(request, settings.upload_timeout_s)
 
     async def counted() -> Any:
@@ -62,7 +62,7 @@ async def read_form(request: Request, settings: Settings) -> FormData:
     except HTTPException as e:
         fault = f"expected a multipart form, got one that cannot be read: {e.detail}"
         message, param = next((told for words, told in _FAULTS.items() if e.detail.startswith(words)), (fault, None))
-        raise Refusal(400, "invalid_form", message, param=param) from e
+        raise ApiError(400, "invalid_form", message, param=param) from e
     return form
 
 
@@ -84,8 +84,8 @@ class _Body:
             raise self._slow()
         return message
 
-    def _slow(self) -> Refusal:
-        return Refusal(
+    def _slow(self) -> ApiError:
+        return ApiError(
             408, "upload_timeout", f"expected an upload that goes on, got nothing for {self.patience_s:g} s "
             f"(upload_timeout_s) or less than {LEAST_BYTES_S} bytes a second: send it again", close=True,
         )  # fmt: skip
@@ -98,16 +98,18 @@ def check_fields(form: FormData) -> None:
         bare = name.removesuffix("[]")
         near = difflib.get_close_matches(bare.lower(), FIELDS, n=1, cutoff=0.8)
         if bare not in FIELDS and near:
-            raise Refusal(400, "unknown_parameter", f"expected {near[0]!r}, got {name!r}: correct it", param=name)
+            raise ApiError(400, "unknown_parameter", f"expected {near[0]!r}, got {name!r}: correct it", param=name)
 
 
 def file_of(form: FormData) -> UploadFile:
     """The recording."""
     upload = form.get("file")
     if not isinstance(upload, UploadFile):
-        raise Refusal(400, "missing_file", "expected a recording in the field 'file', got none", param="file")
+        raise ApiError(400, "missing_file", "expected a recording in the field 'file', got none", param="file")
     if upload.size == 0:
-        raise Refusal(400, "invalid_audio", "expected a recording in the field 'file', got an empty file", param="file")
+        raise ApiError(
+            400, "invalid_audio", "expected a recording in the field 'file', got an empty file", param="file"
+        )
     return upload
 
 
@@ -115,7 +117,7 @@ def text(form: FormData, name: str) -> str | None:
     """The text of a field; None where it is empty or not there."""
     value = form.get(name)
     if value is not None and not isinstance(value, str):
-        raise Refusal(400, "invalid_value", f"expected text in the field {name!r}, got a file", param=name)
+        raise ApiError(400, "invalid_value", f"expected text in the field {name!r}, got a file", param=name)
     return value or None
 
 
@@ -138,7 +140,7 @@ def switch(form: FormData, name: str) -> bool:
     """Whether a field says yes."""
     given = text(form, name) or "false"
     if given.lower() not in ("true", "1", "false", "0"):
-        raise Refusal(400, "invalid_value", f"expected {name} to be true or false, got {given!r}", param=name)
+        raise ApiError(400, "invalid_value", f"expected {name} to be true or false, got {given!r}", param=name)
     return given.lower() in ("true", "1")
 
 
@@ -150,5 +152,5 @@ def number(form: FormData, name: str) -> float | None:
     except ValueError:
         value = math.nan
     if value is not None and not 0 <= value <= 1:
-        raise Refusal(400, "invalid_value", f"expected {name} in 0 to 1, got {given!r}", param=name)
+        raise ApiError(400, "invalid_value", f"expected {name} in 0 to 1, got {given!r}", param=name)
     return value

@@ -7,7 +7,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from starlette.responses import JSONResponse, Response
 
-from mmx.streaming.server.settings import Refusal, Settings
+from mmx.streaming.server.settings import ApiError, Settings
 
 Scope = dict[str, Any]
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
@@ -40,18 +40,18 @@ class Guard:
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        no, shared = self._refusal(scope), self._shared(scope)
-        if no is not None:
-            await refuse(no, scope, receive, _sharing(send, shared))
+        error, shared = self._refused(scope), self._shared(scope)
+        if error is not None:
+            await refuse(error, scope, receive, _sharing(send, shared))
         elif shared and scope["method"] == "OPTIONS":
             await Response(status_code=204)(scope, receive, _sharing(send, shared))
         else:
             await self.app(scope, receive, _sharing(send, shared))
 
-    def _refusal(self, scope: Scope) -> Refusal | None:
+    def _refused(self, scope: Scope) -> ApiError | None:
         headers, path = _headers(scope), route_of(scope)
-        if no := self._stranger(headers, public=path in OPEN or path.startswith("/page/")):
-            return no
+        if error := self._stranger(headers, public=path in OPEN or path.startswith("/page/")):
+            return error
         if self.stops() and path != "/metrics":
             return closing()
         if scope["type"] == "websocket" or path in OPEN or path.startswith("/page/"):
@@ -59,22 +59,22 @@ class Guard:
         preflight = scope.get("method") == "OPTIONS" and "origin" in headers
         return None if preflight else check_key(self.settings, headers.get("authorization", ""))
 
-    def _stranger(self, headers: dict[str, str], *, public: bool) -> Refusal | None:
+    def _stranger(self, headers: dict[str, str], *, public: bool) -> ApiError | None:
         """What is wrong with where a request comes from. What is `public` holds nothing that a page of another site
         could not have from elsewhere, and the browser names an origin where a page asks for its own modules."""
         host, origin = headers.get("host", ""), headers.get("origin")
         address = _split(f"//{host}")
         if address is None:
-            return Refusal(400, "invalid_host", f"expected a host's name and port, got {host!r}")
+            return ApiError(400, "invalid_host", f"expected a host's name and port, got {host!r}")
         if self.settings.local and not self._ours(address):
             # A page of another site may give its own name this machine's address.
-            return Refusal(
+            return ApiError(
                 403, "host_not_allowed", f"expected a request to this machine's own name, got {host!r}: behind a "
                 f"proxy, start the server with --allow-origin https://{host}",
             )  # fmt: skip
         if origin is None or public or self._welcome(origin, headers):
             return None
-        return Refusal(
+        return ApiError(
             403, "origin_not_allowed",
             f"expected a page of this server, got one of {origin!r}: start the server with --allow-origin {origin}",
         )  # fmt: skip
@@ -115,20 +115,20 @@ class Guard:
         return [(k.encode(), v.encode("latin-1")) for k, v in shared.items()]
 
 
-def closing() -> Refusal:
+def closing() -> ApiError:
     """What a server that stops says."""
-    return Refusal(
+    return ApiError(
         503, "server_closing", "expected a server that goes on, but this one stops: ask again in a moment",
         retry_s=CLOSING_S,
     )  # fmt: skip
 
 
-async def refuse(no: Refusal, scope: Scope, receive: Any, send: Any) -> None:
+async def refuse(error: ApiError, scope: Scope, receive: Any, send: Any) -> None:
     """Answer with a refusal; of a WebSocket's handshake as HTTP, where the server of ASGI can."""
     if scope["type"] == "http" or "websocket.http.response" in scope.get("extensions", {}):
-        await JSONResponse(no.body, no.status, headers=no.headers)(scope, receive, send)
+        await JSONResponse(error.body, error.status, headers=error.headers)(scope, receive, send)
     else:
-        await send({"type": "websocket.close", "code": 1008, "reason": no.code})
+        await send({"type": "websocket.close", "code": 1008, "reason": error.code})
 
 
 def route_of(scope: MutableMapping[str, Any]) -> str:
@@ -136,7 +136,7 @@ def route_of(scope: MutableMapping[str, Any]) -> str:
     return scope["path"].removeprefix(scope.get("root_path", "")) or "/"
 
 
-def check_key(settings: Settings, authorization: str) -> Refusal | None:
+def check_key(settings: Settings, authorization: str) -> ApiError | None:
     """What is wrong with a header "Bearer KEY"; None where nothing is. The time it takes does not depend on the key.
 
     Args:
@@ -153,7 +153,7 @@ def check_key(settings: Settings, authorization: str) -> Refusal | None:
     if any(right) and scheme.lower() == "bearer":
         return None
     what = "a wrong one" if authorization else "none"
-    return Refusal(401, "invalid_api_key", f"expected the server's API key in 'Authorization: Bearer KEY', got {what}")
+    return ApiError(401, "invalid_api_key", f"expected the server's API key in 'Authorization: Bearer KEY', got {what}")
 
 
 def key_of(scope: Scope) -> str | None:

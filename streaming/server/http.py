@@ -8,7 +8,7 @@ from typing import Any
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from mmx.streaming.server.metrics import Metrics
-from mmx.streaming.server.settings import Refusal, Settings
+from mmx.streaming.server.settings import ApiError, Settings
 
 UNREAD_S = 60.0
 """A client that takes nothing of an answer for so long has gone, or means no good."""
@@ -69,22 +69,22 @@ def protocol(settings: Settings, metrics: Metrics) -> type[H11Protocol]:
 
 
 _REASONS = {
-    "header_timeout": Refusal(
+    "header_timeout": ApiError(
         408, "header_timeout", "expected a request soon after the connection, got none: connect when there is one"
     ),
-    "too_many_connections": Refusal(
+    "too_many_connections": ApiError(
         503, "too_many_connections", "expected a free connection, got as many as there may be (max_connections): ask "
         "again later", retry_s=10,
     ),
 }  # fmt: skip
 
 
-def _answer(no: Refusal) -> bytes:
+def _answer(error: ApiError) -> bytes:
     """A refusal as it goes over the network, for who has not asked yet."""
-    body = json.dumps(no.body).encode()
-    headers = {"Content-Type": "application/json", "Content-Length": len(body), "Connection": "close", **no.headers}
-    phrase = {408: "Request Timeout", 503: "Service Unavailable"}[no.status]
-    head = [f"HTTP/1.1 {no.status} {phrase}", *(f"{k}: {v}" for k, v in headers.items())]
+    body = json.dumps(error.body).encode()
+    headers = {"Content-Type": "application/json", "Content-Length": len(body), "Connection": "close", **error.headers}
+    phrase = {408: "Request Timeout", 503: "Service Unavailable"}[error.status]
+    head = [f"HTTP/1.1 {error.status} {phrase}", *(f"{k}: {v}" for k, v in headers.items())]
     return "\r\n".join([*head, "", ""]).encode() + body
 
 

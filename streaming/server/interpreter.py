@@ -17,7 +17,7 @@ TRACKS = ("source", "translation")
 
 
 @dataclass(frozen=True)
-class Wish:
+class SessionConfig:
     """What a live session is asked for.
 
     Attributes:
@@ -27,7 +27,7 @@ class Wish:
         rate: of the sound that the client sends, in Hz.
         format: of that sound, a key of `mmx.streaming.server.protocol.FORMATS`.
         manual: whether an item ends only where the client commits, not with a sentence or a pause.
-        told: what else the client set, which is told back to it and has no effect.
+        echoed: what else the client set, which is sent back to it and has no effect.
     """
 
     language: str | None = None
@@ -36,9 +36,9 @@ class Wish:
     rate: int = RATE
     format: str = "audio/pcm"
     manual: bool = False
-    told: dict[str, Any] = field(default_factory=dict)
+    echoed: dict[str, Any] = field(default_factory=dict)
 
-    def hears_as(self, other: "Wish") -> bool:
+    def hears_as(self, other: "SessionConfig") -> bool:
         """Whether the same streams serve both."""
         return (self.language, self.to, self.source) == (other.language, other.to, other.source)
 
@@ -69,24 +69,24 @@ class Interpreter:
 
     Args:
         engine: the models.
-        wish: what is asked for.
+        config: what is asked for.
         begin_s: time of the session at which it begins to hear.
 
     Raises:
         InputError: the models cannot do it.
     """
 
-    def __init__(self, engine: Engine, wish: Wish, begin_s: float = 0.0):
-        engine.check(wish.language, wish.to)
-        self.engine, self.wish, self.begin_s = engine, wish, begin_s
-        self.route = None if wish.to is None else engine.route(wish.language, wish.to)
+    def __init__(self, engine: Engine, config: SessionConfig, begin_s: float = 0.0):
+        engine.check(config.language, config.to)
+        self.engine, self.config, self.begin_s = engine, config, begin_s
+        self.route = None if config.to is None else engine.route(config.language, config.to)
         self.streams: dict[str, Stream] = {}
-        if wish.source or wish.to is None or self.route == "text":
-            self.streams["source"] = engine.stream(wish.language)
+        if config.source or config.to is None or self.route == "text":
+            self.streams["source"] = engine.stream(config.language)
         if self.route == "own":
-            self.streams["translation"] = engine.stream(wish.language, wish.to)
+            self.streams["translation"] = engine.stream(config.language, config.to)
         if self.route == "english":
-            self.streams["english"] = engine.stream(wish.language, "en")
+            self.streams["english"] = engine.stream(config.language, "en")
         self.sentence: list[Event] = []  # what the text model is to translate next
 
     def hear(self, samples: NDArray[np.float32], final: bool = False) -> list[Piece]:
@@ -109,7 +109,7 @@ class Interpreter:
 
     @property
     def _shows_source(self) -> bool:
-        return self.wish.source or self.wish.to is None
+        return self.config.source or self.config.to is None
 
     def _piece(self, track: str, e: Event) -> Piece:
         return Piece(track, e.text, e.start_s + self.begin_s, e.end_s + self.begin_s, e.final, e.language)
@@ -126,14 +126,14 @@ class Interpreter:
     def _translated(self) -> list[Piece]:
         events, self.sentence = self.sentence, []
         text = "".join(e.text for e in events).strip()
-        if not text or self.wish.to is None:
+        if not text or self.config.to is None:
             return []
         start_s, end_s = min(e.start_s for e in events), max(e.end_s for e in events)
         try:
-            done = self.engine.translate(text, events[-1].language, self.wish.to)
+            done = self.engine.translate(text, events[-1].language, self.config.to)
         except InputError as e:  # a language was detected that the text model does not read
             return [Piece("error", str(e), language="language_not_translated")]
-        piece = Piece("translation", f" {done}", start_s + self.begin_s, end_s + self.begin_s, True, self.wish.to)
+        piece = Piece("translation", f" {done}", start_s + self.begin_s, end_s + self.begin_s, True, self.config.to)
         return [piece]
 
     # -------------------- saved and restored
@@ -149,9 +149,9 @@ class Interpreter:
         }
 
     @classmethod
-    def restore(cls, engine: Engine, wish: Wish, stem: Path, saved: dict[str, Any]) -> "Interpreter":
+    def restore(cls, engine: Engine, config: SessionConfig, stem: Path, saved: dict[str, Any]) -> "Interpreter":
         """Go on with what `save` wrote."""
-        self = cls(engine, replace(wish), saved["begin_s"])
+        self = cls(engine, replace(config), saved["begin_s"])
         self.streams = {t: engine.restore(stem.with_suffix(f".{t}.safetensors")) for t in saved["tracks"]}
         self.sentence = [Event(*row) for row in saved["sentence"]]
         return self

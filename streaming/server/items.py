@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from mmx.streaming.server.interpreter import Piece
 
-OrderKind = Literal["commit", "update", "clear", "close"]
+CommandKind = Literal["commit", "update", "clear", "close"]
 SOURCE = "source"
 
 
@@ -65,7 +65,7 @@ class Items:
         self._done_s = 0.0  # heard when the last item was completed
 
     def write(
-        self, pieces: list[Piece], heard_s: float, *, manual: bool, order: OrderKind | None, goes_on: bool
+        self, pieces: list[Piece], heard_s: float, *, manual: bool, command: CommandKind | None, goes_on: bool
     ) -> None:
         """Write what one turn of hearing gave.
 
@@ -73,7 +73,7 @@ class Items:
             pieces: of text, and what happened.
             heard_s: seconds of the session that are heard.
             manual: whether only a commit completes an item.
-            order: what was done after it.
+            command: what was done after it.
             goes_on: whether items stay open after an update.
         """
         last = {p.track: i for i, p in enumerate(pieces)}
@@ -88,13 +88,13 @@ class Items:
             else:
                 self._append(p, not manual)
                 # What a commit completes is completed once, below.
-                if p.final and not manual and not (order == "commit" and last[p.track] == i):
+                if p.final and not manual and not (command == "commit" and last[p.track] == i):
                     self._complete(p.track, "turn", heard_s)
-        if order == "commit" and not self.ended:
+        if command == "commit" and not self.ended:
             self._complete_all("commit", heard_s)
-        elif order == "clear" and manual:
+        elif command == "clear" and manual:
             self._forget()
-        elif order in ("clear", "update") and not goes_on:
+        elif command in ("clear", "update") and not goes_on:
             self._complete_all("end" if manual else "turn", heard_s)
 
     def _line(self, kind: Any, track: str = "", text: str = "", **facts: Any) -> None:

@@ -1,6 +1,6 @@
 """What a live session must not lose when its server is killed, in files.
 
-Sound and orders are written down before the client is told that they are safe, and a line of the session's log before
+Sound and commands are written down before the client is told that they are safe, and a line of the session's log before
 any client sees it; both are flushed to the disk, so that a power cut loses no more than a killed process does. So a
 server that starts again goes on with all that was acknowledged, and says nothing twice. Everything here may wait for
 the disk: it runs in threads of its own, never on the event loop. Of each session a folder holds:
@@ -38,7 +38,7 @@ class Streams(Protocol):
 
 @dataclass(frozen=True)
 class Record:
-    """What a client sent: `sound` as 16-bit samples, or an `order` in JSON; `end` is its place in the journal."""
+    """What a client sent: `sound` as 16-bit samples, or a `command` in JSON; `end` is its place in the journal."""
 
     kind: str
     data: bytes
@@ -202,4 +202,4 @@ def _records(segments: list[Path], since: int) -> Iterator[Record]:
                 break
             start = at - begin + _HEAD.size
             at += _HEAD.size + length
-            yield Record({b"s": "sound", b"o": "order"}[kind], data[start : start + length], at)
+            yield Record({b"s": "sound", b"c": "command"}[kind], data[start : start + length], at)

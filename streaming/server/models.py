@@ -3,7 +3,7 @@
 import re
 from typing import Protocol
 
-from mmx.streaming.server.settings import Refusal
+from mmx.streaming.server.settings import ApiError
 
 ALIASES = ("whisper-1", "gpt-4o-transcribe", "gpt-4o-mini-transcribe")
 """They mean whatever speech model the server has."""
@@ -28,11 +28,11 @@ def check_model(engine: Named, name: object, param: str = "model", realtime: boo
     """The name of the model that `name` means; realtime clients may also name any of OpenAI's (gpt-realtime).
 
     Raises:
-        Refusal: (404) for a model that the server does not have.
+        ApiError: (404) for a model that the server does not have.
     """
     own = engine.names[0]
     known = isinstance(name, str) and (name in (*accepted(engine), OWNER + own) or DATED.fullmatch(name))
     if name in (None, "") or known or (realtime and str(name).startswith("gpt-")):
         return own
     names = ", ".join(map(repr, accepted(engine)))
-    raise Refusal(404, "model_not_found", f"expected a model among {names}, got {name!r}", param=param)
+    raise ApiError(404, "model_not_found", f"expected a model among {names}, got {name!r}", param=param)

@@ -15,11 +15,11 @@ from typing import Any
 
 from mmx.streaming.server import g711
 from mmx.streaming.server.engine import Engine
-from mmx.streaming.server.interpreter import Wish
+from mmx.streaming.server.interpreter import SessionConfig
 from mmx.streaming.server.items import SOURCE, Entry
 from mmx.streaming.server.models import check_model
-from mmx.streaming.server.sessions import Order, Session
-from mmx.streaming.server.settings import Refusal
+from mmx.streaming.server.sessions import Command, Session
+from mmx.streaming.server.settings import ApiError
 
 OPENAI_RATE = 24_000
 TRANSCRIPTION, TRANSLATION = "transcription", "translation"
@@ -45,15 +45,15 @@ class Manner:
     extras: bool = False
 
 
-def wish_of(query: Mapping[str, str], dialect: str) -> Wish:
+def config_of(query: Mapping[str, str], dialect: str) -> SessionConfig:
     """What the address of a connection asks for: `language`, `to`, `rate`, `source`."""
     try:
         rate = int(query.get("rate", OPENAI_RATE))
     except ValueError:
-        raise Refusal(400, "invalid_value", f"expected rate in Hz, got {query['rate']!r}", param="rate") from None
+        raise ApiError(400, "invalid_value", f"expected rate in Hz, got {query['rate']!r}", param="rate") from None
     to = query.get("to") or ("en" if dialect == TRANSLATION else None)
     source = query.get("source", "1").lower() not in ("0", "false")
-    return Wish(_language(query.get("language")), to, source, rate)
+    return SessionConfig(_language(query.get("language")), to, source, rate)
 
 
 def _language(text: str | None) -> str | None:
@@ -72,8 +72,8 @@ _TURN_FIELDS = (
 )  # fmt: skip
 
 
-def updated(wish: Wish, session: Any, engine: Engine) -> Wish:
-    """A wish after `session.update`; what the update does not name stays."""
+def updated(config: SessionConfig, session: Any, engine: Engine) -> SessionConfig:
+    """A config after `session.update`; what the update does not name stays."""
     if not isinstance(session, dict):
         raise _bad("session", "an object", session)
     for name in _OBJECTS:
@@ -81,19 +81,19 @@ def updated(wish: Wish, session: Any, engine: Engine) -> Wish:
             raise _bad(name, "an object", part)
     source = _either(session, ("audio", "input", "transcription"), ("input_audio_transcription",))
     if source is None:
-        wish = replace(wish, source=False)  # null switches it off
+        config = replace(config, source=False)  # null switches it off
     elif source is not _MISSING:
         check_model(engine, source.get("model"), realtime=True)
-        wish = replace(wish, source=True, told=_with_prompt(wish.told, source))
+        config = replace(config, source=True, echoed=_with_prompt(config.echoed, source))
         if "language" in source:
-            wish = replace(wish, language=_language(_word(source["language"], "language")))
+            config = replace(config, language=_language(_word(source["language"], "language")))
     output = _at(session, "audio", "output", default={})
     if isinstance(output, dict) and "language" in output:
-        wish = replace(wish, to=_word(output["language"], "audio.output.language"))
-    return _with_turns(_with_format(wish, session), session)
+        config = replace(config, to=_word(output["language"], "audio.output.language"))
+    return _with_turns(_with_format(config, session), session)
 
 
-def _with_format(wish: Wish, session: dict[str, Any]) -> Wish:
+def _with_format(config: SessionConfig, session: dict[str, Any]) -> SessionConfig:
     format = _at(session, "audio", "input", "format")
     if "input_audio_format" in session:
         name = session["input_audio_format"]
@@ -101,31 +101,31 @@ def _with_format(wish: Wish, session: dict[str, Any]) -> Wish:
             raise _bad("input_audio_format", " or ".join(_OLD_FORMATS), name)
         format = {"type": _OLD_FORMATS[name]}
     if format is None:
-        return wish
-    kind = format.get("type", wish.format)
+        return config
+    kind = format.get("type", config.format)
     if not isinstance(kind, str) or kind not in FORMATS:
         raise _bad("audio.input.format.type", " or ".join(FORMATS), kind)
     if FORMATS[kind] is not None:
         if format.get("rate", PHONE_RATE) != PHONE_RATE:
             raise _bad("audio.input.format.rate", f"{PHONE_RATE} of {kind}", format["rate"])
-        return replace(wish, format=kind, rate=PHONE_RATE)
-    rate = format.get("rate", wish.rate if wish.format == kind else OPENAI_RATE)
+        return replace(config, format=kind, rate=PHONE_RATE)
+    rate = format.get("rate", config.rate if config.format == kind else OPENAI_RATE)
     if not isinstance(rate, int) or isinstance(rate, bool):
         raise _bad("audio.input.format.rate", "a number of Hz", rate)
-    return replace(wish, format=kind, rate=rate)
+    return replace(config, format=kind, rate=rate)
 
 
-def _with_turns(wish: Wish, session: dict[str, Any]) -> Wish:
-    """Who says where an item ends, and what is but told back."""
-    told = dict(wish.told)
+def _with_turns(config: SessionConfig, session: dict[str, Any]) -> SessionConfig:
+    """Who says where an item ends, and what is only sent back."""
+    echoed = dict(config.echoed)
     turns = _either(session, ("audio", "input", "turn_detection"), ("turn_detection",))
     if isinstance(turns, dict):
         if turns.get("type", "server_vad") not in ("server_vad", "semantic_vad"):
             raise _bad("turn_detection.type", "server_vad or semantic_vad", turns["type"])
-        told["turn_detection"] = _plain({"type": "server_vad", **turns}, _TURN_FIELDS, "turn_detection")
+        echoed["turn_detection"] = _plain({"type": "server_vad", **turns}, _TURN_FIELDS, "turn_detection")
     noise = _either(session, ("audio", "input", "noise_reduction"), ("input_audio_noise_reduction",))
     if noise is not _MISSING:
-        told["noise_reduction"] = noise and _plain(noise, ("type", "strength"), "noise_reduction")
+        echoed["noise_reduction"] = noise and _plain(noise, ("type", "strength"), "noise_reduction")
     include = session.get("include") or []
     if (
         not isinstance(include, list)
@@ -134,21 +134,21 @@ def _with_turns(wish: Wish, session: dict[str, Any]) -> Wish:
     ):
         raise _bad("include", "a list of names", include)
     if "include" in session:
-        told["include"] = include
-    return replace(wish, told=told, manual=wish.manual if turns is _MISSING else turns is None)
+        echoed["include"] = include
+    return replace(config, echoed=echoed, manual=config.manual if turns is _MISSING else turns is None)
 
 
-def _with_prompt(told: dict[str, Any], source: dict[str, Any]) -> dict[str, Any]:
+def _with_prompt(echoed: dict[str, Any], source: dict[str, Any]) -> dict[str, Any]:
     if "prompt" not in source:
-        return told
+        return echoed
     prompt = source["prompt"]
     if not isinstance(prompt, str | None) or len(prompt or "") > MOST_PROMPT:
         raise _bad("prompt", f"text of at most {MOST_PROMPT} characters", prompt)
-    return {**told, "prompt": prompt}
+    return {**echoed, "prompt": prompt}
 
 
 def _plain(value: dict[str, Any], names: tuple[str, ...], of: str) -> dict[str, Any]:
-    """The fields that there are, which are told back and thus must be small."""
+    """The fields that there are, which are sent back and thus must be small."""
     kept = {n: value[n] for n in names if n in value}
     for name, x in kept.items():
         if not isinstance(x, str | int | float | None) or len(str(x)) > 40:
@@ -181,8 +181,8 @@ def _word(value: Any, name: str) -> str | None:
     return value or None
 
 
-def _bad(name: str, expected: str, got: Any) -> Refusal:
-    return Refusal(400, "invalid_value", f"expected {expected} for {name}, got {str(got)[:60]!r}", param=name)
+def _bad(name: str, expected: str, got: Any) -> ApiError:
+    return ApiError(400, "invalid_value", f"expected {expected} for {name}, got {str(got)[:60]!r}", param=name)
 
 
 def parsed(text: str) -> dict[str, Any]:
@@ -192,9 +192,9 @@ def parsed(text: str) -> dict[str, Any]:
         if "\\u" in text:  # half of a surrogate pair is no text: it can be neither compared, stored nor sent back
             json.dumps(message, ensure_ascii=False).encode()
     except (ValueError, RecursionError):  # UnicodeEncodeError is a ValueError
-        raise Refusal(400, "invalid_json", f"expected a message in JSON, got {text[:40]!r}") from None
+        raise ApiError(400, "invalid_json", f"expected a message in JSON, got {text[:40]!r}") from None
     if not isinstance(message, dict) or not isinstance(message.get("type"), str):
-        raise Refusal(400, "invalid_json", "expected an object with a text 'type'", param="type")
+        raise ApiError(400, "invalid_json", "expected an object with a text 'type'", param="type")
     return message
 
 
@@ -204,31 +204,31 @@ def event_id_of(message: dict[str, Any]) -> str | None:
     return id[:512] if isinstance(id, str) else None
 
 
-def obey(session: Session, message: dict[str, Any], dialect: str) -> dict[str, Any] | None:
+def handle_message(session: Session, message: dict[str, Any], dialect: str) -> dict[str, Any] | None:
     """Do what a client's message says; what to answer once it is safe, where there is something to answer.
 
     Raises:
-        Refusal: it cannot be done; the session stays as it was.
+        ApiError: it cannot be done; the session stays as it was.
     """
     kind = message["type"].removeprefix("session.") if "input_audio_buffer" in message["type"] else message["type"]
     if kind == "input_audio_buffer.append":
         session.accept(decoded(_from_base64(message.get("audio")), session.asked.format))
         return None
     if kind == "input_audio_buffer.commit":
-        session.order(Order("commit"))  # answered once the sound before it is heard: see `rendered`
+        session.command(Command("commit"))  # answered once the sound before it is heard: see `rendered`
         return None
     if kind == "input_audio_buffer.clear":
-        session.order(Order("clear"))
+        session.command(Command("clear"))
         return {"type": "input_audio_buffer.cleared"}
     if kind in ("session.update", "transcription_session.update"):
-        wish = updated(session.asked, message.get("session", {}), session.house.engine)
-        if wish != session.asked:
-            session.order(Order("update", wish))
+        config = updated(session.asked, message.get("session", {}), session.context.engine)
+        if config != session.asked:
+            session.command(Command("update", config))
         return {"type": kind.replace("update", "updated"), "session": described(session, dialect)}
     if kind == "session.close":
-        session.order(Order("close"))
+        session.command(Command("close"))
         return None
-    raise Refusal(
+    raise ApiError(
         400, "unknown_type", f"expected input_audio_buffer.append, .commit, .clear, session.update or session.close, "
         f"got {kind[:60]!r}", param="type",
     )  # fmt: skip
@@ -251,29 +251,29 @@ def _from_base64(audio: Any) -> bytes:
 
 def described(session: Session, dialect: str) -> dict[str, Any]:
     """The session as its client sees it, in OpenAI's shape."""
-    wish, model = session.asked, session.house.engine.names[0]
-    told = {"turn_detection": {"type": "server_vad"}, "noise_reduction": None, "include": None, **wish.told}
-    transcription = {"model": model, "language": wish.language} if wish.source else None
-    if transcription is not None and told.get("prompt") is not None:
-        transcription["prompt"] = told["prompt"]
+    config, model = session.asked, session.context.engine.names[0]
+    echoed = {"turn_detection": {"type": "server_vad"}, "noise_reduction": None, "include": None, **config.echoed}
+    transcription = {"model": model, "language": config.language} if config.source else None
+    if transcription is not None and echoed.get("prompt") is not None:
+        transcription["prompt"] = echoed["prompt"]
     audio: dict[str, Any] = {
         "input": {
-            "format": {"type": wish.format, "rate": wish.rate},
+            "format": {"type": config.format, "rate": config.rate},
             "transcription": transcription,
-            "noise_reduction": told["noise_reduction"],
-            "turn_detection": None if wish.manual else told["turn_detection"],
+            "noise_reduction": echoed["noise_reduction"],
+            "turn_detection": None if config.manual else echoed["turn_detection"],
         }
     }
-    if wish.to is not None:
-        audio["output"] = {"language": wish.to}
+    if config.to is not None:
+        audio["output"] = {"language": config.to}
     return {
         "id": session.id,
         "object": f"realtime.{dialect}_session",
         "type": dialect,
         "model": model,
         "audio": audio,
-        "include": told["include"],
-        "expires_at": round(session.begun_s + session.house.settings.max_audio_s),
+        "include": echoed["include"],
+        "expires_at": round(session.begun_s + session.context.settings.max_audio_s),
     }
 
 
@@ -287,13 +287,13 @@ def rendered(session: Session, entry: Entry, manner: Manner, closing: bool = Fal
         closing: whether its client asked for the end.
     """
     if entry.kind == "closed":
-        told = manner.extras or closing or manner.dialect == TRANSLATION
-        return [{"type": "session.closed", "seq": entry.seq}] if told else []
+        visible = manner.extras or closing or manner.dialect == TRANSLATION
+        return [{"type": "session.closed", "seq": entry.seq}] if visible else []
     if entry.kind == "error":
-        no = Refusal(500 if entry.language == "server_error" else 400, entry.language, entry.text)
+        error = ApiError(500 if entry.language == "server_error" else 400, entry.language, entry.text)
         item = {"item_id": _id(SOURCE, entry.item), "content_index": 0}
-        failed = [] if entry.item < 0 else [{"type": f"{INPUT}.failed", **item, **no.body}]
-        return [*failed, {**error_message(no), "seq": entry.seq}]
+        failed = [] if entry.item < 0 else [{"type": f"{INPUT}.failed", **item, **error.body}]
+        return [*failed, {**error_message(error), "seq": entry.seq}]
     ends = entry.kind == "completed"
     facts = {
         "seq": entry.seq,
@@ -309,12 +309,12 @@ def rendered(session: Session, entry: Entry, manner: Manner, closing: bool = Fal
             return [*_begun(entry), {"type": f"{INPUT}.delta", **facts}]
         usage = {"type": "duration", "seconds": round(entry.seconds, 3)}
         return [*_committed(entry), {"type": f"{INPUT}.completed", **facts, "usage": usage}]
-    told = [{"type": "input_audio_buffer.committed", **_names(entry)}] if entry.cause == "commit" else []
+    before = [{"type": "input_audio_buffer.committed", **_names(entry)}] if entry.cause == "commit" else []
     name = "session.input_transcript" if entry.track == SOURCE else "session.output_transcript"
     if not ends:
         return [{"type": f"{name}.delta", **facts}]
-    told = told if entry.track == SOURCE else []
-    return [*told, {"type": f"{name}.done", **facts}] if manner.extras else told
+    before = before if entry.track == SOURCE else []
+    return [*before, {"type": f"{name}.done", **facts}] if manner.extras else before
 
 
 def _begun(entry: Entry) -> list[dict[str, Any]]:
@@ -331,11 +331,11 @@ def _committed(entry: Entry) -> list[dict[str, Any]]:
     content = [{"type": "input_audio", "transcript": entry.text}]
     item = {"id": id, "object": "realtime.item", "type": "message", "status": "completed", "role": "user"}
     whole = {"previous_item_id": names["previous_item_id"], "item": {**item, "content": content}}
-    told: list[dict[str, Any]] = [{"type": "input_audio_buffer.committed", **names}]
+    before: list[dict[str, Any]] = [{"type": "input_audio_buffer.committed", **names}]
     if entry.cause == "turn":
         stopped = {"item_id": id, "audio_end_ms": _ms(entry.end_s)}
-        told.insert(0, {"type": "input_audio_buffer.speech_stopped", **stopped})
-    return [*told, *({"type": f"conversation.item.{x}", **whole} for x in ("added", "created", "done"))]
+        before.insert(0, {"type": "input_audio_buffer.speech_stopped", **stopped})
+    return [*before, *({"type": f"conversation.item.{x}", **whole} for x in ("added", "created", "done"))]
 
 
 def _names(entry: Entry) -> dict[str, Any]:
@@ -351,6 +351,6 @@ def _ms(seconds: float) -> int:
     return round(seconds * 1000)
 
 
-def error_message(no: Refusal, event_id: str | None = None) -> dict[str, Any]:
+def error_message(error: ApiError, event_id: str | None = None) -> dict[str, Any]:
     """An error as a message; `event_id` is that of the client's message that it answers."""
-    return {"type": "error", "error": {**no.body["error"], "event_id": event_id}}
+    return {"type": "error", "error": {**error.body["error"], "event_id": event_id}}

@@ -9,11 +9,11 @@ from pathlib import Path
 
 from mmx.errors import MmxError
 from mmx.streaming.server.engine import Engine
-from mmx.streaming.server.interpreter import Wish
+from mmx.streaming.server.interpreter import SessionConfig
 from mmx.streaming.server.journal import Journal
 from mmx.streaming.server.metrics import Metrics
-from mmx.streaming.server.sessions import House, Session
-from mmx.streaming.server.settings import Refusal, Settings
+from mmx.streaming.server.sessions import ServerContext, Session
+from mmx.streaming.server.settings import ApiError, Settings
 from mmx.streaming.server.state import StateFolder
 
 log = logging.getLogger("mmx.serve")
@@ -46,7 +46,7 @@ class Registry:
         self.folder = None if settings.state_dir is None else StateFolder(settings.state_dir)
         pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="mmx-live")
         disk = ThreadPoolExecutor(DISK_THREADS, thread_name_prefix="mmx-disk")
-        self.house = House(engine, settings, metrics, pool, disk, asyncio.Semaphore(settings.workers))
+        self.context = ServerContext(engine, settings, metrics, pool, disk, asyncio.Semaphore(settings.workers))
         self.sessions: dict[str, Session] = {}
         self._sweeper: asyncio.Task[None] | None = None
         self._leaving: set[asyncio.Task[None]] = set()
@@ -57,36 +57,36 @@ class Registry:
         connected = sum(s.connection is not None for s in living)
         return {(("connected", "yes"),): float(connected), (("connected", "no"),): float(len(living) - connected)}
 
-    async def create(self, wish: Wish) -> Session:
-        """A new session. Raises `Refusal` where there are too many, or where the wish cannot be met."""
-        limit = self.house.settings.max_sessions
+    async def create(self, config: SessionConfig) -> Session:
+        """A new session. Raises `ApiError` where there are too many, or where the config cannot be met."""
+        limit = self.context.settings.max_sessions
         if sum(not s.ended and (s.opening or s.connection is not None) for s in self.sessions.values()) >= limit:
-            raise Refusal(
+            raise ApiError(
                 429, "too_many_sessions", f"expected a free place, got {limit} live sessions (max_sessions {limit}): "
                 "try again later", retry_s=10,
             )  # fmt: skip
-        session = Session(self.house, wish)
+        session = Session(self.context, config)
         self._tidy()
         session.opening = True
         self.sessions[session.id] = session
         try:
             if self.folder is not None:
                 loop = asyncio.get_running_loop()
-                await loop.run_in_executor(self.house.disk, _keep, session, self.folder.path)
+                await loop.run_in_executor(self.context.disk, _keep, session, self.folder.path)
         except BaseException:
             del self.sessions[session.id]
             raise
         finally:
             session.opening = False
-        self.house.metrics.count("mmx_sessions_total")
+        self.context.metrics.count("mmx_sessions_total")
         session.start()
         return session
 
     def find(self, id: str) -> Session:
-        """A session that is here. Raises `Refusal` where it is not."""
+        """A session that is here. Raises `ApiError` where it is not."""
         if id not in self.sessions:
-            keep_s = self.house.settings.keep_s
-            raise Refusal(
+            keep_s = self.context.settings.keep_s
+            raise ApiError(
                 404, "session_not_found", "expected a session of this server, got one that is not here or no longer: "
                 f"it waits {keep_s:g} s for its client (keep_s); begin a new one", param="session",
             )  # fmt: skip
@@ -105,7 +105,7 @@ class Registry:
     def _tidy(self) -> None:
         """Put away those that have waited longest, where more wait than may."""
         waiting = [s for s in self.sessions.values() if s.connection is None and not s.opening]
-        places = self.house.settings.max_sessions
+        places = self.context.settings.max_sessions
         for ended, most in ((False, places), (True, ENDED * places)):
             those = sorted((s for s in waiting if s.ended == ended), key=lambda s: s.left_at)
             for old in those[: max(0, len(those) - most)]:
@@ -125,15 +125,15 @@ class Registry:
         stopping = [*self._leaving, *(asyncio.create_task(_stopped(s)) for s in self.sessions.values())]
         if stopping and (hanging := (await asyncio.wait(stopping, timeout=STOP_S))[1]):
             log.error("%d sessions could not be stopped within %g s", len(hanging), STOP_S)
-        for pool in (self.house.pool, self.house.disk):
+        for pool in (self.context.pool, self.context.disk):
             pool.shutdown(wait=False, cancel_futures=True)
         if self.folder is not None:
             self.folder.unlock()
 
     async def _sweep(self) -> None:
         while True:
-            await asyncio.sleep(min(1.0, max(0.05, self.house.settings.keep_s / 4)))
-            before = time.monotonic() - self.house.settings.keep_s
+            await asyncio.sleep(min(1.0, max(0.05, self.context.settings.keep_s / 4)))
+            before = time.monotonic() - self.context.settings.keep_s
             for session in list(self.sessions.values()):
                 if session.connection is None and not session.opening and session.left_at < before:
                     self._put_away(session)
@@ -150,15 +150,15 @@ class Registry:
         try:
             await session.stop()
             if session.journal is not None:
-                await asyncio.get_running_loop().run_in_executor(self.house.disk, session.journal.drop)
+                await asyncio.get_running_loop().run_in_executor(self.context.disk, session.journal.drop)
         except Exception:
             log.exception("session %s could not be put away", session.id[:6])
 
     def _restore(self, folder: Path) -> None:
         for path in sorted(folder.glob("*.session.json")):
             try:
-                session = Session.restore(self.house, path)
-            except (OSError, ValueError, KeyError, TypeError, MmxError, Refusal):
+                session = Session.restore(self.context, path)
+            except (OSError, ValueError, KeyError, TypeError, MmxError, ApiError):
                 log.exception("%s could not be read: the session is left there", path)
                 continue
             self.sessions[session.id] = session
@@ -171,11 +171,11 @@ async def _stopped(session: Session) -> None:
         if session.journal is not None:
             session.journal.close()
     except Exception:  # the others go on
-        log.exception("a session could not be stopped in order")
+        log.exception("a session could not be stopped in command")
 
 
 def _keep(session: Session, folder: Path) -> None:
-    """Give a new session its journal. Raises `Refusal` where that cannot be written, and then leaves nothing of it."""
+    """Give a new session its journal. Raises `ApiError` where that cannot be written, and then leaves nothing of it."""
     journal: Journal | None = None
     try:
         journal = Journal(folder, session.id)
@@ -185,6 +185,6 @@ def _keep(session: Session, folder: Path) -> None:
             with suppress(OSError):
                 journal.drop()
         reason = getattr(e, "strerror", None) or str(e)
-        raise Refusal(
+        raise ApiError(
             507, "storage_full", f"expected to write a session into {folder}, got {reason}: try again later", retry_s=10
         ) from e

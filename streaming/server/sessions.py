@@ -26,17 +26,17 @@ from numpy.typing import NDArray
 from mmx.errors import MmxError
 from mmx.streaming.server.engine import Engine, check_languages
 from mmx.streaming.server.guard import closing
-from mmx.streaming.server.interpreter import RATE, Interpreter, Piece, Wish
+from mmx.streaming.server.interpreter import RATE, Interpreter, Piece, SessionConfig
 from mmx.streaming.server.items import Entry, Items
 from mmx.streaming.server.journal import Journal, Record, read
 from mmx.streaming.server.metrics import Metrics
 from mmx.streaming.server.resample import Resampler, check_rate
-from mmx.streaming.server.settings import Refusal, Settings, blaming
+from mmx.streaming.server.settings import ApiError, Settings, blaming
 from mmx.tasks.result import Segment, Transcript, Word
 
-VERSION = 2
+VERSION = 3
 """Of the facts that a session keeps in its journal."""
-MOST_ORDERS = 32
+MOST_COMMANDS = 32
 """That wait in a session's inbox; sound is bounded by `Settings.max_ahead_s`."""
 PIECE = 1 << 15
 """Bytes of sound, up to which small pieces of the inbox become one."""
@@ -45,19 +45,19 @@ log = logging.getLogger("mmx.serve")
 
 
 @dataclass(frozen=True)
-class Order:
+class Command:
     """What a session does once the sound before it is heard.
 
     Attributes:
-        kind: "commit" writes all that is left and goes on, "update" the same with another wish, "clear" forgets what is
-            not written, "close" writes all that is left and ends.
-        wish: of "update".
+        kind: "commit" writes all that is left and goes on, "update" the same with another config, "clear" forgets what
+            is not written, "close" writes all that is left and ends.
+        config: of "update".
         skipped: samples of the client's that "clear" dropped.
         end: its place in the journal.
     """
 
     kind: Literal["commit", "update", "clear", "close"]
-    wish: Wish | None = None
+    config: SessionConfig | None = None
     skipped: int = 0
     end: int = 0
 
@@ -75,29 +75,29 @@ class Intake:
     """What has come in so far.
 
     Attributes:
-        asked: the latest wish.
+        asked: the latest config.
         samples: the client's.
         uncommitted: of these, since the last commit.
-        orders: how many.
+        commands: how many.
         closing: whether the last of them is "close".
     """
 
-    asked: Wish
+    asked: SessionConfig
     samples: int = 0
     uncommitted: int = 0
-    orders: int = 0
+    commands: int = 0
     closing: bool = False
 
-    def after(self, x: "Sound | Order") -> "Intake":
+    def after(self, x: "Sound | Command") -> "Intake":
         """With what comes next."""
         if isinstance(x, Sound):
             count = len(x.pcm) // 2
             return replace(self, samples=self.samples + count, uncommitted=self.uncommitted + count)
         return replace(
             self,
-            asked=x.wish or self.asked,
+            asked=x.config or self.asked,
             uncommitted=0 if x.kind in ("commit", "clear") else self.uncommitted,
-            orders=self.orders + 1,
+            commands=self.commands + 1,
             closing=x.kind == "close",
         )
 
@@ -105,13 +105,13 @@ class Intake:
 class Client(Protocol):
     """Who is connected."""
 
-    def refuse(self, no: Refusal) -> None:
+    def refuse(self, error: ApiError) -> None:
         """Tell that something was not taken."""
         ...
 
 
 @dataclass
-class House:
+class ServerContext:
     """What all sessions share: `pool` hears, `disk` writes journals, `turns` are free places in the pool."""
 
     engine: Engine
@@ -135,47 +135,47 @@ class Session:
     """One live session.
 
     Args:
-        house: what it shares with others.
-        wish: what is asked for.
+        context: what it shares with others.
+        config: what is asked for.
         id: a secret name; whoever knows it may go on with the session.
 
     Attributes:
         items: what it wrote.
-        told: lines of its log that clients may see.
+        published: lines of its log that clients may see.
         intake: what has come in.
-        safe: of that, what the client may be told to be safe.
-        hearing: the wish that what is heard now was sent with.
+        safe: of that, what the client may take for safe.
+        hearing: the config that what is heard now was sent with.
         heard: samples at 16 kHz.
         journal: where it is kept, if it is.
         connection: its client; `opening` while that waits for the session to be made.
     """
 
-    def __init__(self, house: House, wish: Wish, id: str | None = None):
-        check_languages(house.engine, wish.language, wish.to)
+    def __init__(self, context: ServerContext, config: SessionConfig, id: str | None = None):
+        check_languages(context.engine, config.language, config.to)
         with blaming("rate"):
-            check_rate(wish.rate)
-        self.house, self.id = house, id or f"sess_{secrets.token_urlsafe(18)}"
+            check_rate(config.rate)
+        self.context, self.id = context, id or f"sess_{secrets.token_urlsafe(18)}"
         self.journal: Journal | None = None
         self.begun_s = time.time()
-        self.intake = self.safe = Intake(wish)
+        self.intake = self.safe = Intake(config)
         self.items = Items()
-        self.told = 0
+        self.published = 0
         self.connection: Client | None = None
         self.opening = False
         self.left_at = time.monotonic()
         self.pulse = asyncio.Event()
-        self.inbox: deque[Sound | Order] = deque()
+        self.inbox: deque[Sound | Command] = deque()
         self._queued = 0  # bytes of sound in the inbox
-        self._pending: list[tuple[str, bytes, Sound | Order, Intake]] = []  # on its way to the disk
+        self._pending: list[tuple[str, bytes, Sound | Command, Intake]] = []  # on its way to the disk
         self._writer: asyncio.Task[None] | None = None
         self._losses = 0  # how often the disk refused
-        self.hearing = wish
+        self.hearing = config
         self.heard = 0
         self.resampler: Resampler | None = None
         self.interpreter: Interpreter | None = None
         self.tentative: dict[str, str] = {}
         self.behind_s = 0.0
-        self._taken = Intake(wish)  # what is out of the inbox
+        self._taken = Intake(config)  # what is out of the inbox
         self._taken_to = 0  # place in the journal up to which all is
         self._arrivals: deque[tuple[float, float]] = deque(maxlen=4096)
         self._stopping = False
@@ -188,12 +188,12 @@ class Session:
 
     @property
     def log(self) -> list[Entry]:
-        """All lines; see `told`."""
+        """All lines; see `published`."""
         return self.items.log
 
     @property
-    def asked(self) -> Wish:
-        """The latest wish, which may still wait for the sound before it."""
+    def asked(self) -> SessionConfig:
+        """The latest config, which may still wait for the sound before it."""
         return self.intake.asked
 
     @property
@@ -207,49 +207,49 @@ class Session:
         """Take sound: 16-bit little-endian mono samples at the client's rate."""
         self._check_open()
         if len(pcm) % 2 or not pcm:
-            raise Refusal(400, "invalid_audio", f"expected 16-bit samples, an even number of bytes, got {len(pcm)}")
-        if (self.intake.samples + len(pcm) // 2) / self.asked.rate > self.house.settings.max_audio_s:
-            self.order(Order("close"))
-            raise Refusal(
-                413, "session_too_long", f"expected a session of at most {self.house.settings.max_audio_s:g} s "
+            raise ApiError(400, "invalid_audio", f"expected 16-bit samples, an even number of bytes, got {len(pcm)}")
+        if (self.intake.samples + len(pcm) // 2) / self.asked.rate > self.context.settings.max_audio_s:
+            self.command(Command("close"))
+            raise ApiError(
+                413, "session_too_long", f"expected a session of at most {self.context.settings.max_audio_s:g} s "
                 "(max_audio_s), got more: it was closed, begin a new one",
             )  # fmt: skip
         self._submit("sound", pcm, Sound(bytearray(pcm)))
 
-    def order(self, order: Order) -> None:
+    def command(self, command: Command) -> None:
         """Take what is to be done after the sound so far."""
-        if order.kind == "close" and (self.ended or self.intake.closing):
+        if command.kind == "close" and (self.ended or self.intake.closing):
             return
         self._check_open()
-        if order.wish is not None:
-            check_languages(self.house.engine, order.wish.language, order.wish.to)
-            self._check_format(order.wish)
-        if order.kind == "commit" and not self.intake.uncommitted:
-            raise Refusal(
+        if command.config is not None:
+            check_languages(self.context.engine, command.config.language, command.config.to)
+            self._check_format(command.config)
+        if command.kind == "commit" and not self.intake.uncommitted:
+            raise ApiError(
                 400, "input_audio_buffer_commit_empty", "expected sound since the last commit, got none: append some "
                 "before the commit",
             )  # fmt: skip
-        if self.intake.orders - self._taken.orders >= MOST_ORDERS:
-            raise Refusal(
-                429, "too_many_messages", f"expected at most {MOST_ORDERS} orders at once: wait for the answers"
+        if self.intake.commands - self._taken.commands >= MOST_COMMANDS:
+            raise ApiError(
+                429, "too_many_messages", f"expected at most {MOST_COMMANDS} commands at once: wait for the answers"
             )
-        self._submit("order", json.dumps(asdict(order)).encode(), order)
+        self._submit("command", json.dumps(asdict(command)).encode(), command)
 
     def _check_open(self) -> None:
         if self.ended or self.intake.closing:
-            raise Refusal(400, "session_closed", "expected nothing after the session was closed: begin a new one")
+            raise ApiError(400, "session_closed", "expected nothing after the session was closed: begin a new one")
 
-    def _check_format(self, wish: Wish) -> None:
+    def _check_format(self, config: SessionConfig) -> None:
         """Before it is in the journal, which must hold nothing that cannot be done."""
-        if (wish.rate, wish.format) == (self.asked.rate, self.asked.format):
+        if (config.rate, config.format) == (self.asked.rate, self.asked.format):
             return
         if self.intake.samples:
             message = "expected the rate and the format before the first sound: begin a new session"
-            raise Refusal(400, "invalid_value", message, param="rate")
+            raise ApiError(400, "invalid_value", message, param="rate")
         with blaming("rate"):
-            check_rate(wish.rate)
+            check_rate(config.rate)
 
-    def _submit(self, kind: str, data: bytes, x: Sound | Order) -> None:
+    def _submit(self, kind: str, data: bytes, x: Sound | Command) -> None:
         """Into the inbox; where there is a journal, by way of the disk, many pieces at once if it is slow."""
         if self._stopping:
             raise closing()
@@ -267,7 +267,7 @@ class Session:
             batch, self._pending = self._pending, []
             sent = [(kind, data) for kind, data, _, _ in batch]
             try:
-                ends = await loop.run_in_executor(self.house.disk, journal.add_all, sent)
+                ends = await loop.run_in_executor(self.context.disk, journal.add_all, sent)
             except Exception as e:
                 if not isinstance(e, OSError):
                     log.exception("session %s could not be written down", self.id[:6])
@@ -277,17 +277,17 @@ class Session:
                 self._put(x, end, state)
         self._writer = None
 
-    def _lose(self, journal: Journal, error: Exception) -> None:
+    def _lose(self, journal: Journal, cause: Exception) -> None:
         """What is not on the disk was not taken, nor what came after it."""
         self._pending, self.intake, self._losses = [], self.safe, self._losses + 1
-        reason = getattr(error, "strerror", None) or "an error"
-        no = Refusal(
+        reason = getattr(cause, "strerror", None) or "an error"
+        error = ApiError(
             507, "storage_full", f"expected to write what was sent into {journal.folder}, got {reason}: it was not "
             "taken, send it again later", retry_s=10,
         )  # fmt: skip
         if self.connection is not None:
-            self.connection.refuse(no)
-        self.tell()
+            self.connection.refuse(error)
+        self.notify()
 
     async def kept(self) -> bool:
         """Wait until all that was taken is safe; whether it is."""
@@ -296,7 +296,7 @@ class Session:
             await asyncio.wait([self._writer])
         return losses == self._losses
 
-    def _put(self, x: Sound | Order, end: int, state: Intake) -> None:
+    def _put(self, x: Sound | Command, end: int, state: Intake) -> None:
         self.safe, x = state, replace(x, end=end)
         if isinstance(x, Sound):
             self._queued += len(x.pcm)
@@ -315,7 +315,7 @@ class Session:
                 self._queued -= len(last.pcm)
                 self.inbox.pop()
             self.inbox.append(replace(x, skipped=skipped))
-        self.tell()
+        self.notify()
 
     @property
     def waiting_s(self) -> float:
@@ -324,10 +324,10 @@ class Session:
 
     async def room(self) -> None:
         """Wait until the inbox may take more."""
-        while not self.ended and self.waiting_s > self.house.settings.max_ahead_s:
+        while not self.ended and self.waiting_s > self.context.settings.max_ahead_s:
             await self.pulse.wait()
 
-    def tell(self) -> None:
+    def notify(self) -> None:
         """Wake all that wait for a change of this session."""
         pulse, self.pulse = self.pulse, asyncio.Event()
         pulse.set()
@@ -341,7 +341,7 @@ class Session:
     async def stop(self) -> None:
         """Finish the turn at hand and hear no more; the inbox keeps the rest."""
         self._stopping = True
-        self.tell()
+        self.notify()
         await self.kept()
         if self._task is not None:
             await self._task
@@ -352,8 +352,8 @@ class Session:
         except Exception:  # of this session only: whoever stops it, or waits for it, goes on
             log.exception("session %s failed", self.id[:6])
             self._write([_failed(), Piece("end", "")], None, self.hearing)
-            self.told = len(self.log)
-            self.tell()
+            self.published = len(self.log)
+            self.notify()
 
     async def _turns(self) -> None:
         while not self.ended and not self._stopping:
@@ -361,81 +361,81 @@ class Session:
             if not self._ready():
                 await pulse.wait()
                 continue
-            async with self.house.turns:
+            async with self.context.turns:
                 if self._stopping:
                     return
-                wish = self.hearing
-                sound, order = self._take()  # now, not before the turn came: all that has arrived meanwhile is in it
-                pieces = await self._heard(sound, order)
-            self._write(pieces, order, wish)
+                config = self.hearing
+                sound, command = self._take()  # now, not before the turn came: all that has arrived meanwhile is in it
+                pieces = await self._heard(sound, command)
+            self._write(pieces, command, config)
             await self._keep()  # outside of the turn: a slow disk holds up nobody else's hearing
-            self.house.metrics.count("mmx_audio_seconds_total", len(sound) / 2 / wish.rate, kind="live")
-            self.told = len(self.log)
-            self.tell()
+            self.context.metrics.count("mmx_audio_seconds_total", len(sound) / 2 / config.rate, kind="live")
+            self.published = len(self.log)
+            self.notify()
 
     def _ready(self) -> bool:
-        enough = self._queued / 2 >= self.house.engine.step_s * self.asked.rate
-        return enough or self.safe.orders > self._taken.orders
+        enough = self._queued / 2 >= self.context.engine.step_s * self.asked.rate
+        return enough or self.safe.commands > self._taken.commands
 
-    def _take(self) -> tuple[bytes, Order | None]:
-        """All sound up to the first order, and that."""
-        sound, order = bytearray(), None
-        while self.inbox and order is None:
+    def _take(self) -> tuple[bytes, Command | None]:
+        """All sound up to the first command, and that."""
+        sound, command = bytearray(), None
+        while self.inbox and command is None:
             x = self.inbox.popleft()
             self._taken_to = x.end
-            if isinstance(x, Order):
-                order = x
+            if isinstance(x, Command):
+                command = x
                 skipped = replace(self._taken, samples=self._taken.samples + x.skipped)
                 self._taken = skipped.after(x)
             else:
                 self._queued -= len(x.pcm)
                 self._taken = self._taken.after(x)
                 sound += x.pcm
-        return bytes(sound), order
+        return bytes(sound), command
 
-    async def _heard(self, sound: bytes, order: Order | None) -> list[Piece]:
+    async def _heard(self, sound: bytes, command: Command | None) -> list[Piece]:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self.house.pool, self._hear, sound, order)
+            return await asyncio.get_running_loop().run_in_executor(self.context.pool, self._hear, sound, command)
         except MmxError as e:
             return [Piece("error", str(e), language="invalid_value"), Piece("end", "")]
         except Exception:
             log.exception("session %s failed", self.id[:6])
             return [_failed(), Piece("end", "")]
 
-    def _hear(self, sound: bytes, order: Order | None) -> list[Piece]:
-        """In a worker thread: listen, then do what was ordered. Only one turn of a session runs at a time."""
-        wish = self.hearing if order is None or order.wish is None else order.wish
-        anew = not wish.hears_as(self.hearing) or wish.rate != self.hearing.rate
-        final = order is not None and (order.kind in ("commit", "close") or anew)
+    def _hear(self, sound: bytes, command: Command | None) -> list[Piece]:
+        """In a worker thread: listen, then do what was asked for. Only one turn of a session runs at a time."""
+        config = self.hearing if command is None or command.config is None else command.config
+        anew = not config.hears_as(self.hearing) or config.rate != self.hearing.rate
+        final = command is not None and (command.kind in ("commit", "close") or anew)
         if self.resampler is None:
             self.resampler = Resampler(self.hearing.rate)
         x = self.resampler.push(samples_of(sound), final)
         pieces: list[Piece] = []
         if self.interpreter is None and len(x):
-            self.interpreter = Interpreter(self.house.engine, self.hearing, self.heard / RATE)
+            self.interpreter = Interpreter(self.context.engine, self.hearing, self.heard / RATE)
         if self.interpreter is not None:
             pieces = self.interpreter.hear(x, final)
             self.behind_s = max((s.lag_s for s in self.interpreter.streams.values()), default=0.0)
             self.tentative = {} if final else self.interpreter.tentative
         self.heard += len(x)
-        if order is not None:
-            if final or order.kind == "clear":
+        if command is not None:
+            if final or command.kind == "clear":
                 self.interpreter, self.resampler, self.tentative, self.behind_s = None, None, {}, 0.0
-                self.heard += round(order.skipped * RATE / self.hearing.rate)
-            self.hearing = wish
-        return [*pieces, Piece("end", "")] if order is not None and order.kind == "close" else pieces
+                self.heard += round(command.skipped * RATE / self.hearing.rate)
+            self.hearing = config
+        return [*pieces, Piece("end", "")] if command is not None and command.kind == "close" else pieces
 
     # -------------------- its log
 
-    def _write(self, pieces: list[Piece], order: Order | None, wish: Wish) -> None:
-        """Into the log; `wish` is what the pieces were heard with, before the order."""
+    def _write(self, pieces: list[Piece], command: Command | None, config: SessionConfig) -> None:
+        """Into the log; `config` is what the pieces were heard with, before the command."""
         before = len(self.log)
-        kind = None if order is None else order.kind
-        goes_on = kind == "update" and self.hearing.manual == wish.manual
-        self.items.write(pieces, self.heard / RATE, manual=wish.manual, order=kind, goes_on=goes_on)
+        kind = None if command is None else command.kind
+        goes_on = kind == "update" and self.hearing.manual == config.manual
+        self.items.write(pieces, self.heard / RATE, manual=config.manual, command=kind, goes_on=goes_on)
         for entry in self.log[before:]:
             if entry.kind == "error":
-                self.house.metrics.count("mmx_errors_total", code=entry.language)
+                self.context.metrics.count("mmx_errors_total", code=entry.language)
             elif entry.kind == "delta":
                 self._lag(entry.end_s)
         if self.ended:
@@ -445,7 +445,7 @@ class Session:
         while self._arrivals and self._arrivals[0][0] < end_s:
             self._arrivals.popleft()
         if self._arrivals:
-            self.house.metrics.lag(time.monotonic() - self._arrivals[0][1])
+            self.context.metrics.lag(time.monotonic() - self._arrivals[0][1])
 
     # -------------------- what outlives the server
 
@@ -462,14 +462,14 @@ class Session:
         lines = [json.dumps(asdict(e), ensure_ascii=False) for e in self.log[self.journal.lines :]]
         what = (self._facts(), lines, self.interpreter, self._taken_to)
         try:
-            await asyncio.get_running_loop().run_in_executor(self.house.disk, self.journal.keep, *what)
+            await asyncio.get_running_loop().run_in_executor(self.context.disk, self.journal.keep, *what)
         except (OSError, MmxError):
             log.exception("session %s could not be kept", self.id[:6])
 
     def _facts(self) -> dict[str, Any]:
         return {
             "version": VERSION,
-            "wish": asdict(self.hearing),
+            "config": asdict(self.hearing),
             "begun_s": self.begun_s,
             "received": self._taken.samples,
             "uncommitted": self._taken.uncommitted,
@@ -479,19 +479,19 @@ class Session:
         }
 
     @classmethod
-    def restore(cls, house: House, path: Path) -> "Session":
+    def restore(cls, context: ServerContext, path: Path) -> "Session":
         """A session that an earlier server kept, not yet started; `path` is its `ID.session.json`.
 
         Raises:
-            ValueError, KeyError, TypeError, OSError, MmxError, Refusal: it cannot be read, or not by this server.
+            ValueError, KeyError, TypeError, OSError, MmxError, ApiError: it cannot be read, or not by this server.
         """
         kept = read(path)
         facts = kept.facts
         if facts["version"] != VERSION:
             raise ValueError(f"expected a session of version {VERSION}, got {facts['version']}")
-        self = cls(house, Wish(**facts["wish"]), kept.journal.id)
+        self = cls(context, SessionConfig(**facts["config"]), kept.journal.id)
         self.items.restore((Entry(**json.loads(line)) for line in kept.lines), facts)
-        self.told, self.heard, self.begun_s = len(self.log), facts["heard"], facts.get("begun_s", self.begun_s)
+        self.published, self.heard, self.begun_s = len(self.log), facts["heard"], facts.get("begun_s", self.begun_s)
         samples = facts["received"]
         self._taken = self.intake = self.safe = Intake(self.hearing, samples, facts.get("uncommitted", samples))
         self._taken_to = facts["heard_to"]
@@ -499,7 +499,7 @@ class Session:
             self.resampler = Resampler(self.hearing.rate)
             self.resampler.restore(facts["resampler"])
         if facts["interpreter"] is not None:
-            self.interpreter = Interpreter.restore(house.engine, self.hearing, kept.stem, facts["interpreter"])
+            self.interpreter = Interpreter.restore(context.engine, self.hearing, kept.stem, facts["interpreter"])
         for record in kept.records:
             x = _item(record)
             self.intake = self.intake.after(x)
@@ -510,7 +510,7 @@ class Session:
     def transcript(self, track: str) -> Transcript:
         """A track so far, to be written in any format."""
         by_item: dict[int, list[Entry]] = {}
-        for e in self.log[: self.told]:
+        for e in self.log[: self.published]:
             if e.kind == "delta" and e.track == track:
                 by_item.setdefault(e.item, []).append(e)
         segments = tuple(
@@ -522,13 +522,13 @@ class Session:
         )  # fmt: skip
         language = segments[-1].language if segments else ""
         task = "transcribe" if track == "source" else "translate"
-        model = self.house.engine.names[0]
+        model = self.context.engine.names[0]
         return Transcript("live", segments, language, 1.0, self.received / self.asked.rate, task, model)
 
 
-def _item(record: Record) -> Sound | Order:
+def _item(record: Record) -> Sound | Command:
     """What a record of the journal puts into the inbox."""
     if record.kind == "sound":
         return Sound(bytearray(record.data))
-    order = json.loads(record.data)
-    return Order(order["kind"], None if order["wish"] is None else Wish(**order["wish"]))
+    command = json.loads(record.data)
+    return Command(command["kind"], None if command["config"] is None else SessionConfig(**command["config"]))

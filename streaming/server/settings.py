@@ -113,7 +113,7 @@ def _path(path: str) -> str:
     return path
 
 
-class Refusal(Exception):  # noqa: N818 - an answer, not a fault of the server
+class ApiError(Exception):
     """An answer that says no, in the shape of OpenAI's errors.
 
     Args:
@@ -164,8 +164,8 @@ def shortened(message: str) -> str:
 
 @contextmanager
 def blaming(param: str) -> Iterator[None]:
-    """Within, an `InputError` becomes a `Refusal` that names the field at fault."""
+    """Within, an `InputError` becomes a `ApiError` that names the field at fault."""
     try:
         yield
     except InputError as e:
-        raise Refusal(400, "invalid_value", str(e), param=param) from e
+        raise ApiError(400, "invalid_value", str(e), param=param) from e

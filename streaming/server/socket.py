@@ -18,24 +18,24 @@ from typing import Any
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from mmx.errors import InputError
-from mmx.streaming.server.files import refusal_of
+from mmx.streaming.server.files import api_error_of
 from mmx.streaming.server.guard import KEY_PROTOCOL, check_key, key_of
-from mmx.streaming.server.interpreter import Wish
+from mmx.streaming.server.interpreter import SessionConfig
 from mmx.streaming.server.models import check_model
 from mmx.streaming.server.protocol import (
     Manner,
+    config_of,
     decoded,
     described,
     error_message,
     event_id_of,
-    obey,
+    handle_message,
     parsed,
     rendered,
-    wish_of,
 )
 from mmx.streaming.server.registry import Registry
 from mmx.streaming.server.sessions import Session
-from mmx.streaming.server.settings import Refusal, Settings
+from mmx.streaming.server.settings import ApiError, Settings
 
 log = logging.getLogger("mmx.serve")
 
@@ -61,26 +61,26 @@ async def serve_socket(socket: WebSocket, dialect: str, registry: Registry) -> N
     await socket.accept(subprotocol=offered[0] if offered else None)
     query = socket.query_params
     try:
-        await _authenticate(socket, registry.house.settings)
-        resumed, wish = query.get("session"), wish_of(query, dialect)
-        check_model(registry.house.engine, query.get("model"), realtime=True)
+        await _authenticate(socket, registry.context.settings)
+        resumed, config = query.get("session"), config_of(query, dialect)
+        check_model(registry.context.engine, query.get("model"), realtime=True)
         if resumed:
             session = registry.find(resumed)
-            _same(query, wish, session)
-            after = _after(query.get("after"), session.told)
+            _same(query, config, session)
+            after = _after(query.get("after"), session.published)
         else:
             after = _after(query.get("after"), 0)  # before there is a session: what is refused makes none
-            session = await registry.create(wish)
-    except Refusal as no:
-        registry.house.metrics.count("mmx_errors_total", code=no.code)
+            session = await registry.create(config)
+    except ApiError as error:
+        registry.context.metrics.count("mmx_errors_total", code=error.code)
         with contextlib.suppress(RuntimeError, WebSocketDisconnect):
-            await socket.send_text(_json(_numbered(error_message(no))))
-            await socket.close(1013 if no.status in (429, 507) else 1008, no.code)
+            await socket.send_text(_json(_numbered(error_message(error))))
+            await socket.close(1013 if error.status in (429, 507) else 1008, error.code)
         return
     except WebSocketDisconnect:
         return
     if resumed:
-        registry.house.metrics.count("mmx_resumes_total")
+        registry.context.metrics.count("mmx_resumes_total")
     manner = Manner(dialect, _switched_on(query.get("extras")))
     await _Connection(socket, registry, session, manner, after, bool(resumed)).serve()
 
@@ -99,26 +99,28 @@ async def _authenticate(socket: WebSocket, settings: Settings) -> None:
             first = ""
         message = parsed(first) if first else {}
         given = f"Bearer {message['api_key']}" if isinstance(message.get("api_key"), str) else ""
-    if no := check_key(settings, given or ""):
-        raise no
+    if error := check_key(settings, given or ""):
+        raise error
 
 
-def _same(query: Mapping[str, str], wish: Wish, session: Session) -> None:
-    """Raise `Refusal` where the address of a client that comes back asks for another session than it has."""
+def _same(query: Mapping[str, str], config: SessionConfig, session: Session) -> None:
+    """Raise `ApiError` where the address of a client that comes back asks for another session than it has."""
     for name in ("language", "to", "source", "rate"):
-        if name in query and (got := getattr(wish, name)) != (had := getattr(session.asked, name)):
-            raise Refusal(
+        if name in query and (got := getattr(config, name)) != (had := getattr(session.asked, name)):
+            raise ApiError(
                 400, "invalid_value", f"expected {name} {had!r} as the session has it, got {got!r}: leave it out, and "
                 "change it by session.update", param=name,
             )  # fmt: skip
 
 
-def _after(text: str | None, told: int) -> int:
-    """The last line of the log that the client has, of `told`; -1 where it has none."""
+def _after(text: str | None, published: int) -> int:
+    """The last line of the log that the client has, of `published`; -1 where it has none."""
     if text is None:
         return -1
-    if not re.fullmatch("-1|[0-9]{1,18}", text) or int(text) >= told:
-        raise Refusal(400, "invalid_value", f"expected after in -1 to {told - 1}, got {text[:40]!r}", param="after")
+    if not re.fullmatch("-1|[0-9]{1,18}", text) or int(text) >= published:
+        raise ApiError(
+            400, "invalid_value", f"expected after in -1 to {published - 1}, got {text[:40]!r}", param="after"
+        )
     return int(text)
 
 
@@ -136,7 +138,7 @@ class _Connection:
     ):
         self.socket, self.registry, self.session, self.manner = socket, registry, session, manner
         self.next = after + 1
-        self.settings = session.house.settings
+        self.settings = session.context.settings
         self.replaced = asyncio.Event()
         self.taken = asyncio.Event()  # set when the client has taken all of `own`
         self.leaving: _Leaving | None = None
@@ -146,14 +148,14 @@ class _Connection:
         # Messages that belong to this connection, not to the session; what a client must do to get one bounds them.
         self.own: deque[dict[str, Any]] = deque()
         kind = "session.resumed" if resumed else "session.created"
-        facts = {"samples": session.received, "seq": session.told - 1}
+        facts = {"samples": session.received, "seq": session.published - 1}
         self.own.append({"type": kind, "session": described(session, manner.dialect), "acknowledged": facts})
 
     async def serve(self) -> None:
         earlier, self.session.connection = self.session.connection, self
         if isinstance(earlier, _Connection):
             earlier.replaced.set()
-        self.session.tell()
+        self.session.notify()
         reader, sender = asyncio.create_task(self._read()), asyncio.create_task(self._send())
         replaced = asyncio.create_task(self.replaced.wait())
         try:
@@ -193,7 +195,7 @@ class _Connection:
                     continue
                 limit = self.settings.idle_timeout_s
                 self.refuse(
-                    Refusal(408, "idle_timeout", f"expected sound within {limit:g} s (idle_timeout_s), got none")
+                    ApiError(408, "idle_timeout", f"expected sound within {limit:g} s (idle_timeout_s), got none")
                 )
                 self._leave(1000, "idle_timeout")
                 return
@@ -202,10 +204,10 @@ class _Connection:
             self.event_id = None
             try:
                 await self._take(message)
-            except Refusal as no:
-                self.refuse(no, self.event_id)
+            except ApiError as error:
+                self.refuse(error, self.event_id)
             except InputError as e:
-                self.refuse(refusal_of(e), self.event_id)
+                self.refuse(api_error_of(e), self.event_id)
             if self.errors > MOST_ERRORS:
                 self._leave(1008, "too_many_errors")
             await self._room()
@@ -221,7 +223,7 @@ class _Connection:
         data, text = message.get("bytes"), message.get("text")
         limit = self.settings.max_frame_kb * 1024
         if len(data or text or "") > limit:
-            raise Refusal(
+            raise ApiError(
                 413, "frame_too_large", f"expected a message of at most {self.settings.max_frame_kb} kB "
                 f"(max_frame_kb), got {len(data or text or '') // 1024} kB: send sound in shorter pieces",
             )  # fmt: skip
@@ -230,24 +232,24 @@ class _Connection:
             return
         wanted = parsed(text or "")
         self.event_id = event_id_of(wanted)
-        answer = obey(self.session, wanted, self.manner.dialect)
+        answer = handle_message(self.session, wanted, self.manner.dialect)
         self.closing |= wanted["type"] == "session.close"
         if answer is not None and await self.session.kept():
             self._say(answer)
 
-    def refuse(self, no: Refusal, event_id: str | None = None) -> None:
+    def refuse(self, error: ApiError, event_id: str | None = None) -> None:
         """Tell the client that something was not done; `event_id` is the message's that asked for it."""
         self.errors += 1
-        self.session.house.metrics.count("mmx_errors_total", code=no.code)
-        self._say(error_message(no, event_id))
+        self.session.context.metrics.count("mmx_errors_total", code=error.code)
+        self._say(error_message(error, event_id))
 
     def _say(self, message: dict[str, Any]) -> None:
         self.own.append(message)
-        self.session.tell()
+        self.session.notify()
 
     def _leave(self, code: int, reason: str) -> None:
         self.leaving = _Leaving(code, reason)
-        self.session.tell()
+        self.session.notify()
 
     # -------------------- to the client
 
@@ -258,7 +260,7 @@ class _Connection:
             while self.own:
                 await self._message(self.own.popleft())
             self.taken.set()
-            while self.next < self.session.told:
+            while self.next < self.session.published:
                 for message in rendered(self.session, self.session.log[self.next], self.manner, self.closing):
                     await self._message(message)
                 self.next += 1

@@ -12,7 +12,7 @@ from typing import Any
 
 from mmx.streaming.server.guard import Scope, closing, refuse, route_of
 from mmx.streaming.server.metrics import Metrics
-from mmx.streaming.server.settings import Refusal, Settings
+from mmx.streaming.server.settings import ApiError, Settings
 
 log = logging.getLogger("mmx.serve")
 
@@ -64,7 +64,7 @@ class Watch:
             if not request.left:
                 log.exception("%s %s failed", scope.get("method", "WebSocket"), endpoint_of(route_of(scope)))
                 await request.fail(
-                    Refusal(500, "server_error", "expected to finish, but the server failed: its log has the reason")
+                    ApiError(500, "server_error", "expected to finish, but the server failed: its log has the reason")
                 )
         finally:
             self._tell(scope, request)
@@ -119,13 +119,13 @@ class _Request:
         self.started = True
         await self._send(message)
 
-    async def fail(self, no: Refusal) -> None:
+    async def fail(self, error: ApiError) -> None:
         """Answer where nothing was answered; an answer that has begun is broken off."""
         with contextlib.suppress(Exception):  # whoever was to be told may have gone
             if not self.started:
-                await refuse(no, self.scope, self.receive, self.send)
+                await refuse(error, self.scope, self.receive, self.send)
             elif self.scope["type"] == "websocket":
-                await self.send({"type": "websocket.close", "code": 1012 if no.status == 503 else 1011})
+                await self.send({"type": "websocket.close", "code": 1012 if error.status == 503 else 1011})
 
 
 def _below(scope: Scope, root: str) -> Scope:

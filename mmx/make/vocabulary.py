@@ -22,15 +22,14 @@ from mmx import api
 from mmx.errors import InputError
 from mmx.files import atomic_write
 from mmx.model import Model
-from mmx.nn.shortlist import count_pieces
 from mmx.text import byte_tokenizer, tokenizer_files
 from mmx.text.languages import find_language
+from mmx.text.shortlist import count_pieces
 from mmx.text.train_tokenizer import FILE
 from mmx.text.translation_tokenizer import TranslationTokenizer
 from mmx.train.manifest import read_manifest
 from mmx.weights.card import Card
-from mmx.weights.export import card_fields, new_folder
-from mmx.weights.folder import write_model
+from mmx.weights.folder import card_fields, new_folder, write_model
 from mmx.weights.hub import Found
 
 KEPT = "kept_ids.json"

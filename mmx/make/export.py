@@ -4,15 +4,12 @@ The folder appears in one rename when it is complete. Tensors are read and writt
 """
 
 import dataclasses
-import errno
 import importlib.util
 import json
-import os
 import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -28,15 +25,10 @@ from mmx.weights import fairseq2 as asset_card
 from mmx.weights import hub
 from mmx.weights.card import Card
 from mmx.weights.convert import inverted
-from mmx.weights.folder import write_model
+from mmx.weights.folder import card_fields, copy_tokenizer, new_folder, write_model
 from mmx.weights.formats import write_safetensors
 
 SHAPES = ("mmx", "hf")
-BESIDE = (
-    "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "sentencepiece.bpe.model", "bytes.json", "generation_config.json", "preprocessor_config.json",
-)  # fmt: skip
-"""Files beside the weights that tokenizers and voices read."""
 _ROOM = 1.02  # of the weights' size: headers and the small files
 
 
@@ -111,25 +103,6 @@ def _located(source: str | Path) -> tuple[Card, hub.Found]:
     return api.describe(hub.of_asset(asset), Path(asset.name))
 
 
-@contextmanager
-def new_folder(out: Path) -> Iterator[Path]:
-    """A folder that gets its name when all went well, and leaves nothing behind otherwise."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(dir=out.parent, prefix=".making-"))
-        try:
-            yield made
-            umask = os.umask(0)
-            os.umask(umask)
-            made.chmod(0o777 & ~umask)  # temporary folders are private
-            made.rename(out)
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
-    except OSError as e:
-        remedy = "free some space or choose another disk" if e.errno == errno.ENOSPC else "choose another folder"
-        raise OutputError(f"expected to write the folder {out}, got {e.strerror or e}: {remedy}") from e
-
-
 def _require_room(folder: Path, found: hub.Found) -> None:
     """Say that the disk is too full before minutes are spent on it."""
     shards = list(found.parts[0].parent.glob("*.safetensors")) if found.parts[0].suffix == ".json" else []
@@ -143,30 +116,6 @@ def _require_room(folder: Path, found: hub.Found) -> None:
 
 
 # -------------------- what stands beside the weights
-
-
-def copy_tokenizer(family: ModuleType, found: hub.Found, folder: Path) -> None:
-    """The tokenizer's files and those it reads, under the names that `mmx.load` looks for."""
-    home = found.parts[0].parent
-    for name in ("config.json", *BESIDE):
-        if (home / name).is_file():
-            shutil.copyfile(home / name, folder / name)
-    if found.tokenizer is not None:
-        name = "tokenizer.json" if found.tokenizer.suffix == ".json" else "sentencepiece.bpe.model"
-        name = found.tokenizer.name if found.tokenizer.name in hub.TOKENIZERS else name
-        shutil.copyfile(found.tokenizer, folder / name)
-    if found.format in ("fairseq2", "fairseq") and not (folder / "config.json").exists():
-        (folder / "config.json").write_text(json.dumps(getattr(family, "TOKEN_IDS", {})), "utf-8")
-    if found.languages and not (folder / "special_tokens_map.json").exists():
-        tokens = [f"__{language}__" if "_" not in language else language for language in found.languages]
-        (folder / "special_tokens_map.json").write_text(json.dumps({"additional_special_tokens": tokens}), "utf-8")
-
-
-def card_fields(card: Card, model: Model) -> dict[str, Any]:
-    """What of the card stays true of the folder; the family, the numbers and the weights are written apart."""
-    own = {f.name: getattr(card, f.name) for f in dataclasses.fields(card)}
-    kept = {k: v for k, v in own.items() if k not in ("family", "config", "weights", "streaming", "results") and v}
-    return {**kept, "commercial": card.commercial, "parameters": sum(p.numel() for p in model.parameters())}
 
 
 # -------------------- Hugging Face's shape

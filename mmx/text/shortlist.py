@@ -94,7 +94,7 @@ class ShortlistDecoder:
         at: Sequence[int] | None = None,
         owner: Sequence[int] | None = None,
     ) -> Tensor:
-        """Logits `(R, U or len(at), S)`; see `mmx.nn.block.Decoder`."""
+        """Logits `(R, U or len(at), S)`; see `mmx.interfaces.Decoder`."""
         x_RUD = self.decoder.hidden(self.ids_S[tokens], memory, state, owner)
         return F.linear(x_RUD if at is None else x_RUD[:, list(at)], self.rows_SD)
 

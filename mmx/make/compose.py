@@ -20,8 +20,7 @@ from mmx.nn.adapters import Chain
 from mmx.train.optim import freeze
 from mmx.weights import hub
 from mmx.weights.card import Card, Weights
-from mmx.weights.export import copy_tokenizer, new_folder
-from mmx.weights.folder import write_model
+from mmx.weights.folder import copy_tokenizer, new_folder, write_model
 
 Stage = Literal["adapter", "adapter+cross", "all"]
 """What is trained: the new adapter; it and the decoder's attention to the memory; everything."""

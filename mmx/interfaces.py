@@ -1,0 +1,277 @@
+"""The interfaces between parts, on one page. What plugs in on one side needs nothing else of the other.
+
+`tests/contract.py` has a verifier for the first three: `verify_contract`, `verify_decoder`, `verify_synth`. A class
+satisfies an interface by having its members; nothing is inherited.
+
+Letters: B rows, R hypotheses over them, T frames, M memory frames, U tokens, N samples, D width, V vocabulary.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from mmx.seq import Seq
+from mmx.state import State
+
+if TYPE_CHECKING:
+    from mmx.model import Model
+    from mmx.tasks.options import Decoded, Job, Options
+
+BatchT_contra = TypeVar("BatchT_contra", contravariant=True)
+
+
+@runtime_checkable
+class Block(Protocol):
+    """Anything that maps a `Seq` to a `Seq`: front ends, encoders, adapters, vocoders.
+
+    The same `forward` serves offline use and training (`state=None`) and streaming (a state from `init_state`, updated
+    by the call).
+
+    Attributes:
+        stride: input frames for each output frame, or None where it depends on the data.
+        lookahead: input frames past the current one that an output frame may depend on; `math.inf` for the whole
+            input.
+    """
+
+    @property
+    def stride(self) -> int | None: ...
+
+    @property
+    def lookahead(self) -> float: ...
+
+    def forward(self, seq: Seq, state: State | None = None) -> Seq: ...
+
+    def init_state(self, batch: int, capacity: int) -> State: ...
+
+
+@runtime_checkable
+class Decoder(Protocol):
+    """Anything that scores the next token given the tokens so far and a memory.
+
+    `tokens` is `(R, U)`: R hypotheses over a memory of B rows. `owner` names the memory row of each, ascending; a row
+    may have any number of them, none included. Without `owner` they are shared out evenly. Hypotheses of a row share
+    its memory. With a state, only the new tokens are given and the state is advanced in place; what stands under its
+    key `memory` depends on the memory alone and may be given to another state over the same one. Without a state the
+    texts are whole: that is the call of training, with gradients and dropout.
+
+    Attributes:
+        width: D of the memory that it reads.
+        ctx: tokens that a text with its prompt may have.
+        dtype: of the memory that it reads.
+        device: of its weights.
+    """
+
+    @property
+    def width(self) -> int: ...
+
+    @property
+    def ctx(self) -> int: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def init_state(self, batch: int, capacity: int, hypotheses: int = 1) -> State:
+        """An empty state for rows of `hypotheses` each, with room for `capacity` tokens before it grows."""
+        ...
+
+    def forward(
+        self,
+        tokens: Tensor,
+        memory: Seq,
+        state: State | None = None,
+        at: Sequence[int] | None = None,
+        owner: Sequence[int] | None = None,
+    ) -> Tensor:
+        """Logits `(R, U, V)`, or `(R, len(at), V)` for the positions `at` of the U only."""
+        ...
+
+    def hidden(
+        self, tokens: Tensor, memory: Seq, state: State | None = None, owner: Sequence[int] | None = None
+    ) -> Tensor:
+        """What `head` reads, `(R, U, *)`; the arguments are those of `forward`."""
+        ...
+
+    def head(self, hidden: Tensor, /) -> Tensor:
+        """Logits `(*, V)`: `forward` is `head` of `hidden`."""
+        ...
+
+
+@runtime_checkable
+class Aligner(Decoder, Protocol):
+    """A decoder whose attention says which frames of the memory a token is about.
+
+    Attributes:
+        alignment_heads: (layer, head) pairs that may follow the source; a model's card may know better.
+    """
+
+    @property
+    def alignment_heads(self) -> tuple[tuple[int, int], ...]: ...
+
+    def cross_weights(
+        self,
+        tokens: Tensor,
+        memory: Seq,
+        heads: Sequence[tuple[int, int]],
+        shared: State | None = None,
+        below: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Scores of chosen heads before the softmax `(B, heads, U, M)`, and the probability `(B, U - 1)` of each next
+        token, among those below `below`; `shared` is the `memory` of a state over the same memory."""
+        ...
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """Text to the decoder's tokens and back.
+
+    Attributes:
+        eot: the token that ends a text.
+        n_vocab: V of the decoder, which may be more than there are tokens.
+        language_ids: languages by the tokenizer's spelling, with the token of each; empty where words name them.
+        control_ids: tokens that no text holds, without `eot`.
+    """
+
+    eot: int
+    n_vocab: int
+
+    @property
+    def language_ids(self) -> Mapping[str, int]: ...
+
+    @property
+    def control_ids(self) -> Sequence[int]: ...
+
+    def language(self, text: str) -> str:
+        """The tokenizer's spelling of a language. Raises `InputError` for one that it does not have."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of a text, without prompt and end."""
+        ...
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of tokens; control tokens leave nothing."""
+        ...
+
+    def prompt(self, language: str) -> list[int]:
+        """What the decoder starts from to write a language, as `language` spells it."""
+        ...
+
+    def split_words(self, ids: Iterable[int]) -> list[tuple[str, list[int]]]:
+        """Words with their leading spaces, and the tokens of each; together the tokens are the input."""
+        ...
+
+
+@runtime_checkable
+class SourceTokenizer(Tokenizer, Protocol):
+    """A tokenizer whose model also reads text."""
+
+    def source(self, text: str, language: str) -> list[int]:
+        """What the text encoder reads."""
+        ...
+
+    def foreign(self, text: str) -> list[str]:
+        """Letters of a text that the vocabulary lacks."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Speech:
+    """What a synth is to say: B texts in one language and voice.
+
+    Attributes:
+        texts: the texts.
+        tokens: the same as the decoder's tokens, without prompt and end.
+        language: as the model's tokenizer spells it.
+        encoded: what `Synth.reads` names, `(B, U, D)`; None where that is the text alone.
+        voice: index of one of `Synth.voices`.
+        speed: above 1 is faster.
+        final: False when more of the same texts follows (a stream).
+    """
+
+    texts: Sequence[str]
+    tokens: Sequence[Sequence[int]]
+    language: str
+    encoded: Seq | None = None
+    voice: int = 0
+    speed: float = 1.0
+    final: bool = True
+
+
+@runtime_checkable
+class Synth(Protocol):
+    """Says text aloud.
+
+    Attributes:
+        rate: samples per second of what it gives.
+        reads: what it needs of the text: its tokens alone ("text"), what the model's text encoder makes of them
+            ("encoder"), or the decoder's `hidden` over prompt, tokens and end ("decoder").
+        lookahead: tokens past the current one that its sound depends on; `math.inf` for the whole text, and such a
+            synth does not stream.
+    """
+
+    @property
+    def rate(self) -> float: ...
+
+    @property
+    def reads(self) -> Literal["text", "encoder", "decoder"]: ...
+
+    @property
+    def lookahead(self) -> float: ...
+
+    def voices(self, language: str) -> Sequence[str]:
+        """Names of the voices that can say a language. Raises `InputError` for one that none of them can."""
+        ...
+
+    def init_state(self, batch: int, capacity: int) -> State:
+        """The state of `batch` texts that come in pieces."""
+        ...
+
+    def speak(self, speech: Speech, state: State | None = None) -> Seq:
+        """Waveform `(B, N)` at `rate`, in [-1, 1]; with a state, what the text so far allows.
+
+        Raises:
+            InputError: the language, the voice or the speed is none that it has.
+        """
+        ...
+
+
+class Recognizer(Protocol):
+    """Writes what is said in windows of recordings; made by `recognizer(model, options)`, which raises `InputError` for
+    options that the model cannot serve.
+
+    Attributes:
+        options: as the model takes them: its spelling of languages, its defaults.
+    """
+
+    options: "Options"
+
+    def __call__(self, jobs: "Sequence[Job]") -> "list[Decoded]":
+        """One answer for each window, on its recording's clock."""
+        ...
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What a model has to learn from a batch, by name.
+
+    Attributes:
+        total: the sum of each loss over what it counts, differentiable; the batches of an update add up.
+        counts: how much that is (tokens, rows, frames): of what each loss is the mean.
+        figures: sums to be reported beside them, each over the count of its name, or over 1.
+    """
+
+    total: Mapping[str, Tensor]
+    counts: Mapping[str, int]
+    figures: Mapping[str, Tensor] = field(default_factory=dict)
+
+
+class Objective(Protocol[BatchT_contra]):
+    """What training minimizes: token loss, CTC, contrastive, flow matching, distillation."""
+
+    def __call__(self, model: "Model", batch: BatchT_contra) -> Losses: ...

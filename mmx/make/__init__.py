@@ -1,0 +1,1 @@
+"""New models from those that are there: composed, extended, trimmed, converted."""

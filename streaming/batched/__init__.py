@@ -1,1 +1,0 @@
-"""Many sessions in one batch, with buffers of fixed shapes."""
