@@ -42,14 +42,15 @@ def film(
 ) -> Path:
     """A film whose k-th picture is shown from `times_s[k]` on, the last as long as one of `rate`; `sound` is a tone,
     from and to seconds."""
-    with av.open(str(path), "w") as out:
+    opened: Any = av.open(str(path), "w")
+    with opened as out:
         video = out.add_stream(codec, rate=rate)
         video.height, video.width, video.pix_fmt = *size, "bgr0" if codec == "ffv1" else "yuv420p"
         video.time_base = Fraction(1, 1000)
         audio = (
             out.add_stream("pcm_s16le" if path.suffix == ".mkv" else "aac", rate=RATE, layout="mono") if sound else None
         )
-        packets = []
+        packets: list[Any] = []
         for k, at_s in enumerate(times_s):
             frame = av.VideoFrame.from_ndarray(pictures[k] if pictures else picture(k, size), "rgb24")
             frame.pts, frame.time_base = round(1000 * at_s), Fraction(1, 1000)
@@ -241,12 +242,24 @@ def test_a_hostile_file_executes_nothing(tmp_path: Path) -> None:
     (tmp_path / "cut.npy").write_bytes((tmp_path / "wrong.npy").read_bytes()[:200])
     (tmp_path / "cut.npz").write_bytes((tmp_path / "two.npz").read_bytes()[:200])
     (tmp_path / "film.mp4").write_bytes(b"\0\0\0\x20ftyp")
-    for name, said in {"a.npy": "objects", "a.npz": "objects", "b.npy": "begins", "words.npy": "numbers",
-                       "wrong.npy": r"\(frames, 4, 2\)", "two.npz": "one named pose", "cut.npy": "expected an array", "cut.npz": "expected an array",
-                       "film.mp4": "find the points", "none.npy": "no such file"}.items():  # fmt: skip
-        for source in (tmp_path / name, open(tmp_path / name, "rb") if name != "none.npy" else tmp_path / name):  # noqa: SIM115
+    expected = {
+        "a.npy": "objects",
+        "a.npz": "objects",
+        "b.npy": "begins",
+        "words.npy": "numbers",
+        "wrong.npy": r"\(frames, 4, 2\)",
+        "two.npz": "one named pose",
+        "cut.npy": "expected an array",
+        "cut.npz": "expected an array",
+    }
+    for name, said in expected.items():
+        for source in (tmp_path / name, (tmp_path / name).read_bytes()):
             with pytest.raises(MediaError, match=said):
                 open_numbers(source, medium="pose", rate=25.0, shape=(4, 2))
+    with pytest.raises(MediaError, match="find the points"):
+        open_numbers(tmp_path / "film.mp4", medium="pose", rate=25.0)
+    with pytest.raises(MediaError, match="no such file"):
+        open_numbers(tmp_path / "none.npy", medium="pose", rate=25.0)
 
 
 # -------------------- clips
