@@ -103,6 +103,15 @@ class Model(nn.Module):
         fronts = dict(self.front.items())
         return {name: _input(name, fronts.get(name, part)) for name, part in self.encoders.items()}
 
+    @property
+    def recorded(self) -> dict[str, Input]:
+        """What is read of a recording: all but text where modalities are fused, else speech or the first of them."""
+        recorded = {name: what for name, what in self.inputs.items() if what.medium != "text"}
+        if self.fuse is not None or not recorded:
+            return recorded
+        name = SPEECH if SPEECH in recorded else next(iter(recorded))
+        return {name: recorded[name]}
+
     def stages(self, modality: str) -> tuple[Any, Any]:
         """The front end and the encoder of a modality, with whatever attributes their family gives them."""
         return self.front[modality], self.encoders[modality]
