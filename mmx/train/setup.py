@@ -20,7 +20,7 @@ from mmx.text.translation_tokenizer import TranslationTokenizer
 from mmx.train.augment import Noise, Speeds, in_turn, mask_policy, masker
 from mmx.train.manifest import Example, read_manifest, require_recordings
 from mmx.train.optim import initialize
-from mmx.train.options import TrainOptions, default_of, idle
+from mmx.train.options import TrainOptions, idle
 from mmx.train.speech_data import EncodedData, SpeechData, hears_frozen, require_sound
 from mmx.train.text_data import TextData
 from mmx.weights.folder import card_fields, copy_tokenizer
@@ -90,7 +90,7 @@ def check_data(options: TrainOptions) -> bool:
 
 def check_model(options: TrainOptions, model: Model) -> None:
     """Refuse options that would have no effect on this model. Raises `InputError`."""
-    if options.quantity_weight != default_of("quantity_weight") and not any(map(has_loss, model.adapters.values())):
+    if options.quantity_weight != TrainOptions.quantity_weight and not any(map(has_loss, model.adapters.values())):
         raise InputError(
             f"expected quantity_weight for a model with an adapter of the kind cif, got it for {model.name}, which has "
             "none: remove it"
