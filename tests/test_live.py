@@ -255,14 +255,14 @@ def test_what_is_said_overwrites_nothing(tmp_path: Path):
         "expected another file for --speak than for --file": LiveOptions(file=str(new), to="de", speak=str(again)),
         "expected another file for --speak than for --record": LiveOptions(to="de", speak=str(again), record=new),
         "expected another file for --save than for --record": LiveOptions(
-            record=tmp_path / "a.wav", save=[tmp_path / "a.wav"]
+            record=tmp_path / "a.wav", save=(tmp_path / "a.wav",)
         ),
         "expected another file for --save than for --file": LiveOptions(file="a.json", save=(Path("./a.json"),)),
     }.items():
         with pytest.raises(InputError, match=message):
             live._check_files(job)
     live._check_files(
-        LiveOptions(file=str(kept), to="de", speak=str(new), save=[tmp_path / "a.srt", tmp_path / "a.srt"])
+        LiveOptions(file=str(kept), to="de", speak=str(new), save=(tmp_path / "a.srt", tmp_path / "a.srt"))
     )
     assert kept.read_bytes() == b"precious"
 

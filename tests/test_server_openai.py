@@ -285,8 +285,8 @@ def test_the_server_refuses_before_it_loads(tmp_path: Path, monkeypatch: pytest.
             ({"state_dir": busy.path}, "no other server"),
         ):
             with pytest.raises(MmxError) as no:
-                rules = Settings(**{n: wrong.pop(n) for n in ("state_dir",) if n in wrong})
-                run(ServeOptions(**{"port": 0, **wrong}), LoadOptions(model="tiny"), rules)
+                rules = Settings(**{n: wrong.pop(n) for n in ("state_dir",) if n in wrong})  # type: ignore[arg-type]
+                run(ServeOptions(**{"port": 0, **wrong}), LoadOptions(model="tiny"), rules)  # type: ignore[arg-type]
             assert str(no.value).startswith("expected") and told in str(no.value), no.value
 
 
