@@ -48,6 +48,18 @@ class Block(Protocol):
 
 
 @runtime_checkable
+class Fuse(Protocol):
+    """Anything that makes one memory of those of several modalities.
+
+    The keys of `memories` say what is present: in a stream, those of its first call. What is absent is its business.
+    """
+
+    def forward(self, memories: Mapping[str, Seq], state: State | None = None) -> Seq: ...
+
+    def init_state(self, batch: int, capacity: int) -> State: ...
+
+
+@runtime_checkable
 class Decoder(Protocol):
     """Anything that scores the next token given the tokens so far and a memory.
 

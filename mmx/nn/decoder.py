@@ -117,6 +117,27 @@ class TextDecoder(nn.Module):
         self.head = Linear(width, vocab, bias=False)
         self.head.weight = self.token.weight
 
+    @property
+    def width(self) -> int:
+        """D of the memory."""
+        return self.ln.normalized_shape[0]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the memory."""
+        return self.ln.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of the weights."""
+        return self.ln.weight.device
+
+    @property
+    def alignment_heads(self) -> tuple[tuple[int, int], ...]:
+        """The heads that may follow the source where nobody knows better: those of the later half of the layers."""
+        n = len(self.layers)
+        return tuple((i, h) for i in range(n // 2, n) for h in range(self.heads))
+
     def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """`(R, U)` tokens and their positions to `(R, U, D)`."""
         return self.embed_ln(self.token(tokens) * self.scale + self.positions(positions))
