@@ -18,7 +18,8 @@ from mmx.state import State
 
 if TYPE_CHECKING:
     from mmx.model import Model
-    from mmx.tasks.options import Decoded, Job, Options
+    from mmx.tasks.options import Options
+    from mmx.tasks.windows import Decoded, Job
 
 BatchT_contra = TypeVar("BatchT_contra", contravariant=True)
 

@@ -20,12 +20,12 @@ from torch import Tensor
 
 from mmx.errors import InputError
 from mmx.generate import NoRepeatNGram
+from mmx.greedy import Continuation, continue_text
 from mmx.model import Model
 from mmx.seq import Seq
 from mmx.state import State
 from mmx.streaming.ears import ears
 from mmx.streaming.events import Written
-from mmx.streaming.greedy import Continuation, continue_text
 from mmx.streaming.guards import Look, certain, lengthened, onward, passed_over, recurs, spoken
 from mmx.streaming.policies import Policy, View
 from mmx.streaming.script import Script

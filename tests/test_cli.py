@@ -24,10 +24,10 @@ import webvtt
 
 import mmx.api
 from mmx.cli import app as cli
-from mmx.cli.files import expand
 from mmx.errors import InputError
 from mmx.media.audio import read_audio
 from mmx.tasks import timed_windows, transcribe
+from mmx.tasks.outputs import named
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "mmx" / "assets" / "sample.flac"
@@ -132,7 +132,7 @@ def names(folder: Path) -> list[str]:
 
 
 def stems(*patterns: object) -> list[str]:
-    return [i.stem.as_posix() for i in expand([str(p) for p in patterns])]
+    return [i.stem.as_posix() for i in named([str(p) for p in patterns])]
 
 
 def touch(folder: Path, *paths: str) -> None:
@@ -220,7 +220,7 @@ def test_a_name_that_begins_like_a_home_folder_is_a_name(tmp_path: Path, monkeyp
 def test_nothing_to_read_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str, words: str):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=words):
-        expand([pattern])
+        named([pattern])
 
 
 # ---------------------------------------------------------------------------------------------------- success
@@ -424,10 +424,10 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path):
 def test_any_alphabet_on_a_terminal_that_has_it_not(tmp_path: Path):
     env = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     code = (
-        "import mmx.cli.files as batch; from mmx.cli import app as cli;"
+        "import mmx.cli.transcribe as batch; from mmx.cli import app as cli;"
         "from mmx.tasks.result import Segment, Transcript;"
         "t = Transcript('a', (Segment(0.0, 1.0, 'こんにちは', 'ja'),), 'ja', 1.0, 1.0, 'transcribe', 'm');"
-        "batch.run = lambda job: batch._emit(job, batch.expand(['-'])[0], t, False) or 0;"
+        "batch.run = lambda job: batch._emit(job, batch.named(['-'])[0], t, False) or 0;"
         "raise SystemExit(cli.main(['transcribe', '-']))"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, env=env, timeout=120, check=False)

@@ -14,9 +14,9 @@ from test_long import sentences
 from test_stream import RATE, Detector, build, session
 
 import mmx
+from mmx.greedy import Continuation
 from mmx.media.silero_vad import load as load_vad
 from mmx.seq import Seq
-from mmx.streaming.greedy import Continuation
 from mmx.streaming.policies import POLICIES
 from mmx.streaming.stream import Stream
 from mmx.streaming.voice import FRAME

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mmx.cli import app as cli
-from mmx.cli import files as batch
+from mmx.cli import transcribe as batch
 from mmx.files import cannot_write, file_name, readable
 from mmx.tasks import outputs
 from mmx.tasks.result import Segment, Spoken, Transcript
@@ -217,7 +217,7 @@ def test_letters_that_the_systems_encoding_lacks(tmp_path: Path):
     record(tmp_path / "in" / "señal.wav", "¿Qué?")
     code = (
         "import sys; sys.path.insert(0, sys.argv.pop(1)); import test_outputs as t;"
-        "from mmx.cli import app as cli, files as batch;"
+        "from mmx.cli import app as cli, transcribe as batch;"
         "batch._transcripts = lambda job, todo, report: ((i, t.transcript(i.source)) for i in todo);"
         "raise SystemExit(cli.main(sys.argv[1:]))"
     )

@@ -115,7 +115,7 @@ def test_setup_lines_are_the_ones_that_are_known_to_work(block: Block):
         if wanted:
             assert set(wanted[1].split(",")) <= extras.keys(), command
         else:
-            assert command in ("python3 -m venv .venv", ".venv/bin/pytest"), command
+            assert command in ("python3 -m venv .venv", ".venv/bin/pytest -n 2"), command
 
 
 BASH = [b for b in RUN if b.kind == "bash" and not all(map(is_setup, commands(b)))]
@@ -152,7 +152,7 @@ def test_readme_opens_with_two_commands():
     first, second = [b for b in BLOCKS if b.page == "README.md"][:2]
     assert len(first.code.splitlines()) == len(second.code.splitlines()) == 1
     assert commands(first)[-1] == ".venv/bin/mmx transcribe demos/dashwood.flac"
-    assert commands(second)[-1] == ".venv/bin/pytest"
+    assert commands(second)[-1] == ".venv/bin/pytest -n 2"
 
 
 def test_ci_runs_the_readmes_test_command():

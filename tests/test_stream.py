@@ -20,6 +20,7 @@ import mmx
 from mmx.bench.asr import word_error_rate
 from mmx.errors import CheckpointError, InputError, OutputError
 from mmx.generate import SearchOptions, search
+from mmx.greedy import Continuation, continue_text
 from mmx.media.kaldi import Fbank
 from mmx.media.silero_vad import load as load_vad
 from mmx.model import Model
@@ -29,7 +30,6 @@ from mmx.seq import Seq
 from mmx.state import State
 from mmx.streaming.ears import Hearing, Rehearing, ears
 from mmx.streaming.events import Event
-from mmx.streaming.greedy import Continuation, continue_text
 from mmx.streaming.guards import Look
 from mmx.streaming.listener import Listener, _Mark
 from mmx.streaming.policies import View

@@ -146,7 +146,7 @@ def translate(
                 f"expected recordings with {', '.join(unused)}, got --text, whose translation is one text on standard "
                 "output: it takes --from, --to, --model, --beam-size, --shortlist, --speak and --speaker"
             )
-        from mmx.cli.files import run_text
+        from mmx.cli.text import run_text
 
         raise typer.Exit(
             run_text(
@@ -179,7 +179,7 @@ def _run(
     **options: Any,
 ) -> None:
     """Leave with the exit code of a run; `options` are those of `mmx.tasks.transcribe.Options`."""
-    from mmx.cli.files import Job, run
+    from mmx.cli.transcribe import Job, run
 
     job = Job(
         files=tuple(files),
