@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
+from mmx.clip import Medium
 from mmx.seq import Seq
 from mmx.state import State
 
@@ -46,6 +47,26 @@ class Block(Protocol):
     def forward(self, seq: Seq, state: State | None = None) -> Seq: ...
 
     def init_state(self, batch: int, capacity: int) -> State: ...
+
+
+@runtime_checkable
+class Front(Block, Protocol):
+    """The first block of a modality, which says what it reads.
+
+    Attributes:
+        medium: audio, video, pose, features or text.
+        rate: frames or samples of it per second; None for text.
+        shape: of a frame; () for samples and tokens.
+    """
+
+    @property
+    def medium(self) -> Medium: ...
+
+    @property
+    def rate(self) -> float | None: ...
+
+    @property
+    def shape(self) -> Sequence[int]: ...
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from mmx.clip import SPEECH, Input
 from mmx.errors import InputError
-from mmx.interfaces import Block, Decoder, Fuse, Synth, Tokenizer
+from mmx.interfaces import Block, Decoder, Front, Fuse, SourceTokenizer, Synth, Tokenizer
 from mmx.seq import Seq
 from mmx.state import State, subtree
 
@@ -88,14 +88,9 @@ class Model(nn.Module):
         """The card's name."""
         if self.card:
             return self.card.name
-        *_, last = (part.module for part in self.parts() if part.side in ("encoder", "decoder") or self.decoder is None)
-        return type(last).__module__.rpartition(".")[2]
+        part = next(p.module for p in self.parts() if p.side != "front") if self.decoder is None else self.decoder
+        return type(part).__module__.rpartition(".")[2]
 
-<<<<<<< HEAD
-    def stages(self, modality: str) -> tuple[Block, Block]:
-        """The front end and the encoder of a modality."""
-        return self.front[modality], self.encoders[modality]  # type: ignore[return-value]
-=======
     @property
     def inputs(self) -> dict[str, Input]:
         """What each modality reads, as its front end (without one, its encoder) says by `medium`, `rate` and `shape`.
@@ -108,10 +103,9 @@ class Model(nn.Module):
         fronts = dict(self.front.items())
         return {name: _input(name, fronts.get(name, part)) for name, part in self.encoders.items()}
 
-    def stages(self, modality: str) -> tuple[Any, Any]:
-        """The front end and the encoder of a modality, with whatever attributes their family gives them."""
-        return self.front[modality], self.encoders[modality]
->>>>>>> trunk
+    def stages(self, modality: str) -> tuple[Block, Block]:
+        """The front end and the encoder of a modality."""
+        return self.front[modality], self.encoders[modality]  # type: ignore[return-value]
 
     def parts(self) -> Iterator[Part]:
         """Every part, in the order that an input passes them: the one list of what a model consists of."""
@@ -188,6 +182,12 @@ class Model(nn.Module):
             raise InputError(f"expected a model with a tokenizer, got {self.name}: put its file beside the weights")
         return self.tokenizer
 
+    def require_source_tokenizer(self) -> SourceTokenizer:
+        """The tokenizer of a model that reads text. Raises `InputError` in one that does not."""
+        if "text" not in self.encoders or not isinstance(self.tokenizer, SourceTokenizer):
+            raise InputError(f"expected a model that reads texts, got {self.name}, which does not: use en-es")
+        return self.tokenizer
+
     def require_synth(self) -> Synth:
         """The synth. Raises `InputError` in a model that does not speak."""
         if self.synth is None:
@@ -205,29 +205,20 @@ class Model(nn.Module):
         return F.normalize(self.heads[head](mean_BD) if head in self.heads else mean_BD, dim=-1)
 
 
-<<<<<<< HEAD
-=======
 _KNOWN = {SPEECH: Input("audio", 16_000.0), "text": Input("text", None)}
 
 
 def _input(modality: str, part: nn.Module) -> Input:
-    said: Any = part
-    if not hasattr(part, "medium"):
-        if modality not in _KNOWN:
-            raise InputError(
-                f"expected a front end that says what it reads, got {type(part).__name__} for {modality}: "
-                "give it `medium` (audio, video, pose, features), `rate` and `shape`"
-            )
-        return _KNOWN[modality]
-    return Input(said.medium, said.rate, tuple(said.shape))
+    if isinstance(part, Front):
+        return Input(part.medium, part.rate, tuple(part.shape))
+    if modality not in _KNOWN:
+        raise InputError(
+            f"expected a front end that says what it reads, got {type(part).__name__} for {modality}: "
+            "give it `medium` (audio, video, pose, features), `rate` and `shape`"
+        )
+    return _KNOWN[modality]
 
 
-def _advanced(block: Any, name: str, inputs: Any, state: State | None) -> Seq:
-    """What a part makes of its inputs; one that has a state goes on from it."""
-    return block(inputs) if state is None or name not in state else block(inputs, subtree(state, name))
-
-
->>>>>>> trunk
 def tensors(module: nn.Module) -> dict[str, Tensor]:
     """What a file of weights holds: parameters and persistent buffers (BatchNorm's) by name, each tied one once."""
     passing = {f"{prefix}.{name}" if prefix else name

@@ -160,7 +160,7 @@ def _two_steps(job: Job, options: "Options", first: str, second: str) -> "tuple[
     from mmx.text.languages import find_language
 
     text_model = load(second, device=job.device, dtype=job.dtype)  # type: ignore[arg-type]
-    text_model.tokenizer.language(options.to)
+    text_model.require_tokenizer().language(options.to)
     asked = first_step(text_model, options)
     language = asked.language if asked.task == "transcribe" and asked.language else "en"
     text_model.translate_text([], src=language, to=options.to)  # a direction it lacks is told before hours are spent

@@ -12,6 +12,7 @@ from mmx.nn.decoder import TextDecoder
 from mmx.seq import Seq
 from mmx.state import State
 from mmx.text import shortlist
+from mmx.text.translation_tokenizer import TranslationTokenizer
 
 
 class Writer:
@@ -24,12 +25,11 @@ class Writer:
     """
 
     def __init__(self, model: Model, target: str, only: Sequence[int] | str | None = None):
-        self.model, tok = model, model.tokenizer
+        self.model, tok = model, model.require_tokenizer()
         self.prompt = tok.prompt(target)
         self.short: shortlist.ShortlistDecoder | None = None
         if only is not None:
-            ids = shortlist.read(tok, target, only) if isinstance(only, str) else only
-            self.short = _shortened(model, sorted({*ids, *self.prompt, tok.eot}))
+            self.short = _shortened(model, target, only)
         self.decoder = model.require_decoder() if self.short is None else self.short
         self.filters = [Suppress(self._to_search(tok.control_ids))]
         self.eot = self._to_search([tok.eot])[0]
@@ -55,13 +55,12 @@ class Writer:
         return [self._from_search(hypotheses[0]) for hypotheses in found.rows]
 
 
-def _shortened(model: Model, ids: Sequence[int]) -> shortlist.ShortlistDecoder:
-    decoder = model.require_decoder()
-    if not isinstance(decoder, TextDecoder):
-        raise InputError(
-            f"expected no shortlist with {model.name}, whose decoder has no vocabulary to cut down: omit it"
-        )
-    return shortlist.ShortlistDecoder(decoder, decoder.token.weight, ids)
+def _shortened(model: Model, target: str, only: Sequence[int] | str) -> shortlist.ShortlistDecoder:
+    decoder, tok = model.decoder, model.tokenizer
+    if not isinstance(decoder, TextDecoder) or not isinstance(tok, TranslationTokenizer):
+        raise InputError(f"expected no shortlist with {model.name}, whose vocabulary cannot be cut down: leave it out")
+    ids = shortlist.read(tok, target, only) if isinstance(only, str) else only
+    return shortlist.ShortlistDecoder(decoder, decoder.token.weight, sorted({*ids, *tok.prompt(target), tok.eot}))
 
 
 def has_loop(tokens: Sequence[int], times: int = 4, shortest: int = 8, longest_unit: int = 16) -> bool:

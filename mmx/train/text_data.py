@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from mmx.errors import InputError
+from mmx.interfaces import SourceTokenizer
 from mmx.model import Stage
 from mmx.seq import Seq, pad
-from mmx.text.translation_tokenizer import TranslationTokenizer
 from mmx.train.manifest import Example
 
 IGNORED = -100
@@ -60,7 +60,7 @@ class TextData:
     def __init__(
         self,
         examples: Sequence[Example],
-        tokenizer: TranslationTokenizer,
+        tokenizer: SourceTokenizer,
         *,
         max_tokens: int,
         group_by: Sequence[str] = (),
