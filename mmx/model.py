@@ -103,6 +103,15 @@ class Model(nn.Module):
         fronts = dict(self.front.items())
         return {name: _input(name, fronts.get(name, part)) for name, part in self.encoders.items()}
 
+    @property
+    def recorded(self) -> dict[str, Input]:
+        """What is read of a recording: all but text where modalities are fused, else speech or the first of them."""
+        recorded = {name: what for name, what in self.inputs.items() if what.medium != "text"}
+        if self.fuse is not None or not recorded:
+            return recorded
+        name = SPEECH if SPEECH in recorded else next(iter(recorded))
+        return {name: recorded[name]}
+
     def stages(self, modality: str) -> tuple[Block, Block]:
         """The front end and the encoder of a modality."""
         return self.front[modality], self.encoders[modality]  # type: ignore[return-value]
@@ -194,12 +203,12 @@ class Model(nn.Module):
             raise InputError(f"expected a model with a voice, got {self.name}: use seamless-m4t-v2-large")
         return self.synth
 
-    def embed(self, inputs: Mapping[str, Seq]) -> Tensor:
+    def embed(self, inputs: Mapping[str, Seq], begin: Stage = "front") -> Tensor:
         """Unit vectors `(B, D)`: the mean of the memory's valid frames, through the modality's head where it has one.
 
-        Several modalities that are fused share the head "fuse".
+        Several modalities that are fused share the head "fuse". The arguments are those of `memory`.
         """
-        memory = self.memory(inputs)
+        memory = self.memory(inputs, begin)
         mean_BD = memory.masked.sum(1) / memory.lengths.clamp(min=1)[:, None]
         head = next(iter(inputs)) if len(inputs) == 1 else "fuse"
         return F.normalize(self.heads[head](mean_BD) if head in self.heads else mean_BD, dim=-1)

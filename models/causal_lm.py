@@ -123,14 +123,14 @@ class CausalLM(nn.Module):
         """
         groups = Groups(owner, len(tokens), len(memory.x))
         if state is None:
-            return self.teach(tokens, memory.rows(torch.tensor(groups.owner, device=memory.x.device)))
+            return self._whole(tokens, memory.rows(torch.tensor(groups.owner, device=memory.x.device)))
         return self._step(tokens, memory, state, groups)
 
     def init_state(self, batch: int, capacity: int, hypotheses: int = 1) -> State:
         """Nothing yet: the shapes follow from the first call."""
         return {"self": {}, "memory": {}}
 
-    def teach(self, tokens: Tensor, memory: Seq) -> Tensor:
+    def _whole(self, tokens: Tensor, memory: Seq) -> Tensor:
         """Logits `(B, U, V)` over whole texts in one pass, without a cache."""
         n_tokens = tokens.shape[1]
         slots = self._slots(memory)

@@ -218,10 +218,6 @@ class TextDecoder(nn.Module):
             x_RUD = layer(x_RUD, i, sight, watch)
         return self.ln(x_RUD)
 
-    def teach(self, tokens: Tensor, memory: Seq) -> Tensor:
-        """What training projects to logits, for whole texts `(B, U)`, one a row: `(B, U, D)`."""
-        return self.hidden(tokens, memory)
-
     def memory_keys(self, memory: Seq, state: State) -> list[Keys]:
         """Every layer's keys and values of the memory: computed once, shared by all hypotheses of a row."""
         held = subtree(state, "memory")

@@ -189,6 +189,17 @@ class TrainOptions:
             also=("max_grad_norm", "clip_norm", "grad_clip", "gradient_clipping", "clip_grad"),
         ),
     ] = 1.0
+    objective: Annotated[
+        str,
+        Option(
+            "what is minimized: token, ctc, contrastive, flow or distillation, or a family's own by its dotted name",
+            also=("loss", "criterion", "loss_type"),
+        ),
+    ] = "token"
+    objective_config: Annotated[
+        Mapping[str, Any],
+        Option("arguments of an objective other than token, such as the teacher's name of distillation"),
+    ] = field(default_factory=dict)
     smoothing: Annotated[
         float,
         Option(
@@ -410,6 +421,10 @@ def _no_effect(name: str, options: TrainOptions, spoken: bool | None) -> str:
         return "for a new model only, got it beside init, which names a model that has its own"
     if name == "vocab" and options.tokenizer == "bytes":
         return "for pieces only, got it beside tokenizer = bytes, whose vocabulary follows from the languages"
+    if name in ("smoothing", "task_weights", "quantity_weight") and options.objective != "token":
+        return f"for the objective token only, got it beside objective = {options.objective}"
+    if name == "objective_config" and options.objective == "token":
+        return "for other objectives than token, got it with token, which has options of its own"
     if name == "freeze" and options.lora_rank:
         return "without lora_rank, got it beside lora_rank, which freezes all but its own matrices"
     if where in ("text", "speech"):
