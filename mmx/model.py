@@ -155,7 +155,8 @@ class Model(nn.Module):
             raise InputError(f"expected inputs among {sorted(self.encoders)}, got {sorted(inputs)}")
         memories = {name: self.encode(name, seq, begin, state=state) for name, seq in inputs.items()}
         if self.fuse is not None:
-            return self.for_decoder(self.fuse(memories, None if state is None else subtree(state, "fuse")))
+            fused = self.fuse(memories) if state is None else self.fuse(memories, subtree(state, "fuse"))
+            return self.for_decoder(fused)
         if len(memories) > 1:
             raise InputError(f"expected one modality, got {sorted(inputs)}: this model has no part that fuses them")
         return self.for_decoder(next(iter(memories.values())))
@@ -172,7 +173,8 @@ class Model(nn.Module):
         for name in names[names.index(begin) : names.index(end)]:
             stage = getattr(self, name)
             if modality in stage:
-                seq = stage[modality](seq, None if state is None else subtree(state, f"{name}.{modality}"))
+                block = stage[modality]
+                seq = block(seq) if state is None else block(seq, subtree(state, f"{name}.{modality}"))
         return seq
 
     def forward(self, inputs: Mapping[str, Seq], tokens: Tensor) -> Tensor:

@@ -222,7 +222,7 @@ class Reader(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.head = nn.Linear(8, 11)
+        self.head, self.dtype = nn.Linear(8, 11), torch.float32
         self.seen: list[list[int]] = []
 
     def hidden(self, tokens: Tensor, memory: Seq) -> Tensor:

@@ -356,7 +356,8 @@ def test_whole_texts_at_once_equal_the_cached_decoder() -> None:
     memory = model.memory(batch.inputs)
     memory = memory._replace(x=memory.x.masked_fill(~memory.mask[..., None], 1e6))  # padding must not matter
     taught = model.decoder.hidden(batch.tokens, memory)
-    torch.testing.assert_close(taught, model.decoder.hidden(batch.tokens, memory), rtol=1e-9, atol=1e-9)
+    state = model.decoder.init_state(3, 2)
+    torch.testing.assert_close(taught, model.decoder.hidden(batch.tokens, memory, state), rtol=1e-9, atol=1e-9)
     with pytest.raises(ValueError, match="at most 64 tokens"):
         model.decoder.hidden(torch.zeros(1, 65, dtype=torch.long), memory.rows(torch.tensor([0])))
 
