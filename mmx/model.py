@@ -1,6 +1,6 @@
 """`Model`: the one concrete class; every task is a composition of the parts it holds."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import torch.nn.functional as F
@@ -13,8 +13,6 @@ from mmx.seq import Seq
 from mmx.state import State, subtree
 
 if TYPE_CHECKING:
-    from mmx.tasks.result import Transcript
-    from mmx.tasks.words import Translation
     from mmx.weights.card import Card
 
 Stage = Literal["front", "encoders", "adapters", "fuse"]
@@ -59,9 +57,7 @@ class Model(nn.Module):
     """
 
     if TYPE_CHECKING:  # verbs are tasks, which stand above the model: `mmx.api` gives them to every model
-        transcribe: Callable[..., Transcript]
-        transcribe_many: Callable[..., Iterator[Transcript]]
-        translate_text: Callable[..., list[Translation]]
+        from mmx.api import transcribe, transcribe_many, translate_text
 
     def __init__(
         self,

@@ -130,7 +130,7 @@ class UnitSynth(nn.Module):
     @property
     def rate(self) -> float:
         """Samples per second."""
-        return units.RATE_HZ * self.vocoder.stride
+        return units.RATE_HZ * self.vocoder.generator.samples
 
     def voices(self, language: str) -> Sequence[str]:
         """Their numbers: each can say every language."""

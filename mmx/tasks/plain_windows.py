@@ -20,7 +20,8 @@ from mmx.seq import Seq, pad
 from mmx.state import State
 from mmx.tasks import align
 from mmx.tasks.options import Options
-from mmx.tasks.result import Note, Segment, Spoken
+from mmx.tasks.result import Note, Segment
+from mmx.tasks.speak import Voice, say_rows
 from mmx.tasks.windows import RATE, Decoded, Job, beside, between_seams, on_clock, timed_words
 from mmx.tasks.writer import Writer, has_loop
 from mmx.text.languages import find_language
@@ -155,21 +156,11 @@ class Decoder:
     def _speak(
         self, jobs: Sequence[Job], rows: Sequence[list[int]], memory: Seq, shared: State, out: Sequence[Decoded]
     ) -> None:
-        synth = self.model.synth
-        assert synth is not None  # `fit` saw to it
-        said = synth(
-            self.model.decoder,
-            memory,
-            self.write.prompt,
-            rows,
-            self.target,
-            speaker=self.options.speaker,
-            shared=shared,
-        )
-        for i, (job, one) in enumerate(zip(jobs, out, strict=True)):
-            samples = said.x[i, : int(said.lengths[i])].float().cpu().numpy()
-            if len(samples) and rows[i]:
-                one.spoken.append(Spoken(job.window.start_s, samples))
+        voice = Voice(self.options.speaker)
+        said = say_rows(self.model, rows, self.target, voice, memory, shared)
+        for row, job, one, spoken in zip(rows, jobs, out, said, strict=True):
+            if len(spoken.samples) and row:
+                one.spoken.append(replace(spoken, start_s=job.window.start_s))
 
 
 def spread(duration_s: float, words: Sequence[tuple[str, Sequence[int]]], h: Hypothesis) -> list[align.TimedWord]:
