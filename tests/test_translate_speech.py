@@ -97,7 +97,7 @@ def test_a_translation_is_said_and_laid_on_the_clock(model: Model, wave: np.ndar
     got = model.transcribe(wave, task="translate", to="de", beam_size=1, speak=True)
     assert got.spoken and all(len(s.samples) for s in got.spoken)
     track = dub.lay(got.spoken, got.duration_s)
-    assert len(track.samples) >= len(wave)
+    assert len(track.samples) / track.rate >= len(wave) / 16_000
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "auto"])
@@ -156,7 +156,7 @@ def test_what_the_model_cannot_do_is_told_before_it_runs(model: Model, options: 
 def test_a_text_is_said(model: Model) -> None:
     done, track = speak_text(model, "The cat sat. A cat on the hat.", src="en", to="de", beam_size=1)
     assert len(done.segments) == 2
-    assert track.rate == 16_000
+    assert model.synth is not None and track.rate == model.synth.rate != 16_000, "the tiny voice has a rate of its own"
     assert track.samples.dtype == np.float32 and 0 < np.abs(track.samples).max() <= 1
 
 
