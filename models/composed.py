@@ -163,11 +163,11 @@ def _rate_hz(modality: str, front: nn.Module) -> float:
     name = f"{type(front).__name__} for {modality}"
     if rate_hz is None:
         raise InputError(
-            f"expected a front end that says how many frames a second it takes, since its encoder needs whole windows, "
-            f"got none from {name}: give it `rate_hz`"
+            f"expected a front end that states its frames a second, as its encoder needs whole windows, got none from "
+            f"{name}: give it `rate_hz`"
         )
     if modality == "speech" and rate_hz != RATE:
-        raise InputError(f"expected a front end for sound at {RATE} Hz, got {name}, which takes {rate_hz:g} Hz")
+        raise InputError(f"expected a front end for audio at {RATE} Hz, got {name}, which takes {rate_hz:g} Hz")
     return rate_hz
 
 
@@ -178,7 +178,7 @@ def width_of(encoder: nn.Module) -> int:
         shape = getattr(getattr(encoder, "ln", None), "normalized_shape", None)
         width = shape[0] if shape else None
     if not isinstance(width, int):
-        raise InputError(f"expected an encoder that says its width, got {type(encoder).__name__}: give it `width`")
+        raise InputError(f"expected an encoder that states its width, got {type(encoder).__name__}: give it `width`")
     return width
 
 
@@ -186,7 +186,7 @@ def _require_parts(config: Config, encoder: Model, decoder: Model) -> None:
     if not encoder.encoders:
         raise InputError(
             f"expected a model with an encoder, got one of the family {config.encoder.family}, which only writes: "
-            "name it as the decoder, and as the encoder one that hears or reads, such as whisper-base"
+            "name it as the decoder, and as the encoder one for speech or text, such as whisper-base"
         )
     if config.modality not in encoder.encoders:
         known = list(encoder.encoders)

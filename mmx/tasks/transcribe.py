@@ -140,7 +140,7 @@ class _Run:
                     file.name, file.total_s = reader.name, reader.duration_s
                     if file.channel and reader.channels > len(files):
                         raise MediaError(
-                            f"{reader.name}: expected two channels to hear each by itself, got {reader.channels}: "
+                            f"{reader.name}: expected two channels to transcribe one by one, got {reader.channels}: "
                             "take the mix, or left or right"
                         )
                     for item in split(self._metered(reader, file), vad() if o.vad else None, self.cut):
@@ -247,7 +247,7 @@ def fit(model: Model, options: Options) -> Options:
     if model.tokenizer is None:
         raise InputError("expected a model with a tokenizer, got one without: load it with mmx.load")
     if "speech" not in model.encoders:
-        raise InputError(f"expected a model that hears speech, got {model.name}: use whisper-base")
+        raise InputError(f"expected a model with a speech encoder, got {model.name}: use whisper-base")
     return _kind(model).fit(model, options)
 
 

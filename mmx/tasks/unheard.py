@@ -14,12 +14,12 @@ def unheard(file: File) -> list[Note]:
     if any(segment.text.strip() for segment in file.segments):
         return []
     where = f" on the {file.channel} channel" if file.channel else ""
-    return [Note(0.0, file.duration_s, "warning", f"no speech was heard{where}: {_why(file)}")]
+    return [Note(0.0, file.duration_s, "warning", f"no speech was detected{where}: {_why(file)}")]
 
 
 def _why(file: File) -> str:
     if file.peak == 0.0:
-        return "there is only silence, no sound at all"
+        return "there is only silence, no signal at all"
     peak_db = 20 * math.log10(file.peak)
     level = f"the loudest sample is at {peak_db:.0f} dB of full scale"
     if peak_db < QUIET_DB:
