@@ -159,7 +159,7 @@ class Data:
         self.windows = {n: window(model, n) for n in self.recorded}
         self.makes = {needs.makes: float(getattr(model.synth, "rate", 1.0))} if needs.makes else {}
         self.room = min(max_tokens, getattr(model.decoder, "ctx", max_tokens))
-        self._spell = cache(lambda text: model.tokenizer.language(text))
+        self._spell = cache(lambda text: model.require_tokenizer().language(text))
         self.examples: list[Example] = []
         self.sources: list[list[int]] = []
         self.targets: list[tuple[list[int], list[int]]] = []
@@ -206,7 +206,7 @@ class Data:
         return max(1, frames // w.stride)
 
     def _source(self, example: Example, text: str) -> list[int]:
-        return self.model.tokenizer.source(text, self._spell(example.src_lang))
+        return self.model.require_source_tokenizer().source(text, self._spell(example.src_lang))
 
     def batch(self, indices: Sequence[int], epoch: int = 0) -> Batch:
         """The examples as tensors; what is augmented depends on the seed, the epoch and the example alone."""

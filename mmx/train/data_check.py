@@ -88,7 +88,7 @@ def check_data(manifest: str | Path, model: str | Path | None = None, language: 
         from mmx.api import outline as outline_of
 
         outline = outline_of(model)
-    spellings = None if outline is None else outline.tokenizer.language_ids
+    spellings = None if outline is None else outline.require_tokenizer().language_ids
     rows = list(manifest_rows(Path(manifest), spellings, language))
     shapes = {} if outline is None else {i.medium: i.shape for i in outline.inputs.values()}
     files = (item for r in rows if r.example is not None for item in _files(r.example))
@@ -226,7 +226,7 @@ def _unread(example: Example, outline: Model) -> list[str]:
     """What the model cannot learn of an example of text."""
     if "text" not in outline.encoders:
         return [f"expected a recording for {outline.name}, which only hears, got a text to translate"]
-    tok, room = outline.tokenizer, getattr(outline.decoder, "ctx", math.inf)
+    tok, room = outline.require_source_tokenizer(), getattr(outline.decoder, "ctx", math.inf)
     source = tok.source(example.source, tok.language(example.src_lang))
     longest = max(len(source), sum(map(len, _lesson(outline, example))))
     return [f"expected at most {room} tokens of text, got {longest}: cut it; it is left out"] if longest > room else []

@@ -1,7 +1,6 @@
 """What a training begins from: the model, its tokenizer, and the data in its terms."""
 
 import dataclasses
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from mmx.train.objectives import build_objective
 from mmx.train.optim import initialize
 from mmx.train.options import TrainOptions, idle
 from mmx.train.reading import require_content
+from mmx.weights.family import import_family
 from mmx.weights.folder import card_fields, copy_tokenizer
 
 
@@ -156,7 +156,7 @@ def _loaded(options: TrainOptions, folder: Path) -> Start:
     if model.tokenizer is None and options.objective == "token":
         raise InputError(f"expected init to be a model with a tokenizer, got {options.init!r}, which has none")
     folder.mkdir(parents=True, exist_ok=True)
-    copy_tokenizer(importlib.import_module(f"mmx.models.{card.family}"), found, folder)
+    copy_tokenizer(import_family(card.family), found, folder)
     for t in tensors(model).values():
         t.data = t.data.clone()  # may be a view of the file
     inherited = {**card_fields(card, model), "summary": f"{card.name}, trained further by mmx"}
