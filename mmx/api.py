@@ -7,11 +7,11 @@ import os
 import re
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -21,17 +21,17 @@ from mmx.media.audio import Source
 from mmx.model import Model, Side, tensors
 from mmx.nn.decoder import TextDecoder
 from mmx.nn.quantize import quantize_linears, supported
+from mmx.options import taking
+from mmx.tasks import transcribe as tasks
 from mmx.tasks.options import Options
 from mmx.tasks.result import Transcript
-from mmx.tasks.transcribe import transcribe
 from mmx.tasks.translate import translate_text
 from mmx.weights import hub
 from mmx.weights.card import Card, Weights, find_card, read_card
 from mmx.weights.convert import Rule, convert, plan_misses
 from mmx.weights.formats import LazyTensors, open_checkpoint
+from mmx.weights.options import DEFAULT_MODEL, DType, LoadOptions
 
-DType = Literal["auto", "float32", "bfloat16", "float16", "int8"]
-DEFAULT_MODEL = "whisper-base"
 OWN_NAMES = (Rule("(.+)", r"\1"),)
 """The conversion table of checkpoints that mmx wrote, of any family."""
 
@@ -69,20 +69,28 @@ def load(
     return prepare(built, target, plan)
 
 
+def open_model(options: LoadOptions, model: str = "") -> Model:
+    """`load` as a verb is asked for it; `model` is another one, to compute on the same."""
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    return load(model or options.model, device=options.device, dtype=options.dtype)
+
+
 # -------------------- what a model does, as its methods
 
 
-def _transcribe(model: Model, source: Source, **options: Any) -> Transcript:
-    """The text of a recording; the options are those of `mmx.tasks.transcribe.Options`."""
-    return next(iter(_transcribe_many(model, [source], **options)))
+def _transcribe(model: Model, source: Source, options: Options) -> Transcript:
+    """The text of a recording."""
+    return next(_transcribe_many(model, [source], options))
 
 
-def _transcribe_many(model: Model, sources: list[Source], **options: Any) -> Iterator[Transcript]:
+def _transcribe_many(model: Model, sources: Iterable[Source], options: Options) -> Iterator[Transcript]:
     """Transcripts of several recordings, in order, decoded in batches across them."""
-    return transcribe(model, sources, Options(**options))
+    return tasks.transcribe(model, sources, options)
 
 
-Model.transcribe, Model.transcribe_many, Model.translate_text = _transcribe, _transcribe_many, translate_text
+transcribe, transcribe_many = taking(Options, _transcribe), taking(Options, _transcribe_many)
+Model.transcribe, Model.transcribe_many, Model.translate_text = transcribe, transcribe_many, translate_text
 
 
 # -------------------- finding and filling

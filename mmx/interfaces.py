@@ -272,6 +272,30 @@ class Losses:
 
 
 class Objective(Protocol[BatchT_contra]):
-    """What training minimizes: token loss, CTC, contrastive, flow matching, distillation."""
+    """What training minimizes: token loss, CTC, contrastive, flow matching, distillation.
 
-    def __call__(self, model: "Model", batch: BatchT_contra) -> Losses: ...
+    An update adds up the batches of all processes. What they count is known before any of them is run, so that the
+    gradient of several small batches is that of a large one.
+
+    Attributes:
+        perplexity: whether its loss is a mean over tokens in nats, whose exponential is reported too.
+    """
+
+    @property
+    def perplexity(self) -> bool: ...
+
+    def check(self, model: "Model") -> None:
+        """Raise `InputError` for a model that it cannot train."""
+        ...
+
+    def count(self, batch: BatchT_contra) -> Mapping[str, int]:
+        """The `Losses.counts` of a batch, before the model is run."""
+        ...
+
+    def weights(self, counts: Mapping[str, int]) -> Mapping[str, float]:
+        """Of one item of each loss, given the counts of the whole update; a loss that is not named has none."""
+        ...
+
+    def __call__(self, model: "Model", batch: BatchT_contra) -> Losses:
+        """The first of the figures is what is reported, and validated, as the loss."""
+        ...

@@ -1,6 +1,6 @@
 """`Model`: the one concrete class; every task is a composition of the parts it holds."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import torch.nn.functional as F
@@ -12,8 +12,6 @@ from mmx.seq import Seq
 from mmx.state import State, subtree
 
 if TYPE_CHECKING:
-    from mmx.tasks.result import Transcript
-    from mmx.tasks.words import Translation
     from mmx.weights.card import Card
 
 Stage = Literal["front", "encoders", "adapters", "fuse"]
@@ -59,9 +57,7 @@ class Model(nn.Module):
     """
 
     if TYPE_CHECKING:  # verbs are tasks, which stand above the model: `mmx.api` gives them to every model
-        transcribe: Callable[..., Transcript]
-        transcribe_many: Callable[..., Iterator[Transcript]]
-        translate_text: Callable[..., list[Translation]]
+        from mmx.api import transcribe, transcribe_many, translate_text
 
     decoder: Any  # a `Decoder` that is also an nn.Module; families add what their verbs need (`ctx`, `cross_weights`)
 
@@ -182,12 +178,12 @@ class Model(nn.Module):
         if self.decoder is None:
             raise InputError(f"expected a model that writes text, got {self.name}, which has no decoder: use `embed`")
 
-    def embed(self, inputs: Mapping[str, Seq]) -> Tensor:
+    def embed(self, inputs: Mapping[str, Seq], begin: Stage = "front") -> Tensor:
         """Unit vectors `(B, D)`: the mean of the memory's valid frames, through the modality's head where it has one.
 
-        Several modalities that are fused share the head "fuse".
+        Several modalities that are fused share the head "fuse". The arguments are those of `memory`.
         """
-        memory = self.memory(inputs)
+        memory = self.memory(inputs, begin)
         mean_BD = memory.masked.sum(1) / memory.lengths.clamp(min=1)[:, None]
         head = next(iter(inputs)) if len(inputs) == 1 else "fuse"
         return F.normalize(self.heads[head](mean_BD) if head in self.heads else mean_BD, dim=-1)

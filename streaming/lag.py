@@ -1,5 +1,8 @@
 """Keeping up: how often a listener looks, so that it stays in real time."""
 
+STEPS_S = (0.1, 10.0)
+"""Shortest and longest step that may be asked for."""
+
 
 class LagControl:
     """Keeps a listener in real time: who falls behind looks less often, who has time to spare as often as was asked.

@@ -19,6 +19,7 @@ from mmx.files import write_tensors
 from mmx.model import Model
 from mmx.streaming.emma.heads import find_heads
 from mmx.streaming.events import Event
+from mmx.streaming.lag import STEPS_S
 from mmx.streaming.listener import Listener, Monotonic
 from mmx.streaming.policies import Policy, find_policy
 from mmx.tasks.result import Segment, Transcript, Word
@@ -237,8 +238,8 @@ class Stream:
 
 def check_step(step_s: float) -> None:
     """Raise `InputError` for a step that no stream can have."""
-    if not 0.1 <= step_s <= 10:
-        raise InputError(f"expected step_s in 0.1 to 10 seconds, got {step_s}")
+    if not STEPS_S[0] <= step_s <= STEPS_S[1]:
+        raise InputError(f"expected step_s in {STEPS_S[0]:g} to {STEPS_S[1]:g} seconds, got {step_s}")
 
 
 def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -16,8 +16,8 @@ from mmx.nn import adapters
 from mmx.nn.adapters import CIF, Chain, Conv, Linear, QFormer, integrate, scaled_weights, teach
 from mmx.seq import Seq
 from mmx.state import tensor
-from mmx.train.objectives import token_losses
-from mmx.train.text_data import IGNORED, Batch
+from mmx.train.batch import IGNORED, Batch
+from mmx.train.objectives.token import token_losses
 
 IN, OUT = 6, 8
 

@@ -424,7 +424,7 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path):
 def test_any_alphabet_on_a_terminal_that_has_it_not(tmp_path: Path):
     env = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     code = (
-        "import mmx.cli.transcribe as batch; from mmx.cli import app as cli;"
+        "import mmx.cli.recordings as batch; from mmx.cli import app as cli;"
         "from mmx.tasks.result import Segment, Transcript;"
         "t = Transcript('a', (Segment(0.0, 1.0, 'こんにちは', 'ja'),), 'ja', 1.0, 1.0, 'transcribe', 'm');"
         "batch.run = lambda job: batch._emit(job, batch.named(['-'])[0], t, False) or 0;"

@@ -17,11 +17,13 @@ from mmx.cli import app as cli
 from mmx.errors import InputError, MediaError, OutputError
 from mmx.streaming.client import session as live
 from mmx.streaming.client.microphone import FileSource, Heard
-from mmx.streaming.client.session import Job, Recorder, Saver, Session, SpeechFile, Translator, run
+from mmx.streaming.client.options import LiveOptions
+from mmx.streaming.client.session import Recorder, Saver, Session, SpeechFile, Translator, run
 from mmx.streaming.client.terminal import JsonView, PlainView, Status, TerminalView
 from mmx.streaming.events import Event
 from mmx.streaming.lag import LagControl
 from mmx.tasks.result import Segment, Transcript, Word
+from mmx.weights.options import LoadOptions
 
 sf = pytest.importorskip("soundfile")
 srt = pytest.importorskip("srt")
@@ -237,9 +239,9 @@ def test_the_sound_is_recorded(tmp_path: Path, ending: str):
 
 def test_what_is_refused_leaves_no_folder_behind(tmp_path: Path):
     (tmp_path / "kept.wav").write_bytes(b"precious")
-    job = Job(file=str(tmp_path / "kept.wav"), record=tmp_path / "kept.wav", save=[tmp_path / "new" / "a.srt"])
+    job = LiveOptions(file=str(tmp_path / "kept.wav"), record=tmp_path / "kept.wav", save=(tmp_path / "new" / "a.srt",))
     with pytest.raises(InputError, match="expected a new file"):
-        run(job)
+        run(job, LoadOptions())
     assert not (tmp_path / "new").exists()
 
 
@@ -249,15 +251,19 @@ def test_what_is_said_overwrites_nothing(tmp_path: Path):
     (tmp_path / "sub").mkdir()
     again = tmp_path / "sub" / ".." / "new.wav"
     for message, job in {
-        "expected a new file": Job(to="de", speak=str(kept)),
-        "expected another file for --speak than for --file": Job(file=str(new), to="de", speak=str(again)),
-        "expected another file for --speak than for --record": Job(to="de", speak=str(again), record=new),
-        "expected another file for --save than for --record": Job(record=tmp_path / "a.wav", save=[tmp_path / "a.wav"]),
-        "expected another file for --save than for --file": Job(file="a.json", save=[Path("./a.json")]),
+        "expected a new file": LiveOptions(to="de", speak=str(kept)),
+        "expected another file for --speak than for --file": LiveOptions(file=str(new), to="de", speak=str(again)),
+        "expected another file for --speak than for --record": LiveOptions(to="de", speak=str(again), record=new),
+        "expected another file for --save than for --record": LiveOptions(
+            record=tmp_path / "a.wav", save=(tmp_path / "a.wav",)
+        ),
+        "expected another file for --save than for --file": LiveOptions(file="a.json", save=(Path("./a.json"),)),
     }.items():
         with pytest.raises(InputError, match=message):
-            live._check(job)
-    live._check(Job(file=str(kept), to="de", speak=str(new), save=[tmp_path / "a.srt", tmp_path / "a.srt"]))
+            live._check_files(job)
+    live._check_files(
+        LiveOptions(file=str(kept), to="de", speak=str(new), save=(tmp_path / "a.srt", tmp_path / "a.srt"))
+    )
     assert kept.read_bytes() == b"precious"
 
 
@@ -451,7 +457,7 @@ def test_each_sentence_is_said_once(tmp_path: Path):
 def test_a_model_without_a_voice_is_refused():
     silent = SimpleNamespace(synth=None, encoders={"text": None}, name="mute")
     with pytest.raises(InputError, match="expected a model with a voice to --speak, got mute"):
-        live._voice(Job(to="de", speak="play"), silent)  # type: ignore[arg-type]
+        live._voice(LiveOptions(to="de", speak="play"), silent)  # type: ignore[arg-type]
 
 
 # -------------------- views

@@ -14,10 +14,10 @@ from mmx.errors import InputError
 from mmx.media.audio import read_audio
 from mmx.model import Model
 from mmx.train.augment import mask_policy, masker
+from mmx.train.batch import IGNORED
 from mmx.train.manifest import Example, check_manifest, digest_manifest, read_manifest
 from mmx.train.sampling import Sampler
 from mmx.train.speech_data import EncodedData, SpeechData, hearing, hears_frozen, read_speech, spoken_target
-from mmx.train.text_data import IGNORED
 
 sf = pytest.importorskip("soundfile")
 from tiny_speech import RATE, tiny_whisper, tone  # noqa: E402 - it needs soundfile

@@ -33,14 +33,15 @@ from mmx.tasks.translate import translate_text
 from mmx.text.train_tokenizer import train_tokenizer
 from mmx.train import checkpoints as checkpointing
 from mmx.train import manifest
+from mmx.train.batch import IGNORED, Batch
 from mmx.train.checkpoints import alone_in, average, checkpoints, latest_checkpoint, save_checkpoint
 from mmx.train.loop import TrainOptions, train
 from mmx.train.manifest import Example, check_manifest, read_manifest
-from mmx.train.objectives import TokenLosses, balanced_loss, task_weights, token_losses, tokens_by_task
+from mmx.train.objectives.token import TokenLoss, TokenLosses, task_weights, token_losses
 from mmx.train.optim import freeze, initialize, learning_rate, set_dropout
 from mmx.train.sampling import Sampler, temperature_shares
 from mmx.train.setup import start, training_data
-from mmx.train.text_data import IGNORED, Batch, TextData
+from mmx.train.text_data import TextData
 from mmx.weights.formats import open_checkpoint, write_safetensors
 
 _ENGLISH = "red blue green small big old house tree dog cat bird man woman child sees hears"
@@ -307,9 +308,11 @@ def random_batch(lengths: list[tuple[int, int]], tasks: tuple[str, ...] = (), se
 
 def gradient(model: Model, batches: list[Batch], smoothing: float = 0.1) -> Tensor:
     model.zero_grad()
-    weights = task_weights(tokens_by_task(batches))
+    objective = TokenLoss(smoothing)
+    weights = objective.weights(sum(map(objective.count, batches), Counter()))
     for batch in batches:
-        balanced_loss(token_losses(model, batch, smoothing), batch, weights).backward()
+        for name, loss in objective(model, batch).total.items():
+            (weights[name] * loss).backward(retain_graph=True)
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
@@ -508,7 +511,7 @@ def test_a_loss_that_is_no_number_stops_training(data: Path, tmp_path: Path, mon
         losses = token_losses(*args)
         return losses._replace(smoothed=losses.smoothed * math.nan)
 
-    monkeypatch.setattr("mmx.train.loop.token_losses", not_a_number)
+    monkeypatch.setattr("mmx.train.objectives.token.token_losses", not_a_number)
     with pytest.raises(TrainingError, match=r"update 3.*lower lr"):
         train(options(data, out))
     assert_same(everything(out), kept)
@@ -521,7 +524,7 @@ def test_a_batch_that_does_not_fit_says_what_to_lower(
         torch.empty(1 << 60)
         raise AssertionError
 
-    monkeypatch.setattr("mmx.train.loop.token_losses", too_large)
+    monkeypatch.setattr("mmx.train.objectives.token.token_losses", too_large)
     with pytest.raises(TrainingError, match="lower batch_tokens"):
         train(options(data, tmp_path / "run"))
 

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperCommand
 
 from mmx.errors import InputError, MmxError
+from mmx.options import type_of
 
 data = typer.Typer(help="Look at training data before hours are spent on it.", no_args_is_help=True)
 
@@ -75,7 +76,7 @@ def _trained(recipe: Path, changes: Sequence[str]) -> Path:
 
 def options(changes: Sequence[str]) -> dict[str, Any]:
     """`name=value` texts as a table; values as in TOML, texts with or without quotes."""
-    from mmx.train.options import OPTIONS, type_of
+    from mmx.train.options import OPTIONS, TrainOptions
 
     found: dict[str, Any] = {}
     for change in changes:
@@ -86,7 +87,7 @@ def options(changes: Sequence[str]) -> dict[str, Any]:
             found[name] = tomllib.loads(f"x = {value}")["x"]
         except tomllib.TOMLDecodeError:
             found[name] = value
-        if name in OPTIONS and type_of(name) is str and not isinstance(found[name], str):
+        if name in OPTIONS and type_of(TrainOptions, name) is str and not isinstance(found[name], str):
             found[name] = value  # a folder may be called 2026
     return found
 

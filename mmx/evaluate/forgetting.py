@@ -18,7 +18,7 @@ from mmx.model import Model
 from mmx.tasks.translate import translate_text
 from mmx.text.translation_tokenizer import TranslationTokenizer
 from mmx.train.manifest import Example, read_manifest
-from mmx.train.objectives import token_losses
+from mmx.train.objectives.token import token_losses
 from mmx.train.sampling import Sampler
 from mmx.train.text_data import TextData
 

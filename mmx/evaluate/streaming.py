@@ -18,12 +18,15 @@ from numpy.typing import NDArray
 from mmx.errors import InputError
 from mmx.evaluate import metrics
 from mmx.evaluate.latency import Sentence, Timed, latency, stream_laal
+from mmx.evaluate.options import StreamingOptions
 from mmx.files import atomic_write
 from mmx.model import Model
 from mmx.streaming.events import Event
 from mmx.streaming.listener import Monotonic
 from mmx.streaming.stream import Stream
 from mmx.tasks.windows import RATE
+
+DEFAULTS = StreamingOptions()
 
 
 class Listening(Protocol):
@@ -150,8 +153,8 @@ def evaluate_streaming(
     model: Model,
     recordings: Sequence[Recording],
     *,
-    policies: Sequence[str] = ("alignatt:0.3", "alignatt:0.5", "alignatt:1", "local-agreement", "hold-n:4"),
-    steps_s: Sequence[float] = (1.0,),
+    policies: Sequence[str] = DEFAULTS.policies,
+    steps_s: Sequence[float] = DEFAULTS.steps_s,
     language: str | None = None,
     task: str = "transcribe",
     to: str | None = None,

@@ -10,17 +10,19 @@ from typing import Any, get_type_hints
 from mmx import api
 from mmx.checked import fits, words
 from mmx.errors import InputError, nearest
+from mmx.interfaces import Objective
 from mmx.model import Model, tensors
 from mmx.models.composed import family
-from mmx.nn.adapters import has_loss
 from mmx.text import byte_tokenizer
 from mmx.text.train_tokenizer import FILE as TOKENIZER_FILE
 from mmx.text.train_tokenizer import train_tokenizer
 from mmx.text.translation_tokenizer import TranslationTokenizer
 from mmx.train.augment import Noise, Speeds, in_turn, mask_policy, masker
+from mmx.train.batch import Batch
 from mmx.train.manifest import Example, read_manifest, require_recordings
+from mmx.train.objectives import build_objective
 from mmx.train.optim import initialize
-from mmx.train.options import TrainOptions, default_of, idle
+from mmx.train.options import TrainOptions, idle
 from mmx.train.speech_data import EncodedData, SpeechData, hears_frozen, require_sound
 from mmx.train.text_data import TextData
 from mmx.weights.folder import card_fields, copy_tokenizer
@@ -88,13 +90,12 @@ def check_data(options: TrainOptions) -> bool:
     return spoken
 
 
-def check_model(options: TrainOptions, model: Model) -> None:
-    """Refuse options that would have no effect on this model. Raises `InputError`."""
-    if options.quantity_weight != default_of("quantity_weight") and not any(map(has_loss, model.adapters.values())):
-        raise InputError(
-            f"expected quantity_weight for a model with an adapter of the kind cif, got it for {model.name}, which has "
-            "none: remove it"
-        )
+def objective(options: TrainOptions, model: Model) -> Objective[Batch]:
+    """What the model is to minimize. Raises `InputError` for one that it cannot be trained by."""
+    own = {name: getattr(options, name) for name in ("smoothing", "task_weights", "quantity_weight")}
+    made = build_objective(options.objective, own if options.objective == "token" else options.objective_config)
+    made.check(model)
+    return made
 
 
 def of_speech(examples: Sequence[Example], path: str | Path) -> bool:

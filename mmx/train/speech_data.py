@@ -16,8 +16,8 @@ from mmx.errors import InputError, MediaError
 from mmx.media.audio import NOT_FINITE, SAMPLE_RATE, open_audio
 from mmx.model import Model, Stage
 from mmx.seq import Seq, pad
+from mmx.train.batch import IGNORED, Batch
 from mmx.train.manifest import MIN_S, Example
-from mmx.train.text_data import IGNORED, Batch
 
 SLACK_S = 0.1
 """By which sound may be longer than it is declared: codecs fill their last frame."""

@@ -2,42 +2,14 @@
 
 import random
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from mmx.errors import InputError
-from mmx.model import Stage
-from mmx.seq import Seq, pad
+from mmx.seq import pad
 from mmx.text.translation_tokenizer import TranslationTokenizer
+from mmx.train.batch import IGNORED, Batch
 from mmx.train.manifest import Example
-
-IGNORED = -100
-"""Target where nothing is to be learned: padding, and the prompt that decoding is given."""
-
-
-class Batch(NamedTuple):
-    """What one forward pass learns from.
-
-    Attributes:
-        inputs: by modality, as `Model.memory` takes them.
-        tokens: `(B, U)` what the decoder reads.
-        targets: `(B, U)` what it should write after each token; `IGNORED` where that does not matter.
-        tasks: name of each row's task.
-        begin: the stage that the inputs have yet to pass, see `Model.memory`.
-    """
-
-    inputs: dict[str, Seq]
-    tokens: Tensor
-    targets: Tensor
-    tasks: tuple[str, ...]
-    begin: Stage = "front"
-
-    def to(self, device: torch.device) -> "Batch":
-        """The same batch on a device."""
-        inputs = {name: seq.to(device) for name, seq in self.inputs.items()}
-        return self._replace(inputs=inputs, tokens=self.tokens.to(device), targets=self.targets.to(device))
 
 
 class TextData:
