@@ -116,7 +116,7 @@ def test_little_is_held_when_one_channel_says_little(model: Any, monkeypatch: py
         held.append(len(self.queue))
 
     def windows(blocks: Any, *_: Any) -> Any:
-        loud = max(float(np.abs(b).max()) for b in blocks) > 0.5
+        loud = max(float(c["speech"].x.abs().max()) for c in blocks) > 0.5
         for n in range(2 if loud else 40):
             yield Window.of_sound(np.zeros(RATE, np.float32), (Piece(0.0, float(n), 1.0),), n)
 
