@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
+from mmx.clip import Medium
 from mmx.seq import Seq
 from mmx.state import State
 
 if TYPE_CHECKING:
     from mmx.model import Model
-    from mmx.tasks.options import Decoded, Job, Options
+    from mmx.tasks.options import Options
+    from mmx.tasks.windows import Decoded, Job
 
 BatchT_contra = TypeVar("BatchT_contra", contravariant=True)
 
@@ -43,6 +45,38 @@ class Block(Protocol):
     def lookahead(self) -> float: ...
 
     def forward(self, seq: Seq, state: State | None = None) -> Seq: ...
+
+    def init_state(self, batch: int, capacity: int) -> State: ...
+
+
+@runtime_checkable
+class Front(Block, Protocol):
+    """The first block of a modality, which says what it reads.
+
+    Attributes:
+        medium: audio, video, pose, features or text.
+        rate: frames or samples of it per second; None for text.
+        shape: of a frame; () for samples and tokens.
+    """
+
+    @property
+    def medium(self) -> Medium: ...
+
+    @property
+    def rate(self) -> float | None: ...
+
+    @property
+    def shape(self) -> Sequence[int]: ...
+
+
+@runtime_checkable
+class Fuse(Protocol):
+    """Anything that makes one memory of those of several modalities.
+
+    The keys of `memories` say what is present: in a stream, those of its first call. What is absent is its business.
+    """
+
+    def forward(self, memories: Mapping[str, Seq], state: State | None = None) -> Seq: ...
 
     def init_state(self, batch: int, capacity: int) -> State: ...
 

@@ -12,9 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
 
 from mmx.cli import app as cli
 from mmx.errors import InputError, MediaError, OutputError
+from mmx.model import Model
 from mmx.streaming.client import session as live
 from mmx.streaming.client.microphone import FileSource, Heard
 from mmx.streaming.client.options import LiveOptions
@@ -22,7 +24,7 @@ from mmx.streaming.client.session import Recorder, Saver, Session, SpeechFile, T
 from mmx.streaming.client.terminal import JsonView, PlainView, Status, TerminalView
 from mmx.streaming.events import Event
 from mmx.streaming.lag import LagControl
-from mmx.tasks.result import Segment, Transcript, Word
+from mmx.tasks.result import Segment, Spoken, Transcript, Word
 from mmx.weights.options import LoadOptions
 
 sf = pytest.importorskip("soundfile")
@@ -443,9 +445,9 @@ def test_each_sentence_is_said_once(tmp_path: Path):
     path = tmp_path / "said.wav"
     said: list[tuple[str, str]] = []
 
-    def voice(text: str, language: str) -> np.ndarray:
+    def voice(text: str, language: str) -> Spoken:
         said.append((text, language))
-        return np.full(RATE // 2, 0.25, np.float32)
+        return Spoken(0.0, np.full(RATE // 2, 0.25, np.float32))
 
     listen(voice=voice, output=SpeechFile(path))[0].run()
     assert said == [("w0 w1 w2 w3.", "en"), ("w4 w5 w6 w7.", "en"), ("w8 w9", "en")]
@@ -455,9 +457,9 @@ def test_each_sentence_is_said_once(tmp_path: Path):
 
 
 def test_a_model_without_a_voice_is_refused():
-    silent = SimpleNamespace(synth=None, encoders={"text": None}, name="mute")
-    with pytest.raises(InputError, match="expected a model with a voice to --speak, got mute"):
-        live._voice(LiveOptions(to="de", speak="play"), silent)  # type: ignore[arg-type]
+    silent = Model(front={}, encoders={"text": nn.Identity()})
+    with pytest.raises(InputError, match="expected a model with a voice, got"):
+        live._voice(LiveOptions(to="de", speak="play"), silent)
 
 
 # -------------------- views

@@ -155,6 +155,7 @@ def seconds(wave: np.ndarray) -> Iterator[tuple[np.ndarray, bool]]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_short_sentences_are_written_as_often_as_they_were_said(real: mmx.Model, policy: str):
     said = sentences()
     stream = Stream(real, policy=policy, language="en", vad=load_vad())

@@ -16,6 +16,8 @@ from mmx.cli.flags import Defaults, Only, Without, flag, with_flags
 from mmx.cli.options import OutputOptions
 from mmx.errors import InputError
 from mmx.evaluate.options import DecodeOptions, Scoring, StreamingOptions
+from mmx.make.compose import compose
+from mmx.make.vocabulary import extend, trim
 from mmx.model import Model
 from mmx.options import Option, check, default_of, given, options_of, type_of
 from mmx.streaming.client.options import LiveOptions
@@ -122,6 +124,16 @@ def test_python_has_the_same_options() -> None:
     stream = {p.name: p.default for p in inspect.signature(Stream).parameters.values()}
     for kind in (LiveOptions, ServeOptions):
         assert {n: stream[n] for n in ("policy", "step_s")} == {n: default_of(kind, n) for n in ("policy", "step_s")}
+
+
+@pytest.mark.parametrize(("verb", "function"), [("compose", compose), ("extend", extend), ("trim", trim)])
+def test_what_makes_models_has_the_defaults_of_python(verb: str, function: Any) -> None:
+    """Their signatures are written twice, as no options travel: a function is called."""
+    python = {p.name: p.default for p in inspect.signature(function).parameters.values()}
+    for name, (_, info, default) in parameters(verb).items():
+        assert info.help and name in python, name
+        if default is not inspect.Parameter.empty and default != "":  # "" says that a text is not given
+            assert python[name] == default, name
 
 
 def test_formats_are_those_of_the_writers() -> None:

@@ -355,10 +355,11 @@ def test_whole_texts_at_once_equal_the_cached_decoder() -> None:
     model, batch = tiny().eval(), random_batch([(4, 7), (9, 7), (1, 7)])
     memory = model.memory(batch.inputs)
     memory = memory._replace(x=memory.x.masked_fill(~memory.mask[..., None], 1e6))  # padding must not matter
-    taught = model.decoder.teach(batch.tokens, memory)
-    torch.testing.assert_close(taught, model.decoder.hidden(batch.tokens, memory), rtol=1e-9, atol=1e-9)
+    taught = model.decoder.hidden(batch.tokens, memory)
+    state = model.decoder.init_state(3, 2)
+    torch.testing.assert_close(taught, model.decoder.hidden(batch.tokens, memory, state), rtol=1e-9, atol=1e-9)
     with pytest.raises(ValueError, match="at most 64 tokens"):
-        model.decoder.teach(torch.zeros(1, 65, dtype=torch.long), memory.rows(torch.tensor([0])))
+        model.decoder.hidden(torch.zeros(1, 65, dtype=torch.long), memory.rows(torch.tensor([0])))
 
 
 def test_dropout_acts_in_training_only() -> None:

@@ -127,9 +127,11 @@ def score(model: Model, examples: Sequence[Example], batch_tokens: int = 4096) -
 @torch.no_grad()
 def loss(model: Model, examples: Sequence[Example], batch_tokens: int = 4096) -> float:
     """Nats for a character of the targets, without smoothing or dropout."""
-    data = TextData(examples, model.tokenizer, max_tokens=min(model.decoder.ctx, batch_tokens // 2))
+    data = TextData(
+        examples, model.require_source_tokenizer(), max_tokens=min(model.require_decoder().ctx, batch_tokens // 2)
+    )
     model.eval()
-    device = model.decoder.token.weight.device
+    device = model.require_decoder().device
     batches = Sampler(data.lengths, data.groups, batch_tokens).epoch(0)
     nll = sum(float(token_losses(model, data.batch(rows).to(device)).nll.sum()) for rows in batches)
     return nll / sum(len(e.target) for e in data.examples)

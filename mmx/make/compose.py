@@ -80,11 +80,7 @@ def compose(
         adapter=composed.Adapter(kind=adapter, numbers=dict(numbers or {})),
         decoder=_part(writes.card),
     )
-    if config.modality == "text" and "text" in heard.model.encoders and not _same_pieces(heard, writes):
-        raise InputError(
-            f"expected two models with the same tokenizer to compose of a text encoder, got {heard.card.name} and "
-            f"{writes.card.name}: a model has one, for what it reads and what it writes"
-        )
+    _require_one_tokenizer(config, heard, writes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = composed.compose(config, heard.model, writes.model)
@@ -163,6 +159,14 @@ def _opened(source: str | Path | Model) -> _Opened:
     model = api.load(source, device="cpu", dtype="float32")
     family = importlib.import_module(f"mmx.models.{card.family}")
     return _Opened(model, card, model.tokenizer, lambda folder: copy_tokenizer(family, found, folder))
+
+
+def _require_one_tokenizer(config: composed.Config, heard: _Opened, writes: _Opened) -> None:
+    if config.modality == "text" and "text" in heard.model.encoders and not _same_pieces(heard, writes):
+        raise InputError(
+            f"expected two models with the same tokenizer to compose of a text encoder, got {heard.card.name} and "
+            f"{writes.card.name}: a model has one, for what it reads and what it writes"
+        )
 
 
 def _same_pieces(a: _Opened, b: _Opened) -> bool:

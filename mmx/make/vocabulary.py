@@ -22,6 +22,7 @@ from mmx import api
 from mmx.errors import InputError
 from mmx.files import atomic_write
 from mmx.model import Model
+from mmx.nn.decoder import TextDecoder
 from mmx.text import byte_tokenizer, tokenizer_files
 from mmx.text.languages import find_language
 from mmx.text.shortlist import count_pieces
@@ -192,6 +193,7 @@ class _Source:
     ) -> None:
         """The folder, with `change` made to the embedding."""
         decoder = self.built.decoder
+        assert isinstance(decoder, TextDecoder)  # `_is_tied` saw to it
         name = next(n for n, p in self.built.named_parameters() if p is decoder.token.weight)
         numbers = {**dataclasses.asdict(self.family.Config(**self.card.config)), "vocab": vocab}
         spared = (decoder.token.num_embeddings - vocab) * decoder.token.embedding_dim

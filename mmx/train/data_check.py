@@ -79,7 +79,7 @@ def check_data(manifest: str | Path, model: str | Path | None = None, language: 
         from mmx.api import outline as outline_of
 
         outline = outline_of(model)
-    spellings = None if outline is None else outline.tokenizer.language_ids
+    spellings = None if outline is None else outline.require_tokenizer().language_ids
     rows = list(manifest_rows(Path(manifest), spellings, language))
     sounds = _listened((r.example.audio for r in rows if r.example is not None and r.example.audio), threads)
     found, flaws = Checked(), [list(row.flaws) for row in rows]
@@ -158,11 +158,13 @@ def _unfit(example: Example, seconds: float, outline: Model | None) -> list[str]
     if seconds > longest:
         wrong.append(f"expected at most {longest:g} s for {outline.name}, got {seconds:.1f}: cut it; it is left out")
     try:
-        prompt, text = spoken_target(outline.tokenizer, example)
+        prompt, text = spoken_target(outline.require_tokenizer(), example)
     except InputError as e:
         return [*wrong, str(e)]
-    if len(prompt) + len(text) > outline.decoder.ctx:
-        wrong.append(f"expected at most {outline.decoder.ctx} tokens of text, got {len(prompt) + len(text)}: cut it")
+    if len(prompt) + len(text) > outline.require_decoder().ctx:
+        wrong.append(
+            f"expected at most {outline.require_decoder().ctx} tokens of text, got {len(prompt) + len(text)}: cut it"
+        )
     return wrong
 
 
@@ -170,7 +172,7 @@ def _unread(example: Example, outline: Model) -> list[str]:
     """What the model cannot learn of an example of text."""
     if "text" not in outline.encoders:
         return [f"expected a recording for {outline.name}, which only hears, got a text to translate"]
-    tok, room = outline.tokenizer, outline.decoder.ctx
+    tok, room = outline.require_source_tokenizer(), outline.require_decoder().ctx
     source = tok.source(example.source, tok.language(example.src_lang))
     target = [*tok.prompt(tok.language(example.tgt_lang)), *tok.encode(example.target), tok.eot]
     longest = max(len(source), len(target))

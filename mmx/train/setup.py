@@ -175,7 +175,7 @@ def training_data(options: TrainOptions, path: str, model: Model) -> Data:
     Raises:
         InputError: the manifest has mistakes, or is not of what the model takes.
     """
-    examples = read_manifest(path, model.tokenizer.language_ids, options.language)
+    examples = read_manifest(path, model.require_tokenizer().language_ids, options.language)
     if not of_speech(examples, path):
         require_reading(model)
         return _text(options, examples, model, path == options.train)
@@ -192,8 +192,8 @@ def require_reading(model: Model) -> None:
 def _text(options: TrainOptions, examples: list[Example], model: Model, learned: bool) -> TextData:
     return TextData(
         examples,
-        model.tokenizer,
-        max_tokens=min(options.max_tokens, model.decoder.ctx),
+        model.require_source_tokenizer(),
+        max_tokens=min(options.max_tokens, model.require_decoder().ctx),
         group_by=options.group_by,
         lowercase=options.lowercase if learned else 0.0,
         unpunctuated=options.unpunctuated if learned else 0.0,

@@ -171,10 +171,10 @@ class SpeechData:
         self.examples: list[Example] = []
         self.targets: list[tuple[list[int], list[int]]] = []
         self.lengths: list[tuple[int, int]] = []
-        room = min(max_tokens, model.decoder.ctx)
+        room = min(max_tokens, model.require_decoder().ctx)
         for example in examples:
             seconds = duration_s(example)
-            prompt, text = spoken_target(model.tokenizer, example)
+            prompt, text = spoken_target(model.require_tokenizer(), example)
             if seconds * SAMPLE_RATE <= self.hearing.window and len(prompt) + len(text) <= room:
                 self.examples.append(example)
                 self.targets.append((prompt, text))

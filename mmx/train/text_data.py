@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import torch
 
 from mmx.errors import InputError
+from mmx.interfaces import SourceTokenizer
 from mmx.seq import pad
-from mmx.text.translation_tokenizer import TranslationTokenizer
 from mmx.train.batch import IGNORED, Batch
 from mmx.train.manifest import Example
 
@@ -32,7 +32,7 @@ class TextData:
     def __init__(
         self,
         examples: Sequence[Example],
-        tokenizer: TranslationTokenizer,
+        tokenizer: SourceTokenizer,
         *,
         max_tokens: int,
         group_by: Sequence[str] = (),

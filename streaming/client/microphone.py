@@ -23,6 +23,7 @@ from mmx.errors import InputError, MediaError, nearest
 from mmx.media.audio import SAMPLE_RATE as RATE
 from mmx.media.audio import Source as Media
 from mmx.media.audio import open_audio
+from mmx.tasks.result import Spoken
 
 BLOCK_S = 0.1
 """How much sound comes at a time."""
@@ -410,6 +411,7 @@ class Loudspeaker:
     """Says one stretch of sound after another, without holding up who gives them.
 
     Args:
+        rate: samples per second of what it is given.
         device: as in `Microphone`.
 
     Raises:
@@ -420,7 +422,7 @@ class Loudspeaker:
     STILL_S = 5.0
     """Where the driver asks for no sound for so long, the loudspeaker is gone."""
 
-    def __init__(self, device: str | None = None):
+    def __init__(self, rate: float = RATE, device: str | None = None):
         self._sd = portaudio()
         found = find_device(device, "output")
         self.name = found.name
@@ -429,15 +431,15 @@ class Loudspeaker:
         self._now = np.zeros(0, np.float32)
         try:
             self._stream = self._sd.OutputStream(
-                samplerate=RATE, device=found.index, channels=1, dtype="float32", callback=self._fill
+                samplerate=rate, device=found.index, channels=1, dtype="float32", callback=self._fill
             )
             self._stream.start()
         except self._sd.PortAudioError as e:
             raise MediaError(f"cannot play to {found.name!r}: {_reason(e)}; write a file: --speak out.wav") from e
 
-    def say(self, samples: NDArray[np.float32], start_s: float = 0.0) -> None:
-        """Play `(N,)` samples at 16 kHz after those that wait."""
-        self._queue.put(samples)
+    def say(self, spoken: Spoken) -> None:
+        """Play it after those that wait."""
+        self._queue.put(spoken.samples)
 
     def _fill(self, out_N1: NDArray[np.float32], n: int, times: Any, status: Any) -> None:
         at = 0

@@ -148,9 +148,9 @@ class SpeechFile:
         kind_of(path)
         self.path, self._said = path, list[Spoken]()
 
-    def say(self, samples: NDArray[np.float32], start_s: float = 0.0) -> None:
-        """Lay `(N,)` samples down from `start_s` on, or after those before."""
-        self._said.append(Spoken(start_s, samples))
+    def say(self, spoken: Spoken) -> None:
+        """Lay it down from its beginning on, or after those before."""
+        self._said.append(spoken)
 
     def close(self) -> None:
         """Write the file."""
@@ -200,7 +200,7 @@ class Session:
         translator: translates what the stream writes.
         recorder: keeps the sound.
         savers: keep the text.
-        voice: says a sentence, `(text, language)` to samples at 16 kHz.
+        voice: says a sentence, `(text, language)`.
         output: plays or keeps what `voice` says.
         clock: seconds, monotonic.
     """
@@ -211,7 +211,7 @@ class Session:
     translator: Translator | None = None
     recorder: Recorder | None = None
     savers: Sequence[Saver] = ()
-    voice: Callable[[str, str], NDArray[np.float32]] | None = None
+    voice: Callable[[str, str], Spoken] | None = None
     output: Any = None
     clock: Callable[[], float] = time.monotonic
     stopping: bool = field(default=False, init=False)
@@ -318,7 +318,8 @@ class Session:
         for words in sentences:
             text = "".join(w.text for w in words).strip()
             if text:
-                self.output.say(self.voice(text, words[0].language), words[-1].at_s)
+                said = self.voice(text, words[0].language)
+                self.output.say(replace(said, start_s=words[-1].at_s))
 
     def _status(self, heard: Heard) -> Status:
         sound_s, work_s = (sum(x) for x in zip(*self._spans, strict=True))
@@ -415,8 +416,9 @@ def run(job: LiveOptions, load: LoadOptions) -> Transcript:
     text_model = open_model(load, name) if name else None
     live = source is None or source.live
     stream, translator = _heard_by(job, model, text_model, catch_up=live)
-    voice = _voice(job, text_model or model) if job.speak else None
-    output = _output(job.speak) if job.speak else None
+    said_by = text_model or model
+    voice = _voice(job, said_by) if job.speak else None
+    output = _output(job.speak, said_by.require_synth().rate) if job.speak else None
     recorder = Recorder(job.record) if job.record else None
     source = source or Microphone(job.microphone)
     title = f"{source.name} → {model.name}" + (f" → {text_model.name}" if text_model else "")
@@ -490,22 +492,21 @@ def _heard_by(
     return stream, translator
 
 
-def _voice(job: LiveOptions, model: "Model") -> Callable[[str, str], NDArray[np.float32]]:
+def _voice(job: LiveOptions, model: "Model") -> Callable[[str, str], Spoken]:
     """Says a sentence in its own language."""
     from mmx.tasks.speak import Voice, say
 
-    if model.synth is None or "text" not in model.encoders:
-        raise InputError(f"expected a model with a voice to --speak, got {model.name}: use seamless-m4t-v2-large")
+    model.require_synth()
 
-    def said(text: str, language: str) -> NDArray[np.float32]:
-        code = model.tokenizer.language(language)
+    def said(text: str, language: str) -> Spoken:
+        code = model.require_tokenizer().language(language)
         return say(model, text, text, code, code, Voice(job.speaker))
 
     return said
 
 
-def _output(speak: str) -> "Loudspeaker | SpeechFile":
-    return Loudspeaker() if speak == "play" else SpeechFile(Path(speak))
+def _output(speak: str, rate: float) -> "Loudspeaker | SpeechFile":
+    return Loudspeaker(rate) if speak == "play" else SpeechFile(Path(speak))
 
 
 def _view(job: LiveOptions, title: str, bilingual: bool) -> View:

@@ -85,8 +85,9 @@ def _loaded(name: str) -> Model:
 def _logits(model: Model, batch: Batch) -> Tensor:
     """`(N, V)`"""
     inputs = {name: seq for name, seq in batch.inputs.items() if name in model.encoders}
-    hidden_BUD = model.decoder.teach(batch.tokens, model.memory(inputs, batch.begin))
-    return model.decoder.head(hidden_BUD[batch.targets != IGNORED]).float()
+    decoder = model.require_decoder()
+    hidden_BUD = decoder.hidden(batch.tokens, model.memory(inputs, batch.begin))
+    return decoder.head(hidden_BUD[batch.targets != IGNORED]).float()
 
 
 def divergence(taught_NV: Tensor, own_NV: Tensor, temperature: float) -> Tensor:

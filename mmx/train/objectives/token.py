@@ -101,8 +101,9 @@ def token_losses(model: Model, batch: Batch, smoothing: float = 0.0) -> TokenLos
     encoded = {name: model.encode(name, seq, batch.begin, "adapters") for name, seq in batch.inputs.items()}
     counts_BU = batch.targets != IGNORED
     lengths_B = counts_BU.sum(1)
-    hidden_BUD = model.decoder.teach(batch.tokens, model.memory(_adapted(model, encoded, lengths_B), "fuse"))
-    log_probs_NV = model.decoder.head(hidden_BUD[counts_BU]).float().log_softmax(-1)
+    decoder, memory = model.require_decoder(), model.memory(_adapted(model, encoded, lengths_B), "fuse")
+    hidden_BUD = decoder.hidden(batch.tokens, memory)
+    log_probs_NV = decoder.head(hidden_BUD[counts_BU]).float().log_softmax(-1)
     nll_N = -log_probs_NV.gather(1, batch.targets[counts_BU][:, None])[:, 0]
     smoothed_N = (1 - smoothing) * nll_N - smoothing * log_probs_NV.mean(-1) if smoothing else nll_N
     rows_N = counts_BU.nonzero()[:, 0]
