@@ -1,6 +1,7 @@
 """What the README and the guides say is run here, and the command line is held against the Python API."""
 
 import os
+import pkgutil
 import re
 import shlex
 import shutil
@@ -219,3 +220,11 @@ def test_import_costs_nothing():
     code = "import mmx, sys; print(mmx.__version__, {'torch', 'numpy', 'typer'} & set(sys.modules)); mmx.load"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.split(maxsplit=1)[1] == "set()\n"
+
+
+def test_what_the_architecture_names_exists() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    named = sorted(set(re.findall(r"`(mmx(?:\.\w+)+)`", text)))
+    assert len(named) > 30
+    for full in named:
+        assert pkgutil.resolve_name(full) is not None
