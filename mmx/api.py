@@ -2,7 +2,6 @@
 
 import ast
 import dataclasses
-import importlib
 import os
 import re
 import threading
@@ -29,6 +28,7 @@ from mmx.tasks.translate import translate_text
 from mmx.weights import hub
 from mmx.weights.card import Card, Weights, find_card, read_card
 from mmx.weights.convert import Rule, convert, plan_misses
+from mmx.weights.family import import_family
 from mmx.weights.formats import LazyTensors, open_checkpoint
 from mmx.weights.options import DEFAULT_MODEL, DType, LoadOptions
 
@@ -58,7 +58,7 @@ def load(
     target = resolve_device(device)
     plan = resolve_dtype(dtype, target)
     card, found = locate(model, download)
-    family = importlib.import_module(f"mmx.models.{card.family}")
+    family = import_family(card.family)
     built = _assemble(card, family, found)
     built.tokenizer = read_tokenizer(card, family, found)
     if hasattr(family, "finish"):
@@ -99,7 +99,7 @@ Model.transcribe, Model.transcribe_many, Model.translate_text = transcribe, tran
 def outline(model: str | Path, download: bool = True) -> Model:
     """A model with its tokenizer and without its weights: what it has and can take; arguments as of `load`."""
     card, found = locate(model, download)
-    family = importlib.import_module(f"mmx.models.{card.family}")
+    family = import_family(card.family)
     with torch.device("meta"):
         built = family.build(family.Config(**card.config))
     built.tokenizer, built.card = read_tokenizer(card, family, found), card
@@ -133,7 +133,7 @@ def describe(found: hub.Found, path: Path) -> tuple[Card, hub.Found]:
     with hub.joined(found) as file:
         source = open_checkpoint(file, found.format)
         family = family_of(found.format, source)
-        module = importlib.import_module(f"mmx.models.{family}")
+        module = import_family(family)
         try:
             own, meta = found.format == "mmx", {**source.meta, **found.meta}
             shapes = prepared(module, found.format, source).shapes
@@ -179,7 +179,7 @@ def family_of(format: str, source: LazyTensors) -> str:
 
 def _family_by_names(format: str, source: LazyTensors) -> str:
     """The family whose table for the format knows the most of the tensors; conversion names those that it does not."""
-    tables = {f: getattr(importlib.import_module(f"mmx.models.{f}"), "KEYS", {}) for f in _stems()}
+    tables = {f: getattr(import_family(f), "KEYS", {}) for f in _stems()}
     misses = {f: plan_misses(source, keys[format]) for f, keys in tables.items() if format in keys}
     return min(misses, key=lambda f: misses[f])
 
@@ -187,7 +187,7 @@ def _family_by_names(format: str, source: LazyTensors) -> str:
 def _own_family(name: str) -> str:
     """The family that a folder of ours names: whatever module `mmx.models` has by that name and builds models."""
     try:
-        family = importlib.import_module(f"mmx.models.{name}") if name.isidentifier() else None
+        family = import_family(name) if all(map(str.isidentifier, name.split("."))) else None
     except ModuleNotFoundError:
         family = None
     if not hasattr(family, "build"):

@@ -305,6 +305,23 @@ class Losses:
     figures: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Needs:
+    """What an objective needs of the data.
+
+    Attributes:
+        text: whether every example has a text to write.
+        modalities: that every example has; whatever the model reads of them when empty.
+        makes: the medium of what is to be made, empty for none.
+        raw: whether what frozen encoders made of the inputs is of no use.
+    """
+
+    text: bool = True
+    modalities: tuple[str, ...] = ()
+    makes: str = ""
+    raw: bool = False
+
+
 class Objective(Protocol[BatchT_contra]):
     """What training minimizes: token loss, CTC, contrastive, flow matching, distillation.
 
@@ -318,8 +335,8 @@ class Objective(Protocol[BatchT_contra]):
     @property
     def perplexity(self) -> bool: ...
 
-    def check(self, model: "Model") -> None:
-        """Raise `InputError` for a model that it cannot train."""
+    def needs(self, model: "Model") -> Needs:
+        """What it needs of the data to train a model. Raises `InputError` for one that it cannot train."""
         ...
 
     def count(self, batch: BatchT_contra) -> Mapping[str, int]:

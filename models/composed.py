@@ -5,7 +5,6 @@ The families build their whole models, of which the parts are taken; on the meta
 Letters: B rows, N samples, T frames, M memory frames, D width.
 """
 
-import importlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from mmx.model import Model
 from mmx.nn import adapters
 from mmx.seq import Seq
 from mmx.state import State
+from mmx.weights.family import import_family
 
 MODEL_TYPES = ()
 """None of Hugging Face's."""
@@ -210,9 +210,9 @@ def family(name: str) -> ModuleType:
     """The module of a family. Raises `InputError` for an unknown one."""
     folder = Path(__file__).parent
     known = sorted([p.stem for p in folder.glob("*.py")] + [p.parent.name for p in folder.glob("*/__init__.py")])
-    if name not in known:
+    if name not in known and "." not in name:
         raise InputError(f"expected a family among {', '.join(known)}, got {name!r}.{nearest(name, known)}")
-    return importlib.import_module(f"mmx.models.{name}")
+    return import_family(name)
 
 
 def tokenizer(file: Path, config: Config) -> Any:

@@ -14,6 +14,7 @@ import webvtt
 
 import mmx
 from mmx.bench.asr import word_error_rate
+from mmx.clip import Input
 from mmx.errors import InputError, MediaError
 from mmx.media.audio import read_audio
 from mmx.tasks import timed_windows, transcribe
@@ -54,9 +55,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Any:
     class Model:
         name = "counts"
         tokenizer = type("T", (), {"timestamp_begin": 0})()
-
-        def stages(self, _: str) -> tuple[None, None]:
-            return None, None
+        fuse, encoders, recorded = None, {"speech": None}, {"speech": Input("audio", RATE)}
 
     return Model()
 
@@ -117,9 +116,9 @@ def test_little_is_held_when_one_channel_says_little(model: Any, monkeypatch: py
         held.append(len(self.queue))
 
     def windows(blocks: Any, *_: Any) -> Any:
-        loud = max(float(np.abs(b).max()) for b in blocks) > 0.5
+        loud = max(float(c["speech"].x.abs().max()) for c in blocks) > 0.5
         for n in range(2 if loud else 40):
-            yield Window(np.zeros(RATE, np.float32), (Piece(0.0, float(n), 1.0),), n)
+            yield Window.of_sound(np.zeros(RATE, np.float32), (Piece(0.0, float(n), 1.0),), n)
 
     monkeypatch.setattr(transcribe._Run, "_take", take)
     monkeypatch.setattr(transcribe, "split", windows)

@@ -35,13 +35,13 @@ from mmx.train import checkpoints as checkpointing
 from mmx.train import manifest
 from mmx.train.batch import IGNORED, Batch
 from mmx.train.checkpoints import alone_in, average, checkpoints, latest_checkpoint, save_checkpoint
+from mmx.train.data import Changes, Data
 from mmx.train.loop import TrainOptions, train
 from mmx.train.manifest import Example, check_manifest, read_manifest
 from mmx.train.objectives.token import TokenLoss, TokenLosses, task_weights, token_losses
 from mmx.train.optim import freeze, initialize, learning_rate, set_dropout
 from mmx.train.sampling import Sampler, temperature_shares
 from mmx.train.setup import start, training_data
-from mmx.train.text_data import TextData
 from mmx.weights.formats import open_checkpoint, write_safetensors
 
 _ENGLISH = "red blue green small big old house tree dog cat bird man woman child sees hears"
@@ -274,7 +274,9 @@ def test_augmentation_changes_sources_only_and_repeats_itself(data: Path, tmp_pa
     examples = [Example(f"The House {i}.", f"La Casa {i}.", "en", "es") for i in range(400)]
     texts = [t for e in examples for t in (e.source, e.target)]
     tok = train_tokenizer(texts, ["en", "es"], 300, tmp_path / "tok")
-    augmented = TextData(examples, tok, max_tokens=50, lowercase=0.25, unpunctuated=0.5, seed=1)
+    model = build(Config(vocab=tok.n_vocab, **TINY))
+    model.tokenizer = tok
+    augmented = Data(examples, model, max_tokens=50, changes=Changes(lowercase=0.25, unpunctuated=0.5), seed=1)
     batch, again, next_epoch = (augmented.batch(range(400), epoch) for epoch in (0, 0, 1))
     assert torch.equal(batch.inputs["text"].x, again.inputs["text"].x)
     assert not torch.equal(batch.inputs["text"].x, next_epoch.inputs["text"].x)
@@ -577,9 +579,8 @@ def test_a_model_learns_to_name_tones(spoken: Path, tmp_path: Path) -> None:
     assert losses[-1] < 0.1 < 1.0  # a byte of 256 at first: 5.5
     model = mmx.load(folder, device="cpu", dtype="float32")
     from mmx.train.manifest import read_manifest as read
-    from mmx.train.speech_data import SpeechData
 
-    data = SpeechData(read(spoken / "valid.tsv"), model, max_tokens=32)
+    data = Data(read(spoken / "valid.tsv"), model, max_tokens=32)
     batch = data.batch(range(6))
     written = model(batch.inputs, batch.tokens).argmax(-1)
     counts = batch.targets != IGNORED

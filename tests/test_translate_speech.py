@@ -125,7 +125,7 @@ def test_sentences_without_spaces_stay_in_order(model: Model, wave: np.ndarray) 
     timed = [align.TimedWord(t, (i,), i * 1.0, i + 1.0, 0.5) for i, t in enumerate(pieces)]
     decoder = Decoder(model, fit(model, Options(task="translate", to="de")))
     decoder.tok = Tokenizer()
-    job = Job(File("x", "en"), Window(wave[: 5 * 16_000], (Piece(0.0, 0.0, 5.0),), 0))
+    job = Job(File("x", "en"), Window.of_sound(wave[: 5 * 16_000], (Piece(0.0, 0.0, 5.0),), 0))
     found = decoder._segments(job, Hypothesis((0,), 0.0, True), timed)
     assert [s.text for s in found] == [" 你好。", " 今天好。", " 我们去。"]
     assert [(s.start_s, s.end_s) for s in found] == [(0, 2), (2, 4), (4, 4)]

@@ -219,13 +219,13 @@ def read_recordings(files: Iterable[Path], language: str = "") -> list[Recording
     """
     from mmx.media.audio import read_audio
     from mmx.train.manifest import read_manifest
-    from mmx.train.speech_data import read_speech
+    from mmx.train.reading import read_recording
 
     out = []
     for file in files:
         if file.suffix in (".tsv", ".jsonl"):
             spoken = (e for e in read_manifest(file, language=language) if e.audio)
-            out += [Recording(e.audio, read_speech(e).numpy(), e.target) for e in spoken]
+            out += [Recording(e.audio, read_recording(e)["speech"].numpy(), e.target) for e in spoken]
             continue
         timed, text = file.with_suffix(".tsv"), file.with_suffix(".txt")
         if timed.is_file():

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import importlib
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from mmx.nn.adapters import Chain
 from mmx.train.optim import freeze
 from mmx.weights import hub
 from mmx.weights.card import Card, Weights
+from mmx.weights.family import import_family
 from mmx.weights.folder import copy_tokenizer, new_folder, write_model
 
 Stage = Literal["adapter", "adapter+cross", "all"]
@@ -157,7 +157,7 @@ def _opened(source: str | Path | Model) -> _Opened:
         return _language_model(Path(source).expanduser())
     card, found = api.locate(source)
     model = api.load(source, device="cpu", dtype="float32")
-    family = importlib.import_module(f"mmx.models.{card.family}")
+    family = import_family(card.family)
     return _Opened(model, card, model.tokenizer, lambda folder: copy_tokenizer(family, found, folder))
 
 
@@ -199,7 +199,7 @@ def _language_model(path: Path) -> _Opened:
 
 def _part(card: Card) -> composed.Part:
     """The family of a model and all of its numbers, defaults too, which may change one day."""
-    config = importlib.import_module(f"mmx.models.{card.family}").Config(**card.config)
+    config = import_family(card.family).Config(**card.config)
     return composed.Part(family=card.family, config=dataclasses.asdict(config))
 
 

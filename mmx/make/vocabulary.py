@@ -7,7 +7,6 @@ Letters: V vocabulary, D width.
 """
 
 import dataclasses
-import importlib
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,6 +29,7 @@ from mmx.text.train_tokenizer import FILE
 from mmx.text.translation_tokenizer import TranslationTokenizer
 from mmx.train.manifest import read_manifest
 from mmx.weights.card import Card
+from mmx.weights.family import import_family
 from mmx.weights.folder import card_fields, new_folder, write_model
 from mmx.weights.hub import Found
 
@@ -161,7 +161,7 @@ class _Source:
     @classmethod
     def of(cls, model: str | Path) -> "_Source":
         card, found = api.locate(model)
-        family = importlib.import_module(f"mmx.models.{card.family}")
+        family = import_family(card.family)
         with torch.device("meta"):
             built = family.build(family.Config(**card.config))
         if not _is_tied(built) or "vocab" not in card.config or found.tokenizer is None:

@@ -12,17 +12,18 @@ from dataclasses import replace
 
 import torch
 
+from mmx.clip import pad
 from mmx.errors import InputError
 from mmx.generate import Hypothesis, SearchOptions
 from mmx.interfaces import Aligner
 from mmx.model import Model
-from mmx.seq import Seq, pad
+from mmx.seq import Seq
 from mmx.state import State
 from mmx.tasks import align
 from mmx.tasks.options import Options
 from mmx.tasks.result import Note, Segment
 from mmx.tasks.speak import Voice, say_rows
-from mmx.tasks.windows import RATE, Decoded, Job, beside, between_seams, on_clock, timed_words
+from mmx.tasks.windows import Decoded, Job, beside, between_seams, on_clock, timed_words
 from mmx.tasks.writer import Writer, has_loop
 from mmx.text.languages import find_language
 from mmx.text.sentences import split_sentences
@@ -72,8 +73,8 @@ class Decoder:
         return out
 
     def _encode(self, jobs: Sequence[Job]) -> Seq:
-        waves = pad([torch.from_numpy(j.window.samples) for j in jobs], RATE).to(self.device)
-        return self.model.memory({"speech": waves})
+        inputs = pad([j.window.clip for j in jobs])
+        return self.model.memory({name: seq.to(self.device) for name, seq in inputs.items()})
 
     def _decoded(self, jobs: Sequence[Job], memory: Seq, shared: State) -> list[Decoded]:
         out = [Decoded() for _ in jobs]

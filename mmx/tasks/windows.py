@@ -39,7 +39,7 @@ class File:
     Attributes:
         channel: which one of a recording whose channels are heard one by one, "left" or "right"; else "".
         share: which part of the recording's work it is, and of how many.
-        peak: the loudest sample, 1 at full scale.
+        peak: the loudest sample, 1 at full scale; None where no sound is read.
         notes: of its decoding.
         wrong: what is wrong with the recording, and what was done to hear it.
         read: whether all of its windows are known.
@@ -51,7 +51,7 @@ class File:
     language: str | None
     channel: str = ""
     share: tuple[int, int] = (0, 1)
-    peak: float = 0.0
+    peak: float | None = None
     language_probability: float = 0.0
     duration_s: float = 0.0
     total_s: float | None = None

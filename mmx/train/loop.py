@@ -43,13 +43,13 @@ from mmx.train.checkpoints import (
     training_tensors,
     weights,
 )
+from mmx.train.data import Data, EncodedData, encodes_frozen
 from mmx.train.manifest import digest_manifest
 from mmx.train.optim import freeze, learning_rate, parameter_groups, set_dropout, train_mode, trained_tensors
 from mmx.train.options import CHANGEABLE, TrainOptions, acts
 from mmx.train.progress import Means, Progress, Silence
 from mmx.train.sampling import Sampler
-from mmx.train.setup import Data, check_data, objective, start, training_data
-from mmx.train.speech_data import hears_frozen
+from mmx.train.setup import check_data, objective, start, training_data
 from mmx.train.stopping import StopSignals
 from mmx.weights.folder import write_model
 from mmx.weights.formats import open_checkpoint
@@ -141,9 +141,10 @@ class _Run:
             add_lora(self.model, options.lora_rank, options.lora_alpha, options.lora_targets)
         set_dropout(self.model, options.dropout)
         self.losses = _Losses(self.model, self.objective)
-        hears = (self.model.front, self.model.encoders) if hears_frozen(self.model) else ()
+        hears = (self.model.front, self.model.encoders) if encodes_frozen(self.model) else ()
         distributed.shard(self.losses, world, options.bf16, [p for part in hears for p in part.parameters()])
-        self.data, self.valid = (training_data(options, path, self.model) for path in (options.train, options.valid))
+        needs = self.objective.needs(self.model)
+        self.data, self.valid = (training_data(options, p, self.model, needs) for p in (options.train, options.valid))
         self.sampler = self._sampler(self.data, options.temperature)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.model, options.weight_decay),
@@ -158,7 +159,7 @@ class _Run:
         if found is not None:
             self._resume(*found)
 
-    def _sampler(self, data: Data, temperature: float) -> Sampler:
+    def _sampler(self, data: Data | EncodedData, temperature: float) -> Sampler:
         o = self.options
         return Sampler(data.lengths, data.groups, o.batch_tokens, temperature, o.seed)
 
@@ -217,7 +218,7 @@ class _Run:
                 yield (epoch, end, batches) if end < len(plan) else (epoch + 1, 0, batches)
             epoch, start = epoch + 1, 0
 
-    def _batches(self, data: Data, plan: Sequence[Sequence[int]], epoch: int = 0) -> Iterator[Batch]:
+    def _batches(self, data: Data | EncodedData, plan: Sequence[Sequence[int]], epoch: int = 0) -> Iterator[Batch]:
         """This process's batches of a plan; where others have one more, one to learn nothing from, since all take part
         in every step."""
         mine, waits = self.world.share(plan)

@@ -18,7 +18,7 @@ from mmx.train.manifest import Example
 from mmx.weights.card import Card
 
 Schedule = Literal["inverse_sqrt", "cosine"]
-GROUPS = tuple(f.name for f in dataclasses.fields(Example) if f.type is str)
+GROUPS = (*(f.name for f in dataclasses.fields(Example) if f.type is str), "audio")
 """What examples can be grouped by."""
 NOT_GIVEN = ("family", "config", "weights", "parameters", "streaming", "results")
 """Fields of a card that follow from the model, or are measured of it."""
@@ -236,6 +236,15 @@ class TrainOptions:
         str,
         RecipeOption("folder of recordings of noise; white noise when empty", acts="noise_snr_db", also=("noise_dir",)),
     ] = ""
+    time_masks: Annotated[
+        float,
+        RecipeOption(
+            "longest stretch, in seconds, that is hidden of each second of video, pose and features; 0.4 is usual",
+            least=0,
+            acts="speech",
+            also=("time_mask", "mask_time"),
+        ),
+    ] = 0.0
     lora_rank: Annotated[
         int,
         RecipeOption(

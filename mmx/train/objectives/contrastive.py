@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmx.errors import InputError
-from mmx.interfaces import Losses
+from mmx.interfaces import Losses, Needs
 from mmx.model import Model
 from mmx.train.batch import Batch
 from mmx.train.objectives.weigh import mean_of_each
@@ -33,14 +33,15 @@ class ContrastiveLoss:
     def __init__(self, modalities: Sequence[str] | None = None, temperature: float = 0.07):
         self.modalities, self.temperature = modalities, temperature
 
-    def check(self, model: Model) -> None:
-        """It has two modalities, those that are named."""
+    def needs(self, model: Model) -> Needs:
+        """Both modalities."""
         names = list(self.modalities or model.encoders)
         if len(names) != 2 or not model.encoders.keys() >= set(names):
             raise InputError(
                 f"expected two modalities of {model.name} ({', '.join(model.encoders)}) for the objective contrastive, "
                 f"got {names}: name two in objective_config"
             )
+        return Needs(text=False, modalities=(names[0], names[1]))
 
     def count(self, batch: Batch) -> dict[str, int]:
         """Rows, in all and those that are found first among the others."""
@@ -53,8 +54,6 @@ class ContrastiveLoss:
     def __call__(self, model: Model, batch: Batch) -> Losses:
         """Reports the loss, and how many rows of the first modality find theirs of the second."""
         names = list(self.modalities or model.encoders)
-        if missing := set(names) - batch.inputs.keys():
-            raise InputError(f"expected data with {' and '.join(names)}, got none of {' and '.join(sorted(missing))}")
         a_BD, b_BD = (model.embed({name: batch.inputs[name]}, batch.begin) for name in names)
         loss_B, found_B = info_nce(a_BD, b_BD, self.temperature)
         figures = {NAME: loss_B.detach().sum(), "found": found_B.sum()}

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmx.errors import InputError
-from mmx.interfaces import Losses
+from mmx.interfaces import Losses, Needs
 from mmx.model import Model
 from mmx.seq import Seq, pad
 from mmx.train.batch import IGNORED, Batch
@@ -30,13 +30,14 @@ class CTCLoss:
 
     perplexity = False
 
-    def check(self, model: Model) -> None:
-        """It has the head."""
+    def needs(self, model: Model) -> Needs:
+        """A text; and of the model the head."""
         if HEAD not in model.heads:
             raise InputError(
                 f"expected a model with a head {HEAD!r} for the objective ctc, got {model.name} with "
                 f"{', '.join(model.heads) or 'none'}: choose another objective"
             )
+        return Needs()
 
     def count(self, batch: Batch) -> dict[str, int]:
         """Tokens."""

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmx.errors import InputError
-from mmx.interfaces import Losses
+from mmx.interfaces import Losses, Needs
 from mmx.model import Model
 from mmx.train.batch import IGNORED, Batch
 from mmx.train.objectives.weigh import mean_of_each
@@ -31,18 +31,17 @@ class DistillationLoss:
     """
 
     perplexity = True
-    reads_raw = True
-    """What frozen encoders made of the inputs is no use: the teacher reads them too."""
 
     def __init__(self, teacher: str | Model, temperature: float = 1.0, share: float = 0.8):
         self.teacher = teacher if isinstance(teacher, Model) else _loaded(teacher)
         self.teacher.eval().requires_grad_(False)
         self.temperature, self.share = temperature, share
 
-    def check(self, model: Model) -> None:
-        """It writes text, as the teacher does."""
+    def needs(self, model: Model) -> Needs:
+        """A text, and inputs as they are read: the teacher reads them too."""
         model.require_decoder()
         self.teacher.require_decoder()
+        return Needs(raw=True)
 
     def count(self, batch: Batch) -> dict[str, int]:
         """Tokens, for both."""

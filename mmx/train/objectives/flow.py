@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mmx.errors import InputError
-from mmx.interfaces import Losses
+from mmx.interfaces import Losses, Needs
 from mmx.model import Model
 from mmx.seq import Seq
 from mmx.train.batch import Batch
@@ -57,13 +57,14 @@ class FlowLoss:
     def __init__(self, sigma: float = 1e-4):
         self.sigma = sigma
 
-    def check(self, model: Model) -> None:
-        """Its synth is a field."""
+    def needs(self, model: Model) -> Needs:
+        """What is to be made; and of the model a synth that is a field."""
         if not isinstance(model.synth, Field):
             raise InputError(
                 f"expected a model with a synth that has features, condition and velocity for the objective flow, got "
                 f"{model.name}: choose another objective"
             )
+        return Needs(text=False, makes=model.synth.medium)
 
     def count(self, batch: Batch) -> dict[str, int]:
         """Rows, of which each counts by the mean over its frames."""
@@ -76,11 +77,6 @@ class FlowLoss:
     def __call__(self, model: Model, batch: Batch) -> Losses:
         """Reports the same."""
         field: Any = model.synth
-        if field.medium not in batch.outputs:
-            raise InputError(
-                f"expected a column target_{field.medium} in the data for {model.name}, got none: the objective flow "
-                "learns what it is to make from it"
-            )
         condition = field.condition(model.memory(batch.inputs, batch.begin))
         loss_B = flow_losses(field, field.features(batch.outputs[field.medium]), condition, batch.keys, self.sigma)
         return Losses({NAME: loss_B.sum()}, self.count(batch), {NAME: loss_B.detach().sum()})

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mmx.errors import InputError
-from mmx.interfaces import Losses
+from mmx.interfaces import Losses, Needs
 from mmx.model import Model
 from mmx.nn.adapters import has_loss, teach
 from mmx.seq import Seq
@@ -36,14 +36,15 @@ class TokenLoss:
     ):
         self.smoothing, self.task_weights, self.quantity_weight = smoothing, dict(task_weights or {}), quantity_weight
 
-    def check(self, model: Model) -> None:
-        """It writes text, and has what `quantity_weight` is of."""
+    def needs(self, model: Model) -> Needs:
+        """A text; and of the model a decoder, and what `quantity_weight` is of."""
         model.require_decoder()
         if self.quantity_weight != 1 and not any(map(has_loss, model.adapters.values())):
             raise InputError(
                 f"expected quantity_weight for a model with an adapter of the kind cif, got it for {model.name}, which "
                 "has none: remove it"
             )
+        return Needs()
 
     def count(self, batch: Batch) -> Counter[str]:
         """Tokens, in all and by task, and the rows that have any."""
