@@ -97,7 +97,7 @@ BANNED = (2, 3)
 
 
 def log_prob_among_allowed(memory: Seq, row: int, tokens: Sequence[int], ended: bool) -> float:
-    """By hand: each token's share of the exponentials of the tokens that may be written, as in Whisper's own decoding."""
+    """By hand: each token's share among the tokens that may be written, as in Whisper's own decoding."""
     table = memory.x[row].view(VOCAB, VOCAB, VOCAB).double().tolist()
     history, total = [BOS, BOS], 0.0
     for t in (*tokens, EOT) if ended else tokens:
@@ -112,12 +112,14 @@ def test_scores_are_those_among_the_tokens_that_filters_allow(options: dict[str,
     """Log-probabilities are taken after the filters: what may not be written takes no share."""
     memory = tables(4, seed=5)
     rows = run(memory, max_tokens=6, filters=[Suppress(BANNED)], **options)
+    shares = []
     for b, hypotheses in enumerate(rows):
         for h in hypotheses:
             want = log_prob_among_allowed(memory, b, h.tokens, h.ended)
             assert not set(h.tokens) & {*BANNED} and h.log_prob == pytest.approx(want, abs=1e-4)
             assert h.avg_log_prob == pytest.approx(want / (len(h.tokens) + 1), abs=1e-4)
-            assert want > log_prob(memory, b, h.tokens, h.ended) + 0.05, "the filters take a share worth telling"
+            shares.append(want - log_prob(memory, b, h.tokens, h.ended))
+    assert max(shares) > 0.5, "what the filters take must be worth telling"
 
 
 def test_a_streams_scores_are_those_among_the_tokens_that_filters_allow():
