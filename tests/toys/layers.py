@@ -40,6 +40,7 @@ class ConvNorm(nn.Module):
 
     def forward(self, seq: Seq, state: State | None = None) -> Seq:
         """See above."""
+        seq = seq.to(self.conv.weight.dtype)
         state = self.init_state(len(seq.x)) if state is None else state
         made = gather_windows(seq, state, self.kernel, self.stride)
         if not made.x.shape[1]:
