@@ -65,9 +65,9 @@ def recording(source: str) -> Recording | None:
 # ------------------------------------------------------------------------------------------ names within a run
 
 
-def named(patterns: Sequence[str]) -> list[Input]:
+def named(patterns: Sequence[str], endings: Callable[[], frozenset[str]]) -> list[Input]:
     """The recordings that files, folders and globs stand for, no two with one stem; errors as of `expand`."""
-    return apart([Input(source, name) for source, name in expand(patterns)])
+    return apart([Input(source, name) for source, name in expand(patterns, endings)])
 
 
 def apart(inputs: Sequence[Input]) -> list[Input]:
