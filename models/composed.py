@@ -158,7 +158,7 @@ def width_of(encoder: nn.Module) -> int:
         shape = getattr(getattr(encoder, "ln", None), "normalized_shape", None)
         width = shape[0] if shape else None
     if not isinstance(width, int):
-        raise InputError(f"expected an encoder that says its width, got {type(encoder).__name__}: give it `width`")
+        raise InputError(f"expected an encoder that states its width, got {type(encoder).__name__}: give it `width`")
     return width
 
 
@@ -166,7 +166,7 @@ def _require_parts(config: Config, encoder: Model, decoder: Model) -> None:
     if not encoder.encoders:
         raise InputError(
             f"expected a model with an encoder, got one of the family {config.encoder.family}, which only writes: "
-            "name it as the decoder, and as the encoder one that hears or reads, such as whisper-base"
+            "name it as the decoder, and as the encoder one for speech or text, such as whisper-base"
         )
     if config.modality not in encoder.encoders:
         known = list(encoder.encoders)

@@ -172,7 +172,7 @@ def _two_steps(job: Job, first: str, second: str) -> tuple[Options, "Step"]:
     text_model.translate_text([], src=language, to=options.to)  # a direction it lacks is told before hours are spent
     written = find_language(language).name
     limits = ", a small model: expect the gist" if second in shipped() else ""
-    say(f"in two steps: {first} writes {written}, {text_model.name} translates it{limits}")
+    say(f"by a cascade: {first} writes {written}, {text_model.name} translates it{limits}")
     return asked, lambda done: cascade(
         done, text_model, options.to, options.beam_size, options.bilingual, options.shortlist
     )
