@@ -42,6 +42,7 @@ class ConvNorm(nn.Module):
         """See above."""
         seq = seq.to(self.conv.weight.dtype)
         state = self.init_state(len(seq.x)) if state is None else state
+        seq = seq.to(self.conv.weight.dtype)  # features may be finer than the weights
         made = gather_windows(seq, state, self.kernel, self.stride)
         if not made.x.shape[1]:
             return made._replace(x=made.x.new_zeros(len(made.x), 0, self.conv.out_channels))
