@@ -125,13 +125,17 @@ class Model(nn.Module):
                 yield Part(name, module, side)
 
     def init_state(self, batch: int, capacity: int) -> State:
-        """The state of `batch` streams from inputs to the memory, by part; `capacity` in frames of the input."""
+        """The state of `batch` streams from inputs to the memory, by part ("encoders/speech"): those that remember.
+
+        `capacity` is in frames of the input.
+        """
         out: State = {}
         for name, module, _ in self.parts():
             if name.partition(".")[0] in get_args(Stage):
                 if not isinstance(module, Block | Fuse):
                     raise TypeError(f"expected {name} to be a `Block` or a `Fuse`, got {type(module).__name__}")
-                out[name] = module.init_state(batch, capacity)
+                if own := module.init_state(batch, capacity):
+                    out[name.replace(".", "/")] = own  # a dot would be another level to `mmx.state.save`
         return out
 
     def memory(self, inputs: Mapping[str, Seq], begin: Stage = "front", state: State | None = None) -> Seq:
@@ -151,8 +155,7 @@ class Model(nn.Module):
             raise InputError(f"expected inputs among {sorted(self.encoders)}, got {sorted(inputs)}")
         memories = {name: self.encode(name, seq, begin, state=state) for name, seq in inputs.items()}
         if self.fuse is not None:
-            fused = self.fuse(memories) if state is None else self.fuse(memories, subtree(state, "fuse"))
-            return self.for_decoder(fused)
+            return self.for_decoder(_advanced(self.fuse, "fuse", memories, state))
         if len(memories) > 1:
             raise InputError(f"expected one modality, got {sorted(inputs)}: this model has no part that fuses them")
         return self.for_decoder(next(iter(memories.values())))
@@ -169,8 +172,7 @@ class Model(nn.Module):
         for name in names[names.index(begin) : names.index(end)]:
             stage = getattr(self, name)
             if modality in stage:
-                block = stage[modality]
-                seq = block(seq) if state is None else block(seq, subtree(state, f"{name}.{modality}"))
+                seq = _advanced(stage[modality], f"{name}/{modality}", seq, state)
         return seq
 
     def forward(self, inputs: Mapping[str, Seq], tokens: Tensor) -> Tensor:
@@ -224,6 +226,11 @@ def _input(modality: str, part: nn.Module) -> Input:
             "give it `medium` (audio, video, pose, features), `rate` and `shape`"
         )
     return _KNOWN[modality]
+
+
+def _advanced(part: nn.Module, name: str, inputs: Seq | Mapping[str, Seq], state: State | None) -> Seq:
+    """What a part makes of its inputs; one that remembers goes on from its state."""
+    return part(inputs) if state is None or name not in state else part(inputs, subtree(state, name))
 
 
 def tensors(module: nn.Module) -> dict[str, Tensor]:

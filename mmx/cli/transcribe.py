@@ -72,9 +72,8 @@ def translate(
 
 def _only_of_texts(load: LoadOptions, options: Options, output: OutputOptions) -> None:
     """Raise `InputError` for options that the translation of a text has no use for."""
-    unused = (
-        [n for n in given(options) if n not in OF_TEXTS] + given(output) + [n for n in given(load) if n == "text_model"]
-    )
+    unused = [*given(output), *(n for n in given(options) if n not in OF_TEXTS)]
+    unused += ["text_model"] if load.text_model else []
     if unused:
         raise InputError(
             f"expected recordings with {', '.join(map(flag, unused))}, got --text, whose translation is one text on "
