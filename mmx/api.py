@@ -140,7 +140,7 @@ def describe(found: hub.Found, path: Path) -> tuple[Card, hub.Found]:
             config = meta["config"] if own else module.config_from(found.format, meta, shapes)
         except KeyError as e:
             raise CheckpointError(
-                f"expected {e} beside the weights in {path}, got none: take all of the checkpoint's files"
+                f"expected {e} next to the weights in {path}, got none: take all of the checkpoint's files"
             ) from e
     if (path / "card.toml").is_file():
         return dataclasses.replace(read_card(path / "card.toml"), config=config), found
@@ -224,7 +224,7 @@ def _tokenizer_file(found: hub.Found, family: ModuleType) -> Path:
             default = hub.locate(find_card(lender), download=False).tokenizer
     if default is None:
         names = " or ".join(hub.TOKENIZERS)
-        raise ModelNotFoundError(f"expected {names} beside the weights ({found.how}), got none: put it there")
+        raise ModelNotFoundError(f"expected {names} next to the weights ({found.how}), got none: put it there")
     return default
 
 

@@ -188,7 +188,7 @@ class Model(nn.Module):
     def require_tokenizer(self) -> Tokenizer:
         """The tokenizer. Raises `InputError` in a model that has none."""
         if self.tokenizer is None:
-            raise InputError(f"expected a model with a tokenizer, got {self.name}: put its file beside the weights")
+            raise InputError(f"expected a model with a tokenizer, got {self.name}: put its file next to the weights")
         return self.tokenizer
 
     def require_source_tokenizer(self) -> SourceTokenizer:
@@ -222,7 +222,7 @@ def _input(modality: str, part: nn.Module) -> Input:
         return Input(part.medium, part.rate, tuple(part.shape))
     if modality not in _KNOWN:
         raise InputError(
-            f"expected a front end that says what it reads, got {type(part).__name__} for {modality}: "
+            f"expected a front end that states what it reads, got {type(part).__name__} for {modality}: "
             "give it `medium` (audio, video, pose, features), `rate` and `shape`"
         )
     return _KNOWN[modality]

@@ -41,7 +41,7 @@ TOKENIZER_OF = ""
 """Card whose tokenizer serves a checkpoint that comes without one: none does."""
 
 VOICES = "generation_config.json"
-"""File beside the weights that says how tokens are spelled and which languages can be spoken."""
+"""File next to the weights that says how tokens are spelled and which languages can be spoken."""
 
 
 class Parts:
@@ -144,7 +144,7 @@ class UnitSynth(nn.Module):
     def known(self) -> SpeechTables:
         """The tables. Raises `InputError` where there are none."""
         if self.tables is None:
-            raise InputError(f"expected {VOICES} beside the weights, got none: put it there to speak")
+            raise InputError(f"expected {VOICES} next to the weights, got none: put it there to speak")
         return self.tables
 
     def states(self, speech: Speech, dtype: torch.dtype) -> Seq:

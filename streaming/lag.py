@@ -8,7 +8,7 @@ class LagControl:
     """Keeps a listener in real time: who falls behind looks less often, who has time to spare as often as was asked.
 
     Args:
-        step_s: seconds of sound from look to look, as asked.
+        step_s: seconds of sound between decoding steps, as asked.
         most_s: ... and at most.
     """
 

@@ -94,7 +94,7 @@ class Stream:
             InputError: the session has ended, or the chunk is no such sound.
         """
         if self._ended:
-            raise InputError("expected no more sound after push(..., final=True): make a new Stream")
+            raise InputError("expected no more audio after push(..., final=True): make a new Stream")
         self._waiting = np.concatenate([self._waiting, _samples(chunk)])
         out: list[Event] = []
         while len(self._waiting) >= self.step:

@@ -131,7 +131,7 @@ def test_each_needs_two_channels(model: Any, tmp_path: Path):
     soundfile.write(tmp_path / "six.wav", np.zeros((RATE, 6), np.float32), RATE)
     with pytest.raises(MediaError, match=r"one\.wav: expected two channels or more for the left one, got one"):
         told(model, tmp_path / "one.wav", channels="each")
-    with pytest.raises(MediaError, match=r"six\.wav: expected two channels to hear each by itself, got 6"):
+    with pytest.raises(MediaError, match=r"six\.wav: expected two channels to transcribe one by one, got 6"):
         told(model, tmp_path / "six.wav", channels="each")
     failed: list[str] = []
     sources = [str(tmp_path / "one.wav"), str(tmp_path / "six.wav")]
@@ -193,7 +193,7 @@ def file(peak: float, *notes: Note, **more: Any) -> File:
 @pytest.mark.parametrize(
     ("heard", "words"),
     [
-        (file(0.0), ["no speech was heard: there is only silence"]),
+        (file(0.0), ["no speech was detected: there is only silence"]),
         (file(1e-5), ["as good as silent", "-100 dB"]),
         (file(0.5, Note(0.0, 10.0, "skipped", "no speech")), ["no voice was found", "-6 dB", "--no-vad"]),
         (file(0.5, Note(1.0, 9.0, "dropped", "no speech (p=0.63)")), ["from 1.0 to 9.0 s was dropped", "p=0.63"]),
@@ -217,7 +217,7 @@ def test_silence_and_noise_are_told_with_a_reason(model: Any):
     assert quiet.text == "" and ["only silence" in n.reason for n in quiet.notes if n.action == "warning"] == [True]
     noise = told(model, two(0.1, 0.1, 5.0)[:, 0], vad=True)
     assert [n.reason[:43] for n in noise.notes if n.action == "warning"] == [
-        "no speech was heard: no voice was found, th"
+        "no speech was detected: no voice was found,"
     ]
 
 

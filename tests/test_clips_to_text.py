@@ -10,8 +10,9 @@ import pytest
 import soundfile
 import torch
 from toys import data
-from toys.folders import new_toy
+from toys.folders import new_toy, write_toy
 
+from mmx.cli.app import main
 from mmx.clip import SPEECH, Clip, cut, join
 from mmx.errors import InputError, MediaError
 from mmx.media.clips import open_clip
@@ -198,3 +199,24 @@ def test_a_batch_of_recordings_with_and_without_a_medium(tmp_path: Path) -> None
     scores = [t.segments[0].avg_logprob for t in alone]
     assert len({round(score, 4) for score in scores}) == 4
     assert [t.segments[0].avg_logprob for t in together] == pytest.approx(scores, abs=1e-5)
+
+
+@pytest.mark.parametrize("toy", ["pose_to_text", "lips_with_speech"])
+def test_the_command_finds_what_the_model_reads(
+    tmp_path: Path, toy: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    model, folder = write_toy(toy, tmp_path / "model"), tmp_path / "in"
+    (folder / "deep").mkdir(parents=True)
+    np.save(folder / "signs.npy", data.pose("one two", 0))
+    film(folder / "deep" / "talk.mkv")
+    (folder / "notes.txt").write_text("no recording")
+    name = "signs" if toy == "pose_to_text" else "deep/talk"
+    for given in (str(folder), str(folder / "**" / f"{Path(name).name}.*")):
+        out = tmp_path / "out"
+        assert main(["transcribe", given, "--model", str(model), "--language", "en", "--output-dir", str(out),
+                     "--no-vad"]) == 0, capsys.readouterr().err  # fmt: skip
+        assert [p.stem for p in out.rglob("*.txt")] == [Path(name).name]
+        for p in out.rglob("*"):
+            if p.is_file():
+                p.unlink()

@@ -359,7 +359,7 @@ def test_a_source_that_breaks_off_loses_nothing(tmp_path: Path):
 
     def read() -> Heard:
         if source.reads == 26:
-            raise MediaError("'USB' gives no more sound: was it unplugged?")
+            raise MediaError("'USB' gives no more audio: was it unplugged?")
         return real()
 
     source.read = read  # type: ignore[method-assign]

@@ -213,7 +213,7 @@ def test_lost_sound_is_counted_told_and_leaves_its_place(driver: Driver):
     assert not joined[round(0.3 * RATE) : RATE].any()
     np.testing.assert_array_equal(joined[RATE:], x[: RATE // 10])
     (note,) = source.notes()
-    assert "0.7 s of sound were lost" in note
+    assert "0.7 s of audio were lost" in note
     assert source.lost_s == pytest.approx(0.7) and source.notes() == []
 
 

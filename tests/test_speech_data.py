@@ -225,5 +225,5 @@ def test_masks_hide_the_same_in_the_same_epoch(model: Model, tmp_path: Path) -> 
 
 def test_a_model_that_does_not_hear_is_refused(tmp_path: Path) -> None:
     deaf = Model(front={}, encoders={"text": torch.nn.Linear(1, 1)})
-    with pytest.raises(InputError, match="hears speech"):
+    with pytest.raises(InputError, match="speech encoder"):
         Data([example(Path("x"))], deaf, max_tokens=9)

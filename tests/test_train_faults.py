@@ -244,8 +244,8 @@ def test_what_training_refuses_is_a_problem_of_the_data(spoken: Path, tmp_path: 
     only.write_text(json.dumps(read))
     assert check_data(only).problems == []
     (problem,) = check_data(only, spoken / "tiny").problems
-    assert problem.startswith("line 1: expected a recording for tiny, which only hears")
-    with pytest.raises(InputError, match="which only hears"):
+    assert problem.startswith("line 1: expected a recording for tiny, which reads only speech")
+    with pytest.raises(InputError, match="which reads only speech"):
         train(speech_options(spoken, tmp_path / "run", train=str(only), valid=str(only), masks=""))
 
 

@@ -245,7 +245,7 @@ def test_noise_gives_no_text(model: mmx.Model):
     assert result.text == ""
     skipped, told = sorted((n.action, n.reason) for n in result.notes)
     assert skipped == ("skipped", "no speech")
-    assert told[0] == "warning" and told[1].startswith("no speech was heard: no voice was found")
+    assert told[0] == "warning" and told[1].startswith("no speech was detected: no voice was found")
 
 
 def test_a_prompt_that_is_too_long_is_cut_at_its_start_says_so_and_keeps_the_hotwords(model: mmx.Model):

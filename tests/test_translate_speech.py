@@ -252,7 +252,7 @@ def test_the_command_line_writes_and_speaks(
         ([str(SAMPLE), "--to", "germn"], "(?i)german"),
         (
             ["--text", "x", "--from", "en", "--to", "de", "--bilingual", "--output-dir", "x"],
-            "--output-dir, --bilingual",
+            "--bilingual, --output-dir",
         ),
         (["a.wav", "b.wav", "--to", "de", "--speak", "x.wav"], "expected a folder"),
     ],

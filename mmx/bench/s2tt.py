@@ -101,7 +101,7 @@ def s2tt(
     try:
         import transformers
     except ImportError as e:
-        raise InputError("expected transformers beside mmx to compare with, got none: pip install 'mmx[bench]'") from e
+        raise InputError("expected transformers as the baseline, got none: pip install 'mmx[bench]'") from e
     transformers.logging.set_verbosity_error()
     if threads:
         torch.set_num_threads(threads)

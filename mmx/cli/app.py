@@ -23,7 +23,7 @@ from mmx.cli import transcribe as cli_transcribe
 from mmx.errors import MmxError, MmxWarning
 
 app = typer.Typer(
-    help="Turn what people say into text, in their language or another: from a file, a folder, or live.",
+    help="Turn speech into text, in its language or another: from a file, a folder, or live.",
     epilog="Start with: mmx transcribe talk.mp4    Trouble? mmx doctor",
     no_args_is_help=True,
     add_completion=False,

@@ -25,7 +25,7 @@ class BenchOptions:
         check(self)
 
 
-bench = typer.Typer(help="Measure mmx beside its peers, in one run.", no_args_is_help=True)
+bench = typer.Typer(help="Measure mmx against baselines, in one run.", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
@@ -86,7 +86,7 @@ def live(
     file: Annotated[Path | None, typer.Argument(help="A recording; the shipped sample if none.")] = None,
     reference: Annotated[Path | None, typer.Option(help="Its text, for the word error rate.")] = None,
     language: Annotated[str, typer.Option("--language", "--from", help="Language spoken.")] = "en",
-    step_s: Annotated[float, typer.Option(help="Seconds of sound from look to look.")] = 1.0,
+    step_s: Annotated[float, typer.Option(help="Seconds of audio between decoding steps.")] = 1.0,
     options: Annotated[BenchOptions, Without("beam_size"), Defaults(rounds=1)],
     load: Annotated[LoadOptions, Only("threads")],
 ) -> None:
@@ -106,9 +106,7 @@ def bench_serve(
     url: Annotated[str, typer.Argument(help="A server, as in ws://127.0.0.1:8000; it must be running.")],
     sessions: Annotated[int, typer.Option(min=1, help="Clients that speak at the same time.")] = 8,
     seconds: Annotated[float, typer.Option(min=5, help="How long they speak.")] = 60.0,
-    file: Annotated[
-        Path | None, typer.Option(help="What they say; the shipped sample, again and again, if none.")
-    ] = None,
+    file: Annotated[Path | None, typer.Option(help="Their recording; the shipped sample, repeated, if none.")] = None,
     misbehaving: Annotated[bool, typer.Option(help="Add clients that stall, vanish, send garbage or nothing.")] = True,
     settings: Annotated[Settings, Only("api_key")],
     options: Annotated[BenchOptions, Only("output")],

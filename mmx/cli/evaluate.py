@@ -40,23 +40,23 @@ def evaluate(
     ] = None,
     references: Annotated[Path | None, typer.Option(help="What they should have written.")] = None,
     language: Annotated[
-        str, typer.Option(help="Language of --references, and of what is spoken where a test set does not say it.")
+        str, typer.Option(help="Language of --references, and of the speech where a test set does not give it.")
     ] = "",
     scoring: Scoring,
     decoding: DecodeOptions,
     load: Annotated[LoadOptions, Only("device", "dtype", "threads")],
     output: Annotated[
-        Path | None, typer.Option(help="JSON of scores and hypotheses; the same command goes on after a stop.")
+        Path | None, typer.Option(help="JSON of scores and hypotheses; the same command resumes after a stop.")
     ] = None,
     streaming: Annotated[
-        bool, typer.Option("--streaming", help="Listen to the speech live: quality against latency.")
+        bool, typer.Option("--streaming", help="Transcribe the speech live: quality against latency.")
     ] = False,
     options: StreamingOptions,
 ) -> None:
     """Score models on a test set, or texts: WER, CER, BLEU, chrF, with intervals; live listening, its latency too."""
     if streaming:
         if manifest is None:
-            raise InputError("expected a recording with its text beside it, or a manifest of speech, got none")
+            raise InputError("expected a recording with its text next to it, or a manifest of speech, got none")
         _streaming(manifest, replace(load, model=(model or [DEFAULT_MODEL])[0]), language, options)
         return
     _check(manifest, model, hypotheses, references)

@@ -11,6 +11,7 @@ from mmx.cli.progress import Report
 from mmx.errors import InputError, MmxError, OutputError
 from mmx.files import drop_output, try_folder
 from mmx.media.expand import is_address
+from mmx.media.source import MEDIA
 from mmx.tasks.options import Options
 from mmx.tasks.outputs import Folder, Input, named, recording, settle
 from mmx.text.languages import find_language
@@ -43,7 +44,7 @@ class Job:
 
 def run(job: Job) -> int:
     """Transcribe all inputs of the job; returns the exit code: 0 when every one succeeded."""
-    inputs = named(job.files)
+    inputs = named(job.files, lambda: _endings(job.load.model))
     folders = _folders(job, len(inputs) > 1)
     todo, done = settle(inputs, folders, job.output.skip_existing, say)
     if done:
@@ -97,6 +98,17 @@ def _check_writable(job: Job, inputs: Sequence[Input]) -> None:
             raise InputError(f"expected another file for the speech than the recording, got {job.speech} for both")
     elif is_sound(job.speech):
         raise InputError(f"expected a folder for the speech of {len(inputs)} recordings, got the file {job.speech}")
+
+
+def _endings(model: str) -> frozenset[str]:
+    """Endings of the files that a model reads; of sound and films where it is not found, which loading will tell."""
+    from mmx.api import outline
+    from mmx.media.clips import endings
+
+    try:
+        return endings(outline(model, download=False).recorded) or MEDIA
+    except MmxError:
+        return MEDIA
 
 
 def _missing(todo: Sequence[Input]) -> list[tuple[str, MmxError]]:
@@ -160,7 +172,7 @@ def _two_steps(job: Job, first: str, second: str) -> tuple[Options, "Step"]:
     text_model.translate_text([], src=language, to=options.to)  # a direction it lacks is told before hours are spent
     written = find_language(language).name
     limits = ", a small model: expect the gist" if second in shipped() else ""
-    say(f"in two steps: {first} writes {written}, {text_model.name} translates it{limits}")
+    say(f"by a cascade: {first} writes {written}, {text_model.name} translates it{limits}")
     return asked, lambda done: cascade(
         done, text_model, options.to, options.beam_size, options.bilingual, options.shortlist
     )

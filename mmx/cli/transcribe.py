@@ -37,7 +37,7 @@ def transcribe(
     options: Annotated[Options, Without("to", "bilingual", "speaker", "shortlist")],
     output: OutputOptions,
 ) -> None:
-    """Write down what is said in recordings."""
+    """Transcribe recordings."""
     from mmx.cli.recordings import Job, run
 
     raise typer.Exit(run(Job(files=tuple(files), load=load, options=options, output=output)))
@@ -50,11 +50,11 @@ def translate(
     load: LoadOptions,
     options: Annotated[Options, Without("task"), Defaults(to="")],
     speak: Annotated[
-        Path | None, typer.Option(help="Also say it: a .wav or .flac file, or a folder for several recordings.")
+        Path | None, typer.Option(help="Also speak it: a .wav or .flac file, or a folder for several recordings.")
     ] = None,
     output: OutputOptions,
 ) -> None:
-    """Write what is said, or a text, in another language; with a model that has a voice, also say it."""
+    """Translate recordings, or a text; with a model that has a synthesizer, also speak the translation."""
     if not options.to:
         raise InputError("expected a language to translate into, got none: add --to, as in --to de")
     if (text is None) == (not files):

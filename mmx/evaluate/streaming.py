@@ -58,7 +58,7 @@ class Figures:
 
     Attributes:
         system: the policy with its threshold, or the name of a peer.
-        step_s: new sound from look to look.
+        step_s: new sound between decoding steps.
         texts: of each recording, word by word, with the times of SimulEval.
         latency: see `mmx.evaluate.latency.latency`, in milliseconds; "StreamLAAL" where sentences have times.
         lag_s: median time from the end of a word in the sound to its writing; None for a system without word times.

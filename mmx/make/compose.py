@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from mmx import api
+from mmx.clip import SPEECH
 from mmx.errors import InputError, ModelNotFoundError, nearest
 from mmx.model import Model, tensors
 from mmx.models import causal_lm, composed
@@ -75,7 +76,7 @@ def compose(
             "expected the name or path of the decoder to write a folder, got a model: its files are needed"
         )
     config = composed.Config(
-        modality=modality or ("speech" if "speech" in heard.model.encoders else next(iter(heard.model.encoders), "")),
+        modality=modality or (SPEECH if SPEECH in heard.model.encoders else next(iter(heard.model.encoders), "")),
         encoder=_part(heard.card),
         adapter=composed.Adapter(kind=adapter, numbers=dict(numbers or {})),
         decoder=_part(writes.card),

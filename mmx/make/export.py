@@ -116,7 +116,7 @@ def _require_room(folder: Path, found: hub.Found) -> None:
         )
 
 
-# -------------------- what stands beside the weights
+# -------------------- what stands next to the weights
 
 
 # -------------------- Hugging Face's shape
@@ -149,7 +149,7 @@ def _write_hf(
 
 
 def _write_beside(folder: Path, family: ModuleType, config: Any, card: Card, found: hub.Found) -> None:
-    """What transformers' processor, pipeline and `generate` read beside the weights, where the family knows it."""
+    """What transformers' processor, pipeline and `generate` read next to the weights, where the family knows it."""
     if not hasattr(family, "hf_files"):
         return
     try:

@@ -183,7 +183,7 @@ class _Source:
         file = beside if self.file.name == tokenizer_files.JSON and beside.is_file() else self.file
         if file.name not in (FILE, byte_tokenizer.FILE):
             raise InputError(
-                f"expected {FILE} or {byte_tokenizer.FILE} beside the weights of {self.card.name}, got {file.name} "
+                f"expected {FILE} or {byte_tokenizer.FILE} next to the weights of {self.card.name}, got {file.name} "
                 "alone, which cannot be extended: put the publisher's SentencePiece model there"
             )
         return file
@@ -292,5 +292,5 @@ def _lines(path: Path) -> list[str]:
         raise InputError(f"expected plain text in UTF-8 at {path}, got {getattr(e, 'strerror', None) or e}") from e
     found = [line for line in lines if line.strip()]
     if not found:
-        raise InputError(f"expected text in {path}, got none: a text in each language says which pieces it needs")
+        raise InputError(f"expected text in {path}, got none: a text in each language shows which pieces it needs")
     return found

@@ -130,7 +130,7 @@ def open_audio(
         rate: wanted samples per second.
         source_rate: samples per second of an array; `rate` when not given. Files declare their own.
         block_s: length of a block in seconds. It changes nothing in the samples.
-        track: which sound track of a file, from 1 on; the default one when None.
+        track: which audio track of a file, from 1 on; the default one when None.
         channels: "mix", "left" or "right" (the first and the second channel).
 
     Returns:

@@ -168,7 +168,7 @@ def open_clip(
         MediaError: a file that is missing or unreadable, or lacks what is needed.
     """
     if not inputs:
-        raise InputError("expected a model that reads sound, pictures, poses or features, got one that reads none")
+        raise InputError("expected a model that reads audio, pictures, poses or features, got one that reads none")
     stack, left_out = ExitStack(), []
     streams: dict[str, _Stream] = {}
     first: MediaError | None = None

@@ -113,7 +113,7 @@ class Container(Generic[TrackT]):
 
 
 def open_container(media: File, label: str, track: int | None = None) -> Container[AudioStream]:
-    """Open a file and choose its sound track, by number from 1 on, else the default one.
+    """Open a file and choose its audio track, by number from 1 on, else the default one.
 
     Raises:
         MediaError: says what the file is instead.
@@ -127,7 +127,7 @@ def open_container(media: File, label: str, track: int | None = None) -> Contain
         raise
     warnings = _tracks_left_out(opened, stream, track)
     if beyond:
-        warnings.append(f"its header declares {beyond} bytes of sound fewer than follow: all of them are read")
+        warnings.append(f"its header declares {beyond} bytes of audio fewer than follow: all of them are read")
     return Container(label, media, opened, stream, warnings, header_lies=bool(beyond), cut_off=cut)
 
 
@@ -191,7 +191,7 @@ def _timed(container: InputContainer) -> list[Any]:
 
 
 def _pick_stream(container: InputContainer, label: str, track: int | None) -> AudioStream:
-    """The sound track asked for, else the one marked as default, else the first; refuses what cannot be decoded."""
+    """The audio track asked for, else the one marked as default, else the first; refuses what cannot be decoded."""
     from av.stream import Disposition
 
     streams = list(container.streams.audio)
@@ -199,10 +199,10 @@ def _pick_stream(container: InputContainer, label: str, track: int | None) -> Au
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
         raise MediaError(
             f"{label}: expected an audio stream, got {container.format.name} with {kinds} only: it has no "
-            "sound. Export it again with its sound, or give the sound as a file of its own."
+            "audio. Export it again with its audio, or give the audio as a file of its own."
         )
     if track is not None and track > len(streams):
-        raise MediaError(f"{label}: expected a sound track that it has, got {track}: it has {_listed(streams)}.")
+        raise MediaError(f"{label}: expected a audio track that it has, got {track}: it has {_listed(streams)}.")
     default = next((s for s in streams if Disposition(s.disposition) & Disposition.default), streams[0])
     stream = default if track is None else streams[track - 1]
     context = stream.codec_context
@@ -213,7 +213,7 @@ def _pick_stream(container: InputContainer, label: str, track: int | None) -> Au
         )
     if context.codec_tag in ("enca", "drms"):
         raise MediaError(
-            f"{label}: its sound is encrypted (DRM, {context.codec_tag}): only its shop's player opens it. "
+            f"{label}: its audio is encrypted (DRM, {context.codec_tag}): only its shop's player opens it. "
             "Give a file without protection."
         )
     return stream
@@ -261,4 +261,4 @@ def _tracks_left_out(container: InputContainer, stream: AudioStream, track: int 
     if len(tracks) == 1 or track is not None:
         return []
     chosen = tracks.index(stream) + 1
-    return [f"{len(tracks)} sound tracks, {_listed(tracks)}: only track {chosen} is read; --track takes another"]
+    return [f"{len(tracks)} audio tracks, {_listed(tracks)}: only track {chosen} is read; --track takes another"]

@@ -149,7 +149,7 @@ class Damage:
         first = ", ".join(f"{start:.1f} to {end:.1f}" for start, end in self.holes_s[:3])
         total = sum(end - start for start, end in self.holes_s)
         more = f" and {len(self.holes_s) - 3} more, {total:.1f} s in all" if len(self.holes_s) > 3 else ""
-        return f"the file is damaged: it has no sound from {first} s{more}, which is silence"
+        return f"the file is damaged: it has no audio from {first} s{more}, which is silence"
 
 
 def decoded(container: Container[AudioStream], warnings: list[str], remarks: list[str]) -> Generator[Sound, None, None]:
@@ -191,11 +191,11 @@ def _nothing(container: Container[AudioStream], error: BaseException | None) -> 
     """Why a stream gave no sound at all."""
     if error is None:
         return (
-            f"{container.label}: expected sound, got an audio stream without any samples: the recording is empty. "
+            f"{container.label}: expected audio, got an audio stream without any samples: the recording is empty. "
             "Record it again."
         )
     return (
-        f"{container.label}: nothing of its sound could be decoded ({container.stream.codec_context.name}): it is "
+        f"{container.label}: none of its audio could be decoded ({container.stream.codec_context.name}): it is "
         f"damaged, encrypted or of an unsupported variety ({reason(error)}). Copy it again, or convert it."
     )
 

@@ -233,8 +233,8 @@ def unreadable(media: File) -> str:
     except UnicodeDecodeError:
         text = ""
     if len(text) > 3 and all(letter.isprintable() or letter in "\r\n\t\f" for letter in text):
-        return f"expected sound or video ({KINDS}), got text that begins {text[:40]!r}: give the media file."
-    return f"expected sound or video ({KINDS}), got something else or a damaged file: play it, or convert it."
+        return f"expected audio or video ({KINDS}), got text that begins {text[:40]!r}: give the media file."
+    return f"expected audio or video ({KINDS}), got something else or a damaged file: play it, or convert it."
 
 
 def _boxes(media: File) -> list[bytes]:

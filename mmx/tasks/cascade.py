@@ -1,4 +1,4 @@
-"""Speech translation in two steps: a speech model writes what was said, or its English, a text model translates that.
+"""Speech translation by a cascade: a speech model writes what was said, or its English, a text model translates that.
 
 It is what reaches languages that the speech model cannot write. Errors of the first step pass into the second, which
 sees neither the sound nor the pauses.

@@ -25,7 +25,7 @@ class Options:
     word_timestamps: Annotated[bool, Option("Give every word its times.")] = False
     beam_size: Annotated[int, Option("Hypotheses the search keeps; 1 is greedy and fastest.", least=1)] = 5
     temperature: Annotated[
-        tuple[float, ...], Option("Tried in turn while the text looks like a failure.", least=0)
+        tuple[float, ...], Option("Tried in turn while decoding fails.", least=0)
     ] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # fmt: skip
     initial_prompt: Annotated[
         str | None, Option("Text the speech might continue: style, spelling, names. Every window sees it.")
@@ -34,15 +34,15 @@ class Options:
     batch_size: Annotated[int, Option("Windows of 30 s decoded together, across files.", least=1)] = 8
     vad: Annotated[bool, Option("Skip what is not speech.")] = True
     track: Annotated[
-        int | None, Option("Sound track of a film to read, by number; its default one if not given.", least=1)
+        int | None, Option("Audio track of a video to read, by number; its default one if not given.", least=1)
     ] = None
     channels: Annotated[
         Channels,
-        Option("mix, left or right; each: two speakers on two channels, heard one by one and told apart."),
+        Option("mix, left or right; each: two speakers on two channels, transcribed one by one and labelled."),
     ] = "mix"
     bilingual: Annotated[bool, Option("Subtitles with the words spoken above.")] = False
-    speak: Annotated[bool, Option("Also say the translation.", shell=False)] = False
-    speaker: Annotated[int, Option("Voice that says it, by number.", least=0)] = 0
+    speak: Annotated[bool, Option("Also speak the translation.", shell=False)] = False
+    speaker: Annotated[int, Option("Speaker that it is spoken by, by number.", least=0)] = 0
     shortlist: Annotated[
         str | None,
         Option("Write only pieces that occur in this text of the target language; `script`: of its script."),

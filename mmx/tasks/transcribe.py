@@ -23,7 +23,7 @@ from mmx.tasks.result import Note, Segment, Transcript
 from mmx.tasks.second import Text, settle
 from mmx.tasks.segment import SegmentOptions, split
 from mmx.tasks.unheard import unheard
-from mmx.tasks.window import Gap, Window
+from mmx.tasks.window import SAMPLE_RATE_HZ, Gap, Window
 from mmx.tasks.windows import OPENING, File, Job, Windows
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class _Run:
                     file.name, file.total_s = reader.name, reader.duration_s
                     if file.channel and reader.channels > len(files):
                         raise MediaError(
-                            f"{reader.name}: expected two channels to hear each by itself, got {reader.channels}: "
+                            f"{reader.name}: expected two channels to transcribe one by one, got {reader.channels}: "
                             "take the mix, or left or right"
                         )
                     detector = vad() if o.vad and SPEECH in reader.modalities else None
@@ -256,9 +256,11 @@ def fit(model: Model, options: Options) -> Options:
     if model.tokenizer is None:
         raise InputError("expected a model with a tokenizer, got one without: load it with mmx.load")
     if not model.recorded:
-        raise InputError(f"expected a model that hears speech, got {model.name}: use whisper-base")
+        raise InputError(f"expected a model with a speech encoder, got {model.name}: use whisper-base")
+    if SPEECH in model.recorded and (rate := model.recorded[SPEECH].rate) != SAMPLE_RATE_HZ:
+        raise InputError(f"expected a model for speech at {SAMPLE_RATE_HZ} Hz, got {model.name}, at {rate:g} Hz")
     if options.channels != "mix" and SPEECH not in model.recorded:
-        raise InputError(f"expected a model that hears speech for channels, got {model.name}: leave them out")
+        raise InputError(f"expected a model with a speech encoder for channels, got {model.name}: leave them out")
     return _kind(model).fit(model, options)
 
 

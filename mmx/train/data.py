@@ -81,9 +81,9 @@ def modalities(model: Model, examples: Sequence[Example], needs: Needs = ANYTHIN
 def _unreadable(model: Model, example: Example) -> str:
     media = sorted({i.medium for i in model.inputs.values()})
     if not example.media:
-        return f"expected a model that reads texts, got {model.name}, which only hears: use en-es"
+        return f"expected a model that reads texts, got {model.name}, which reads only speech: use en-es"
     if media == ["text"]:
-        return f"expected a model that hears speech, got {model.name}: use whisper-base"
+        return f"expected a model with a speech encoder, got {model.name}: use whisper-base"
     return f"expected {' or '.join(media)} for {model.name}, got data with {', '.join(example.media)}"
 
 

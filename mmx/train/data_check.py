@@ -225,7 +225,7 @@ def _lesson(outline: Model, example: Example) -> tuple[list[int], list[int]]:
 def _unread(example: Example, outline: Model) -> list[str]:
     """What the model cannot learn of an example of text."""
     if "text" not in outline.encoders:
-        return [f"expected a recording for {outline.name}, which only hears, got a text to translate"]
+        return [f"expected a recording for {outline.name}, which reads only speech, got a text to translate"]
     tok, room = outline.require_source_tokenizer(), getattr(outline.decoder, "ctx", math.inf)
     source = tok.source(example.source, tok.language(example.src_lang))
     longest = max(len(source), sum(map(len, _lesson(outline, example))))
@@ -260,7 +260,7 @@ def _odd_rates(spoken: Sequence[tuple[int, Example, float]]) -> Iterator[tuple[i
         if odd or rate > FASTEST:
             yield (
                 i,
-                f"expected a text of this sound, got {len(example.target)} characters for {seconds:.1f} s "
+                f"expected a text of this audio, got {len(example.target)} characters for {seconds:.1f} s "
                 f"({rate:.1f} a second, where {usual:.1f} are usual): is it another recording's, or cut off?",
             )
 

@@ -194,7 +194,7 @@ class _Run:
             if self.stopping:
                 self.progress.say(
                     f"stopped after update {self.at.update} of {o.updates}, with a checkpoint in "
-                    f"{self.folders['checkpoints']}: the same command goes on from there"
+                    f"{self.folders['checkpoints']}: the same command resumes"
                 )
                 stop.leave()
         return self._write_model()
@@ -322,7 +322,7 @@ class _Run:
         """The newest sound checkpoint, if there is one."""
         found = latest_checkpoint(self.folders["checkpoints"])
         if found is None and checkpoints(self.folders["checkpoints"]):
-            raise InputError(f"expected a sound checkpoint in {self.folders['checkpoints']}, got none: remove it")
+            raise InputError(f"expected a valid checkpoint in {self.folders['checkpoints']}, got none: remove it")
         return found
 
     def _resume(self, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:

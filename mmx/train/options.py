@@ -71,11 +71,13 @@ class TrainOptions:
             changeable=True,
         ),
     ]
-    language: Annotated[str, RecipeOption("what is spoken in examples that do not say it, as those of a folder")] = ""
+    language: Annotated[
+        str, RecipeOption("language of the speech in examples that do not give it, as those of a folder")
+    ] = ""
     init: Annotated[
         str,
         RecipeOption(
-            "model to go on from: a name, or the path of a folder; a new one for text when empty",
+            "model to start from: a name, or the path of a folder; a new one for text when empty",
             also=("model", "base_model", "pretrained", "model_name_or_path", "checkpoint", "finetune_from"),
         ),
     ] = ""

@@ -31,7 +31,7 @@ BESIDE = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "sentencepiece.bpe.model", "bytes.json", "generation_config.json", "preprocessor_config.json",
 )  # fmt: skip
-"""Files beside the weights that tokenizers and voices read."""
+"""Files next to the weights that tokenizers and voices read."""
 
 
 def write_model(

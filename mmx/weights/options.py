@@ -15,7 +15,7 @@ class LoadOptions:
 
     model: Annotated[str, Option("A model's name (see `mmx models`) or the path of a checkpoint.")] = DEFAULT_MODEL
     text_model: Annotated[
-        str | None, Option("A model that translates what --model writes: two steps, for more languages.")
+        str | None, Option("A model that translates the text of --model (a cascade), for more languages.")
     ] = None
     device: Annotated[str, Option("auto, cpu, cuda, cuda:1, mps.")] = "auto"
     dtype: Annotated[DType, Option("auto, float32, bfloat16, float16, int8.")] = "auto"

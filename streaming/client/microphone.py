@@ -88,7 +88,7 @@ class FileSource:
 
     Args:
         media: whatever `mmx.media.audio.open_audio` takes.
-        realtime: whether it plays at the speed of life; else as fast as it is read.
+        realtime: whether it plays in real time; else as fast as it is read.
         clock: seconds, monotonic.
         sleep: waits for seconds.
 
@@ -231,7 +231,7 @@ def find_device(wanted: str | None = None, kind: str = "input") -> Device:
     if not devices:
         raise MediaError(
             f"expected a {what}, found none: plug one in, allow this program to use it in the system's privacy "
-            "settings, or listen to a recording with --file talk.wav"
+            "settings, or transcribe a recording with --file talk.wav"
         )
     if wanted is None:
         return next((d for d in devices if d.default), devices[0])
@@ -361,7 +361,7 @@ class Microphone:
                 if self._stopped:
                     return []
                 if waited_s >= self.SILENT_S or not self._stream.active:
-                    raise MediaError(f"{self.name!r} gives no more sound: was it unplugged?") from None
+                    raise MediaError(f"{self.name!r} gives no more audio: was it unplugged?") from None
                 continue
             self._got += len(samples_N)
             return [np.zeros(missed, np.float32), samples_N] if missed else [samples_N]
@@ -389,7 +389,7 @@ class Microphone:
         out = []
         if lost > before[0]:
             seconds = (lost - before[0]) / self.rate_hz
-            out.append(f"{seconds:.1f} s of sound were lost: this machine is too slow. Silence stands for them")
+            out.append(f"{seconds:.1f} s of audio were lost: this machine is too slow. Silence stands for them")
         if overflows > before[1]:
             out.append(f"the microphone's driver lost sound {overflows - before[1]} times")
         return out
@@ -473,7 +473,7 @@ class Loudspeaker:
                 with suppress(self._sd.PortAudioError):
                     act()
         if gone:
-            raise MediaError(f"{self.name!r} plays no more: was it unplugged? What was still to be said is lost")
+            raise MediaError(f"{self.name!r} plays no more: was it unplugged? The rest of the speech is lost")
 
     def _finished(self) -> bool:
         """Wait until all is said; whether it was."""

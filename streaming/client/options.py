@@ -15,7 +15,7 @@ from mmx.text.languages import find_language
 class LiveOptions:
     """A live session: where sound comes from, what is done with it, and where text, sound and speech go."""
 
-    file: Annotated[str | None, Option("Listen to this recording instead of the microphone.")] = None
+    file: Annotated[str | None, Option("A recording instead of the microphone.")] = None
     realtime: Annotated[bool, Option("Play the file in real time; otherwise as fast as possible.")] = False
     microphone: Annotated[str | None, Option("Name, part of one, or number; the default one else.")] = None
     language: Annotated[
@@ -26,19 +26,19 @@ class LiveOptions:
         str,
         Option(
             "alignatt, emma, local-agreement, hold-n, wait-k; a threshold after a colon. The last two count tokens, "
-            "whether or not the sound suffices: they write guesses, above all of numbers."
+            "whether or not there is enough audio: they commit guesses, above all of numbers."
         ),
     ] = "alignatt"
-    step_s: Annotated[float, Option("Seconds of sound between decoding steps.", least=STEPS_S[0], most=STEPS_S[1])] = (
+    step_s: Annotated[float, Option("Seconds of audio between decoding steps.", least=STEPS_S[0], most=STEPS_S[1])] = (
         1.0
     )
     vad: Annotated[bool, Option("Skip what is not speech.")] = True
     beam_size: Annotated[int, Option("Hypotheses that the text model's search keeps.", least=1)] = 5
     speak: Annotated[
-        str | None, Option("Also say the translation: play, or the .wav or .flac file that keeps it.")
+        str | None, Option("Also speak the translation: play, or the .wav or .flac file that keeps it.")
     ] = None  # fmt: skip
-    speaker: Annotated[int, Option("Voice that says it, by number.", least=0)] = 0
-    record: Annotated[Path | None, Option("Keep the sound in this .wav or .flac file.")] = None
+    speaker: Annotated[int, Option("Speaker that it is spoken by, by number.", least=0)] = 0
+    record: Annotated[Path | None, Option("Save the audio to this .wav or .flac file.")] = None
     save: Annotated[
         tuple[Path, ...],
         Option(
@@ -58,4 +58,4 @@ class LiveOptions:
         if self.microphone is not None and self.file is not None:
             raise InputError("expected --file or --microphone, got both")
         if self.speak and not self.to:
-            raise InputError("expected --to with --speak: the language to say it in")
+            raise InputError("expected --to with --speak: the language to speak")

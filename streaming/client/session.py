@@ -424,7 +424,7 @@ def run(job: LiveOptions, load: LoadOptions) -> Transcript:
     title = f"{source.name} → {model.name}" + (f" → {text_model.name}" if text_model else "")
     view = _view(job, title, bilingual=text_model is not None)
     if job.speak == "play" and job.file is None:
-        view.note("wear headphones: else the microphone hears what is said, and translates it again")
+        view.note("wear headphones: else the microphone picks up the translation, and translates it again")
     session = Session(source, stream, view, translator, recorder, savers, voice, output)
     try:
         return session.run()

@@ -55,8 +55,8 @@ class Settings:
     keep_s: Annotated[
         float, Option("Keep a live session so long for a client that went away.", least=0, most=math.inf)
     ] = 120.0
-    grace_s: Annotated[float, Option("When told to stop, give recordings at work so long to end.", least=0)] = 5.0
-    access_log: Annotated[bool, Option("Tell each request on the standard error.")] = False
+    grace_s: Annotated[float, Option("When stopped, give recordings in progress this long to finish.", least=0)] = 5.0
+    access_log: Annotated[bool, Option("Log each request to standard error.")] = False
     max_frame_kb: Annotated[int, Option("Largest WebSocket message.", least=1, shell=False)] = 1024
     max_ahead_s: Annotated[
         float,
@@ -67,7 +67,7 @@ class Settings:
             shell=False,
         ),
     ] = 30.0
-    workers: Annotated[int, Option("Live sessions heard at the same moment.", least=1)] = 1
+    workers: Annotated[int, Option("Live sessions decoded at the same time.", least=1)] = 1
     file_workers: Annotated[int, Option("Recordings transcribed at the same moment.", least=1)] = 1
 
     def __post_init__(self) -> None:
@@ -88,7 +88,7 @@ class ServeOptions:
         str, Option("When a word may be written live: alignatt, emma, local-agreement.")
     ] = "alignatt"  # fmt: skip
     step_s: Annotated[
-        float, Option("Seconds of live sound between decoding steps.", least=STEPS_S[0], most=STEPS_S[1])
+        float, Option("Seconds of live audio between decoding steps.", least=STEPS_S[0], most=STEPS_S[1])
     ] = 1.0
     beam_size: Annotated[int, Option("Hypotheses of the search in recordings.", least=1)] = 5
     ssl_certfile: Annotated[
