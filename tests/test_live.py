@@ -19,8 +19,8 @@ from mmx.streaming.client import session as live
 from mmx.streaming.client.microphone import FileSource, Heard
 from mmx.streaming.client.session import Job, Recorder, Saver, Session, SpeechFile, Translator, run
 from mmx.streaming.client.terminal import JsonView, PlainView, Status, TerminalView
-from mmx.streaming.events import Event
 from mmx.streaming.lag import LagControl
+from mmx.tasks.events import Event
 from mmx.tasks.result import Segment, Transcript, Word
 
 sf = pytest.importorskip("soundfile")
