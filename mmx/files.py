@@ -36,6 +36,11 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _GENERAL_REMEDY = "check that the folder exists and that its disk is working, or choose another folder"
 
 
+def absolute(source: str) -> Path:
+    """The path from the root, without `..`, and with links as they are."""
+    return Path(os.path.abspath(source))  # noqa: PTH100
+
+
 def readable(name: str) -> str:
     """A name, or a text with names in it, that can be shown and written as UTF-8.
 

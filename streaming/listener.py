@@ -18,13 +18,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmx.errors import InputError
 from mmx.generate import NoRepeatNGram
+from mmx.greedy import Continuation, continue_text
 from mmx.model import Model
 from mmx.seq import Seq
 from mmx.state import State
 from mmx.streaming.ears import ears
-from mmx.streaming.greedy import Continuation, continue_text
 from mmx.streaming.guards import Look, certain, lengthened, onward, passed_over, recurs, spoken
 from mmx.streaming.policies import Policy, View
 from mmx.streaming.script import Script
@@ -32,7 +31,7 @@ from mmx.streaming.voice import Voice
 from mmx.tasks import align
 from mmx.tasks.transcribe import vad as load_vad
 from mmx.tasks.translate import has_loop
-from mmx.tasks.windows import RATE
+from mmx.tasks.windows import RATE, require_aligner
 from mmx.tasks.words import Word
 from mmx.text.sentences import split_sentences
 
@@ -98,11 +97,11 @@ class Listener:
         vad: Any = True,
         monotonic: Monotonic | None = None,
     ):
-        self.decoder, self.policy, self.monotonic = model.decoder, policy, monotonic
+        self.decoder, self.heads = require_aligner(model)
+        self.policy, self.monotonic = policy, monotonic
         self.script = Script(model, language, task, to)
         self.ears = ears(model)
         self.voice = Voice(load_vad() if vad is True else vad)
-        self.heads = _heads(model)
         # Whether the text follows the sound word by word, to the tenth of a second or three.
         self.follows = self.script.task == "transcribe" and bool(model.card and model.card.alignment_heads)
         self.open = False  # whether the window holds speech that is being written
@@ -439,14 +438,3 @@ _CLOSING = frozenset(".,;:?!…。、，！？：；।؟،؛»”’)]}\"'")
 def _is_mark(text: str) -> bool:
     """Whether a word is but marks that belong to the word before it."""
     return bool(text) and not text.startswith(" ") and set(text) <= _CLOSING
-
-
-def _heads(model: Model) -> tuple[tuple[int, int], ...]:
-    """Heads of the decoder that follow the sound: the card's, else all of the later half of its layers."""
-    decoder = model.decoder
-    if not hasattr(decoder, "cross_weights"):
-        raise InputError(f"expected a decoder that says where it looks, got that of {model.name}")
-    if model.card and model.card.alignment_heads:
-        return tuple(model.card.alignment_heads)
-    n = len(decoder.layers)
-    return tuple((i, h) for i in range(n // 2, n) for h in range(decoder.heads))

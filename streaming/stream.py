@@ -18,6 +18,7 @@ from mmx.errors import CheckpointError, InputError
 from mmx.files import write_tensors
 from mmx.model import Model
 from mmx.streaming.emma.heads import find_heads
+from mmx.streaming.lag import STEPS_S
 from mmx.streaming.listener import Listener, Monotonic
 from mmx.streaming.policies import Policy, find_policy
 from mmx.tasks.events import Event
@@ -93,7 +94,7 @@ class Stream:
             InputError: the session has ended, or the chunk is no such sound.
         """
         if self._ended:
-            raise InputError("expected no more sound after push(..., final=True): make a new Stream")
+            raise InputError("expected no more audio after push(..., final=True): make a new Stream")
         self._waiting = np.concatenate([self._waiting, _samples(chunk)])
         out: list[Event] = []
         while len(self._waiting) >= self.step:
@@ -237,8 +238,8 @@ class Stream:
 
 def check_step(step_s: float) -> None:
     """Raise `InputError` for a step that no stream can have."""
-    if not 0.1 <= step_s <= 10:
-        raise InputError(f"expected step_s in 0.1 to 10 seconds, got {step_s}")
+    if not STEPS_S[0] <= step_s <= STEPS_S[1]:
+        raise InputError(f"expected step_s in {STEPS_S[0]:g} to {STEPS_S[1]:g} seconds, got {step_s}")
 
 
 def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

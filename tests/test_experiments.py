@@ -16,6 +16,7 @@ SMALL = Size(train=300, test=40, updates=240, further=120)
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_an_average_beats_its_snapshots_and_one_with_a_stranger_is_ruinous(tmp_path: Path) -> None:
     found = averaging.run(1, tmp_path, SMALL)
     assert found["average"] < found["median single"]
@@ -24,6 +25,7 @@ def test_an_average_beats_its_snapshots_and_one_with_a_stranger_is_ruinous(tmp_p
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_target_token_reaches_directions_that_were_not_trained(tmp_path: Path) -> None:
     found = zero_shot.run(1, tmp_path, SMALL)
     assert found["many: chrF"] > found["copy chrF"]
@@ -32,6 +34,7 @@ def test_the_target_token_reaches_directions_that_were_not_trained(tmp_path: Pat
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_old_languages_stay_when_they_are_replayed_and_else_are_forgotten(tmp_path: Path) -> None:
     found = extension.reports(1, tmp_path, SMALL)
     assert found["replayed"].worst < 0.05

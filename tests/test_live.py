@@ -12,16 +12,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
 
 from mmx.cli import app as cli
 from mmx.errors import InputError, MediaError, OutputError
+from mmx.model import Model
 from mmx.streaming.client import session as live
 from mmx.streaming.client.microphone import FileSource, Heard
-from mmx.streaming.client.session import Job, Recorder, Saver, Session, SpeechFile, Translator, run
+from mmx.streaming.client.options import LiveOptions
+from mmx.streaming.client.session import Recorder, Saver, Session, SpeechFile, Translator, run
 from mmx.streaming.client.terminal import JsonView, PlainView, Status, TerminalView
 from mmx.streaming.lag import LagControl
 from mmx.tasks.events import Event
-from mmx.tasks.result import Segment, Transcript, Word
+from mmx.tasks.result import Segment, Spoken, Transcript, Word
+from mmx.weights.options import LoadOptions
 
 sf = pytest.importorskip("soundfile")
 srt = pytest.importorskip("srt")
@@ -237,9 +241,9 @@ def test_the_sound_is_recorded(tmp_path: Path, ending: str):
 
 def test_what_is_refused_leaves_no_folder_behind(tmp_path: Path):
     (tmp_path / "kept.wav").write_bytes(b"precious")
-    job = Job(file=str(tmp_path / "kept.wav"), record=tmp_path / "kept.wav", save=[tmp_path / "new" / "a.srt"])
+    job = LiveOptions(file=str(tmp_path / "kept.wav"), record=tmp_path / "kept.wav", save=(tmp_path / "new" / "a.srt",))
     with pytest.raises(InputError, match="expected a new file"):
-        run(job)
+        run(job, LoadOptions())
     assert not (tmp_path / "new").exists()
 
 
@@ -249,15 +253,19 @@ def test_what_is_said_overwrites_nothing(tmp_path: Path):
     (tmp_path / "sub").mkdir()
     again = tmp_path / "sub" / ".." / "new.wav"
     for message, job in {
-        "expected a new file": Job(to="de", speak=str(kept)),
-        "expected another file for --speak than for --file": Job(file=str(new), to="de", speak=str(again)),
-        "expected another file for --speak than for --record": Job(to="de", speak=str(again), record=new),
-        "expected another file for --save than for --record": Job(record=tmp_path / "a.wav", save=[tmp_path / "a.wav"]),
-        "expected another file for --save than for --file": Job(file="a.json", save=[Path("./a.json")]),
+        "expected a new file": LiveOptions(to="de", speak=str(kept)),
+        "expected another file for --speak than for --file": LiveOptions(file=str(new), to="de", speak=str(again)),
+        "expected another file for --speak than for --record": LiveOptions(to="de", speak=str(again), record=new),
+        "expected another file for --save than for --record": LiveOptions(
+            record=tmp_path / "a.wav", save=(tmp_path / "a.wav",)
+        ),
+        "expected another file for --save than for --file": LiveOptions(file="a.json", save=(Path("./a.json"),)),
     }.items():
         with pytest.raises(InputError, match=message):
-            live._check(job)
-    live._check(Job(file=str(kept), to="de", speak=str(new), save=[tmp_path / "a.srt", tmp_path / "a.srt"]))
+            live._check_files(job)
+    live._check_files(
+        LiveOptions(file=str(kept), to="de", speak=str(new), save=(tmp_path / "a.srt", tmp_path / "a.srt"))
+    )
     assert kept.read_bytes() == b"precious"
 
 
@@ -351,7 +359,7 @@ def test_a_source_that_breaks_off_loses_nothing(tmp_path: Path):
 
     def read() -> Heard:
         if source.reads == 26:
-            raise MediaError("'USB' gives no more sound: was it unplugged?")
+            raise MediaError("'USB' gives no more audio: was it unplugged?")
         return real()
 
     source.read = read  # type: ignore[method-assign]
@@ -437,9 +445,9 @@ def test_each_sentence_is_said_once(tmp_path: Path):
     path = tmp_path / "said.wav"
     said: list[tuple[str, str]] = []
 
-    def voice(text: str, language: str) -> np.ndarray:
+    def voice(text: str, language: str) -> Spoken:
         said.append((text, language))
-        return np.full(RATE // 2, 0.25, np.float32)
+        return Spoken(0.0, np.full(RATE // 2, 0.25, np.float32))
 
     listen(voice=voice, output=SpeechFile(path))[0].run()
     assert said == [("w0 w1 w2 w3.", "en"), ("w4 w5 w6 w7.", "en"), ("w8 w9", "en")]
@@ -449,9 +457,9 @@ def test_each_sentence_is_said_once(tmp_path: Path):
 
 
 def test_a_model_without_a_voice_is_refused():
-    silent = SimpleNamespace(synth=None, encoders={"text": None}, name="mute")
-    with pytest.raises(InputError, match="expected a model with a voice to --speak, got mute"):
-        live._voice(Job(to="de", speak="play"), silent)  # type: ignore[arg-type]
+    silent = Model(front={}, encoders={"text": nn.Identity()})
+    with pytest.raises(InputError, match="expected a model with a voice, got"):
+        live._voice(LiveOptions(to="de", speak="play"), silent)
 
 
 # -------------------- views

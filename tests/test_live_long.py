@@ -26,7 +26,7 @@ from mmx.streaming.stream import Stream
 
 MINUTES = float(os.environ.get("MMX_LIVE_MINUTES", "1.5"))
 TEXT = (Path(__file__).parents[1] / "demos" / "dashwood.txt").read_text("utf-8").split("\n")
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def remembered(stream: Stream) -> int:

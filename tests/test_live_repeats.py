@@ -14,9 +14,9 @@ from test_long import sentences
 from test_stream import RATE, Detector, build, session
 
 import mmx
+from mmx.greedy import Continuation
 from mmx.media.silero_vad import load as load_vad
 from mmx.seq import Seq
-from mmx.streaming.greedy import Continuation
 from mmx.streaming.policies import POLICIES
 from mmx.streaming.stream import Stream
 from mmx.streaming.voice import FRAME
@@ -155,6 +155,7 @@ def seconds(wave: np.ndarray) -> Iterator[tuple[np.ndarray, bool]]:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_short_sentences_are_written_as_often_as_they_were_said(real: mmx.Model, policy: str):
     said = sentences()
     stream = Stream(real, policy=policy, language="en", vad=load_vad())

@@ -25,7 +25,7 @@ from mmx.tasks.transcribe import Options, transcribe
 
 RATE = 16_000
 MINUTES = float(os.environ.get("MMX_LONG_MINUTES", "10"))
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 
 def sentences() -> list[np.ndarray]:

@@ -15,7 +15,7 @@ from mmx.tasks.windows import File, Job, between_seams
 from mmx.tasks.words import Word
 
 # 4 s from 10 s on and 4 s from 40 s on; speech all through but for the pads at the seam.
-WINDOW = Window(
+WINDOW = Window.of_sound(
     np.random.default_rng(0).standard_normal(8 * 16_000).astype(np.float32),
     (Piece(0.0, 10.0, 4.0), Piece(4.0, 40.0, 4.0)),
     0,

@@ -20,6 +20,7 @@ import mmx
 from mmx.bench.asr import word_error_rate
 from mmx.errors import CheckpointError, InputError, OutputError
 from mmx.generate import SearchOptions, search
+from mmx.greedy import Continuation, continue_text
 from mmx.media.kaldi import Fbank
 from mmx.media.silero_vad import load as load_vad
 from mmx.model import Model
@@ -28,7 +29,6 @@ from mmx.nn.decoder import DecoderLayer, LearnedPositions, TextDecoder
 from mmx.seq import Seq
 from mmx.state import State
 from mmx.streaming.ears import Hearing, Rehearing, ears
-from mmx.streaming.greedy import Continuation, continue_text
 from mmx.streaming.guards import Look
 from mmx.streaming.listener import Listener, _Mark
 from mmx.streaming.policies import View
@@ -38,6 +38,11 @@ from mmx.tasks.events import Event
 
 ROOT = Path(__file__).parents[1]
 RATE, VOCAB, EOT = 16_000, 40, 1
+
+
+def long(value: object) -> Any:
+    """A case that CI runs, and a bare `pytest` does not."""
+    return pytest.param(value, marks=pytest.mark.long)
 
 
 class Letters:
@@ -150,7 +155,7 @@ def test_events_only_append(model: Model):
     assert len({e.at_s for e in stream.events}) > 3, "text must come while the sound does"
 
 
-@pytest.mark.parametrize("sizes", [(100_000,), (1, 7999, 12_345), (333, 16_000, 5)])
+@pytest.mark.parametrize("sizes", [long((100_000,)), long((1, 7999, 12_345)), (333, 16_000, 5)])
 def test_how_the_sound_is_cut_into_pushes_changes_nothing(model: Model, sizes: tuple[int, ...]):
     wave = sound(7.3)
     assert listen(session(model), wave, sizes) == listen(session(model), wave)
@@ -197,7 +202,7 @@ def test_one_model_serves_threads(model: Model):
     assert [found[i] for i in range(len(waves))] == alone
 
 
-@pytest.mark.parametrize("at_s", [0.0, 0.7, 5.25])
+@pytest.mark.parametrize("at_s", [long(0.0), 0.7, long(5.25)])
 def test_a_saved_session_goes_on_as_if_nothing_had_been(
     model: Model, tmp_path: Path, at_s: float, monkeypatch: pytest.MonkeyPatch
 ):

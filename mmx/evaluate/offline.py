@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from mmx.errors import InputError, OutputError
-from mmx.evaluate.metrics import METRICS, Measurement, Normalize, check_metrics, mean, measure, paired_p, suited
+from mmx.evaluate.metrics import METRICS, Measurement, mean, measure, paired_p, suited
+from mmx.evaluate.options import Scoring
 from mmx.files import atomic_write
 from mmx.text.languages import find_language
 from mmx.train.manifest import digest_manifest, read_manifest, require_recordings
@@ -77,36 +78,13 @@ class Line:
     p: float | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scoring:
-    """How texts are scored.
-
-    Attributes:
-        metrics: of `mmx.evaluate.metrics.METRICS`; when empty, WER and CER of what is written down, BLEU and chrF of
-            translations. Languages written without spaces have CER in the place of WER.
-        normalize: see `mmx.evaluate.metrics.measure`.
-        bootstrap: resamples; 0 for none.
-        seed: of the resampling.
-    """
-
-    metrics: Sequence[str] = ()
-    normalize: Normalize = "whisper"
-    bootstrap: int = 1000
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.metrics:
-            check_metrics(self.metrics)
-        if self.bootstrap < 0:
-            raise InputError(f"expected bootstrap >= 0, got {self.bootstrap}")
-
-    def of(self, pair: str, language: str) -> tuple[str, ...]:
-        """The metrics of a language pair."""
-        usual = ("bleu", "chrf") if "-" in pair else ("wer", "cer")
-        return suited(self.metrics or usual, language)
-
-
 DEFAULT_SCORING = Scoring()
+
+
+def metrics_of(scoring: Scoring, pair: str, language: str) -> tuple[str, ...]:
+    """The metrics of a language pair: WER and CER of what is written down, BLEU and chrF of translations by default."""
+    usual = ("bleu", "chrf") if "-" in pair else ("wer", "cer")
+    return suited(scoring.metrics or usual, language)
 
 
 def evaluate(
@@ -211,7 +189,7 @@ def report(texts: Mapping[str, Sequence[str]], rows: Sequence[Row], scoring: Sco
         if not any(r.audio for r in chosen):
             systems[COPY] = [r.source for r in chosen]
         language = chosen[0].tgt_lang
-        measured = _measured(systems, chosen, scoring.of(pair, language), language, scoring)
+        measured = _measured(systems, chosen, metrics_of(scoring, pair, language), language, scoring)
         for (system, metric), m in measured.items():
             every.setdefault((system, metric), []).append(m)
         lines += _compared(measured, pair)
@@ -248,7 +226,7 @@ def _compared(measured: Mapping[tuple[str, str], Measurement], languages: str) -
 def _check(rows: Sequence[Row], scoring: Scoring) -> None:
     """Tell of a missing package before hours of decoding and not after."""
     for pair, row in {row.pair: row for row in rows}.items():
-        for metric in scoring.of(pair, row.tgt_lang):
+        for metric in metrics_of(scoring, pair, row.tgt_lang):
             measure(metric, ["a"], ["a"], language=row.tgt_lang, normalize=scoring.normalize, bootstrap=0)
 
 

@@ -72,18 +72,18 @@ class Attention(nn.Module):
         self.value = Linear(width, width)
         self.out = Linear(width, width)
 
-    def queries_keys_values(self, x_BTD: Tensor) -> tuple[Tensor, ...]:
+    def queries_keys_values(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values of `x`, each `(B, H, T, C)`."""
-        made = quantize.side_by_side(x_BTD, self.query, self.key, self.value)
-        return tuple(split_heads(part_BTD, self.heads) for part_BTD in made)
+        # In this order gradients add up as they do where keys and values come first.
+        made = quantize.side_by_side(x_BTD, self.key, self.value, self.query)
+        k, v, q = (split_heads(part_BTD, self.heads) for part_BTD in made)
+        return q, k, v
 
     def keys_values(self, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of `x`, each `(B, H, T, C)`."""
         return split_heads(self.key(x_BTD), self.heads), split_heads(self.value(x_BTD), self.heads)
 
-    def forward(
-        self, x_BTD: Tensor, k_BHMC: Tensor, v_BHMC: Tensor, mask: Tensor | None = None, causal: bool = False
-    ) -> Tensor:
+    def forward(self, x_BTD: Tensor, k_BHMC: Tensor, v_BHMC: Tensor, mask: Tensor | None = None) -> Tensor:
         """Attend from `x` to the keys and values.
 
         Args:
@@ -91,18 +91,12 @@ class Attention(nn.Module):
             k_BHMC: keys.
             v_BHMC: values.
             mask: who sees whom, `(B, 1, T or 1, M)` bool; everyone everything when None.
-            causal: whether a position sees only itself and those before it; without `mask`.
         """
-        q_BHTC = split_heads(self.query(x_BTD), self.heads)
-        if mask is None and not causal and in_blocks(q_BHTC):
-            o_BHTC = attend_in_blocks(q_BHTC, k_BHMC, v_BHMC)
-        else:
-            o_BHTC = F.scaled_dot_product_attention(q_BHTC, k_BHMC, v_BHMC, attn_mask=mask, is_causal=causal)
-        return self.out(merge_heads(o_BHTC))
+        return self.merged(attend(self.queries(x_BTD), k_BHMC, v_BHMC, mask))
 
-    def grouped(self, q_RHUC: Tensor, keys: "Keys", groups: "Groups") -> Tensor:
-        """Attend from hypotheses to the keys and values of the row that owns each; see `Groups`."""
-        return self.out(merge_heads(groups.attend(q_RHUC, keys)))
+    def merged(self, o_BHTC: Tensor) -> Tensor:
+        """What the heads found, `(B, H, T, C)`, put together: `(B, T, D)`."""
+        return self.out(merge_heads(o_BHTC))
 
     def queries(self, x_RUD: Tensor) -> Tensor:
         """Queries of `x` `(R, U, D)`, `(R, H, U, C)`."""
@@ -129,6 +123,13 @@ def in_blocks(q_BHTC: Tensor) -> bool:
         and q_BHTC.shape[2] > BLOCK
         and not torch.is_grad_enabled()
     )
+
+
+def attend(q_BHTC: Tensor, k_BHMC: Tensor, v_BHMC: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Attention of whole sequences; shapes and `mask` as in `Attention`."""
+    if mask is None and in_blocks(q_BHTC):
+        return attend_in_blocks(q_BHTC, k_BHMC, v_BHMC)
+    return F.scaled_dot_product_attention(q_BHTC, k_BHMC, v_BHMC, attn_mask=mask)
 
 
 def attend_in_blocks(q_BHTC: Tensor, k_BHMC: Tensor, v_BHMC: Tensor) -> Tensor:

@@ -5,14 +5,18 @@ chosen heads.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmx.nn.block import Attention, FeedForward, Groups, HypothesisCache, Keys, Linear, padding_mask, sinusoids
+from mmx.nn.block import Attention, FeedForward, Groups, HypothesisCache, Keys, Linear, attend, padding_mask, sinusoids
 from mmx.seq import Seq
 from mmx.state import State, subtree, tensor
+
+Watch = Callable[[int, Tensor], None]
+"""Called with each layer's number and with what its cross-attention asks with, `(R, U, D)`."""
 
 
 class LearnedPositions(nn.Module):
@@ -49,6 +53,18 @@ class SinusoidalPositions(nn.Module):
         return self.table[positions + self.offset]
 
 
+class Sight(Protocol):
+    """What the layers of a decoder attend to, by number: where keys and values are kept, and who sees whom."""
+
+    def own(self, layer: int, q_RHUC: Tensor, k_RHUC: Tensor, v_RHUC: Tensor) -> Tensor:
+        """Attention of the tokens to themselves and to those before them, `(R, H, U, C)`."""
+        ...
+
+    def memory(self, layer: int, q_RHUC: Tensor) -> Tensor:
+        """Attention of the tokens to the memory, `(R, H, U, C)`."""
+        ...
+
+
 class DecoderLayer(nn.Module):
     """Pre-norm causal self-attention, cross-attention and feed-forward; see `mmx.nn.block.EncoderLayer`."""
 
@@ -69,12 +85,15 @@ class DecoderLayer(nn.Module):
         self.mlp_ln = nn.LayerNorm(width)
         self.mlp = FeedForward(width, hidden, activation)
 
-    def teach(self, x_BUD: Tensor, memory: Seq, mask: Tensor | None) -> Tensor:
-        """All positions of whole rows at once; `mask` is the memory's `padding_mask`."""
-        h = self.attn_ln(x_BUD)
-        x_BUD = x_BUD + self._drop(self.attn(h, *self.attn.keys_values(h), causal=True))
-        x_BUD = x_BUD + self._drop(self.cross(self.cross_ln(x_BUD), *self.cross.keys_values(memory.x), mask))
-        return x_BUD + self._drop(self.mlp(self.mlp_ln(x_BUD)))
+    def forward(self, x_RUD: Tensor, layer: int, sight: Sight, watch: Watch | None = None) -> Tensor:
+        """`(R, U, D)` tokens through the layer, whose number is `layer`; see `TextDecoder.hidden` for `watch`."""
+        q, k, v = self.attn.queries_keys_values(self.attn_ln(x_RUD))
+        x_RUD = x_RUD + self._drop(self.attn.merged(sight.own(layer, q, k, v)))
+        h = self.cross_ln(x_RUD)
+        if watch is not None:
+            watch(layer, h)
+        x_RUD = x_RUD + self._drop(self.cross.merged(sight.memory(layer, self.cross.queries(h))))
+        return x_RUD + self._drop(self.mlp(self.mlp_ln(x_RUD)))
 
     def _drop(self, x: Tensor) -> Tensor:
         return F.dropout(x, self.dropout, self.training)
@@ -117,6 +136,27 @@ class TextDecoder(nn.Module):
         self.head = Linear(width, vocab, bias=False)
         self.head.weight = self.token.weight
 
+    @property
+    def width(self) -> int:
+        """D of the memory."""
+        return self.ln.normalized_shape[0]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the memory."""
+        return self.ln.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of the weights."""
+        return self.ln.weight.device
+
+    @property
+    def alignment_heads(self) -> tuple[tuple[int, int], ...]:
+        """The heads that may follow the source where nobody knows better: those of the later half of the layers."""
+        n = len(self.layers)
+        return tuple((i, h) for i in range(n // 2, n) for h in range(self.heads))
+
     def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """`(R, U)` tokens and their positions to `(R, U, D)`."""
         return self.embed_ln(self.token(tokens) * self.scale + self.positions(positions))
@@ -150,55 +190,43 @@ class TextDecoder(nn.Module):
         memory: Seq,
         state: State | None = None,
         owner: Sequence[int] | None = None,
-        watch: Callable[[int, Tensor], None] | None = None,
+        watch: Watch | None = None,
     ) -> Tensor:
         """What the output projection reads, `(R, U, D)`; arguments as in `forward`.
 
-        `watch` is called with each layer's number and with what its cross-attention asks with, `(R, U, D)`.
+        Without a state nothing is kept: whole texts, also in training, with dropout there.
         """
         groups = Groups(owner, len(tokens), len(memory.x))
-        state = self.init_state(len(memory.x), tokens.shape[1], groups.width) if state is None else state
-        cache = HypothesisCache(subtree(state, "self"), groups)
-        pos_RU = cache.begin(tokens.shape[1], self.token.weight.dtype)
-        if cache.end > self.ctx:
-            raise ValueError(f"expected at most {self.ctx} tokens, got {cache.end}: shorten the prompt")
-        x_RUD = self.embed(tokens, pos_RU)
+        held = 0 if state is None else int(tensor(subtree(state, "self"), "length").max())
+        if held + tokens.shape[1] > self.ctx:
+            raise ValueError(f"expected at most {self.ctx} tokens, got {held + tokens.shape[1]}: shorten the text")
+        if state is None:
+            positions = torch.arange(tokens.shape[1], device=tokens.device)
+            if len(tokens) != len(memory.x) or owner is not None:
+                memory = memory.rows(torch.tensor(groups.owner, device=memory.x.device))
+            sight: Sight = _Whole(self, memory)
+        else:
+            cache = HypothesisCache(subtree(state, "self"), groups)
+            positions = cache.begin(tokens.shape[1], self.token.weight.dtype)
+            sight = _Steps(cache, self.memory_keys(memory, state))
+        return self.through(self.embed(tokens, positions), sight, watch)
+
+    def through(self, x_RUD: Tensor, sight: Sight, watch: Watch | None = None) -> Tensor:
+        """Embedded tokens `(R, U, D)` through all layers, to what the output projection reads."""
+        x_RUD = F.dropout(x_RUD, self.dropout, self.training)
         for i, layer in enumerate(self.layers):
-            assert isinstance(layer, DecoderLayer)
-            h = layer.attn_ln(x_RUD)
-            q, k, v = layer.attn.queries_keys_values(h)
-            x_RUD = x_RUD + layer.attn.grouped(q, cache.append(i, k, v), groups)
-            h = layer.cross_ln(x_RUD)
-            if watch is not None:
-                watch(i, h)
-            x_RUD = x_RUD + layer.cross.grouped(layer.cross.queries(h), self._cross(i, memory, state), groups)
-            x_RUD = x_RUD + layer.mlp(layer.mlp_ln(x_RUD))
+            x_RUD = layer(x_RUD, i, sight, watch)
         return self.ln(x_RUD)
 
-    def teach(self, tokens: Tensor, memory: Seq) -> Tensor:
-        """What `hidden` returns for the whole of one text a row, `(B, U)`, made for training.
-
-        No cache, and padding is masked where `hidden` attends row by row. With dropout in training mode.
-        """
-        if tokens.shape[1] > self.ctx:
-            raise ValueError(f"expected at most {self.ctx} tokens, got {tokens.shape[1]}: shorten the text")
-        x_BUD = self.embed(tokens, torch.arange(tokens.shape[1], device=tokens.device))
-        x_BUD = F.dropout(x_BUD, self.dropout, self.training)
-        mask = padding_mask(memory)
-        for layer in self.layers:
-            assert isinstance(layer, DecoderLayer)
-            x_BUD = layer.teach(x_BUD, memory, mask)
-        return self.ln(x_BUD)
-
-    def _cross(self, i: int, memory: Seq, state: State) -> Keys:
-        """Layer `i`'s keys and values of the memory: computed once, shared by all hypotheses of a row."""
+    def memory_keys(self, memory: Seq, state: State) -> list[Keys]:
+        """Every layer's keys and values of the memory: computed once, shared by all hypotheses of a row."""
         held = subtree(state, "memory")
         if not held:
             held.update(self._keys_values(memory.x))
-        entry = subtree(held, str(i))
         lengths = memory.lengths.tolist()
-        whole = all(n == memory.x.shape[1] for n in lengths)
-        return Keys(tensor(entry, "k"), tensor(entry, "v"), None if whole else lengths)
+        valid = None if all(n == memory.x.shape[1] for n in lengths) else lengths
+        entries = (subtree(held, str(i)) for i in range(len(self.layers)))
+        return [Keys(tensor(e, "k"), tensor(e, "v"), valid) for e in entries]
 
     def _keys_values(self, x_BMD: Tensor) -> State:
         """Every layer's keys and values. Together they are the largest thing a search holds: one block, so that its
@@ -237,25 +265,18 @@ class TextDecoder(nn.Module):
         state = self.init_state(len(tokens), tokens.shape[1])
         if shared is not None:
             state["memory"] = shared
-        groups = Groups(None, len(tokens), len(memory.x))
-        cache = HypothesisCache(subtree(state, "self"), groups)
-        x_BUD = self.embed(tokens, cache.begin(tokens.shape[1], self.token.weight.dtype))
+        keys = self.memory_keys(memory, state)
         found: dict[tuple[int, int], Tensor] = {}
-        for i, layer in enumerate(self.layers):
-            assert isinstance(layer, DecoderLayer)
-            h = layer.attn_ln(x_BUD)
-            q, k, v = layer.attn.queries_keys_values(h)
-            x_BUD = x_BUD + layer.attn.grouped(q, cache.append(i, k, v), groups)
-            h = layer.cross_ln(x_BUD)
-            keys = self._cross(i, memory, state)
-            mine = [head for at, head in heads if at == i]
-            if mine:
-                scores = layer.cross.weights(h, keys.k, torch.tensor(mine, device=h.device))
+
+        def watch(i: int, h_BUD: Tensor) -> None:
+            if mine := [head for at, head in heads if at == i]:
+                cross: Any = self.layers[i].cross
+                scores = cross.weights(h_BUD, keys[i].k, torch.tensor(mine, device=h_BUD.device))
                 found.update({(i, head): scores[:, j] for j, head in enumerate(mine)})
-            x_BUD = x_BUD + layer.cross.grouped(layer.cross.queries(h), keys, groups)
-            x_BUD = x_BUD + layer.mlp(layer.mlp_ln(x_BUD))
+
+        hidden_BUD = self.hidden(tokens, memory, state, watch=watch)
         rows = []
-        for hidden_UD, row in zip(self.ln(x_BUD), tokens, strict=True):  # one row's logits at a time: they are large
+        for hidden_UD, row in zip(hidden_BUD, tokens, strict=True):  # one row's logits at a time: they are large
             probs_UV = self.head(hidden_UD[:-1])[:, :below].float().softmax(-1)
             rows.append(probs_UV.gather(1, row[1:, None].clamp(max=probs_UV.shape[1] - 1))[:, 0])
         return torch.stack([found[h] for h in heads], dim=1), torch.stack(rows)
@@ -266,3 +287,31 @@ class TextDecoder(nn.Module):
         head_width = like.shape[1] // self.heads
         own = HypothesisCache.init(batch, len(self.layers), self.heads, capacity, hypotheses, head_width, like)
         return {"self": own, "memory": {}}
+
+
+class _Whole:
+    """Whole texts over their memory, one a row: nothing is kept, padding is masked."""
+
+    def __init__(self, decoder: TextDecoder, memory: Seq):
+        self.cross = [layer.cross for layer in decoder.layers]
+        self.mask = padding_mask(memory)
+        self.x_BMD = memory.x if self.mask is None else memory.masked
+
+    def own(self, layer: int, q_RHUC: Tensor, k_RHUC: Tensor, v_RHUC: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q_RHUC, k_RHUC, v_RHUC, is_causal=True)
+
+    def memory(self, layer: int, q_RHUC: Tensor) -> Tensor:
+        return attend(q_RHUC, *self.cross[layer].keys_values(self.x_BMD), self.mask)  # type: ignore[operator]
+
+
+class _Steps:
+    """New tokens of hypotheses, over those that a cache holds."""
+
+    def __init__(self, cache: HypothesisCache, keys: Sequence[Keys]):
+        self.cache, self.keys = cache, keys
+
+    def own(self, layer: int, q_RHUC: Tensor, k_RHUC: Tensor, v_RHUC: Tensor) -> Tensor:
+        return self.cache.groups.attend(q_RHUC, self.cache.append(layer, k_RHUC, v_RHUC))
+
+    def memory(self, layer: int, q_RHUC: Tensor) -> Tensor:
+        return self.cache.groups.attend(q_RHUC, self.keys[layer])

@@ -1,4 +1,4 @@
-"""Speech translation in two steps: a speech model writes what was said, or its English, a text model translates that.
+"""Speech translation by a cascade: a speech model writes what was said, or its English, a text model translates that.
 
 It is what reaches languages that the speech model cannot write. Errors of the first step pass into the second, which
 sees neither the sound nor the pauses.
@@ -57,15 +57,14 @@ def first_step(text_model: Model, options: Options) -> Options:
     if spoken is not None and _has(text_model, spoken):
         return replace(options, task="transcribe", to="en", bilingual=False, shortlist=None)
     if not _has(text_model, "en"):
-        raise InputError(
-            f"expected --language, one of {', '.join(text_model.tokenizer.language_ids)}, which {text_model.name} reads"
-        )
+        languages = ", ".join(text_model.require_tokenizer().language_ids)
+        raise InputError(f"expected --language, one of {languages}, which {text_model.name} reads")
     return replace(options, task="translate", to="en", bilingual=False, shortlist=None)
 
 
 def _has(model: Model, language: str) -> bool:
     try:
-        model.tokenizer.language(language)
+        model.require_tokenizer().language(language)
     except InputError:
         return False
     return True
@@ -89,7 +88,7 @@ def cascade(
         bilingual: keep the first step's text beside each sentence.
         shortlist: of the text model's vocabulary; see `Options`.
     """
-    target = text_model.tokenizer.language(to)
+    target = text_model.require_tokenizer().language(to)
     for t in transcripts:
         yield _translated(t, text_model, target, bilingual, beam_size=beam_size, shortlist=shortlist)
 

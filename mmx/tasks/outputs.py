@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmx.files import file_name
+from mmx.files import absolute, file_name
+from mmx.media.expand import expand
+from mmx.media.source import MEDIA
 
 LONGEST = 240
 """Bytes of a stem: file systems take names of 255, with the ending."""
@@ -62,6 +64,11 @@ def recording(source: str) -> Recording | None:
 
 
 # ------------------------------------------------------------------------------------------ names within a run
+
+
+def named(patterns: Sequence[str], endings: Callable[[], frozenset[str]] = lambda: MEDIA) -> list[Input]:
+    """The recordings that files, folders and globs stand for, no two with one stem; errors as of `expand`."""
+    return apart([Input(source, name) for source, name in expand(patterns, endings)])
 
 
 def apart(inputs: Sequence[Input]) -> list[Input]:
@@ -114,11 +121,6 @@ def _common_folder(sources: Sequence[str]) -> Path | None:
         return Path(os.path.commonpath([absolute(s).parent for s in sources]))
     except ValueError:  # no sources, or several drives
         return None
-
-
-def absolute(source: str) -> Path:
-    """Without `..`, and with links as they are."""
-    return Path(os.path.abspath(source))  # noqa: PTH100
 
 
 def key(stem: Path) -> str:

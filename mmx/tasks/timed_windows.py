@@ -152,7 +152,7 @@ class Decoder:
             for one, source in zip(out, self.as_spoken._decoded(jobs, memory, shared), strict=True):
                 _put_beside(one, source)
                 if not one.again:  # else both are written anew
-                    why = "not all words spoken here stand beside their translation"
+                    why = "not all source words are next to their translation"
                     one.notes += [Note(w.start_s, w.end_s, "warning", why) for w in source.again]
         return out
 

@@ -52,7 +52,7 @@ class Found:
         sha256: digest to verify, or empty.
         tokenizer: tokenizer file, or None.
         identity: changes when the files change; names the cache folder.
-        meta: numbers that a card found beside the weights gives, for the family's `config_from`.
+        meta: numbers that a card found next to the weights gives, for the family's `config_from`.
         languages: of the model, in the order of their tokens, where such a card lists them.
     """
 

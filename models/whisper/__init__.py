@@ -343,7 +343,7 @@ def hf_fixed(config: Config) -> dict[str, Tensor]:
 
 
 def hf_files(config: Config, tokenizer: WhisperTokenizer, card: Card, folder: Path) -> dict[str, str]:
-    """The small files beside the weights that transformers' processor, pipeline and `generate` read, by name.
+    """The small files next to the weights that transformers' processor, pipeline and `generate` read, by name.
 
     Args:
         config: the model's numbers.
