@@ -27,7 +27,8 @@ from mmx.errors import CheckpointError, InputError, nearest
 from mmx.interfaces import Speech
 from mmx.media.kaldi import Fbank
 from mmx.model import Model
-from mmx.models import hifigan, nllb, units, w2v_bert
+from mmx.models import nllb, w2v_bert
+from mmx.models.seamless_m4t import hifigan, units
 from mmx.seq import Seq
 from mmx.state import State
 from mmx.text.translation_tokenizer import TranslationTokenizer
