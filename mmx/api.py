@@ -1,9 +1,7 @@
 """The verbs of mmx in Python; the command line has the same names and defaults."""
 
-import ast
 import dataclasses
 import os
-import re
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
@@ -28,7 +26,7 @@ from mmx.tasks.translate import translate_text
 from mmx.weights import hub
 from mmx.weights.card import Card, Weights, find_card, read_card
 from mmx.weights.convert import Rule, convert, plan_misses
-from mmx.weights.family import import_family
+from mmx.weights.family import families, import_family, model_types
 from mmx.weights.formats import LazyTensors, open_checkpoint
 from mmx.weights.options import DEFAULT_MODEL, DType, LoadOptions
 
@@ -158,18 +156,16 @@ def describe(found: hub.Found, path: Path) -> tuple[Card, hub.Found]:
 
 
 def family_of(format: str, source: LazyTensors) -> str:
-    """The family module of a checkpoint, from the name that its format records, else from the tensors' names."""
-    if format in ("fairseq2", "fairseq"):
-        return _family_by_names(format, source)
+    """The family of a checkpoint: by the name that its format records, by what it holds, or by the tensors' names."""
     if format == "mmx":
         return _own_family(str(source.meta.get("model_type", "")))
-    if format == "openai":
-        name = "whisper" if "dims" in source.meta else ""
-    elif format == "ct2":
-        name = str(source.meta.get("spec", "")).removesuffix("Spec").lower()
-    else:
-        name = str(source.meta.get("model_type", ""))
-    known = _families()
+    for family, module in families().items():
+        if hasattr(module, "sniff") and module.sniff(format, source):
+            return family
+    if format in ("fairseq2", "fairseq"):
+        return _family_by_names(format, source)
+    spec = str(source.meta.get("spec", "")).removesuffix("Spec").lower()
+    name, known = spec or str(source.meta.get("model_type", "")), model_types()
     if name not in known:
         raise CheckpointError(
             f"expected a checkpoint of a model type among {sorted(known)}, got {name or 'an unnamed one'!r}"
@@ -179,39 +175,18 @@ def family_of(format: str, source: LazyTensors) -> str:
 
 def _family_by_names(format: str, source: LazyTensors) -> str:
     """The family whose table for the format knows the most of the tensors; conversion names those that it does not."""
-    tables = {f: getattr(import_family(f), "KEYS", {}) for f in _stems()}
+    tables = {name: getattr(module, "KEYS", {}) for name, module in families().items()}
     misses = {f: plan_misses(source, keys[format]) for f, keys in tables.items() if format in keys}
     return min(misses, key=lambda f: misses[f])
 
 
 def _own_family(name: str) -> str:
-    """The family that a folder of ours names: whatever module `mmx.models` has by that name and builds models."""
+    """The family that a folder of ours names."""
     try:
-        family = import_family(name) if all(map(str.isidentifier, name.split("."))) else None
-    except ModuleNotFoundError:
-        family = None
-    if not hasattr(family, "build"):
-        raise CheckpointError(f"expected a model of a family among {_stems()}, got {name!r}")
+        import_family(name)
+    except InputError as e:
+        raise CheckpointError(str(e)) from e
     return name
-
-
-def _stems() -> list[str]:
-    return sorted(_modules())
-
-
-def _modules() -> dict[str, Path]:
-    """The file that defines each family: a module of `models/`, or the `__init__.py` of a folder there."""
-    folder = Path(__file__).parent / "models"
-    return {p.stem: p for p in folder.glob("*.py")} | {p.parent.name: p for p in folder.glob("*/__init__.py")}
-
-
-def _families() -> dict[str, str]:
-    """The family module of each model type: the names in its `MODEL_TYPES`, else its own; read, not imported."""
-    found = {}
-    for stem, path in _modules().items():
-        names = re.search(r"^MODEL_TYPES = (\(.*?\))$", path.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-        found |= dict.fromkeys(ast.literal_eval(names[1]) if names else (stem,), stem)
-    return found
 
 
 def _tokenizer_file(found: hub.Found, family: ModuleType) -> Path:

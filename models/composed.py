@@ -9,7 +9,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -182,20 +181,11 @@ def _require_parts(config: Config, encoder: Model, decoder: Model) -> None:
 
 
 def _built(part: Part) -> Model:
-    module = family(part.family)
+    module = import_family(part.family)
     return module.build(module.Config(**part.config))
-
-
-def family(name: str) -> ModuleType:
-    """The module of a family. Raises `InputError` for an unknown one."""
-    folder = Path(__file__).parent
-    known = sorted([p.stem for p in folder.glob("*.py")] + [p.parent.name for p in folder.glob("*/__init__.py")])
-    if name not in known and "." not in name:
-        raise InputError(f"expected a family among {', '.join(known)}, got {name!r}.{nearest(name, known)}")
-    return import_family(name)
 
 
 def tokenizer(file: Path, config: Config) -> Any:
     """The tokenizer of the decoder's family."""
-    module = family(config.decoder.family)
+    module = import_family(config.decoder.family)
     return module.tokenizer(file, module.Config(**config.decoder.config))

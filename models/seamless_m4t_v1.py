@@ -18,8 +18,8 @@ from mmx.errors import InputError
 from mmx.generate import SearchOptions, search
 from mmx.interfaces import Speech
 from mmx.model import Model
-from mmx.models import hifigan, nllb, seamless_m4t, units, w2v_bert
-from mmx.models.seamless_m4t import TOKEN_IDS, TOKENIZER_OF, finish, prepare_source
+from mmx.models import nllb, seamless_m4t, w2v_bert
+from mmx.models.seamless_m4t import TOKEN_IDS, TOKENIZER_OF, finish, hifigan, prepare_source, units
 from mmx.seq import Seq, pad
 from mmx.state import State
 from mmx.text.translation_tokenizer import TranslationTokenizer

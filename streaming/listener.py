@@ -25,7 +25,6 @@ from mmx.model import Model
 from mmx.seq import Seq
 from mmx.state import State
 from mmx.streaming.encoders import stream_encoder
-from mmx.streaming.events import Written
 from mmx.streaming.guards import Look, certain, lengthened, onward, passed_over, recurs, spoken
 from mmx.streaming.policies import Policy, View
 from mmx.streaming.script import Script
@@ -34,6 +33,7 @@ from mmx.tasks import align
 from mmx.tasks.transcribe import vad as load_vad
 from mmx.tasks.translate import has_loop
 from mmx.tasks.windows import RATE, require_aligner
+from mmx.tasks.words import Word
 from mmx.text.sentences import split_sentences
 
 
@@ -112,7 +112,7 @@ class Listener:
         self.committed: list[int] = []  # tokens of the window that are written
         self.marks: list[_Mark] = []  # ... and where their words end
         self.rest: list[int] = []  # tokens after them, which may change
-        self.words: list[Written] = []  # ... and their words
+        self.words: list[Word] = []  # ... and their words
         self.looks: list[Look] = []  # ... and where in the sound they look
 
     # -------------------- the session
@@ -136,7 +136,7 @@ class Listener:
         """Sample up to which the sound of the window is written."""
         return max(self.encoder.begin, round(self.marks[-1].end_s * RATE) if self.marks else 0)
 
-    def step(self, samples: NDArray[np.float32], final: bool, others: Clip | None = None) -> list[Written]:
+    def step(self, samples: NDArray[np.float32], final: bool, others: Clip | None = None) -> list[Word]:
         """Hear the next samples, at 16 kHz; `final` is the end of the session. Words that may be written."""
         self.encoder.push(samples, final, others)
         self.voice.hear(samples, final)
@@ -148,20 +148,20 @@ class Listener:
             self.encoder.drop(max(self.settled, self.voice.onset(self.settled) - round(self.PAD_S * RATE)))
         heard_all = self.encoder.covered >= self.voice.spoken_until
         over = final or (heard_all and self.voice.quiet_s >= self.REST_S)
-        out: list[Written] = []
+        out: list[Word] = []
         if self.voice.spoken_until > self.settled:
             out = self._look(over or (heard_all and self.voice.quiet_s >= self.PAUSE_S), over)
             self.voice.forget(self.encoder.begin)
         return out + self._close() if over else out
 
-    def _close(self) -> list[Written]:
+    def _close(self) -> list[Word]:
         """Write what is left, and end the sentence."""
         out = self._write(len(self.rest))
         if out:
             out[-1] = replace(out[-1], final=True)
         elif self.marks and not self.marks[-1].sentence:
             at_s = self.marks[-1].end_s
-            out = [Written("", at_s, at_s, final=True)]
+            out = [Word("", at_s, at_s, final=True)]
         self._move(len(self.committed))
         self.open, self.settled = False, self.voice.heard
         self.encoder.drop(self.settled - round(self.PAD_S * RATE))
@@ -169,14 +169,14 @@ class Listener:
 
     # -------------------- a look
 
-    def _look(self, finished: bool, over: bool) -> list[Written]:
+    def _look(self, finished: bool, over: bool) -> list[Word]:
         """Read the window, continue the text, write what the policy allows."""
         source_s = (self.encoder.covered - self.encoder.begin) / RATE
         speech_s = self.voice.spoken_s(self.encoder.begin)
         least_s = self.SHORT_S if self.script.spoken else self.ENOUGH_S
         if not source_s or (speech_s < least_s and not self.committed and not finished):
             return []
-        out: list[Written] = []
+        out: list[Word] = []
         while True:
             view, ended = self._read(finished, sure=speech_s >= self.ENOUGH_S)
             count = self.policy(view)
@@ -323,7 +323,7 @@ class Listener:
         bounds_s = lengthened(start_s[ends].tolist(), self.LEAST_S, self.encoder.covered / RATE)
         for i, (text, group) in enumerate(groups):
             part = slice(ends[i], ends[i + 1])
-            self.words.append(Written(text, bounds_s[i], bounds_s[i + 1], probability[part].mean().item()))
+            self.words.append(Word(text, bounds_s[i], bounds_s[i + 1], probability[part].mean().item()))
             at_s = [begin_s + t for t in looks_s[part]]
             self.looks.append(Look(text, len(group), min(at_s), max(at_s), _is_mark(text)))
         return looks_s
@@ -356,9 +356,9 @@ class Listener:
                 kept = total
         return kept
 
-    def _write(self, count: int) -> list[Written]:
+    def _write(self, count: int) -> list[Word]:
         """Commit the first `count` tokens of what may change."""
-        out: list[Written] = []
+        out: list[Word] = []
         total, words = len(self.committed), 0
         for (text, tokens), word in zip(self.script.split(self.rest), self.words, strict=True):
             if total + len(tokens) > len(self.committed) + count:
@@ -426,7 +426,7 @@ class Listener:
         for name in self._PLAIN:
             setattr(self, name, values[name])
         self.marks = [_Mark(*row) for row in values["marks"]]
-        self.words = [Written(*row) for row in values["words"]]
+        self.words = [Word(*row) for row in values["words"]]
         self.script.spoken, self.script.guess = values["script"]
         for name, part in (("encoder", self.encoder), ("voice", self.voice)):
             held = {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}

@@ -20,10 +20,10 @@ from mmx.errors import CheckpointError, InputError
 from mmx.files import write_tensors
 from mmx.model import Model
 from mmx.streaming.emma.heads import find_heads
-from mmx.streaming.events import Event
 from mmx.streaming.lag import STEPS_S
 from mmx.streaming.listener import Listener, Monotonic
 from mmx.streaming.policies import Policy, find_policy
+from mmx.tasks.events import Event
 from mmx.tasks.result import Segment, Transcript, Word
 from mmx.tasks.windows import RATE
 from mmx.text.languages import find_language

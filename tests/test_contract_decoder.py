@@ -10,7 +10,7 @@ from contract_decoder import verify_decoder
 from torch import Tensor, nn
 
 from mmx.models import monotonic
-from mmx.models.units import AutoregressiveConfig, build_autoregressive
+from mmx.models.seamless_m4t.units import AutoregressiveConfig, build_autoregressive
 from mmx.nn.decoder import DecoderLayer, LearnedPositions, SinusoidalPositions, TextDecoder
 from mmx.seq import Seq
 from mmx.state import State, subtree, tensor

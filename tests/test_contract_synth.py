@@ -13,8 +13,8 @@ from toys.folders import new_toy
 from toys.text_to_mel import FlowSynth
 
 from mmx.interfaces import Speech
-from mmx.models import hifigan, seamless_m4t, seamless_m4t_v1, units
-from mmx.models.seamless_m4t import SpeechTables
+from mmx.models import seamless_m4t, seamless_m4t_v1
+from mmx.models.seamless_m4t import SpeechTables, hifigan, units
 from mmx.seq import Seq
 from mmx.state import State
 from mmx.tasks.result import Spoken

@@ -22,8 +22,8 @@ from mmx.streaming.client.microphone import FileSource, Heard
 from mmx.streaming.client.options import LiveOptions
 from mmx.streaming.client.session import Recorder, Saver, Session, SpeechFile, Translator, run
 from mmx.streaming.client.terminal import JsonView, PlainView, Status, TerminalView
-from mmx.streaming.events import Event
 from mmx.streaming.lag import LagControl
+from mmx.tasks.events import Event
 from mmx.tasks.result import Segment, Spoken, Transcript, Word
 from mmx.weights.options import LoadOptions
 

@@ -19,7 +19,7 @@ from mmx.interfaces import Speech
 from mmx.model import Model
 from mmx.models import seamless_m4t
 from mmx.models.seamless_m4t import KEYS, Config, SpeechTables, build, config_from
-from mmx.models.units import spell
+from mmx.models.seamless_m4t.units import spell
 from mmx.seq import Seq, pad
 from mmx.tasks.speak import written_states
 from mmx.weights.convert import convert, plan

@@ -29,12 +29,12 @@ from mmx.nn.decoder import DecoderLayer, LearnedPositions, TextDecoder
 from mmx.seq import Seq
 from mmx.state import State
 from mmx.streaming.encoders import IncrementalEncoder, WindowEncoder, stream_encoder
-from mmx.streaming.events import Event
 from mmx.streaming.guards import Look
 from mmx.streaming.listener import Listener, _Mark
 from mmx.streaming.policies import View
 from mmx.streaming.stream import Stream
 from mmx.streaming.voice import FRAME, Voice
+from mmx.tasks.events import Event
 
 ROOT = Path(__file__).parents[1]
 RATE, VOCAB, EOT = 16_000, 40, 1

@@ -21,7 +21,7 @@ from mmx.cli import app as cli
 from mmx.errors import InputError, MmxError
 from mmx.generate import Hypothesis
 from mmx.model import Model
-from mmx.tasks import align, dub
+from mmx.tasks import dub
 from mmx.tasks.cascade import cascade, first_step, sentences
 from mmx.tasks.plain_windows import Decoder
 from mmx.tasks.result import Segment, Spoken, Transcript, Word
@@ -122,7 +122,7 @@ def test_sentences_without_spaces_stay_in_order(model: Model, wave: np.ndarray) 
             return written
 
     pieces = ["你好", "。今", "天", "好。我们去。"]
-    timed = [align.TimedWord(t, (i,), i * 1.0, i + 1.0, 0.5) for i, t in enumerate(pieces)]
+    timed = [Word(t, i * 1.0, i + 1.0, 0.5, tokens=(i,)) for i, t in enumerate(pieces)]
     decoder = Decoder(model, fit(model, Options(task="translate", to="de")))
     decoder.tok = Tokenizer()
     job = Job(File("x", "en"), Window.of_sound(wave[: 5 * 16_000], (Piece(0.0, 0.0, 5.0),), 0))

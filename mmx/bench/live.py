@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from mmx.errors import InputError
 from mmx.evaluate.streaming import Figures, Listening, Recording, measure, table, word_errors
 from mmx.files import atomic_write
-from mmx.streaming.events import Event
+from mmx.tasks.events import Event
 
 RATE = 16_000
 

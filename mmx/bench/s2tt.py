@@ -22,8 +22,8 @@ from mmx.errors import InputError, MmxError
 from mmx.files import atomic_write
 from mmx.generate import SearchOptions, Suppress, search
 from mmx.model import Model
-from mmx.models import hifigan, nllb, seamless_m4t, units, w2v_bert
-from mmx.models.seamless_m4t import Config, config_from
+from mmx.models import nllb, seamless_m4t, w2v_bert
+from mmx.models.seamless_m4t import Config, config_from, hifigan, units
 from mmx.nn.decoder import TextDecoder
 from mmx.seq import Seq
 from mmx.text.shortlist import ShortlistDecoder

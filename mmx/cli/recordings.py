@@ -166,7 +166,7 @@ def _two_steps(job: Job, first: str, second: str) -> tuple[Options, "Step"]:
     from mmx.tasks.cascade import cascade, first_step, shipped
 
     text_model, options = open_model(job.load, second), job.options
-    text_model.tokenizer.language(options.to)
+    text_model.require_tokenizer().language(options.to)
     asked = first_step(text_model, options)
     language = asked.language if asked.task == "transcribe" and asked.language else "en"
     text_model.translate_text([], src=language, to=options.to)  # a direction it lacks is told before hours are spent

@@ -72,7 +72,7 @@ def translate(
 
 def _only_of_texts(load: LoadOptions, options: Options, output: OutputOptions) -> None:
     """Raise `InputError` for options that the translation of a text has no use for."""
-    unused = [*given(output), *(n for n in given(options) if n not in OF_TEXTS)]
+    unused = [*(n for n in given(options) if n not in OF_TEXTS), *given(output)]
     unused += ["text_model"] if load.text_model else []
     if unused:
         raise InputError(

@@ -21,9 +21,9 @@ from mmx.evaluate.latency import Sentence, Timed, latency, stream_laal
 from mmx.evaluate.options import StreamingOptions
 from mmx.files import atomic_write
 from mmx.model import Model
-from mmx.streaming.events import Event
 from mmx.streaming.listener import Monotonic
 from mmx.streaming.stream import Stream
+from mmx.tasks.events import Event
 from mmx.tasks.windows import RATE
 
 DEFAULTS = StreamingOptions()

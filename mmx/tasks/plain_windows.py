@@ -19,11 +19,11 @@ from mmx.interfaces import Aligner
 from mmx.model import Model
 from mmx.seq import Seq
 from mmx.state import State
-from mmx.tasks import align
 from mmx.tasks.options import Options
 from mmx.tasks.result import Note, Segment
 from mmx.tasks.speak import Voice, say_rows
 from mmx.tasks.windows import Decoded, Job, beside, between_seams, on_clock, timed_words
+from mmx.tasks.words import Word
 from mmx.tasks.writer import Writer, has_loop
 from mmx.text.languages import find_language
 from mmx.text.sentences import split_sentences
@@ -91,7 +91,7 @@ class Decoder:
 
     def _words(
         self, jobs: Sequence[Job], found: Sequence[Hypothesis], memory: Seq, shared: State
-    ) -> Sequence[Sequence[align.TimedWord]]:
+    ) -> Sequence[Sequence[Word]]:
         """Timed words of each window's text."""
         if memory.rate is None or not isinstance(self.decoder, Aligner):
             return [
@@ -126,7 +126,7 @@ class Decoder:
                 one.notes.append(Note(job.window.start_s, job.window.end_s, "warning", "the text was cut at its limit"))
         return found
 
-    def _segments(self, job: Job, h: Hypothesis, timed: Sequence[align.TimedWord]) -> list[Segment]:
+    def _segments(self, job: Job, h: Hypothesis, timed: Sequence[Word]) -> list[Segment]:
         """One segment for each sentence; where it was said on both sides of a silence that was cut out, one on each."""
         text = self.tok.decode(h.tokens)
         out: list[Segment] = []
@@ -164,7 +164,7 @@ class Decoder:
                 one.spoken.append(replace(spoken, start_s=job.window.start_s))
 
 
-def spread(duration_s: float, words: Sequence[tuple[str, Sequence[int]]], h: Hypothesis) -> list[align.TimedWord]:
+def spread(duration_s: float, words: Sequence[tuple[str, Sequence[int]]], h: Hypothesis) -> list[Word]:
     """Words one after the other over a window, each as long as it has tokens: where nothing tells when they were said.
 
     Without attention to the memory (a language model) or a clock in it (CIF) there is nothing to align.
@@ -173,6 +173,6 @@ def spread(duration_s: float, words: Sequence[tuple[str, Sequence[int]]], h: Hyp
     out, at = [], 0
     for text, tokens in words:
         span_s = (at * step_s, (at + len(tokens)) * step_s)
-        out.append(align.TimedWord(text, tuple(tokens), *span_s, math.exp(h.avg_log_prob)))
+        out.append(Word(text, *span_s, math.exp(h.avg_log_prob), tokens=tuple(tokens)))
         at += len(tokens)
     return out

@@ -20,7 +20,7 @@ from mmx.model import Model
 from mmx.models.whisper.tokenizer import LANGUAGES, find_language
 from mmx.seq import Seq
 from mmx.state import State, select, subtree
-from mmx.tasks import align, other_language
+from mmx.tasks import other_language
 from mmx.tasks.options import Options
 from mmx.tasks.result import Note, Segment, Word
 from mmx.tasks.second import Second, Text
@@ -424,7 +424,7 @@ class Decoder:
             out.append(_Piece(start, None, tuple(text)))
         return [p for p in out if self.tok.decode(list(p.tokens)).strip()]
 
-    def _on_clock(self, job: Job, a: _Attempt, piece: "_Piece", words: Sequence[align.TimedWord]) -> Iterator[Segment]:
+    def _on_clock(self, job: Job, a: _Attempt, piece: "_Piece", words: Sequence[Word]) -> Iterator[Segment]:
         """A piece on the file's clock: one segment, or where its words lie on both sides of a seam, one on each."""
         window = job.window
         runs = between_seams(window, words) or [()]
@@ -484,14 +484,14 @@ class Decoder:
 
     def _words(
         self, jobs: Sequence[Job], spoken: Sequence[Sequence["_Piece"]], memory: Seq, shared: State
-    ) -> list[list[Sequence[align.TimedWord]]]:
+    ) -> list[list[Sequence[Word]]]:
         """Timed words of each piece of each window, from one teacher-forced pass over the batch.
 
         Where nobody asked for the times of words, they are had of windows with a piece over a seam: time tokens cannot
         tell which of its words were said before the silence that was cut out there.
         """
         rows = [i for i, each in enumerate(zip(jobs, spoken, strict=True)) if self._need_words(*each)]
-        out: list[list[Sequence[align.TimedWord]]] = [[()] * len(pieces) for pieces in spoken]
+        out: list[list[Sequence[Word]]] = [[()] * len(pieces) for pieces in spoken]
         if not rows:
             return out
         if len(rows) < len(jobs):
@@ -508,7 +508,7 @@ class Decoder:
 
     def _aligned(
         self, jobs: Sequence[Job], spoken: Sequence[Sequence["_Piece"]], memory: Seq, shared: State
-    ) -> list[list[Sequence[align.TimedWord]]]:
+    ) -> list[list[Sequence[Word]]]:
         texts = [[t for p in pieces for t in p.tokens] for pieces in spoken]
         prompts = [self.tok.prompt(j.file.language, self.options.task, timestamps=False) for j in jobs]
 
@@ -560,9 +560,9 @@ def _all_segments(one: Decoded) -> list[Segment]:
     return [*one.segments, *(s for second in one.seconds for s in second.first.segments)]
 
 
-def _by_piece(words: Sequence[align.TimedWord], lengths: Sequence[int]) -> list[Sequence[align.TimedWord]]:
+def _by_piece(words: Sequence[Word], lengths: Sequence[int]) -> list[Sequence[Word]]:
     """Deal the words out to pieces of so many tokens each; a word that straddles two belongs to the first."""
-    out: list[list[align.TimedWord]] = [[] for _ in lengths]
+    out: list[list[Word]] = [[] for _ in lengths]
     ends = np.cumsum(lengths)
     at = 0
     for w in words:

@@ -140,7 +140,7 @@ def timed_words(
     below: int | None = None,
     spans_s: Sequence[Sequence[tuple[float, float]]] | None = None,
     listen: bool = False,
-) -> list[list[align.TimedWord]]:
+) -> list[list[Word]]:
     """When each word was said, on its window's clock, from one teacher-forced pass of the decoder.
 
     Args:
@@ -159,7 +159,7 @@ def timed_words(
     decoder, heads = require_aligner(model)
     eot, rate = model.require_tokenizer().eot, memory.rate or 50.0
     rows = [torch.tensor([*p, *t, eot]) for p, t in zip(prompts, texts, strict=True)]
-    out: list[list[align.TimedWord]] = []
+    out: list[list[Word]] = []
     for i, (job, prompt, text) in enumerate(zip(jobs, prompts, texts, strict=True)):
         if not text:
             out.append([])
@@ -180,19 +180,19 @@ def timed_words(
     return out
 
 
-def on_clock(window: Window, words: Iterable[align.TimedWord]) -> tuple[Word, ...]:
+def on_clock(window: Window, words: Iterable[Word]) -> tuple[Word, ...]:
     """Words of a window on the file's clock, without the silence that an alignment stretched them over."""
     return tuple(Word(w.text, *window.file_span(*_said(window, w), math.inf), w.probability) for w in words)
 
 
-def _said(window: Window, word: align.TimedWord) -> tuple[float, float]:
+def _said(window: Window, word: Word) -> tuple[float, float]:
     """Where in the window a word was said: an alignment may stretch it over a silence."""
     return window.within_speech(word.start_s, word.end_s, LATE_S)
 
 
-def between_seams(window: Window, words: Sequence[align.TimedWord]) -> list[Sequence[align.TimedWord]]:
+def between_seams(window: Window, words: Sequence[Word]) -> list[Sequence[Word]]:
     """The words of a text in runs, each within one piece of its window: no run goes over a silence that was cut out."""
-    runs: list[list[align.TimedWord]] = []
+    runs: list[list[Word]] = []
     last = -1
     for w in words:
         at = max(last, *window.held_by(*_said(window, w), math.inf))  # an alignment that slips back is no new run

@@ -13,7 +13,6 @@ from mmx.checked import fits, words
 from mmx.errors import InputError, nearest
 from mmx.interfaces import Needs, Objective
 from mmx.model import Model, tensors
-from mmx.models.composed import family
 from mmx.options import default_of
 from mmx.text import byte_tokenizer
 from mmx.text.train_tokenizer import FILE as TOKENIZER_FILE
@@ -111,7 +110,7 @@ def of_recordings(examples: Sequence[Example], path: str | Path) -> bool:
 
 def _config(options: TrainOptions, vocab: int) -> Any:
     """The numbers of a new model. Raises `InputError` for an unknown family or number, or one of another type."""
-    module = family(options.family)
+    module = import_family(options.family)
     kinds = get_type_hints(module.Config)
     for name, value in options.config.items():
         if name not in kinds:
@@ -130,7 +129,7 @@ def _config(options: TrainOptions, vocab: int) -> Any:
 def _new(options: TrainOptions, folder: Path) -> Start:
     tokenizer = _tokenizer(options, folder)
     config = _config(options, tokenizer.n_vocab)
-    model = family(options.family).build(config)
+    model = import_family(options.family).build(config)
     initialize(model)
     model.tokenizer = tokenizer
     return Start(model, options.family, dataclasses.asdict(config), {})

@@ -26,6 +26,7 @@ from mmx.seq import Seq
 from mmx.state import State
 from mmx.weights.card import Card
 from mmx.weights.convert import ZERO, Rule
+from mmx.weights.formats import LazyTensors
 
 TOKENIZER_OF = "whisper-base"
 """Card whose tokenizer serves a checkpoint that comes without one."""
@@ -315,6 +316,11 @@ def config_from(format: str, meta: Mapping[str, Any], shapes: Mapping[str, tuple
         values = [n_mels, audio_ctx, width, int(meta["encoder/num_heads"]), count["encoder"]]
         values += [vocab, text_ctx, text_width, int(meta["decoder/num_heads"]), count["decoder"]]
     return dict(zip(Config.__dataclass_fields__, values, strict=True))
+
+
+def sniff(format: str, source: LazyTensors) -> bool:
+    """Whether it is OpenAI's checkpoint, which gives the dimensions of the model and no name."""
+    return format == "openai" and "dims" in source.meta
 
 
 # -------------------- Hugging Face's folder

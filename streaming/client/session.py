@@ -24,8 +24,8 @@ from mmx.media.audio import SAMPLE_RATE as RATE
 from mmx.streaming.client.microphone import FileSource, Heard, Loudspeaker, Microphone, Source, find_device
 from mmx.streaming.client.options import LiveOptions
 from mmx.streaming.client.terminal import JsonView, PlainView, Status, TerminalView, View
-from mmx.streaming.events import Event
 from mmx.streaming.lag import LagControl
+from mmx.tasks.events import Event
 from mmx.tasks.result import Segment, Spoken, Transcript, check_format
 from mmx.text.languages import find_language
 from mmx.weights.options import LoadOptions

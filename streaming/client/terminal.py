@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TextIO
 
-from mmx.streaming.events import Event
+from mmx.tasks.events import Event
 
 
 @dataclass(frozen=True, slots=True)

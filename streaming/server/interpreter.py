@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmx.errors import InputError
-from mmx.streaming.events import Event
 from mmx.streaming.server.engine import Engine
 from mmx.streaming.stream import Stream
+from mmx.tasks.events import Event
 
 RATE = 16_000
 TRACKS = ("source", "translation")

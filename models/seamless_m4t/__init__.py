@@ -27,12 +27,13 @@ from mmx.errors import CheckpointError, InputError, nearest
 from mmx.interfaces import Speech
 from mmx.media.kaldi import Fbank
 from mmx.model import Model
-from mmx.models import hifigan, nllb, units, w2v_bert
+from mmx.models import nllb, w2v_bert
+from mmx.models.seamless_m4t import hifigan, units
 from mmx.seq import Seq
 from mmx.state import State
 from mmx.text.translation_tokenizer import TranslationTokenizer
 from mmx.weights.convert import Rule, count, needed
-from mmx.weights.formats import LazyTensors
+from mmx.weights.formats import LazyTensors, open_checkpoint
 
 MODEL_TYPES = ("seamless_m4t_v2",)
 """What Hugging Face's `config.json` calls the models that are built here."""
@@ -293,14 +294,38 @@ def config_from(format: str, meta: Mapping[str, Any], shapes: Mapping[str, tuple
     }
 
 
+def files_beside(path: Path) -> list[Path]:
+    """The files of the vocoder, which is published apart from the model."""
+    return [p for p in sorted(path.parent.glob("vocoder*.pt")) if p != path]
+
+
 def prepare_source(format: str, source: LazyTensors) -> LazyTensors:
-    """A checkpoint of fairseq2 with the pairs of its vocoder's weight norm folded; others as they are."""
-    if format != "fairseq2":
+    """A checkpoint of one file with its vocoder's, the pairs of whose weight norm are folded; others as they are."""
+    if format not in ("fairseq", "fairseq2"):
+        return source
+    source = _with_vocoder(source)
+    if format == "fairseq":
         return source
     folded = hifigan.fold_weight_norm({k: source[k] for k in source if re.match(VOCODER, k)})
     others = {k: shape for k, shape in source.shapes.items() if not re.match(VOCODER, k)}
     shapes = others | {k: tuple(v.shape) for k, v in folded.items()}
     return LazyTensors(shapes, lambda k: folded[k] if k in folded else source[k], source.meta)
+
+
+def _with_vocoder(source: LazyTensors) -> LazyTensors:
+    """The tensors of a model that speaks, and under `vocoder.code_generator.` those of the vocoder's file beside it."""
+    if source.path is None or not any(k.startswith("t2u_model.") for k in source):
+        return source
+    beside = files_beside(source.path)
+    if len(beside) != 1:
+        raise CheckpointError(
+            f"expected one vocoder*.pt beside {source.path}, which writes units, got {[p.name for p in beside]}: "
+            "put the model's own there"
+        )
+    own = open_checkpoint(beside[0], "fairseq2")
+    names = {f"vocoder.code_generator.{k.removeprefix('code_generator.')}": k for k in own}
+    shapes = source.shapes | {ours: own.shapes[theirs] for ours, theirs in names.items()}
+    return LazyTensors(shapes, lambda k: own[names[k]] if k in names else source[k], source.meta)
 
 
 TOKEN_IDS = {"bos_token_id": 2, "pad_token_id": 0, "eos_token_id": 3}
