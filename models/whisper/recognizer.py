@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from mmx.errors import InputError, MmxWarning
 from mmx.generate import Filter, Hypothesis, SearchOptions, Suppress, SuppressFirst, search
 from mmx.model import Model
 from mmx.models.whisper import TimestampRules, other_language
-from mmx.models.whisper.tokenizer import LANGUAGES, find_language
+from mmx.models.whisper.tokenizer import LANGUAGES, WhisperTokenizer, find_language
 from mmx.seq import Seq
 from mmx.state import State, select, subtree
 from mmx.tasks.options import Options
@@ -61,7 +61,7 @@ class _Attempt:
 
 def fit(model: Model, options: Options) -> Options:
     """The options with the model's spelling of languages. Raises `InputError` for what it cannot do."""
-    tokenizer, card = model.tokenizer, model.card
+    tokenizer, card = cast(WhisperTokenizer, model.tokenizer), model.card
     language = None if options.language is None else find_language(options.language)
     if options.task == "translate":
         if not tokenizer.multilingual or (card and card.tasks and "translate" not in card.tasks):
@@ -101,7 +101,7 @@ class Decoder:
 
     def __init__(self, model: Model, options: Options):
         self.model, self.options = model, options
-        self.tok = model.tokenizer
+        self.tok = cast(WhisperTokenizer, model.tokenizer)
         self.device = next(model.decoder.parameters()).device
         front, encoder = model.stages("speech")
         self.samples = encoder.ctx * encoder.stride * front.stride  # of a window
