@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from mmx.errors import MmxError
     from mmx.make.compose import compose
     from mmx.seq import Seq
+    from mmx.tasks.options import Options
     from mmx.tasks.result import Note, Segment, Transcript, Word
-    from mmx.tasks.transcribe import Options
     from mmx.weights.card import Card, cards
 
 __all__ = [
@@ -27,7 +27,7 @@ __all__ = [
 _HOME = {
     "load": "api", "Card": "weights.card", "cards": "weights.card", "compose": "make.compose",
     "MmxError": "errors", "Model": "api", "Note": "tasks.result", "Segment": "tasks.result",
-    "Transcript": "tasks.result", "Word": "tasks.result", "Seq": "seq", "Options": "tasks.transcribe",
+    "Transcript": "tasks.result", "Word": "tasks.result", "Seq": "seq", "Options": "tasks.options",
 }  # fmt: skip
 
 

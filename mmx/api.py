@@ -1,17 +1,14 @@
 """The verbs of mmx in Python; the command line has the same names and defaults."""
 
-import ast
 import dataclasses
-import importlib
 import os
-import re
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -21,17 +18,18 @@ from mmx.media.audio import Source
 from mmx.model import Model, Side, tensors
 from mmx.nn.decoder import TextDecoder
 from mmx.nn.quantize import quantize_linears, supported
+from mmx.options import taking
+from mmx.tasks import transcribe as tasks
 from mmx.tasks.options import Options
 from mmx.tasks.result import Transcript
-from mmx.tasks.transcribe import transcribe
 from mmx.tasks.translate import translate_text
 from mmx.weights import hub
 from mmx.weights.card import Card, Weights, find_card, read_card
 from mmx.weights.convert import Rule, convert, plan_misses
+from mmx.weights.family import families, import_family, model_types
 from mmx.weights.formats import LazyTensors, open_checkpoint
+from mmx.weights.options import DEFAULT_MODEL, DType, LoadOptions
 
-DType = Literal["auto", "float32", "bfloat16", "float16", "int8"]
-DEFAULT_MODEL = "whisper-base"
 OWN_NAMES = (Rule("(.+)", r"\1"),)
 """The conversion table of checkpoints that mmx wrote, of any family."""
 
@@ -58,7 +56,7 @@ def load(
     target = resolve_device(device)
     plan = resolve_dtype(dtype, target)
     card, found = locate(model, download)
-    family = importlib.import_module(f"mmx.models.{card.family}")
+    family = import_family(card.family)
     built = _assemble(card, family, found)
     built.tokenizer = read_tokenizer(card, family, found)
     if hasattr(family, "finish"):
@@ -69,20 +67,28 @@ def load(
     return prepare(built, target, plan)
 
 
+def open_model(options: LoadOptions, model: str = "") -> Model:
+    """`load` as a verb is asked for it; `model` is another one, to compute on the same."""
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    return load(model or options.model, device=options.device, dtype=options.dtype)
+
+
 # -------------------- what a model does, as its methods
 
 
-def _transcribe(model: Model, source: Source, **options: Any) -> Transcript:
-    """The text of a recording; the options are those of `mmx.tasks.transcribe.Options`."""
-    return next(iter(_transcribe_many(model, [source], **options)))
+def _transcribe(model: Model, source: Source, options: Options) -> Transcript:
+    """The text of a recording."""
+    return next(_transcribe_many(model, [source], options))
 
 
-def _transcribe_many(model: Model, sources: list[Source], **options: Any) -> Iterator[Transcript]:
+def _transcribe_many(model: Model, sources: Iterable[Source], options: Options) -> Iterator[Transcript]:
     """Transcripts of several recordings, in order, decoded in batches across them."""
-    return transcribe(model, sources, Options(**options))
+    return tasks.transcribe(model, sources, options)
 
 
-Model.transcribe, Model.transcribe_many, Model.translate_text = _transcribe, _transcribe_many, translate_text
+transcribe, transcribe_many = taking(Options, _transcribe), taking(Options, _transcribe_many)
+Model.transcribe, Model.transcribe_many, Model.translate_text = transcribe, transcribe_many, translate_text
 
 
 # -------------------- finding and filling
@@ -91,7 +97,7 @@ Model.transcribe, Model.transcribe_many, Model.translate_text = _transcribe, _tr
 def outline(model: str | Path, download: bool = True) -> Model:
     """A model with its tokenizer and without its weights: what it has and can take; arguments as of `load`."""
     card, found = locate(model, download)
-    family = importlib.import_module(f"mmx.models.{card.family}")
+    family = import_family(card.family)
     with torch.device("meta"):
         built = family.build(family.Config(**card.config))
     built.tokenizer, built.card = read_tokenizer(card, family, found), card
@@ -125,14 +131,14 @@ def describe(found: hub.Found, path: Path) -> tuple[Card, hub.Found]:
     with hub.joined(found) as file:
         source = open_checkpoint(file, found.format)
         family = family_of(found.format, source)
-        module = importlib.import_module(f"mmx.models.{family}")
+        module = import_family(family)
         try:
             own, meta = found.format == "mmx", {**source.meta, **found.meta}
             shapes = prepared(module, found.format, source).shapes
             config = meta["config"] if own else module.config_from(found.format, meta, shapes)
         except KeyError as e:
             raise CheckpointError(
-                f"expected {e} beside the weights in {path}, got none: take all of the checkpoint's files"
+                f"expected {e} next to the weights in {path}, got none: take all of the checkpoint's files"
             ) from e
     if (path / "card.toml").is_file():
         return dataclasses.replace(read_card(path / "card.toml"), config=config), found
@@ -150,18 +156,16 @@ def describe(found: hub.Found, path: Path) -> tuple[Card, hub.Found]:
 
 
 def family_of(format: str, source: LazyTensors) -> str:
-    """The family module of a checkpoint, from the name that its format records, else from the tensors' names."""
-    if format in ("fairseq2", "fairseq"):
-        return _family_by_names(format, source)
+    """The family of a checkpoint: by the name that its format records, by what it holds, or by the tensors' names."""
     if format == "mmx":
         return _own_family(str(source.meta.get("model_type", "")))
-    if format == "openai":
-        name = "whisper" if "dims" in source.meta else ""
-    elif format == "ct2":
-        name = str(source.meta.get("spec", "")).removesuffix("Spec").lower()
-    else:
-        name = str(source.meta.get("model_type", ""))
-    known = _families()
+    for family, module in families().items():
+        if hasattr(module, "sniff") and module.sniff(format, source):
+            return family
+    if format in ("fairseq2", "fairseq"):
+        return _family_by_names(format, source)
+    spec = str(source.meta.get("spec", "")).removesuffix("Spec").lower()
+    name, known = spec or str(source.meta.get("model_type", "")), model_types()
     if name not in known:
         raise CheckpointError(
             f"expected a checkpoint of a model type among {sorted(known)}, got {name or 'an unnamed one'!r}"
@@ -171,39 +175,18 @@ def family_of(format: str, source: LazyTensors) -> str:
 
 def _family_by_names(format: str, source: LazyTensors) -> str:
     """The family whose table for the format knows the most of the tensors; conversion names those that it does not."""
-    tables = {f: getattr(importlib.import_module(f"mmx.models.{f}"), "KEYS", {}) for f in _stems()}
+    tables = {name: getattr(module, "KEYS", {}) for name, module in families().items()}
     misses = {f: plan_misses(source, keys[format]) for f, keys in tables.items() if format in keys}
     return min(misses, key=lambda f: misses[f])
 
 
 def _own_family(name: str) -> str:
-    """The family that a folder of ours names: whatever module `mmx.models` has by that name and builds models."""
+    """The family that a folder of ours names."""
     try:
-        family = importlib.import_module(f"mmx.models.{name}") if name.isidentifier() else None
-    except ModuleNotFoundError:
-        family = None
-    if not hasattr(family, "build"):
-        raise CheckpointError(f"expected a model of a family among {_stems()}, got {name!r}")
+        import_family(name)
+    except InputError as e:
+        raise CheckpointError(str(e)) from e
     return name
-
-
-def _stems() -> list[str]:
-    return sorted(_modules())
-
-
-def _modules() -> dict[str, Path]:
-    """The file that defines each family: a module of `models/`, or the `__init__.py` of a folder there."""
-    folder = Path(__file__).parent / "models"
-    return {p.stem: p for p in folder.glob("*.py")} | {p.parent.name: p for p in folder.glob("*/__init__.py")}
-
-
-def _families() -> dict[str, str]:
-    """The family module of each model type: the names in its `MODEL_TYPES`, else its own; read, not imported."""
-    found = {}
-    for stem, path in _modules().items():
-        names = re.search(r"^MODEL_TYPES = (\(.*?\))$", path.read_text("utf-8"), re.MULTILINE | re.DOTALL)
-        found |= dict.fromkeys(ast.literal_eval(names[1]) if names else (stem,), stem)
-    return found
 
 
 def _tokenizer_file(found: hub.Found, family: ModuleType) -> Path:
@@ -216,7 +199,7 @@ def _tokenizer_file(found: hub.Found, family: ModuleType) -> Path:
             default = hub.locate(find_card(lender), download=False).tokenizer
     if default is None:
         names = " or ".join(hub.TOKENIZERS)
-        raise ModelNotFoundError(f"expected {names} beside the weights ({found.how}), got none: put it there")
+        raise ModelNotFoundError(f"expected {names} next to the weights ({found.how}), got none: put it there")
     return default
 
 

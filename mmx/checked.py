@@ -1,7 +1,10 @@
 """Whether a value that a person wrote, in TOML or Python, is what an annotation asks for; and how that is said."""
 
 import math
+import numbers
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import NoneType
 from typing import Any, Literal, get_args, get_origin
 
 _WORDS: dict[Any, tuple[str, str]] = {
@@ -9,6 +12,7 @@ _WORDS: dict[Any, tuple[str, str]] = {
     bool: ("true or false", "true or false"),
     int: ("a whole number", "whole numbers"),
     float: ("a number", "numbers"),
+    Path: ("a path", "paths"),
     Any: ("anything", "values"),
 }
 
@@ -25,7 +29,7 @@ def words(annotation: Any, plural: bool = False) -> str:
         return "tables" if plural else f"a table of {words(arguments[1], True)}"
     if isinstance(kind, type) and issubclass(kind, Sequence):
         return "lists" if plural else f"a list of {words(arguments[0], True)}"
-    return " or ".join(words(a, plural) for a in arguments) or str(annotation)
+    return " or ".join(words(a, plural) for a in arguments if a is not NoneType) or str(annotation)
 
 
 def fits(value: Any, annotation: Any) -> bool:
@@ -34,9 +38,9 @@ def fits(value: Any, annotation: Any) -> bool:
     if annotation is Any:
         return True
     if annotation is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
     if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if isinstance(annotation, type) and not get_args(annotation):
         return isinstance(value, annotation)
     kind, arguments = get_origin(annotation), get_args(annotation)

@@ -4,8 +4,10 @@ Time 0 is where the clip begins, in every modality: frame `i` of one with `rate`
 to `(i + 1) / rate` seconds. A modality that ends earlier than the others is shorter.
 """
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Literal, TypeAlias, get_args
 
 import torch
@@ -97,28 +99,6 @@ def _joined(name: str, clips: Sequence[Clip]) -> Seq:
     )
 
 
-def splice(clip: Clip, spans_s: Sequence[tuple[float, float]]) -> dict[str, Seq]:
-    """Stretches of a clip of one row, one after the other on one clock, from which no modality strays.
-
-    Each gets as many frames as its place on the new clock takes, up to half a frame beyond the stretch. Zeros are put
-    where a modality ended before others, but not at the end.
-    """
-    return {name: _spliced(seq, rate_of(name, seq), spans_s) for name, seq in clip.items()}
-
-
-def _spliced(seq: Seq, rate: float, spans_s: Sequence[tuple[float, float]]) -> Seq:
-    at_s, index, n = 0.0, [], int(seq.lengths[0])
-    for start_s, end_s in spans_s:
-        begin, at_s = frame_at(at_s, rate), at_s + end_s - start_s
-        index.append(frame_at(start_s, rate) + torch.arange(frame_at(at_s, rate) - begin))
-    index_N = torch.cat([torch.zeros(0, dtype=torch.int64), *index])
-    there_N = index_N < n
-    length = int(there_N.nonzero()[-1]) + 1 if there_N.any() else 0
-    x_N = seq.x[0, index_N[:length].clamp(max=max(0, n - 1)).to(seq.x.device)]
-    x_N[~there_N[:length].to(x_N.device)] = 0
-    return seq._replace(x=x_N[None], lengths=torch.tensor([length], device=seq.x.device))
-
-
 def _check_joint(name: str, first: Seq, seq: Seq) -> None:
     if len(seq.x) != 1:
         raise ValueError(f"expected clips of one row to join, got {len(seq.x)} rows of {name}: join them before `pad`")
@@ -159,3 +139,96 @@ def rate_of(name: str, seq: Seq) -> float:
     if seq.rate is None:
         raise ValueError(f"expected {name} with a rate, got rate=None: what has no clock (text) is no part of a clip")
     return seq.rate
+
+
+class Rolling:
+    """The last part of a clip of one row that grows at its end and is forgotten at its beginning.
+
+    Times are those of the whole clip. What was appended is not copied.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[str, _Row] = {}
+
+    def append(self, clip: Clip) -> None:
+        """Add what follows."""
+        for name, seq in clip.items():
+            if name not in self._rows:
+                self._rows[name] = _Row(seq._replace(x=seq.x[:, :0], lengths=seq.lengths * 0))
+            self._rows[name].append(seq)
+
+    def drop(self, before_s: float) -> None:
+        """Let go of what was appended at once and ends at or before a time; the rest can still be had."""
+        for name, row in self._rows.items():
+            row.drop(frame_at(before_s, rate_of(name, row.like)))
+
+    def end_of(self, name: str) -> float:
+        """Seconds until a modality ends."""
+        row = self._rows[name]
+        return row.end / rate_of(name, row.like)
+
+    @property
+    def ends_s(self) -> list[float]:
+        """Seconds until each modality ends."""
+        return [self.end_of(name) for name in self._rows]
+
+    @property
+    def end_s(self) -> float:
+        """Seconds until the longest modality ends."""
+        return max(self.ends_s, default=0.0)
+
+    def part(self, start_s: float, end_s: float, at_s: float = 0.0) -> dict[str, Seq]:
+        """A stretch as the part of another clip that begins at `at_s` of it (see `lay`): `x` has as many frames as that
+        place takes, up to half a frame beyond the stretch, and zeros where a modality has none; `lengths` tells up to
+        where it has some."""
+        out = {}
+        for name, row in self._rows.items():
+            rate = rate_of(name, row.like)
+            count = frame_at(at_s + end_s - start_s, rate) - frame_at(at_s, rate)
+            out[name] = row.get(frame_at(start_s, rate), count)
+        return out
+
+
+class _Row:
+    """One modality of a `Rolling`: frames `start` to `end` of it are there."""
+
+    def __init__(self, like: Seq) -> None:
+        self.like, self.start, self.end = like, 0, 0
+        self.parts: deque[torch.Tensor] = deque()
+
+    def append(self, seq: Seq) -> None:
+        x = seq.x[0, : int(seq.lengths[0])]
+        if len(x):
+            self.parts.append(x)
+            self.end += len(x)
+
+    def drop(self, before: int) -> None:
+        while self.parts and self.start + len(self.parts[0]) <= before:
+            self.start += len(self.parts.popleft())
+
+    def get(self, first: int, count: int) -> Seq:
+        assert self.start <= first or not count, (self.start, first)
+        found, at = [], self.start
+        for part in self.parts:
+            a, b = max(first, at), min(first + count, at + len(part))
+            if a < b:
+                found.append(part[a - at : b - at])
+            at += len(part)
+        n = sum(map(len, found))
+        if n < count:
+            found.append(self.like.x.new_zeros(count - n, *self.like.x.shape[2:]))
+        x = found[0] if len(found) == 1 else torch.cat([self.like.x[0], *found])
+        return self.like._replace(x=x[None], lengths=torch.full_like(self.like.lengths, n))
+
+
+def lay(parts: Sequence[Clip]) -> dict[str, Seq]:
+    """Parts that `Rolling.part` made for places that meet as one clip, without modalities of which there is nothing."""
+    out: dict[str, Seq] = {}
+    for name in dict.fromkeys(name for part in parts for name in part):
+        seqs = [part[name] for part in parts]
+        begins = accumulate((seq.x.shape[1] for seq in seqs), initial=0)
+        ends = [at + int(seq.lengths[0]) for at, seq in zip(begins, seqs, strict=False) if seq.lengths[0]]
+        if ends:
+            x = seqs[0].x if len(seqs) == 1 else torch.cat([seq.x for seq in seqs], 1)
+            out[name] = seqs[0]._replace(x=x[:, : ends[-1]], lengths=torch.full_like(seqs[0].lengths, ends[-1]))
+    return out

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, runtime_checkable
 import torch
 from torch import Tensor
 
+from mmx.clip import Medium
 from mmx.seq import Seq
 from mmx.state import State
 
 if TYPE_CHECKING:
     from mmx.model import Model
-    from mmx.tasks.options import Decoded, Job, Options
+    from mmx.tasks.options import Options
+    from mmx.tasks.windows import Decoded, Job
 
 BatchT_contra = TypeVar("BatchT_contra", contravariant=True)
 
@@ -43,6 +45,38 @@ class Block(Protocol):
     def lookahead(self) -> float: ...
 
     def forward(self, seq: Seq, state: State | None = None) -> Seq: ...
+
+    def init_state(self, batch: int, capacity: int) -> State: ...
+
+
+@runtime_checkable
+class Front(Block, Protocol):
+    """The first block of a modality, which says what it reads.
+
+    Attributes:
+        medium: audio, video, pose, features or text.
+        rate: frames or samples of it per second; None for text.
+        shape: of a frame; () for samples and tokens.
+    """
+
+    @property
+    def medium(self) -> Medium: ...
+
+    @property
+    def rate(self) -> float | None: ...
+
+    @property
+    def shape(self) -> Sequence[int]: ...
+
+
+@runtime_checkable
+class Fuse(Protocol):
+    """Anything that makes one memory of those of several modalities.
+
+    The keys of `memories` say what is present: in a stream, those of its first call. What is absent is its business.
+    """
+
+    def forward(self, memories: Mapping[str, Seq], state: State | None = None) -> Seq: ...
 
     def init_state(self, batch: int, capacity: int) -> State: ...
 
@@ -271,7 +305,48 @@ class Losses:
     figures: Mapping[str, Tensor] = field(default_factory=dict)
 
 
-class Objective(Protocol[BatchT_contra]):
-    """What training minimizes: token loss, CTC, contrastive, flow matching, distillation."""
+@dataclass(frozen=True)
+class Needs:
+    """What an objective needs of the data.
 
-    def __call__(self, model: "Model", batch: BatchT_contra) -> Losses: ...
+    Attributes:
+        text: whether every example has a text to write.
+        modalities: that every example has; whatever the model reads of them when empty.
+        makes: the medium of what is to be made, empty for none.
+        raw: whether what frozen encoders made of the inputs is of no use.
+    """
+
+    text: bool = True
+    modalities: tuple[str, ...] = ()
+    makes: str = ""
+    raw: bool = False
+
+
+class Objective(Protocol[BatchT_contra]):
+    """What training minimizes: token loss, CTC, contrastive, flow matching, distillation.
+
+    An update adds up the batches of all processes. What they count is known before any of them is run, so that the
+    gradient of several small batches is that of a large one.
+
+    Attributes:
+        perplexity: whether its loss is a mean over tokens in nats, whose exponential is reported too.
+    """
+
+    @property
+    def perplexity(self) -> bool: ...
+
+    def needs(self, model: "Model") -> Needs:
+        """What it needs of the data to train a model. Raises `InputError` for one that it cannot train."""
+        ...
+
+    def count(self, batch: BatchT_contra) -> Mapping[str, int]:
+        """The `Losses.counts` of a batch, before the model is run."""
+        ...
+
+    def weights(self, counts: Mapping[str, int]) -> Mapping[str, float]:
+        """Of one item of each loss, given the counts of the whole update; a loss that is not named has none."""
+        ...
+
+    def __call__(self, model: "Model", batch: BatchT_contra) -> Losses:
+        """The first of the figures is what is reported, and validated, as the loss."""
+        ...

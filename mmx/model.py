@@ -1,19 +1,18 @@
 """`Model`: the one concrete class; every task is a composition of the parts it holds."""
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Literal, NamedTuple, get_args
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmx.clip import SPEECH, Input
 from mmx.errors import InputError
+from mmx.interfaces import Block, Decoder, Front, Fuse, SourceTokenizer, Synth, Tokenizer
 from mmx.seq import Seq
 from mmx.state import State, subtree
 
 if TYPE_CHECKING:
-    from mmx.tasks.result import Transcript
-    from mmx.tasks.words import Translation
     from mmx.weights.card import Card
 
 Stage = Literal["front", "encoders", "adapters", "fuse"]
@@ -48,33 +47,28 @@ class Model(nn.Module):
         front: feature extractor of each modality (waveform to log-mels, frames to crops).
         encoders: encoder of each modality.
         adapters: what fits an encoder's output to the decoder, where they differ.
-        fuse: makes one memory of those of all modalities, `fuse({modality: Seq}) -> Seq`. Where a model has one it
-            always runs, also with a single modality: what is absent (dropped in training, a face that is lost) is its
-            business, and the keys say what is present.
+        fuse: makes one memory of those of all modalities. Where a model has one it always runs, also with a single
+            modality: what is absent (dropped in training, a face that is lost) is its business.
         heads: projects the pooled memory `(B, D)` of a modality to the space that `embed` compares in.
-        decoder: see `mmx.interfaces.Decoder`; None in a model that only encodes.
-        synth: speaks what the decoder wrote.
-        tokenizer: text to tokens and back.
+        decoder: writes text; None in a model that only encodes.
+        synth: says text aloud.
+        tokenizer: text to tokens and back, of a model that writes, reads or says text.
         card: where the model came from.
     """
 
     if TYPE_CHECKING:  # verbs are tasks, which stand above the model: `mmx.api` gives them to every model
-        transcribe: Callable[..., Transcript]
-        transcribe_many: Callable[..., Iterator[Transcript]]
-        translate_text: Callable[..., list[Translation]]
-
-    decoder: Any  # a `Decoder` that is also an nn.Module; families add what their verbs need (`ctx`, `cross_weights`)
+        from mmx.api import transcribe, transcribe_many, translate_text
 
     def __init__(
         self,
         *,
         front: Mapping[str, nn.Module],
         encoders: Mapping[str, nn.Module],
-        decoder: nn.Module | None = None,
+        decoder: Decoder | None = None,
         adapters: Mapping[str, nn.Module] | None = None,
         fuse: nn.Module | None = None,
         heads: Mapping[str, nn.Module] | None = None,
-        synth: nn.Module | None = None,
+        synth: Synth | None = None,
     ):
         super().__init__()
         self.front = nn.ModuleDict(front)
@@ -82,14 +76,16 @@ class Model(nn.Module):
         self.adapters = nn.ModuleDict(adapters or {})
         self.heads = nn.ModuleDict(heads or {})
         self.fuse, self.decoder, self.synth = fuse, decoder, synth
-        self.tokenizer: Any = None
+        self.tokenizer: Tokenizer | None = None
         self.card: Card | None = None
 
     @property
     def name(self) -> str:
         """The card's name."""
-        part = next(iter(self.encoders.values())) if self.decoder is None else self.decoder
-        return self.card.name if self.card else type(part).__module__.rpartition(".")[2]
+        if self.card:
+            return self.card.name
+        part = next(p.module for p in self.parts() if p.side != "front") if self.decoder is None else self.decoder
+        return type(part).__module__.rpartition(".")[2]
 
     @property
     def inputs(self) -> dict[str, Input]:
@@ -103,9 +99,18 @@ class Model(nn.Module):
         fronts = dict(self.front.items())
         return {name: _input(name, fronts.get(name, part)) for name, part in self.encoders.items()}
 
-    def stages(self, modality: str) -> tuple[Any, Any]:
-        """The front end and the encoder of a modality, with whatever attributes their family gives them."""
-        return self.front[modality], self.encoders[modality]
+    @property
+    def recorded(self) -> dict[str, Input]:
+        """What is read of a recording: all but text where modalities are fused, else speech or the first of them."""
+        recorded = {name: what for name, what in self.inputs.items() if what.medium != "text"}
+        if self.fuse is not None or not recorded:
+            return recorded
+        name = SPEECH if SPEECH in recorded else next(iter(recorded))
+        return {name: recorded[name]}
+
+    def stages(self, modality: str) -> tuple[Block, Block]:
+        """The front end and the encoder of a modality."""
+        return self.front[modality], self.encoders[modality]  # type: ignore[return-value]
 
     def parts(self) -> Iterator[Part]:
         """Every part, in the order that an input passes them: the one list of what a model consists of."""
@@ -120,10 +125,18 @@ class Model(nn.Module):
                 yield Part(name, module, side)
 
     def init_state(self, batch: int, capacity: int) -> State:
-        """The state of `batch` streams from inputs to the memory, by part; `capacity` in frames of the input."""
-        passed = ((p.name, p.module) for p in self.parts() if p.name.partition(".")[0] in get_args(Stage))
-        blocks: dict[str, Any] = {name: part for name, part in passed if hasattr(part, "init_state")}
-        return {name: block.init_state(batch, capacity) for name, block in blocks.items()}
+        """The state of `batch` streams from inputs to the memory, by part ("encoders/speech"): those that remember.
+
+        `capacity` is in frames of the input.
+        """
+        out: State = {}
+        for name, module, _ in self.parts():
+            if name.partition(".")[0] in get_args(Stage):
+                if not isinstance(module, Block | Fuse):
+                    raise TypeError(f"expected {name} to be a `Block` or a `Fuse`, got {type(module).__name__}")
+                if own := module.init_state(batch, capacity):
+                    out[name.replace(".", "/")] = own  # a dot would be another level to `mmx.state.save`
+        return out
 
     def memory(self, inputs: Mapping[str, Seq], begin: Stage = "front", state: State | None = None) -> Seq:
         """Encode inputs by modality to what the decoder reads, `(B, M, D)`.
@@ -131,7 +144,8 @@ class Model(nn.Module):
         Args:
             inputs: raw (`{"speech": Seq (B, N)}`), or what a stage made of them.
             begin: the first stage that they have yet to pass: with "encoders" they are features.
-            state: of `init_state`, which goes on with each call; None takes the inputs as whole.
+            state: of `init_state`, which goes on with each call; None takes the inputs as whole. Each call gives the
+                same modalities, those that have nothing new as frames of length 0.
 
         Returns:
             The memory in the decoder's precision; see `for_decoder`.
@@ -148,9 +162,7 @@ class Model(nn.Module):
 
     def for_decoder(self, memory: Seq) -> Seq:
         """A memory in the decoder's precision, which may be another than the encoder's (see `mmx.api.Precision`)."""
-        weights = () if self.decoder is None else self.decoder.parameters()
-        dtype = next((w.dtype for w in weights if w.is_floating_point()), memory.x.dtype)
-        return memory.to(dtype)
+        return memory if self.decoder is None else memory.to(self.decoder.dtype)
 
     def encode(
         self, modality: str, seq: Seq, begin: Stage = "front", end: Stage = "fuse", state: State | None = None
@@ -160,25 +172,43 @@ class Model(nn.Module):
         for name in names[names.index(begin) : names.index(end)]:
             stage = getattr(self, name)
             if modality in stage:
-                seq = _advanced(stage[modality], f"{name}.{modality}", seq, state)
+                seq = _advanced(stage[modality], f"{name}/{modality}", seq, state)
         return seq
 
     def forward(self, inputs: Mapping[str, Seq], tokens: Tensor) -> Tensor:
         """Logits `(B, U, V)` of the next token after each of `tokens` `(B, U)`."""
-        self.require_decoder()
-        return self.decoder(tokens, self.memory(inputs))
+        return self.require_decoder().forward(tokens, self.memory(inputs))
 
-    def require_decoder(self) -> None:
-        """Raise `InputError` in a model that only encodes."""
+    def require_decoder(self) -> Decoder:
+        """The decoder. Raises `InputError` in a model that only encodes."""
         if self.decoder is None:
             raise InputError(f"expected a model that writes text, got {self.name}, which has no decoder: use `embed`")
+        return self.decoder
 
-    def embed(self, inputs: Mapping[str, Seq]) -> Tensor:
+    def require_tokenizer(self) -> Tokenizer:
+        """The tokenizer. Raises `InputError` in a model that has none."""
+        if self.tokenizer is None:
+            raise InputError(f"expected a model with a tokenizer, got {self.name}: put its file next to the weights")
+        return self.tokenizer
+
+    def require_source_tokenizer(self) -> SourceTokenizer:
+        """The tokenizer of a model that reads text. Raises `InputError` in one that does not."""
+        if "text" not in self.encoders or not isinstance(self.tokenizer, SourceTokenizer):
+            raise InputError(f"expected a model that reads texts, got {self.name}, which does not: use en-es")
+        return self.tokenizer
+
+    def require_synth(self) -> Synth:
+        """The synth. Raises `InputError` in a model that does not speak."""
+        if self.synth is None:
+            raise InputError(f"expected a model with a voice, got {self.name}: use seamless-m4t-v2-large")
+        return self.synth
+
+    def embed(self, inputs: Mapping[str, Seq], begin: Stage = "front") -> Tensor:
         """Unit vectors `(B, D)`: the mean of the memory's valid frames, through the modality's head where it has one.
 
-        Several modalities that are fused share the head "fuse".
+        Several modalities that are fused share the head "fuse". The arguments are those of `memory`.
         """
-        memory = self.memory(inputs)
+        memory = self.memory(inputs, begin)
         mean_BD = memory.masked.sum(1) / memory.lengths.clamp(min=1)[:, None]
         head = next(iter(inputs)) if len(inputs) == 1 else "fuse"
         return F.normalize(self.heads[head](mean_BD) if head in self.heads else mean_BD, dim=-1)
@@ -188,20 +218,19 @@ _KNOWN = {SPEECH: Input("audio", 16_000.0), "text": Input("text", None)}
 
 
 def _input(modality: str, part: nn.Module) -> Input:
-    said: Any = part
-    if not hasattr(part, "medium"):
-        if modality not in _KNOWN:
-            raise InputError(
-                f"expected a front end that says what it reads, got {type(part).__name__} for {modality}: "
-                "give it `medium` (audio, video, pose, features), `rate` and `shape`"
-            )
-        return _KNOWN[modality]
-    return Input(said.medium, said.rate, tuple(said.shape))
+    if isinstance(part, Front):
+        return Input(part.medium, part.rate, tuple(part.shape))
+    if modality not in _KNOWN:
+        raise InputError(
+            f"expected a front end that states what it reads, got {type(part).__name__} for {modality}: "
+            "give it `medium` (audio, video, pose, features), `rate` and `shape`"
+        )
+    return _KNOWN[modality]
 
 
-def _advanced(block: Any, name: str, inputs: Any, state: State | None) -> Seq:
-    """What a part makes of its inputs; one that has a state goes on from it."""
-    return block(inputs) if state is None or name not in state else block(inputs, subtree(state, name))
+def _advanced(part: nn.Module, name: str, inputs: Seq | Mapping[str, Seq], state: State | None) -> Seq:
+    """What a part makes of its inputs; one that remembers goes on from its state."""
+    return part(inputs) if state is None or name not in state else part(inputs, subtree(state, name))
 
 
 def tensors(module: nn.Module) -> dict[str, Tensor]:

@@ -83,6 +83,21 @@ class CausalLM(nn.Module):
         """The embedding of tokens, whose width the memory must have."""
         return self.lm.get_input_embeddings()  # type: ignore[operator]
 
+    @property
+    def width(self) -> int:
+        """D of the memory."""
+        return self.token.embedding_dim
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the memory."""
+        return self.token.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of the weights."""
+        return self.token.weight.device
+
     def forward(
         self,
         tokens: Tensor,
@@ -96,22 +111,27 @@ class CausalLM(nn.Module):
         Raises:
             ValueError: memory and text together are longer than the model can read.
         """
+        logits_RUV = self.hidden(tokens, memory, state, owner)
+        return logits_RUV if at is None else logits_RUV[:, list(at)]
+
+    def hidden(
+        self, tokens: Tensor, memory: Seq, state: State | None = None, owner: Sequence[int] | None = None
+    ) -> Tensor:
+        """Logits `(R, U, V)` already, which `head` leaves as they are.
+
+        Models scale and bound their logits in many ways, so that the model's own output is taken, not its states.
+        """
         groups = Groups(owner, len(tokens), len(memory.x))
         if state is None:
-            logits_RUV = self.teach(tokens, memory.rows(torch.tensor(groups.owner, device=memory.x.device)))
-        else:
-            logits_RUV = self._step(tokens, memory, state, groups)
-        return logits_RUV if at is None else logits_RUV[:, list(at)]
+            return self._whole(tokens, memory.rows(torch.tensor(groups.owner, device=memory.x.device)))
+        return self._step(tokens, memory, state, groups)
 
     def init_state(self, batch: int, capacity: int, hypotheses: int = 1) -> State:
         """Nothing yet: the shapes follow from the first call."""
         return {"self": {}, "memory": {}}
 
-    def teach(self, tokens: Tensor, memory: Seq) -> Tensor:
-        """Logits `(B, U, V)` over whole texts in one pass, without a cache; `head` leaves them as they are.
-
-        Models scale and bound their logits in many ways, so that the model's own output is taken, not its states.
-        """
+    def _whole(self, tokens: Tensor, memory: Seq) -> Tensor:
+        """Logits `(B, U, V)` over whole texts in one pass, without a cache."""
         n_tokens = tokens.shape[1]
         slots = self._slots(memory)
         # Text follows the row's own slots, padding comes last: a causal model never sees it, and needs no mask.

@@ -5,27 +5,25 @@ The families build their whole models, of which the parts are taken; on the meta
 Letters: B rows, N samples, T frames, M memory frames, D width.
 """
 
-import importlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 
+from mmx.clip import Input
 from mmx.errors import InputError, nearest
 from mmx.model import Model
 from mmx.nn import adapters
 from mmx.seq import Seq
 from mmx.state import State
+from mmx.weights.family import import_family
 
 MODEL_TYPES = ()
 """None of Hugging Face's."""
-
-RATE = 16_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,14 +71,15 @@ class PaddedFront(nn.Module):
     Args:
         front: waveform to features, or whatever it takes: zeros are nothing to it.
         frames: of its input, that make a window: samples of a waveform.
+        what: it reads, which is said for it.
     """
 
     lookahead = math.inf
 
-    def __init__(self, front: nn.Module, frames: int):
+    def __init__(self, front: nn.Module, frames: int, what: Input):
         super().__init__()
         self.front, self.frames, self.stride = front, frames, front.stride
-        self.rate_hz = getattr(front, "rate_hz", None)
+        self.medium, self.rate, self.shape = what.medium, what.rate, what.shape
 
     def init_state(self, batch: int, capacity: int = 0) -> State:
         """Nothing is remembered."""
@@ -140,35 +139,15 @@ def compose(config: Config, encoder: Model, decoder: Model) -> Model:
     name = config.modality
     heard, front = encoder.encoders[name], {k: v for k, v in encoder.front.items() if k == name}
     own = dict(encoder.adapters.items()).get(name)
-    width = getattr(own, "width", width_of(heard))  # one that says nothing keeps the encoder's
+    width = getattr(own, "width", None) or width_of(heard)  # one that says nothing keeps the encoder's
     adapter = adapters.build(config.adapter.kind, config.adapter.numbers, width, decoder.decoder.token.embedding_dim)
     if own is not None:
         adapter = adapters.Chain(own, adapter)
     if front and getattr(heard, "whole_windows", False):
-        frames = int(heard.ctx * heard.stride * front[name].stride)  # type: ignore[operator]
-        front[name], heard = (
-            PaddedFront(front[name], frames),
-            WindowEncoder(heard, frames / _rate_hz(name, front[name])),
-        )
+        frames, what = int(heard.ctx * heard.stride * front[name].stride), encoder.inputs[name]  # type: ignore[operator]
+        assert what.rate is not None, "text has no front end"
+        front[name], heard = PaddedFront(front[name], frames, what), WindowEncoder(heard, frames / what.rate)
     return Model(front=front, encoders={name: heard}, adapters={name: adapter}, decoder=decoder.decoder)
-
-
-def _rate_hz(modality: str, front: nn.Module) -> float:
-    """Frames a second of what a front end takes: its `rate_hz`, else that of sound.
-
-    Raises:
-        InputError: it does not say it, or takes sound at another rate than all sound here has.
-    """
-    rate_hz = getattr(front, "rate_hz", None) or (RATE if modality == "speech" else None)
-    name = f"{type(front).__name__} for {modality}"
-    if rate_hz is None:
-        raise InputError(
-            f"expected a front end that says how many frames a second it takes, since its encoder needs whole windows, "
-            f"got none from {name}: give it `rate_hz`"
-        )
-    if modality == "speech" and rate_hz != RATE:
-        raise InputError(f"expected a front end for sound at {RATE} Hz, got {name}, which takes {rate_hz:g} Hz")
-    return rate_hz
 
 
 def width_of(encoder: nn.Module) -> int:
@@ -178,7 +157,7 @@ def width_of(encoder: nn.Module) -> int:
         shape = getattr(getattr(encoder, "ln", None), "normalized_shape", None)
         width = shape[0] if shape else None
     if not isinstance(width, int):
-        raise InputError(f"expected an encoder that says its width, got {type(encoder).__name__}: give it `width`")
+        raise InputError(f"expected an encoder that states its width, got {type(encoder).__name__}: give it `width`")
     return width
 
 
@@ -186,7 +165,7 @@ def _require_parts(config: Config, encoder: Model, decoder: Model) -> None:
     if not encoder.encoders:
         raise InputError(
             f"expected a model with an encoder, got one of the family {config.encoder.family}, which only writes: "
-            "name it as the decoder, and as the encoder one that hears or reads, such as whisper-base"
+            "name it as the decoder, and as the encoder one for speech or text, such as whisper-base"
         )
     if config.modality not in encoder.encoders:
         known = list(encoder.encoders)
@@ -202,20 +181,11 @@ def _require_parts(config: Config, encoder: Model, decoder: Model) -> None:
 
 
 def _built(part: Part) -> Model:
-    module = family(part.family)
+    module = import_family(part.family)
     return module.build(module.Config(**part.config))
-
-
-def family(name: str) -> ModuleType:
-    """The module of a family. Raises `InputError` for an unknown one."""
-    folder = Path(__file__).parent
-    known = sorted([p.stem for p in folder.glob("*.py")] + [p.parent.name for p in folder.glob("*/__init__.py")])
-    if name not in known:
-        raise InputError(f"expected a family among {', '.join(known)}, got {name!r}.{nearest(name, known)}")
-    return importlib.import_module(f"mmx.models.{name}")
 
 
 def tokenizer(file: Path, config: Config) -> Any:
     """The tokenizer of the decoder's family."""
-    module = family(config.decoder.family)
+    module = import_family(config.decoder.family)
     return module.tokenizer(file, module.Config(**config.decoder.config))

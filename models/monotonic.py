@@ -195,7 +195,7 @@ class MonotonicHeads(nn.Module):
 
 
 class MonotonicDecoder(nn.Module):
-    """A text decoder with monotonic heads in every layer; see `mmx.interfaces.Decoder`.
+    """A text decoder with monotonic heads in every layer; an `mmx.interfaces.Aligner`.
 
     Args:
         text: writes.
@@ -207,9 +207,29 @@ class MonotonicDecoder(nn.Module):
         self.text, self.heads = text, heads
 
     @property
+    def width(self) -> int:
+        """D of the memory."""
+        return self.text.width
+
+    @property
     def ctx(self) -> int:
         """Tokens that a text may have."""
         return self.text.ctx
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the memory."""
+        return self.text.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of the weights."""
+        return self.text.device
+
+    @property
+    def alignment_heads(self) -> tuple[tuple[int, int], ...]:
+        """Of cross-attention, as in `TextDecoder`."""
+        return self.text.alignment_heads
 
     def forward(
         self,
@@ -221,6 +241,27 @@ class MonotonicDecoder(nn.Module):
     ) -> Tensor:
         """Logits of the next token; arguments as in `TextDecoder.forward`."""
         return self.text(tokens, memory, state, at, owner)
+
+    def hidden(
+        self, tokens: Tensor, memory: Seq, state: State | None = None, owner: Sequence[int] | None = None
+    ) -> Tensor:
+        """As in `TextDecoder`."""
+        return self.text.hidden(tokens, memory, state, owner)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """As in `TextDecoder`."""
+        return self.text.head(hidden)
+
+    def cross_weights(
+        self,
+        tokens: Tensor,
+        memory: Seq,
+        heads: Sequence[tuple[int, int]],
+        shared: State | None = None,
+        below: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """As in `TextDecoder`."""
+        return self.text.cross_weights(tokens, memory, heads, shared, below)
 
     def p_choose(self, tokens: Tensor, memory: Seq, state: State | None = None) -> Tensor:
         """Probabilities `(B, N, U, P)` that each pooled frame suffices for the token after each of `tokens`."""

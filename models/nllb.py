@@ -381,7 +381,7 @@ def hf_config(config: Config) -> dict[str, Any]:
 
 
 def hf_files(config: Config, tokenizer: TranslationTokenizer, card: Card, folder: Path) -> dict[str, str]:
-    """What transformers' `AutoTokenizer` and `generate` read beside the weights, by name.
+    """What transformers' `AutoTokenizer` and `generate` read next to the weights, by name.
 
     A text is taken as one of the first language; `generate(forced_bos_token_id=...)` chooses the target, which is the
     other one where there are two.

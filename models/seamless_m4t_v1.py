@@ -6,20 +6,20 @@ once, and the vocoder predicts how long each lasts.
 Letters: B rows, U tokens, D width, N samples.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mmx.errors import InputError
 from mmx.generate import SearchOptions, search
+from mmx.interfaces import Speech
 from mmx.model import Model
-from mmx.models import hifigan, nllb, seamless_m4t, units, w2v_bert
-from mmx.models.seamless_m4t import TOKEN_IDS, TOKENIZER_OF, VOICES, Voices, finish, prepare_source
-from mmx.nn.decoder import TextDecoder
+from mmx.models import nllb, seamless_m4t, w2v_bert
+from mmx.models.seamless_m4t import TOKEN_IDS, TOKENIZER_OF, finish, hifigan, prepare_source, units
 from mmx.seq import Seq, pad
 from mmx.state import State
 from mmx.text.translation_tokenizer import TranslationTokenizer
@@ -46,7 +46,7 @@ class Config(seamless_m4t.Parts):
     special_units: int = 4
 
 
-class Synthesizer(nn.Module):
+class Synthesizer(seamless_m4t.UnitSynth):
     """Speaks what the text decoder wrote: reduced units by a search, then their sound.
 
     Args:
@@ -54,57 +54,31 @@ class Synthesizer(nn.Module):
         vocoder: units to a waveform.
         unit_eos: ends a row of units.
         special_units: control symbols before the first unit, which the vocoder does not know.
-
-    Attributes:
-        voices: set when the model is loaded.
     """
 
     def __init__(self, t2u: Model, vocoder: hifigan.CodeVocoder, unit_eos: int, special_units: int):
-        super().__init__()
-        self.t2u, self.vocoder = t2u, vocoder
-        self.unit_eos, self.special_units = unit_eos, special_units
-        self.voices: Voices | None = None
+        super().__init__(vocoder)
+        self.t2u, self.unit_eos, self.special_units = t2u, unit_eos, special_units
 
-    def forward(
-        self,
-        decoder: TextDecoder,
-        memory: Seq,
-        prefix: Sequence[int],
-        rows: Sequence[Sequence[int]],
-        language: str,
-        speaker: int = 0,
-        duration_factor: float = 1.0,
-        shared: State | None = None,
-    ) -> Seq:
-        """The sound of written text, `(B, N)` at 16 kHz; arguments as in `seamless_m4t.Synthesizer.forward`.
-
-        Raises:
-            InputError: for a `duration_factor`, which this version has no part for.
-        """
-        if duration_factor != 1.0:
-            raise InputError("expected the pace that the model speaks at, got another: only version 2 can change it")
-        voices = self._known()
-        voice = voices.language(language)
-        states = seamless_m4t.written_states(decoder, memory, [[*prefix, *row, prefix[0]] for row in rows], shared)
-        states = states.to(next(self.t2u.parameters()).dtype)
-        found = self.write(states, voices.unit_languages[language])
-        speakers = torch.full((len(rows),), speaker, device=found.x.device)
-        return self.vocoder(found, torch.full_like(speakers, voice), speakers, predict_durations=True)
+    def speak(self, speech: Speech, state: State | None = None) -> Seq:
+        """See `mmx.interfaces.Synth`. Raises `InputError` for another speed, which this version has no part for."""
+        if speech.speed != 1.0:
+            raise InputError("expected the speed that the model speaks at, got another: only version 2 can change it")
+        tables = self.known()
+        tables.language(speech.language)
+        states = self.states(speech, next(self.t2u.parameters()).dtype)
+        found = self.write(states, tables.unit_languages[speech.language])
+        return self.sound(found, speech, predict_durations=True)
 
     def write(self, states: Seq, language: int, beam_size: int = 1) -> Seq:
         """Reduced units `(B, T)` in the vocoder's numbering, by search over the states `(B, U, D)`."""
-        memory = self.t2u.memory({"states": states})
+        decoder, memory = self.t2u.require_decoder(), self.t2u.memory({"states": states})
         prefix = torch.tensor([[self.unit_eos, language]] * len(states.x), device=states.x.device)
-        options = SearchOptions(beam_size=beam_size, max_tokens=self.t2u.decoder.ctx - 2)
+        options = SearchOptions(beam_size=beam_size, max_tokens=decoder.ctx - 2)
         only_units = _OnlyUnits(self.unit_eos, self.special_units, self.vocoder.unit.num_embeddings)
-        result = search(self.t2u.decoder, memory, prefix, self.unit_eos, options, [only_units])
+        result = search(decoder, memory, prefix, self.unit_eos, options, [only_units])
         rows = [torch.tensor(r[0].tokens, dtype=torch.int64) - self.special_units for r in result.rows]
         return pad(rows, units.RATE_HZ).to(states.x.device)
-
-    def _known(self) -> Voices:
-        if self.voices is None:
-            raise InputError(f"expected {VOICES} beside the weights, got none: put it there to speak")
-        return self.voices
 
 
 class _OnlyUnits:

@@ -1,11 +1,14 @@
 """Keeping up: how often a listener looks, so that it stays in real time."""
 
+STEPS_S = (0.1, 10.0)
+"""Shortest and longest step that may be asked for."""
+
 
 class LagControl:
     """Keeps a listener in real time: who falls behind looks less often, who has time to spare as often as was asked.
 
     Args:
-        step_s: seconds of sound from look to look, as asked.
+        step_s: seconds of sound between decoding steps, as asked.
         most_s: ... and at most.
     """
 

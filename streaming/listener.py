@@ -18,14 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmx.errors import InputError
+from mmx.clip import Clip
 from mmx.generate import NoRepeatNGram
 from mmx.greedy import Continuation, continue_text
 from mmx.model import Model
 from mmx.seq import Seq
 from mmx.state import State
-from mmx.streaming.ears import ears
-from mmx.streaming.events import Written
+from mmx.streaming.encoders import stream_encoder
 from mmx.streaming.guards import Look, certain, lengthened, onward, passed_over, recurs, spoken
 from mmx.streaming.policies import Policy, View
 from mmx.streaming.script import Script
@@ -33,7 +32,8 @@ from mmx.streaming.voice import Voice
 from mmx.tasks import align
 from mmx.tasks.transcribe import vad as load_vad
 from mmx.tasks.translate import has_loop
-from mmx.tasks.windows import RATE
+from mmx.tasks.windows import RATE, require_aligner
+from mmx.tasks.words import Word
 from mmx.text.sentences import split_sentences
 
 
@@ -98,11 +98,11 @@ class Listener:
         vad: Any = True,
         monotonic: Monotonic | None = None,
     ):
-        self.decoder, self.policy, self.monotonic = model.decoder, policy, monotonic
+        self.decoder, self.heads = require_aligner(model)
+        self.policy, self.monotonic = policy, monotonic
         self.script = Script(model, language, task, to)
-        self.ears = ears(model)
+        self.encoder = stream_encoder(model)
         self.voice = Voice(load_vad() if vad is True else vad)
-        self.heads = _heads(model)
         # Whether the text follows the sound word by word, to the tenth of a second or three.
         self.follows = self.script.task == "transcribe" and bool(model.card and model.card.alignment_heads)
         self.open = False  # whether the window holds speech that is being written
@@ -112,7 +112,7 @@ class Listener:
         self.committed: list[int] = []  # tokens of the window that are written
         self.marks: list[_Mark] = []  # ... and where their words end
         self.rest: list[int] = []  # tokens after them, which may change
-        self.words: list[Written] = []  # ... and their words
+        self.words: list[Word] = []  # ... and their words
         self.looks: list[Look] = []  # ... and where in the sound they look
 
     # -------------------- the session
@@ -134,49 +134,49 @@ class Listener:
 
     def _written_until(self) -> int:
         """Sample up to which the sound of the window is written."""
-        return max(self.ears.begin, round(self.marks[-1].end_s * RATE) if self.marks else 0)
+        return max(self.encoder.begin, round(self.marks[-1].end_s * RATE) if self.marks else 0)
 
-    def step(self, samples: NDArray[np.float32], final: bool) -> list[Written]:
+    def step(self, samples: NDArray[np.float32], final: bool, others: Clip | None = None) -> list[Word]:
         """Hear the next samples, at 16 kHz; `final` is the end of the session. Words that may be written."""
-        self.ears.hear(samples, final)
+        self.encoder.push(samples, final, others)
         self.voice.hear(samples, final)
         if not self.open:
             if self.voice.spoken_until <= self.settled:
-                self.ears.drop(self.voice.heard - round(self.PAD_S * RATE))
+                self.encoder.drop(self.voice.heard - round(self.PAD_S * RATE))
                 return []
             self.open = True
-            self.ears.drop(max(self.settled, self.voice.onset(self.settled) - round(self.PAD_S * RATE)))
-        heard_all = self.ears.covered >= self.voice.spoken_until
+            self.encoder.drop(max(self.settled, self.voice.onset(self.settled) - round(self.PAD_S * RATE)))
+        heard_all = self.encoder.covered >= self.voice.spoken_until
         over = final or (heard_all and self.voice.quiet_s >= self.REST_S)
-        out: list[Written] = []
+        out: list[Word] = []
         if self.voice.spoken_until > self.settled:
             out = self._look(over or (heard_all and self.voice.quiet_s >= self.PAUSE_S), over)
-            self.voice.forget(self.ears.begin)
+            self.voice.forget(self.encoder.begin)
         return out + self._close() if over else out
 
-    def _close(self) -> list[Written]:
+    def _close(self) -> list[Word]:
         """Write what is left, and end the sentence."""
         out = self._write(len(self.rest))
         if out:
             out[-1] = replace(out[-1], final=True)
         elif self.marks and not self.marks[-1].sentence:
             at_s = self.marks[-1].end_s
-            out = [Written("", at_s, at_s, final=True)]
+            out = [Word("", at_s, at_s, final=True)]
         self._move(len(self.committed))
         self.open, self.settled = False, self.voice.heard
-        self.ears.drop(self.settled - round(self.PAD_S * RATE))
+        self.encoder.drop(self.settled - round(self.PAD_S * RATE))
         return out
 
     # -------------------- a look
 
-    def _look(self, finished: bool, over: bool) -> list[Written]:
+    def _look(self, finished: bool, over: bool) -> list[Word]:
         """Read the window, continue the text, write what the policy allows."""
-        source_s = (self.ears.covered - self.ears.begin) / RATE
-        speech_s = self.voice.spoken_s(self.ears.begin)
+        source_s = (self.encoder.covered - self.encoder.begin) / RATE
+        speech_s = self.voice.spoken_s(self.encoder.begin)
         least_s = self.SHORT_S if self.script.spoken else self.ENOUGH_S
         if not source_s or (speech_s < least_s and not self.committed and not finished):
             return []
-        out: list[Written] = []
+        out: list[Word] = []
         while True:
             view, ended = self._read(finished, sure=speech_s >= self.ENOUGH_S)
             count = self.policy(view)
@@ -190,7 +190,7 @@ class Listener:
             self._begin_at(begin)
         out += self._write(self._whole_words(count, ended, finished and not over))
         if any(w.text for w in out):
-            self.wrote = self.ears.covered
+            self.wrote = self.encoder.covered
         if finished:
             self.settled = self.voice.spoken_until
         self._trim()
@@ -198,8 +198,8 @@ class Listener:
 
     def _read(self, finished: bool, sure: bool) -> tuple[View, bool]:
         """What the model would write now, kept as what may change, and whether it says that this is all."""
-        memory = self.ears.memory()
-        begin_s, source_s = self.ears.begin / RATE, (self.ears.covered - self.ears.begin) / RATE
+        memory = self.encoder.memory()
+        begin_s, source_s = self.encoder.begin / RATE, (self.encoder.covered - self.encoder.begin) / RATE
         heard = min(int(memory.lengths[0]), max(1, math.ceil(source_s * (memory.rate or 50.0))))
         shared = self.script.detect(memory, sure)
         prompt = self.script.prompt(self.context)
@@ -226,7 +226,7 @@ class Listener:
         if self.follows:
             kept = onward(self.looks, self._since_s(), self.BACK_S, self.voice)
         else:
-            kept = onward(self.looks, self.ears.begin / RATE, max(self.BACK_S, self.MOVED_S), self.voice)
+            kept = onward(self.looks, self.encoder.begin / RATE, max(self.BACK_S, self.MOVED_S), self.voice)
         if finished and kept < len(self.looks):
             before = [text for text, _ in self.script.split([*self.context, *self.committed])]
             if not recurs([*before, *(w.text for w in self.looks)], len(before) + kept):
@@ -253,7 +253,7 @@ class Listener:
             words, begin = found
             tokens = sum(w.tokens for w in self.looks[:words])
             if tokens < count and (self.committed or self.context or tokens):
-                return tokens, max(begin, self.ears.begin)
+                return tokens, max(begin, self.encoder.begin)
         if not ended:
             return None
         begin = self._unwritten(finished)
@@ -264,8 +264,8 @@ class Listener:
         if any(not w.mark for w in self.looks):
             return None
         if not self.committed:  # the context is all that could be in the way
-            unheeded = finished and self.context and self.voice.spoken_s(self.ears.begin) >= self.SHORT_S
-            return self.ears.begin if unheeded else None
+            unheeded = finished and self.context and self.voice.spoken_s(self.encoder.begin) >= self.SHORT_S
+            return self.encoder.begin if unheeded else None
         since, translates = self._written_until(), self.script.task != "transcribe"
         after = max(since, self.wrote) if translates else since  # a translation moves words
         begin = self.voice.after_pause(after, self.PAUSE_S)
@@ -284,7 +284,7 @@ class Listener:
         else:
             self.context = []
         self.rest, self.words, self.looks = [], [], []
-        self.ears.drop(sample)
+        self.encoder.drop(sample)
 
     def _continue(self, memory: Seq, shared: State, prompt: Sequence[int], source_s: float) -> Continuation:
         """The continuation; a loop is written again with repetition forbidden."""
@@ -320,10 +320,10 @@ class Listener:
         looks_s = (matrix_UM[:-1].argmax(1) / rate).tolist()
         groups = self.script.split(found.tokens)
         ends = np.cumsum([0, *(len(group) for _, group in groups)])
-        bounds_s = lengthened(start_s[ends].tolist(), self.LEAST_S, self.ears.covered / RATE)
+        bounds_s = lengthened(start_s[ends].tolist(), self.LEAST_S, self.encoder.covered / RATE)
         for i, (text, group) in enumerate(groups):
             part = slice(ends[i], ends[i + 1])
-            self.words.append(Written(text, bounds_s[i], bounds_s[i + 1], probability[part].mean().item()))
+            self.words.append(Word(text, bounds_s[i], bounds_s[i + 1], probability[part].mean().item()))
             at_s = [begin_s + t for t in looks_s[part]]
             self.looks.append(Look(text, len(group), min(at_s), max(at_s), _is_mark(text)))
         return looks_s
@@ -356,9 +356,9 @@ class Listener:
                 kept = total
         return kept
 
-    def _write(self, count: int) -> list[Written]:
+    def _write(self, count: int) -> list[Word]:
         """Commit the first `count` tokens of what may change."""
-        out: list[Written] = []
+        out: list[Word] = []
         total, words = len(self.committed), 0
         for (text, tokens), word in zip(self.script.split(self.rest), self.words, strict=True):
             if total + len(tokens) > len(self.committed) + count:
@@ -381,7 +381,7 @@ class Listener:
 
     def _trim(self) -> None:
         """Shorten a long window at the last written sentence, else at a pause, a very long one at the last word."""
-        length_s = (self.ears.covered - self.ears.begin) / RATE
+        length_s = (self.encoder.covered - self.encoder.begin) / RATE
         if length_s <= self.TRIM_S:
             return
         ends = [m for m in self.marks[:-1] if m.sentence or length_s > self.LONGEST_S]
@@ -391,13 +391,13 @@ class Listener:
             lost = bool(ends)
         if ends:
             self._move(ends[-1].tokens)
-            self.ears.drop(round(ends[-1].end_s * RATE))
+            self.encoder.drop(round(ends[-1].end_s * RATE))
             if lost:
                 self.context = []
         elif length_s > 2 * self.LONGEST_S:  # nothing was written of what the detector takes for speech
             self._move(len(self.committed))
             self.rest, self.words = [], []
-            self.ears.drop(self.ears.covered - round(self.TRIM_S * RATE))
+            self.encoder.drop(self.encoder.covered - round(self.TRIM_S * RATE))
 
     def _move(self, count: int) -> None:
         """Move the first `count` written tokens out of the window, into the context."""
@@ -416,7 +416,7 @@ class Listener:
         values["marks"] = [[m.tokens, m.end_s, m.sentence] for m in self.marks]
         values["words"] = [[w.text, w.start_s, w.end_s, w.probability] for w in self.words]
         values["script"] = [self.script.spoken, self.script.guess]
-        for name, part in (("ears", self.ears), ("voice", self.voice)):
+        for name, part in (("encoder", self.encoder), ("voice", self.voice)):
             held, values[name] = part.saved()
             tensors |= {f"{name}.{k}": v for k, v in held.items()}
         return tensors, values
@@ -426,9 +426,9 @@ class Listener:
         for name in self._PLAIN:
             setattr(self, name, values[name])
         self.marks = [_Mark(*row) for row in values["marks"]]
-        self.words = [Written(*row) for row in values["words"]]
+        self.words = [Word(*row) for row in values["words"]]
         self.script.spoken, self.script.guess = values["script"]
-        for name, part in (("ears", self.ears), ("voice", self.voice)):
+        for name, part in (("encoder", self.encoder), ("voice", self.voice)):
             held = {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
             part.restore(held, values[name])
 
@@ -439,14 +439,3 @@ _CLOSING = frozenset(".,;:?!…。、，！？：；।؟،؛»”’)]}\"'")
 def _is_mark(text: str) -> bool:
     """Whether a word is but marks that belong to the word before it."""
     return bool(text) and not text.startswith(" ") and set(text) <= _CLOSING
-
-
-def _heads(model: Model) -> tuple[tuple[int, int], ...]:
-    """Heads of the decoder that follow the sound: the card's, else all of the later half of its layers."""
-    decoder = model.decoder
-    if not hasattr(decoder, "cross_weights"):
-        raise InputError(f"expected a decoder that says where it looks, got that of {model.name}")
-    if model.card and model.card.alignment_heads:
-        return tuple(model.card.alignment_heads)
-    n = len(decoder.layers)
-    return tuple((i, h) for i in range(n // 2, n) for h in range(decoder.heads))

@@ -110,13 +110,13 @@ class _Law:
 
     def stateless(self) -> None:
         """Nothing is kept on the module: no attribute moves, and a call forgets the calls before it."""
-        before = dict(_attributes(self.block))
+        before = dict(attributes(self.block))
         with torch.no_grad():
             self.block(zero_padding(self.make(self.lengths, 1)))
             again = rows_of(self.block(zero_padding(self.seq)))
             if self.block.lookahead != math.inf:
                 self.stream(self.seq, [self.stride + 1] * 3, finish=False)
-        after = dict(_attributes(self.block))
+        after = dict(attributes(self.block))
         moved = sorted(k for k in before.keys() | after.keys() if before.get(k) != after.get(k))
         self.demand("stateless", not moved, f"forward changed {moved[:5]} of the module")
         self.same("stateless", again, "the same input a second time")
@@ -346,6 +346,8 @@ class _Law:
         yield [n]
         for size in sorted({1 if n <= 64 else s // 3 + 1, max(1, s - 1), s, s + 1, 2 * s + 1}):
             yield [size] * (n // size)
+        due = s + int(self.block.lookahead)  # one frame before the first output is due, at it, and one after it
+        yield from ([size] for size in range(max(1, due - 1), due + 2))
         random = torch.Generator().manual_seed(5)
         for _ in range(2):
             yield torch.randint(0, 2 * s + 2, (max(1, n // (s + 1)),), generator=random).tolist()
@@ -459,7 +461,7 @@ def _entries(state: State, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{key}", value
 
 
-def _attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
+def attributes(module: nn.Module) -> Iterator[tuple[str, Any]]:
     """What identifies each attribute of a module and its children, and tells whether it was written to."""
     for prefix, child in module.named_modules():
         held = vars(child)

@@ -14,8 +14,8 @@ import numpy as np
 
 from mmx.errors import InputError
 from mmx.media.audio import read_audio
-from mmx.streaming.events import Event
 from mmx.streaming.server.run import Server, configured
+from mmx.tasks.events import Event
 from mmx.tasks.result import Segment, Transcript, Word
 from mmx.tasks.transcribe import Options, Progress
 

@@ -16,9 +16,9 @@ import soundfile
 from fake_server import WORDS, FakeEngine, running
 from playwright import sync_api
 
-from mmx.streaming.events import Event
 from mmx.streaming.server.app import create_app
 from mmx.streaming.server.settings import Settings
+from mmx.tasks.events import Event
 
 ROOT = Path(__file__).parents[1]
 TALK = ROOT / "demos" / "dashwood.flac"

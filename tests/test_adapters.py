@@ -16,8 +16,8 @@ from mmx.nn import adapters
 from mmx.nn.adapters import CIF, Chain, Conv, Linear, QFormer, integrate, scaled_weights, teach
 from mmx.seq import Seq
 from mmx.state import tensor
-from mmx.train.objectives import token_losses
-from mmx.train.text_data import IGNORED, Batch
+from mmx.train.batch import IGNORED, Batch
+from mmx.train.objectives.token import token_losses
 
 IN, OUT = 6, 8
 
@@ -222,10 +222,10 @@ class Reader(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.head = nn.Linear(8, 11)
+        self.head, self.dtype = nn.Linear(8, 11), torch.float32
         self.seen: list[list[int]] = []
 
-    def teach(self, tokens: Tensor, memory: Seq) -> Tensor:
+    def hidden(self, tokens: Tensor, memory: Seq) -> Tensor:
         self.seen.append(memory.lengths.tolist())
         return memory.x.mean(1, keepdim=True).expand(-1, tokens.shape[1], -1)
 

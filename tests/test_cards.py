@@ -1,7 +1,9 @@
 """Cards: what ships with mmx is complete, right, and findable."""
 
 import importlib
+import math
 import tomllib
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,8 @@ import pytest
 import torch
 
 from mmx.errors import InputError, ModelNotFoundError
-from mmx.weights.card import CARDS, Card, cards, find_card
+from mmx.weights.card import CARDS, Card, cards, find_card, read_card
+from mmx.weights.folder import as_toml, write_model
 
 PATHS = sorted(CARDS.glob("*.toml"))
 NAMES = [p.stem for p in PATHS]
@@ -154,3 +157,23 @@ def test_a_card_is_frozen_and_hashable_parts_are_tuples() -> None:
 def test_a_field_of_another_type_is_told(field: dict[str, object]) -> None:
     with pytest.raises(InputError, match=f"{next(iter(field))} = "):
         Card.from_dict(raw(**field))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_card_survives_a_write(name: str) -> None:
+    card = find_card(name)
+    assert Card.from_dict(tomllib.loads(as_toml(asdict(card)))) == card
+
+
+def test_what_is_odd_in_a_card_survives_a_write_or_is_told(tmp_path: Path) -> None:
+    fields = {
+        "name": 'a "card"\\of', "summary": "¿quién?\n\x7f\t", "license": "MIT", "commercial": True, "writes": ("es",),
+        "streaming": {"stride_ms": 40, "lookahead_ms": math.inf}, "results": ({"wer": 3.5, "command": "mmx"},),
+    }  # fmt: skip
+    config = {"layers": 2, "rate": 1e-7, "kernel": (3, 1), "adapter": {"kind": "conv", "numbers": {}}, "absent": None}
+    write_model(tmp_path, [], family="toy", config=config, card=fields)
+    card = read_card(tmp_path / "card.toml")
+    assert {n: getattr(card, n) for n in fields} == fields
+    assert card.config == {"layers": 2, "rate": 1e-7, "kernel": [3, 1], "adapter": {"kind": "conv", "numbers": {}}}
+    with pytest.raises(InputError, match="texts, numbers, lists and tables"):
+        write_model(tmp_path, [], family="toy", config={}, card={**fields, "source": object()})

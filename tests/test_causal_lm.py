@@ -85,7 +85,7 @@ def test_logits_are_those_of_transformers(decoder: CausalLM) -> None:
     want = references(decoder, memory, tokens)
     close(decoder(tokens, memory), want)
     close(decoder(tokens, memory, at=[1, -1]), want[:, [1, -1]])
-    close(decoder.head(decoder.teach(tokens, memory)), want)
+    close(decoder.head(decoder.hidden(tokens, memory)), want)
 
 
 @torch.no_grad()
@@ -176,7 +176,7 @@ def test_what_was_made_of_the_memory_serves_a_second_search() -> None:
 def test_the_gradient_reaches_memory_and_model_but_no_padding() -> None:
     decoder, memory = tiny("llama", before=(1,)), memories()
     x = memory.x.clone().requires_grad_()
-    decoder.teach(written(3), memory._replace(x=x)).square().mean().backward()
+    decoder.hidden(written(3), memory._replace(x=x)).square().mean().backward()
     assert x.grad is not None
     outside = x.grad[~memory.mask]
     assert not outside.any()

@@ -14,6 +14,7 @@ import webvtt
 
 import mmx
 from mmx.bench.asr import word_error_rate
+from mmx.clip import Input
 from mmx.errors import InputError, MediaError
 from mmx.media.audio import read_audio
 from mmx.tasks import timed_windows, transcribe
@@ -54,9 +55,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Any:
     class Model:
         name = "counts"
         tokenizer = type("T", (), {"timestamp_begin": 0})()
-
-        def stages(self, _: str) -> tuple[None, None]:
-            return None, None
+        fuse, encoders, recorded = None, {"speech": None}, {"speech": Input("audio", RATE)}
 
     return Model()
 
@@ -117,9 +116,9 @@ def test_little_is_held_when_one_channel_says_little(model: Any, monkeypatch: py
         held.append(len(self.queue))
 
     def windows(blocks: Any, *_: Any) -> Any:
-        loud = max(float(np.abs(b).max()) for b in blocks) > 0.5
+        loud = max(float(c["speech"].x.abs().max()) for c in blocks) > 0.5
         for n in range(2 if loud else 40):
-            yield Window(np.zeros(RATE, np.float32), (Piece(0.0, float(n), 1.0),), n)
+            yield Window.of_sound(np.zeros(RATE, np.float32), (Piece(0.0, float(n), 1.0),), n)
 
     monkeypatch.setattr(transcribe._Run, "_take", take)
     monkeypatch.setattr(transcribe, "split", windows)
@@ -132,7 +131,7 @@ def test_each_needs_two_channels(model: Any, tmp_path: Path):
     soundfile.write(tmp_path / "six.wav", np.zeros((RATE, 6), np.float32), RATE)
     with pytest.raises(MediaError, match=r"one\.wav: expected two channels or more for the left one, got one"):
         told(model, tmp_path / "one.wav", channels="each")
-    with pytest.raises(MediaError, match=r"six\.wav: expected two channels to hear each by itself, got 6"):
+    with pytest.raises(MediaError, match=r"six\.wav: expected two channels to transcribe one by one, got 6"):
         told(model, tmp_path / "six.wav", channels="each")
     failed: list[str] = []
     sources = [str(tmp_path / "one.wav"), str(tmp_path / "six.wav")]
@@ -194,7 +193,7 @@ def file(peak: float, *notes: Note, **more: Any) -> File:
 @pytest.mark.parametrize(
     ("heard", "words"),
     [
-        (file(0.0), ["no speech was heard: there is only silence"]),
+        (file(0.0), ["no speech was detected: there is only silence"]),
         (file(1e-5), ["as good as silent", "-100 dB"]),
         (file(0.5, Note(0.0, 10.0, "skipped", "no speech")), ["no voice was found", "-6 dB", "--no-vad"]),
         (file(0.5, Note(1.0, 9.0, "dropped", "no speech (p=0.63)")), ["from 1.0 to 9.0 s was dropped", "p=0.63"]),
@@ -218,7 +217,7 @@ def test_silence_and_noise_are_told_with_a_reason(model: Any):
     assert quiet.text == "" and ["only silence" in n.reason for n in quiet.notes if n.action == "warning"] == [True]
     noise = told(model, two(0.1, 0.1, 5.0)[:, 0], vad=True)
     assert [n.reason[:43] for n in noise.notes if n.action == "warning"] == [
-        "no speech was heard: no voice was found, th"
+        "no speech was detected: no voice was found,"
     ]
 
 

@@ -283,7 +283,7 @@ def test_several_files_on_standard_output_are_told_apart(mmx_cli: Cli, tmp_path:
     assert ran.code == 0
     first, of_a, second, third, of_b = ran.out.splitlines()
     assert [first, second, third] == [f"{a}:", f"{quiet}:", f"{b}:"]
-    assert f"note: {quiet}: 0.0-1.0 s warning: no speech was heard" in ran.err and ran.err.count("note:") == 1
+    assert f"note: {quiet}: 0.0-1.0 s warning: no speech was detected" in ran.err and ran.err.count("note:") == 1
     assert is_sample(of_a) and is_sample(of_b)
 
 
@@ -424,7 +424,7 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path: Path):
 def test_any_alphabet_on_a_terminal_that_has_it_not(tmp_path: Path):
     env = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     code = (
-        "import mmx.cli.transcribe as batch; from mmx.cli import app as cli;"
+        "import mmx.cli.recordings as batch; from mmx.cli import app as cli;"
         "from mmx.tasks.result import Segment, Transcript;"
         "t = Transcript('a', (Segment(0.0, 1.0, 'こんにちは', 'ja'),), 'ja', 1.0, 1.0, 'transcribe', 'm');"
         "batch.run = lambda job: batch._emit(job, batch.named(['-'])[0], t, False) or 0;"
@@ -577,7 +577,7 @@ def test_empty_file(mmx_cli: Cli, tmp_path: Path):
 
 def test_sound_without_samples(mmx_cli: Cli, tmp_path: Path):
     path = save(tmp_path / "a.wav", np.zeros(0, np.float32))
-    mmx_cli("transcribe", path).refuses("a.wav", "expected sound")
+    mmx_cli("transcribe", path).refuses("a.wav", "expected audio")
 
 
 def test_truncated_film(mmx_cli: Cli, tmp_path: Path):

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from toys.folders import new_toy
 
-from mmx.clip import Input, cut, duration_s, frame_at, join, pad, splice
+from mmx.clip import Clip, Input, Rolling, cut, duration_s, frame_at, join, lay, pad
 from mmx.errors import InputError
 from mmx.model import Model
 from mmx.seq import Seq
@@ -23,6 +23,19 @@ def numbered(rate: float, seconds: float, first: int = 0) -> Seq:
 
 def clip_of(seconds: float, **rates: float) -> dict[str, Seq]:
     return {name: numbered(rate, seconds) for name, rate in (rates or RATES).items()}
+
+
+def spliced(clip: Clip, spans: list[tuple[float, float]]) -> dict[str, Seq]:
+    """Stretches of a clip on one clock, of which never more than needed is held."""
+    rolling, parts, at_s, read_s = Rolling(), [], 0.0, 0.0
+    for a, b in spans:
+        while read_s < b + 0.1:
+            rolling.append(cut(clip, read_s, read_s + 0.7))
+            read_s += 0.7
+        parts.append(rolling.part(a, b, at_s))
+        rolling.drop(b)
+        at_s += b - a
+    return lay(parts)
 
 
 def same(a: Seq, b: Seq) -> bool:
@@ -57,7 +70,7 @@ def test_stretches_put_together_do_not_stray() -> None:
     clip, rng = clip_of(100.0), random.Random(1)
     starts = sorted(rng.sample(range(95), 40))
     spans = [(s + rng.random() / 2, s + 0.5 + rng.random() / 2) for s in starts]
-    made, total_s = splice(clip, spans), sum(b - a for a, b in spans)
+    made, total_s = spliced(clip, spans), sum(b - a for a, b in spans)
     at_s = 0.0
     for name, seq in made.items():
         assert int(seq.lengths[0]) == frame_at(total_s, RATES[name]), name
@@ -68,10 +81,13 @@ def test_stretches_put_together_do_not_stray() -> None:
             if i < frame_at(at_s + b - a, rate):
                 assert abs((int(seq.x[0, i, 0]) - 1) / rate - a) <= 0.5 / rate + 1e-9, "begins with the stretch"
         at_s += b - a
-    short = {"speech": numbered(16_000.0, 4.0), "lips": numbered(25.0, 2.0)}
-    made = splice(short, [(1.0, 3.0), (0.0, 1.0), (3.0, 4.0)])
-    assert made["lips"].x[0, :, 0].tolist() == [*range(26, 51), *[0] * 25, *range(1, 26)]
-    assert int(made["speech"].lengths[0]) == 64_000
+    short = {"speech": numbered(16_000.0, 4.0), "lips": numbered(25.0, 2.0), "pose": numbered(25.0, 0.5)}
+    made = spliced(short, [(0.0, 1.0), (1.5, 2.5), (3.0, 4.0)])
+    assert made["lips"].x[0, :, 0].tolist() == [*range(1, 26), *range(39, 51)], "nothing follows"
+    assert int(made["speech"].lengths[0]) == 48_000 and int(made["pose"].lengths[0]) == 12
+    assert "pose" not in spliced(short, [(1.0, 2.0)]), "nothing of it is there"
+    late = join([clip_of(1.0, speech=16_000.0), clip_of(1.0, speech=16_000.0, lips=25.0)])
+    assert spliced(late, [(0.5, 0.98), (1.5, 1.7)])["lips"].x[0, :, 0].tolist() == [0] * 12 + [14, 15, 16, 17, 18]
 
 
 def test_rows_of_unequal_clips() -> None:

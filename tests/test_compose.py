@@ -10,12 +10,16 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from toys import data
+from toys.folders import write_toy
 
 import mmx
 from mmx.cli import app as cli
+from mmx.clip import Input
 from mmx.errors import InputError, ModelNotFoundError
 from mmx.generate import SearchOptions, search
 from mmx.make import compose as composition
@@ -388,7 +392,8 @@ def test_the_command_composes_and_says_what_comes_next(
 class Keypoints(nn.Module):
     """A front end of another clock: 25 frames a second of `(T, F)` keypoints."""
 
-    stride, lookahead, rate_hz = 1, 0, 25.0
+    stride, lookahead = 1, 0
+    medium, rate, shape = "features", 25.0, (4,)
 
     def init_state(self, batch: int, capacity: int = 0) -> Any:
         return {}
@@ -434,8 +439,10 @@ def test_an_encoder_of_another_clock_is_padded_in_its_own_frames_where_it_says_s
     torch.testing.assert_close(got.x[1, :7], want.x[1, :7], rtol=0, atol=1e-6)
     if whole:
         assert model.encoders["pose"].window_s == 2.0
-        front.rate_hz = None  # type: ignore[assignment]
-        with pytest.raises(InputError, match="rate_hz"):
+        assert model.inputs == {"pose": Input("features", 25.0, (4,))}
+        source.front["pose"] = nn.Identity()
+        source.front["pose"].stride = 1  # type: ignore[assignment]
+        with pytest.raises(InputError, match="`rate`"):
             composed.compose(config, source, models["nllb"])
 
 
@@ -448,11 +455,37 @@ def _loose(signs: Signs) -> Signs:
 
 def test_sound_of_another_rate_is_refused(models: dict[str, Model]) -> None:
     whisper_like = copy.deepcopy(models["whisper"])
-    whisper_like.front["speech"].rate_hz = 8000  # type: ignore[assignment]
-    with pytest.raises(InputError, match="takes 8000 Hz"):
-        compose(whisper_like, models["nllb"])
+    front: Any = whisper_like.front["speech"]
+    front.medium, front.rate, front.shape = "audio", 8000.0, ()
+    model = compose(whisper_like, models["nllb"])
+    assert (
+        model.encoders["speech"].window_s == 2 * compose(models["whisper"], models["nllb"]).encoders["speech"].window_s
+    )
+    with pytest.raises(InputError, match="at 8000 Hz"):
+        model.tokenizer = object()
+        model.transcribe(torch.zeros(8000), language="en")
+
+
+@pytest.mark.parametrize("kind", ["linear", "conv", "qformer", "cif"])
+def test_poses_to_a_translators_text(
+    folders: dict[str, Path], tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is written runs: an encoder of a family in tests/, of another clock, with batch norm, and NLLB's decoder."""
+    pytest.importorskip("soundfile")
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    toy = write_toy("pose_to_text", tmp_path / "toy")
+    out = tmp_path / "composed"
+    made = compose(toy, folders["nllb"], adapter=kind, out=out)
+    model = mmx.load(out, device="cpu", dtype="float32")
+    signs = pad([torch.from_numpy(data.pose("one two", i)) for i in range(2)], 25.0)
+    tokens = torch.tensor([[3, 4, 5]] * 2)
+    with torch.no_grad():
+        torch.testing.assert_close(model({"pose": signs}, tokens), made({"pose": signs}, tokens))
+    np.save(tmp_path / "signs.npy", signs.x[0].numpy())
+    done = model.transcribe(tmp_path / "signs.npy", language="eng_Latn", beam_size=1, max_tokens=8)
+    assert done.duration_s == len(signs.x[0]) / 25 and done.model == "composed"
 
 
 def test_sound_past_the_window_is_refused() -> None:
     with pytest.raises(ValueError, match="at most 1600"):
-        composed.PaddedFront(whisper.LogMel(8), 1600)(waves((1601,)))
+        composed.PaddedFront(whisper.LogMel(8), 1600, Input("audio", 16_000.0))(waves((1601,)))

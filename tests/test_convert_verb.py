@@ -192,6 +192,7 @@ def test_their_generate_takes_a_language_and_a_task(hf_whisper: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parity
+@pytest.mark.long
 def test_their_pipeline_writes_what_ours_does(tmp_path: Path) -> None:
     """The default model, in their pipeline: the same words, with timestamps within a tenth of a second of the end."""
     import soundfile

@@ -16,12 +16,20 @@ from mmx.cli import app as cli
 from mmx.errors import InputError, OutputError
 from mmx.evaluate import offline as evaluate
 from mmx.evaluate.metrics import measure
-from mmx.evaluate.offline import COPY, MEAN, Line, Scoring, read_rows, report
+from mmx.evaluate.offline import COPY, MEAN, Line, metrics_of, read_rows, report
+from mmx.evaluate.options import Scoring
 from mmx.train.loop import train
 
 ROOT = Path(__file__).parents[1]
 TALK = ROOT / "demos" / "dashwood.flac"
-PLAIN = Scoring(metrics=["wer", "cer"], normalize="basic", bootstrap=50)
+PLAIN = Scoring(
+    metrics=(
+        "wer",
+        "cer",
+    ),
+    normalize="basic",
+    bootstrap=50,
+)
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +119,7 @@ def test_killed_it_goes_on_where_it_was(folder: Path, tmp_path: Path, monkeypatc
     assert json.loads(out.read_text("utf-8")) == json.loads(whole.read_text("utf-8"))
     assert not part.exists()
     decoded.clear()
-    again = run(folder, "other", output=out, scoring=Scoring(metrics=["cer"], normalize="none", bootstrap=0))
+    again = run(folder, "other", output=out, scoring=Scoring(metrics=("cer",), normalize="none", bootstrap=0))
     assert decoded == [] and {x.measurement.metric for x in again} == {"cer"}
     run(folder, "other", "one", output=out)  # another model beside it: only that one is run
     assert sum(decoded) == 60
@@ -242,10 +250,21 @@ def test_a_folder_of_recordings_beside_texts(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_languages_are_scored_apart_and_then_averaged() -> None:
-    rows = [evaluate.Row(f"s {i}", "a b", "en", "de", audio="x.wav") for i in range(4)]
-    rows += [evaluate.Row(f"s {i}", "天气", "en", "zh", audio="x.wav") for i in range(2)]
+    rows = [evaluate.Row(f"s {i}", "a b", "en", "de", media={"audio": "x.wav"}) for i in range(4)]
+    rows += [evaluate.Row(f"s {i}", "天气", "en", "zh", media={"audio": "x.wav"}) for i in range(2)]
     texts = {"good": ["a b"] * 4 + ["天气"] * 2, "half": ["a c"] * 4 + ["天"] * 2}
-    lines = report(texts, rows, Scoring(metrics=["wer", "cer"], normalize="basic", bootstrap=20))
+    lines = report(
+        texts,
+        rows,
+        Scoring(
+            metrics=(
+                "wer",
+                "cer",
+            ),
+            normalize="basic",
+            bootstrap=20,
+        ),
+    )
     got = {(x.system, x.languages, x.measurement.metric): x.measurement.value for x in lines}
     assert got["half", "en-de", "wer"] == 50 and ("half", "en-zh", "wer") not in got
     assert got["half", "en-de", "cer"] == pytest.approx(100 / 3) and got["half", "en-zh", "cer"] == 50
@@ -255,9 +274,9 @@ def test_languages_are_scored_apart_and_then_averaged() -> None:
 
 
 def test_default_metrics_are_those_of_the_task() -> None:
-    assert Scoring().of("de", "de") == ("wer", "cer")
-    assert Scoring().of("de-en", "en") == ("bleu", "chrf")
-    assert Scoring().of("ja", "ja") == ("cer",)
+    assert metrics_of(Scoring(), "de", "de") == ("wer", "cer")
+    assert metrics_of(Scoring(), "de-en", "en") == ("bleu", "chrf")
+    assert metrics_of(Scoring(), "ja", "ja") == ("cer",)
 
 
 # -------------------- the command

@@ -12,7 +12,7 @@ from test_stream import build, sound
 from mmx.errors import InputError
 from mmx.evaluate import streaming as evaluate
 from mmx.evaluate.streaming import Figures, Recording, instances, measure, read_recordings, run, table, write
-from mmx.streaming.events import Event
+from mmx.tasks.events import Event
 
 RATE = 16_000
 

@@ -82,6 +82,7 @@ THEIRS = {"music-6.flac": 0.042, "music0.flac": 0.056, "effects.ac3": 0.042}
 """Word error rates of faster-whisper with the same weights, which mixes as FFmpeg does; of the speech alone: 0.014."""
 
 
+@pytest.mark.long
 def test_dialogue_is_understood_as_well_as_after_ffmpegs_mix(tmp_path: Path):
     """Within two points on the whole; of one film, of 71 words, within two words, which precisions differ by."""
     model, rates = mmx.load(), {}

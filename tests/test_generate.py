@@ -1,12 +1,16 @@
 """Search, on a tabular language model small enough to enumerate."""
 
 import itertools
+import math
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from mmx.generate import NoRepeatNGram, SearchOptions, Suppress, SuppressFirst, search
+from mmx.greedy import continue_text
 from mmx.seq import Seq
 from mmx.state import State, tensor
 
@@ -87,6 +91,44 @@ def test_scores_are_those_of_the_texts(beam_size: int):
         assert hypotheses
         for h in hypotheses:
             assert h.log_prob == pytest.approx(log_prob(memory, b, h.tokens, h.ended), abs=1e-4)
+
+
+BANNED = (2, 3)
+
+
+def log_prob_among_allowed(memory: Seq, row: int, tokens: Sequence[int], ended: bool) -> float:
+    """By hand: each token's share among the tokens that may be written, as in Whisper's own decoding."""
+    table = memory.x[row].view(VOCAB, VOCAB, VOCAB).double().tolist()
+    history, total = [BOS, BOS], 0.0
+    for t in (*tokens, EOT) if ended else tokens:
+        logits = table[history[-2]][history[-1]]
+        total += logits[t] - math.log(sum(math.exp(x) for i, x in enumerate(logits) if i not in BANNED))
+        history.append(t)
+    return total
+
+
+@pytest.mark.parametrize("options", [{"beam_size": 1}, {"beam_size": 3}, {"temperature": 0.8, "best_of": 3}], ids=str)
+def test_scores_are_those_among_the_tokens_that_filters_allow(options: dict[str, Any]):
+    """Log-probabilities are taken after the filters: what may not be written takes no share."""
+    memory = tables(4, seed=5)
+    rows = run(memory, max_tokens=6, filters=[Suppress(BANNED)], **options)
+    shares = []
+    for b, hypotheses in enumerate(rows):
+        for h in hypotheses:
+            want = log_prob_among_allowed(memory, b, h.tokens, h.ended)
+            assert not set(h.tokens) & {*BANNED} and h.log_prob == pytest.approx(want, abs=1e-4)
+            assert h.avg_log_prob == pytest.approx(want / (len(h.tokens) + 1), abs=1e-4)
+            shares.append(want - log_prob(memory, b, h.tokens, h.ended))
+    assert max(shares) > 0.5, "what the filters take must be worth telling"
+
+
+def test_a_streams_scores_are_those_among_the_tokens_that_filters_allow():
+    memory = tables(4, seed=5)
+    for b in range(4):
+        one = memory.rows(torch.tensor([b]))
+        found = continue_text(TableDecoder(), one, [BOS], [], EOT, 6, [Suppress(BANNED)])
+        want = log_prob_among_allowed(memory, b, found.tokens, ended=False)
+        assert found.tokens and sum(found.scores) == pytest.approx(want, abs=1e-4)
 
 
 def test_greedy_takes_the_best_token_each_time():

@@ -12,7 +12,7 @@ from contract import verify_contract
 from torch import Tensor, nn
 
 from mmx.errors import CheckpointError
-from mmx.models.hifigan import CodeVocoder, Config, Generator, build, fold_weight_norm, hf_rules
+from mmx.models.seamless_m4t.hifigan import CodeVocoder, Config, Generator, build, fold_weight_norm, hf_rules
 from mmx.seq import Seq, pad
 from mmx.weights.convert import convert
 

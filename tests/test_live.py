@@ -12,16 +12,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import nn
 
 from mmx.cli import app as cli
 from mmx.errors import InputError, MediaError, OutputError
+from mmx.model import Model
 from mmx.streaming.client import session as live
 from mmx.streaming.client.microphone import FileSource, Heard
-from mmx.streaming.client.session import Job, Recorder, Saver, Session, SpeechFile, Translator, run
+from mmx.streaming.client.options import LiveOptions
+from mmx.streaming.client.session import Recorder, Saver, Session, SpeechFile, run
 from mmx.streaming.client.terminal import JsonView, PlainView, Status, TerminalView
-from mmx.streaming.events import Event
 from mmx.streaming.lag import LagControl
-from mmx.tasks.result import Segment, Transcript, Word
+from mmx.tasks.cascade import Translator
+from mmx.tasks.events import Event
+from mmx.tasks.result import Segment, Spoken, Transcript, Word
+from mmx.weights.options import LoadOptions
 
 sf = pytest.importorskip("soundfile")
 srt = pytest.importorskip("srt")
@@ -237,9 +242,9 @@ def test_the_sound_is_recorded(tmp_path: Path, ending: str):
 
 def test_what_is_refused_leaves_no_folder_behind(tmp_path: Path):
     (tmp_path / "kept.wav").write_bytes(b"precious")
-    job = Job(file=str(tmp_path / "kept.wav"), record=tmp_path / "kept.wav", save=[tmp_path / "new" / "a.srt"])
+    job = LiveOptions(file=str(tmp_path / "kept.wav"), record=tmp_path / "kept.wav", save=(tmp_path / "new" / "a.srt",))
     with pytest.raises(InputError, match="expected a new file"):
-        run(job)
+        run(job, LoadOptions())
     assert not (tmp_path / "new").exists()
 
 
@@ -249,15 +254,19 @@ def test_what_is_said_overwrites_nothing(tmp_path: Path):
     (tmp_path / "sub").mkdir()
     again = tmp_path / "sub" / ".." / "new.wav"
     for message, job in {
-        "expected a new file": Job(to="de", speak=str(kept)),
-        "expected another file for --speak than for --file": Job(file=str(new), to="de", speak=str(again)),
-        "expected another file for --speak than for --record": Job(to="de", speak=str(again), record=new),
-        "expected another file for --save than for --record": Job(record=tmp_path / "a.wav", save=[tmp_path / "a.wav"]),
-        "expected another file for --save than for --file": Job(file="a.json", save=[Path("./a.json")]),
+        "expected a new file": LiveOptions(to="de", speak=str(kept)),
+        "expected another file for --speak than for --file": LiveOptions(file=str(new), to="de", speak=str(again)),
+        "expected another file for --speak than for --record": LiveOptions(to="de", speak=str(again), record=new),
+        "expected another file for --save than for --record": LiveOptions(
+            record=tmp_path / "a.wav", save=(tmp_path / "a.wav",)
+        ),
+        "expected another file for --save than for --file": LiveOptions(file="a.json", save=(Path("./a.json"),)),
     }.items():
         with pytest.raises(InputError, match=message):
-            live._check(job)
-    live._check(Job(file=str(kept), to="de", speak=str(new), save=[tmp_path / "a.srt", tmp_path / "a.srt"]))
+            live._check_files(job)
+    live._check_files(
+        LiveOptions(file=str(kept), to="de", speak=str(new), save=(tmp_path / "a.srt", tmp_path / "a.srt"))
+    )
     assert kept.read_bytes() == b"precious"
 
 
@@ -351,7 +360,7 @@ def test_a_source_that_breaks_off_loses_nothing(tmp_path: Path):
 
     def read() -> Heard:
         if source.reads == 26:
-            raise MediaError("'USB' gives no more sound: was it unplugged?")
+            raise MediaError("'USB' gives no more audio: was it unplugged?")
         return real()
 
     source.read = read  # type: ignore[method-assign]
@@ -406,13 +415,13 @@ def shouting(monkeypatch: pytest.MonkeyPatch) -> Any:
         segments = [SimpleNamespace(score=-0.1)]
         return [SimpleNamespace(text=t.upper(), segments=segments) for t in texts]
 
-    monkeypatch.setitem(sys.modules, "mmx.tasks.translate", SimpleNamespace(translate_text=translate_text))  # type: ignore[arg-type]
-    return SimpleNamespace(tokenizer=SimpleNamespace(language=lambda code: code), name="shouter")
+    monkeypatch.setattr("mmx.tasks.cascade.translate_text", translate_text)
+    return SimpleNamespace(require_tokenizer=lambda: SimpleNamespace(language=lambda code: code), name="shouter")
 
 
 def test_sentences_are_translated_as_they_end(shouting: Any, tmp_path: Path):
     path = tmp_path / "t.srt"
-    session, view = listen(translator=Translator(shouting, "fr"), savers=[Saver(path)])
+    session, view = listen(translator=Translator.of(shouting, "fr"), savers=[Saver(path)])
     transcript = session.run()
     assert [e.text for e in view.translations] == [" W0 W1 W2 W3.", " W4 W5 W6 W7.", " W8 W9"]
     assert [(e.start_s, e.end_s) for e in view.translations] == [(0.0, 1.9), (2.0, 3.9), (4.0, 4.9)]
@@ -427,7 +436,7 @@ def test_sentences_are_translated_as_they_end(shouting: Any, tmp_path: Path):
 def test_what_cannot_be_translated_stays_and_is_told(shouting: Any):
     view = Log()
     scribe = Scribe(language="de")
-    session = Session(FileSource(noise(5.0)), scribe, view, Translator(shouting, "fr"))  # type: ignore[arg-type]
+    session = Session(FileSource(noise(5.0)), scribe, view, Translator.of(shouting, "fr"))  # type: ignore[arg-type]
     assert session.run().text == words(10).strip()
     assert "not translated: expected a language that shouter has" in view.notes[0]
     assert view.translations[0].language == "de"
@@ -437,9 +446,9 @@ def test_each_sentence_is_said_once(tmp_path: Path):
     path = tmp_path / "said.wav"
     said: list[tuple[str, str]] = []
 
-    def voice(text: str, language: str) -> np.ndarray:
+    def voice(text: str, language: str) -> Spoken:
         said.append((text, language))
-        return np.full(RATE // 2, 0.25, np.float32)
+        return Spoken(0.0, np.full(RATE // 2, 0.25, np.float32))
 
     listen(voice=voice, output=SpeechFile(path))[0].run()
     assert said == [("w0 w1 w2 w3.", "en"), ("w4 w5 w6 w7.", "en"), ("w8 w9", "en")]
@@ -449,9 +458,9 @@ def test_each_sentence_is_said_once(tmp_path: Path):
 
 
 def test_a_model_without_a_voice_is_refused():
-    silent = SimpleNamespace(synth=None, encoders={"text": None}, name="mute")
-    with pytest.raises(InputError, match="expected a model with a voice to --speak, got mute"):
-        live._voice(Job(to="de", speak="play"), silent)  # type: ignore[arg-type]
+    silent = Model(front={}, encoders={"text": nn.Identity()})
+    with pytest.raises(InputError, match="expected a model with a voice, got"):
+        live._voice(LiveOptions(to="de", speak="play"), silent)
 
 
 # -------------------- views
@@ -466,7 +475,7 @@ def test_plain_lines_are_only_appended_to():
 
 def test_plain_lines_of_a_translation(shouting: Any):
     out = io.StringIO()
-    listen(view=PlainView(out, bilingual=True), translator=Translator(shouting, "fr"))[0].run()
+    listen(view=PlainView(out, bilingual=True), translator=Translator.of(shouting, "fr"))[0].run()
     assert out.getvalue().splitlines()[:4] == [
         "[en] w0 w1 w2 w3.", "[fr] W0 W1 W2 W3.", "[en] w4 w5 w6 w7.", "[fr] W4 W5 W6 W7.",
     ]  # fmt: skip
@@ -474,7 +483,7 @@ def test_plain_lines_of_a_translation(shouting: Any):
 
 def test_json_lines_have_the_fields_of_events(shouting: Any):
     out = io.StringIO()
-    listen(view=JsonView(out), translator=Translator(shouting, "fr"))[0].run()
+    listen(view=JsonView(out), translator=Translator.of(shouting, "fr"))[0].run()
     rows = [json.loads(line) for line in out.getvalue().splitlines()]
     text = [r for r in rows if r["type"] == "text"]
     assert "".join(r["text"] for r in text) == words(10)

@@ -232,7 +232,7 @@ def test_default_stream_is_preferred(tmp_path: Path):
         with open_audio(path) as reader:
             check(np.concatenate(list(reader)), tone_hz=(440, 880)[default])
         assert len(reader.warnings) == 1
-        assert f"2 sound tracks, 1 (fra), 2 (unnamed): only track {default + 1} is read" in reader.warnings[0]
+        assert f"2 audio tracks, 1 (fra), 2 (unnamed): only track {default + 1} is read" in reader.warnings[0]
 
 
 # ------------------------------------------------------------------------------------------------- the clock
@@ -572,7 +572,7 @@ def test_encrypted_unknown_and_garbage_codecs(tmp_path: Path):
     start, stop = data.index(b"mdat") + 4, data.index(b"moov") - 4
     path.write_bytes(data[:start] + np.random.default_rng(2).bytes(stop - start) + data[stop:])
     said = message(MediaError, path)
-    assert "shop.m4a" in said and "nothing of its sound could be decoded (aac)" in said
+    assert "shop.m4a" in said and "none of its audio could be decoded (aac)" in said
     path = tmp_path / "odd.mkv"
     path.write_bytes(encoded("aac", "matroska").replace(b"A_AAC", b"A_XYZ"))
     said = message(MediaError, path)

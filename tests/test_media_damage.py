@@ -46,7 +46,7 @@ def spoilt(data: bytes, at: int, count: int) -> bytes:
 def test_a_hole_in_an_ogg_stream_is_told_where_it_is():
     data = encoded("libopus", "ogg")
     samples, told = read(spoilt(data, len(data) // 2, 3000))
-    assert len(told) == 1 and told[0].startswith("the file is damaged: it has no sound from ")
+    assert len(told) == 1 and told[0].startswith("the file is damaged: it has no audio from ")
     start_s, end_s = (float(s) for s in told[0].partition("from ")[2].partition(" s,")[0].split(" to "))
     assert 4.0 < start_s < 7.0 < end_s + 1.5 and end_s - start_s > 0.3
     assert len(samples) / 16_000 == pytest.approx(12.0, abs=0.1)
@@ -128,7 +128,7 @@ def test_a_wav_that_declares_less_than_it_has_is_read_whole(declared: int):
         assert reader.duration_s is None
     assert onsets_s(samples) == pytest.approx(CLICKS_S, abs=0.004)
     rest = len(data) - at - 4 - declared
-    assert reader.warnings == [f"its header declares {rest} bytes of sound fewer than follow: all of them are read"]
+    assert reader.warnings == [f"its header declares {rest} bytes of audio fewer than follow: all of them are read"]
 
 
 @pytest.mark.parametrize("tail", [b"LIST" + struct.pack("<I", 200_000) + bytes(200_000), b"id3 " + bytes(99_999), b""])

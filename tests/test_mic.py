@@ -12,6 +12,7 @@ import pytest
 from mmx.errors import InputError, MediaError
 from mmx.streaming.client import microphone as mic
 from mmx.streaming.client.microphone import FileSource, Loudspeaker, Microphone, find_device, list_devices
+from mmx.tasks.result import Spoken
 
 RATE = 16_000
 
@@ -212,7 +213,7 @@ def test_lost_sound_is_counted_told_and_leaves_its_place(driver: Driver):
     assert not joined[round(0.3 * RATE) : RATE].any()
     np.testing.assert_array_equal(joined[RATE:], x[: RATE // 10])
     (note,) = source.notes()
-    assert "0.7 s of sound were lost" in note
+    assert "0.7 s of audio were lost" in note
     assert source.lost_s == pytest.approx(0.7) and source.notes() == []
 
 
@@ -341,8 +342,8 @@ def test_a_loudspeaker_says_one_thing_after_the_other(driver: Driver):
     speaker = Loudspeaker()
     fill = driver.opened[-1]["callback"]
     a, b = noise(0.1, 1), noise(0.05, 2)
-    speaker.say(a)
-    speaker.say(b)
+    speaker.say(Spoken(0.0, a))
+    speaker.say(Spoken(0.0, b))
     assert speaker.busy
     out = np.full((4, 1000, 1), np.nan, np.float32)
     for block in out:
@@ -366,7 +367,7 @@ def test_a_loudspeaker_that_is_gone_is_not_waited_for(driver: Driver, monkeypatc
     monkeypatch.setattr(mic.time, "sleep", sleep)
     speaker = Loudspeaker()
     speaker._stream.active, speaker._stream.abort = active, fails
-    speaker.say(noise(0.1))
+    speaker.say(Spoken(0.0, noise(0.1)))
     with pytest.raises(MediaError, match="'HDMI' plays no more"):
         speaker.close()
     assert sum(waits) == pytest.approx(Loudspeaker.STILL_S if active else mic.BLOCK_S, abs=0.2)
@@ -376,7 +377,7 @@ def test_a_loudspeaker_that_plays_is_waited_for(driver: Driver, monkeypatch: pyt
     speaker = Loudspeaker()
     out, said = np.zeros((800, 1), np.float32), noise(20.0)
     monkeypatch.setattr(mic.time, "sleep", lambda s: driver.opened[-1]["callback"](out, len(out), None, None))
-    speaker.say(said)
+    speaker.say(Spoken(0.0, said))
     speaker.close()
     assert not speaker.busy
 

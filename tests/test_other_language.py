@@ -20,7 +20,7 @@ CODES = ("en", "fr", "hr", "bs")
 def window(*speech: tuple[float, float]) -> Window:
     """Thirty seconds whose samples say when they are."""
     seconds = np.arange(30 * 16_000, dtype=np.float32) / 16_000
-    return Window(seconds, (Piece(0.0, 100.0, 30.0),), 0, speech)
+    return Window.of_sound(seconds, (Piece(0.0, 100.0, 30.0),), 0, speech)
 
 
 def told(w: Window, written: str, heard: dict[float, list[float]]) -> list[tuple]:
@@ -52,7 +52,7 @@ def test_stretches_are_long_enough_to_tell_and_short_enough_to_hold_one_language
     found = stretches(window((0.0, 0.6), (2.0, 3.5), (5.0, 23.0)))
     assert found[0] == (2.0, 3.5) and len(found) == 4
     assert all(1.0 <= b - a <= LONGEST_S for a, b in found)
-    assert stretches(Window(np.zeros(16_000, np.float32), (Piece(0.0, 0.0, 1.0),), 0)) == [], "nobody listened"
+    assert stretches(Window.of_sound(np.zeros(16_000, np.float32), (Piece(0.0, 0.0, 1.0),), 0)) == [], "nobody listened"
 
 
 def test_neighbouring_stretches_are_told_once():

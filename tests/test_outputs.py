@@ -12,10 +12,14 @@ import numpy as np
 import pytest
 
 from mmx.cli import app as cli
-from mmx.cli import transcribe as batch
+from mmx.cli import recordings as batch
+from mmx.cli.options import OutputOptions
+from mmx.errors import InputError
 from mmx.files import cannot_write, file_name, readable
 from mmx.tasks import outputs
+from mmx.tasks.options import Options
 from mmx.tasks.result import Segment, Spoken, Transcript
+from mmx.weights.options import LoadOptions
 
 Run = Callable[..., str]
 
@@ -165,18 +169,21 @@ def test_standard_input_may_be_anything(run: Run, tmp_path: Path):
     assert sorted(there(tmp_path / "out")) == ["stdin-2.txt", "stdin-3.txt", "stdin.txt"]
 
 
+def job(files: tuple[str, ...], speech: Path, output_dir: Path | None = None) -> batch.Job:
+    output = OutputOptions(output_dir=output_dir)
+    return batch.Job(files=files, load=LoadOptions(), options=Options(), output=output, speech=speech)
+
+
 def test_speech_does_not_replace_the_recordings(run: Run, tmp_path: Path):
     for name in "ab":
         record(tmp_path / "in" / f"{name}.wav", name)
     before = there(tmp_path / "in")
-    job = batch.Job(files=(str(tmp_path / "in"),), output_dir=tmp_path / "out", speech=tmp_path / "in")
-    assert batch.run(job) == 0
+    assert batch.run(job((str(tmp_path / "in"),), tmp_path / "in", tmp_path / "out")) == 0
     assert {n: t for n, t in ((p.name, p.read_bytes()[:4]) for p in (tmp_path / "in").iterdir()) if t == b"RIFF"}
     for name, text in before.items():
         assert (tmp_path / "in" / name).read_text("utf-8") == text
-    alone = batch.Job(files=(str(tmp_path / "in" / "a.wav"),), speech=tmp_path / "in" / "a.wav")
-    with pytest.raises(Exception, match="another file for the speech than the recording"):
-        batch.run(alone)
+    with pytest.raises(InputError, match="another file for the speech than the recording"):
+        batch.run(job((str(tmp_path / "in" / "a.wav"),), tmp_path / "in" / "a.wav"))
 
 
 # ------------------------------------------------------------------------------------------------ bytes of names
@@ -217,7 +224,7 @@ def test_letters_that_the_systems_encoding_lacks(tmp_path: Path):
     record(tmp_path / "in" / "señal.wav", "¿Qué?")
     code = (
         "import sys; sys.path.insert(0, sys.argv.pop(1)); import test_outputs as t;"
-        "from mmx.cli import app as cli, transcribe as batch;"
+        "from mmx.cli import app as cli, recordings as batch;"
         "batch._transcripts = lambda job, todo, report: ((i, t.transcript(i.source)) for i in todo);"
         "raise SystemExit(cli.main(sys.argv[1:]))"
     )

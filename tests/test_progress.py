@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from mmx.train.progress import Progress, sparkline
+from mmx.train.progress import Means, Progress, sparkline
 
 
 def updates(out: Path, first: int, last: int, total: int = 9) -> None:
     """A run from update `first`, killed without a word after update `last`."""
     progress = Progress(out, total, first - 1, 100 * (first - 1))
     for update in range(first, last + 1):
-        progress.learned(nll=10.0 * update, counted=10, rate=1e-3, norm=0.5)
+        progress.learned(Means({"nll": 10.0 * update}, {"nll": 10}), rate=1e-3, norm=0.5)
         progress.report(update, 0, 100 * update)
         if update % 2 == 0:
             progress.validated(update, 10.0 - update)

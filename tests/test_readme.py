@@ -1,8 +1,7 @@
 """What the README and the guides say is run here, and the command line is held against the Python API."""
 
-import dataclasses
-import inspect
 import os
+import pkgutil
 import re
 import shlex
 import shutil
@@ -11,7 +10,7 @@ import sys
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin
+from typing import Any
 
 import pytest
 
@@ -192,64 +191,6 @@ def test_a_dependency_that_was_asked_for_is_declared():
     assert eight | {"fairseq2"} <= named
 
 
-# -------------------------------------------------------------------------------- the command line is the API
-
-
-def parameters(verb: str) -> dict[str, Any]:
-    """Name and default of each option of a verb."""
-    from mmx.cli import app as cli
-
-    return {p.name: p.default for p in inspect.signature(getattr(cli, verb)).parameters.values()}
-
-
-ONLY_SHELL = {"files", "output_format", "output_dir", "threads", "skip_existing", "text", "text_model"}
-"""About files and this process: the caller's own affair in Python (`Transcript.write`, torch's threads)."""
-
-ONLY_PYTHON = {
-    "best_of", "patience", "length_penalty", "compression_ratio_threshold", "logprob_threshold",
-    "no_speech_threshold", "max_tokens", "download", "speak",
-}  # fmt: skip
-"""For those who tune the search."""
-
-
-@pytest.mark.parametrize("verb", ["transcribe", "translate"])
-def test_options_have_the_names_and_defaults_of_python(verb: str):
-    from mmx.api import load
-    from mmx.cli.app import _temperatures
-    from mmx.tasks.transcribe import Options
-
-    shell = parameters(verb)
-    python = {f.name: f.default for f in dataclasses.fields(Options)}
-    python |= {p.name: p.default for p in inspect.signature(load).parameters.values()}
-    if verb == "translate":
-        assert shell.pop("to") == ""  # must be given
-        assert shell.pop("speak") is None  # where to
-        del python["task"], python["to"]
-    else:
-        for name in ("to", "bilingual", "speaker", "shortlist"):
-            del python[name]
-    assert shell.keys() - ONLY_SHELL == python.keys() - ONLY_PYTHON
-    for option in shell.keys() - ONLY_SHELL:
-        default = _temperatures(shell[option]) if option == "temperature" else shell[option]
-        assert default == python[option], option
-
-
-def test_both_verbs_describe_an_option_alike():
-    from mmx.cli import app as cli
-
-    one, two = (inspect.signature(getattr(cli, v)).parameters for v in ("transcribe", "translate"))
-    for option in one.keys() & two.keys() - {"files"}:
-        assert one[option].annotation == two[option].annotation and one[option].default == two[option].default
-        assert get_origin(one[option].annotation) is Annotated and get_args(one[option].annotation)[1].help
-
-
-def test_formats_are_those_of_the_writers():
-    from mmx.cli.app import _formats
-    from mmx.tasks.result import FORMATS
-
-    assert _formats("all", Path()) == FORMATS
-
-
 # ---------------------------------------------------------------------------------------------- a quick start
 
 
@@ -279,3 +220,11 @@ def test_import_costs_nothing():
     code = "import mmx, sys; print(mmx.__version__, {'torch', 'numpy', 'typer'} & set(sys.modules)); mmx.load"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.split(maxsplit=1)[1] == "set()\n"
+
+
+def test_what_the_architecture_names_exists() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    named = sorted(set(re.findall(r"`(mmx(?:\.\w+)+)`", text)))
+    assert len(named) > 30
+    for full in named:
+        assert pkgutil.resolve_name(full) is not None

@@ -128,7 +128,7 @@ def run_of(windows: dict[str, int], batch_size: int) -> tuple[dict[str, list[int
         (file,) = files
         file.name = source
         for i in range(windows[source]):
-            yield file, Window(np.zeros(16_000, np.float32), (Piece(0.0, float(i), 1.0),), i * 16_000)
+            yield file, Window.of_sound(np.zeros(16_000, np.float32), (Piece(0.0, float(i), 1.0),), i * 16_000)
 
     run._read = parts  # type: ignore[method-assign,assignment]
     read_by = [len(read) for _ in run.run(windows)]
@@ -149,7 +149,7 @@ def test_short_recordings_are_decoded_as_soon_as_they_fill_a_batch() -> None:
 
 def test_memory_that_was_made_ahead_is_let_go_once_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     decoder = object.__new__(timed_windows.Decoder)
-    first, second = (Window(np.zeros(16_000, np.float32), (Piece(0.0, float(i), 1.0),), i) for i in range(2))
+    first, second = (Window.of_sound(np.zeros(16_000, np.float32), (Piece(0.0, float(i), 1.0),), i) for i in range(2))
     monkeypatch.setattr(decoder, "_heard", lambda _: pytest.fail("it was encoded ahead"))
     ahead = [(w, Seq(noise(1, 150, 128, seed=i), torch.tensor([150]), 50.0)) for i, w in enumerate((first, second))]
     file = File("a", "en", ahead=list(ahead))

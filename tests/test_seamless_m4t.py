@@ -4,6 +4,7 @@ Letters: B rows, T feature frames, U tokens, D width, V vocabulary, N samples.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,13 @@ from torch import Tensor
 from mmx import api
 from mmx.errors import CheckpointError, InputError
 from mmx.generate import SearchOptions, search
+from mmx.interfaces import Speech
 from mmx.model import Model
 from mmx.models import seamless_m4t
-from mmx.models.seamless_m4t import KEYS, Config, Voices, build, config_from, written_states
-from mmx.models.units import spell
+from mmx.models.seamless_m4t import KEYS, Config, SpeechTables, build, config_from
+from mmx.models.seamless_m4t.units import spell
 from mmx.seq import Seq, pad
+from mmx.tasks.speak import written_states
 from mmx.weights.convert import convert, plan
 
 V2_LARGE = 2_309_249_669
@@ -72,8 +75,14 @@ def ours(theirs: Any) -> Model:
     shapes = {k: tuple(v.shape) for k, v in model.named_parameters()}
     api.fill(model, dict(convert(source, KEYS["hf"], shapes)))
     synth: Any = model.synth
-    synth.voices = Voices(PIECES, CHARACTERS, {"eng": 0, "deu": 2}, {})
+    synth.tables = SpeechTables(PIECES, CHARACTERS, {"eng": 0, "deu": 2}, {})
     return model.eval()
+
+
+def speech(model: Model, memory: Seq, rows: Sequence[Sequence[int]], language: str, **options: Any) -> Speech:
+    """Texts as a voice reads them: with the decoder's states over prompt, text and end."""
+    states = written_states(model, memory, [[*PREFIX, *row, EOS] for row in rows])
+    return Speech(texts=[""] * len(rows), tokens=rows, language=language, encoded=states, **options)
 
 
 def features(seconds: int = 40) -> Tensor:
@@ -135,15 +144,16 @@ def test_units_and_waveforms(modality: str, theirs: Any, ours: Model) -> None:
         their_memory = theirs.text_encoder(source).last_hidden_state
     torch.testing.assert_close(memory.x, their_memory, atol=1e-5, rtol=1e-5)
     wanted_logits, wanted_wave = their_speech(theirs, their_memory)
-    states, spelling = synth.states(ours.decoder, memory, PREFIX, [TEXT])
+    said = speech(ours, memory, [TEXT], "deu", voice=1)
+    states, *spelling = synth.read(said)
     logits = synth.t2u(states, *spelling)
     torch.testing.assert_close(logits.x, wanted_logits, atol=1e-5, rtol=1e-5)
     units = synth.t2u.units(states, *spelling)
     # transformers predicts durations again in the vocoder; the authors do not, and neither do we unless asked.
     wave = synth.vocoder(units, torch.tensor([2]), torch.tensor([1]), predict_durations=True)
     torch.testing.assert_close(wave.x, wanted_wave.reshape(wave.x.shape), atol=1e-5, rtol=1e-5)
-    spoken = synth(ours.decoder, memory, PREFIX, [TEXT], "deu", speaker=1)
-    assert int(spoken.lengths[0]) == 20 * int(units.lengths[0])
+    spoken = synth.speak(said)
+    assert spoken.rate == synth.rate and int(spoken.lengths[0]) == 20 * int(units.lengths[0])
 
 
 @torch.no_grad()
@@ -151,9 +161,9 @@ def test_a_batch_speaks_as_single_rows_do(ours: Model) -> None:
     synth: Any = ours.synth
     sources = [torch.tensor([LANGUAGE, 5, 6, EOS]), torch.tensor([LANGUAGE, 9, 8, 7, 6, 5, EOS])]
     rows = [TEXT, TEXT[:2]]
-    whole = synth(ours.decoder, ours.memory({"text": pad(sources)}), PREFIX, rows, "eng")
+    whole = synth.speak(speech(ours, ours.memory({"text": pad(sources)}), rows, "eng"))
     for i, (source, row) in enumerate(zip(sources, rows, strict=True)):
-        one = synth(ours.decoder, ours.memory({"text": pad([source])}), PREFIX, [row], "eng")
+        one = synth.speak(speech(ours, ours.memory({"text": pad([source])}), [row], "eng"))
         n = int(one.lengths[0])
         assert int(whole.lengths[i]) == n
         torch.testing.assert_close(whole.x[i, :n], one.x[0], atol=2e-6, rtol=1e-5)
@@ -165,9 +175,9 @@ def test_one_memory_serves_text_and_speech(ours: Model) -> None:
     memory = ours.memory({"text": pad([torch.tensor([LANGUAGE, 5, 6, EOS])])})
     state = ours.decoder.init_state(1, 8)
     ours.decoder(WRITTEN, memory, state)
-    fresh = written_states(ours.decoder, memory, WRITTEN.tolist())
+    fresh = written_states(ours, memory, WRITTEN.tolist())
     gone = memory._replace(x=torch.full_like(memory.x, torch.nan))
-    again = written_states(ours.decoder, gone, WRITTEN.tolist(), shared=state["memory"])
+    again = written_states(ours, gone, WRITTEN.tolist(), shared=state["memory"])
     torch.testing.assert_close(again.x, fresh.x, atol=1e-6, rtol=1e-6)
 
 
@@ -259,9 +269,9 @@ def test_a_published_folder_loads_by_its_path(folder: Path) -> None:
     (done,) = model.translate_text(["the cat on the hat."], src="en", to="German")
     assert done.to == "deu"
     synth: Any = model.synth
-    assert synth.voices.language("deu") == 2
+    assert synth.tables.language("deu") == 2 and synth.voices("deu")
     with pytest.raises(InputError, match=r"fra.*deu, eng"):
-        synth.voices.language("fra")
+        synth.voices("fra")
 
 
 @pytest.mark.parity
@@ -278,11 +288,11 @@ def test_a_missing_tensor_is_named(folder: Path) -> None:
 def test_voices_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     (tmp_path / "generation_config.json").write_text("{}")
     with pytest.raises(CheckpointError, match="vocoder_lang_code_to_id"):
-        Voices.from_file(tmp_path / "generation_config.json")
+        SpeechTables.from_file(tmp_path / "generation_config.json")
 
 
 def test_without_voices_the_remedy_is_named(ours: Model) -> None:
     synth = seamless_m4t.Synthesizer(ours.synth.t2u, ours.synth.vocoder)  # type: ignore[union-attr]
     memory = ours.memory({"text": pad([torch.tensor([LANGUAGE, 5, EOS])])})
     with pytest.raises(InputError, match=r"generation_config\.json"):
-        synth(ours.decoder, memory, PREFIX, [TEXT], "eng")
+        synth.speak(speech(ours, memory, [TEXT], "eng"))

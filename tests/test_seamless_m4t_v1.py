@@ -11,10 +11,12 @@ from test_seamless_m4t import CHARACTERS, EOS, LANGUAGE, PIECES, PREFIX, TEXT, T
 
 from mmx import api
 from mmx.errors import InputError
+from mmx.interfaces import Speech
 from mmx.model import Model
-from mmx.models.seamless_m4t import Voices, written_states
+from mmx.models.seamless_m4t import SpeechTables
 from mmx.models.seamless_m4t_v1 import KEYS, Config, build, config_from
 from mmx.seq import Seq
+from mmx.tasks.speak import written_states
 from mmx.weights.convert import convert
 
 V1 = {k: v for k, v in TINY.items() if not k.startswith(("left", "right", "char", "t2u_variance"))}
@@ -37,7 +39,7 @@ def ours(theirs: Any) -> Model:
     shapes = {k: tuple(v.shape) for k, v in model.named_parameters()}
     api.fill(model, dict(convert(dict(theirs.state_dict()), KEYS["hf"], shapes)))
     synth: Any = model.synth
-    synth.voices = Voices(PIECES, CHARACTERS, {"deu": 2}, {"deu": 36})
+    synth.tables = SpeechTables(PIECES, CHARACTERS, {"deu": 2}, {"deu": 36})
     return model.eval()
 
 
@@ -56,7 +58,7 @@ def test_unit_logits_and_waveform(theirs: Any, ours: Model) -> None:
     source = torch.tensor([[LANGUAGE + 1, 5, 6, 7, EOS]])
     memory = ours.memory({"text": Seq(source, torch.tensor([5]))})
     written = torch.tensor([[*PREFIX, *TEXT, EOS]])
-    states = written_states(ours.decoder, memory, written.tolist())
+    states = written_states(ours, memory, written.tolist())
     wanted = theirs.text_decoder(
         input_ids=written, encoder_hidden_states=theirs.text_encoder(source).last_hidden_state
     ).last_hidden_state
@@ -67,12 +69,11 @@ def test_unit_logits_and_waveform(theirs: Any, ours: Model) -> None:
     units = synth.write(states, 36)
     assert int(units.x.min()) >= 0 and int(units.x.max()) < 30
     wave, _ = theirs.vocoder(input_ids=units.x, spkr_id=torch.tensor([[1]]), lang_id=torch.tensor([[2]]))
-    spoken = synth(ours.decoder, memory, PREFIX, [TEXT], "deu", speaker=1)
+    spoken = synth.speak(Speech(texts=[""], tokens=[TEXT], language="deu", encoded=states, voice=1))
     torch.testing.assert_close(spoken.x, wave.reshape(spoken.x.shape), atol=1e-5, rtol=1e-5)
 
 
 def test_another_pace_is_refused(ours: Model) -> None:
     synth: Any = ours.synth
-    memory = Seq(torch.zeros(1, 3, 16), torch.tensor([3]))
     with pytest.raises(InputError, match="only version 2"):
-        synth(ours.decoder, memory, PREFIX, [TEXT], "deu", duration_factor=1.2)
+        synth.speak(Speech(texts=[""], tokens=[TEXT], language="deu", speed=1.2))

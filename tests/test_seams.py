@@ -8,14 +8,14 @@ import pytest
 
 from mmx.generate import Hypothesis
 from mmx.tasks import plain_windows, timed_windows
-from mmx.tasks.align import TimedWord
 from mmx.tasks.options import Options
 from mmx.tasks.timed_windows import _Attempt, _Piece
 from mmx.tasks.window import Piece, Window
 from mmx.tasks.windows import File, Job, between_seams
+from mmx.tasks.words import Word
 
 # 4 s from 10 s on and 4 s from 40 s on; speech all through but for the pads at the seam.
-WINDOW = Window(
+WINDOW = Window.of_sound(
     np.random.default_rng(0).standard_normal(8 * 16_000).astype(np.float32),
     (Piece(0.0, 10.0, 4.0), Piece(4.0, 40.0, 4.0)),
     0,
@@ -23,8 +23,8 @@ WINDOW = Window(
 )
 
 
-def timed(*said: tuple[str, float, float]) -> list[TimedWord]:
-    return [TimedWord(text, (i,), a, b, 0.9) for i, (text, a, b) in enumerate(said)]
+def timed(*said: tuple[str, float, float]) -> list[Word]:
+    return [Word(text, a, b, 0.9, tokens=(i,)) for i, (text, a, b) in enumerate(said)]
 
 
 WORDS = timed((" Wait", 0.3, 1.0), (" here", 1.0, 4.2), (" for", 4.1, 5.0), (" me.", 5.0, 7.7))

@@ -15,7 +15,7 @@ from mmx.tasks.windows import Decoded, File, Job
 
 def window(start_s: float, seconds: float) -> Window:
     samples = np.random.default_rng(0).standard_normal(int(seconds * 16_000)).astype(np.float32)
-    return Window(samples, (Piece(0.0, start_s, seconds),), 0)
+    return Window.of_sound(samples, (Piece(0.0, start_s, seconds),), 0)
 
 
 def text(words: str, mean: float, start_s: float = 0.0, failed: bool = False) -> Text:
@@ -123,7 +123,7 @@ def test_digits_count_as_the_words_they_are_spoken_as():
 
     decoder = Decoder(mmx.load(), Options(language="en"))
     job = Job(File("x", "en"), window(0.0, 10.0))
-    job.window = Window(job.window.samples, job.window.pieces, 0, ((0.0, 9.0),))
+    job.window = Window.of_sound(job.window.samples, job.window.pieces, 0, ((0.0, 9.0),))
 
     def is_thin(said: str) -> bool:
         return bool(decoder._thin(job, [_Piece(0.0, 9.0, tuple(decoder.tok.encode(said)))]))

@@ -206,7 +206,7 @@ def test_a_window_is_never_one_sample_too_long():
 
 def test_file_time():
     pieces = (Piece(0.0, 10.0, 2.0), Piece(2.0, 20.0, 3.0), Piece(5.5, 40.0, 1.0))
-    w = Window(np.zeros(int(6.5 * HZ), np.float32), pieces, 0)
+    w = Window.of_sound(np.zeros(int(6.5 * HZ), np.float32), pieces, 0)
     assert [w.file_time(t) for t in (-1.0, 0.0, 1.0, 2.0, 4.0, 6.0, 9.0)] == [10, 10, 11, 20, 22, 40.5, 41]
     assert w.file_time(2.0, "end") == 12.0 and w.file_time(2.0 + 1e-9, "end") == 12.0
     assert w.file_time(2.0 - 1e-9, "start") == 20.0
@@ -376,7 +376,7 @@ def joined() -> Window:
     """Ten seconds from 10 to 15 s and from 40 to 45 s of a file; the quietest stretch is around 6.5 s."""
     samples = np.random.default_rng(5).standard_normal(160_000).astype(np.float32)
     samples[102_000:106_000] *= 0.01
-    return Window(samples, (Piece(0.0, 10.0, 5.0), Piece(5.0, 40.0, 5.0)), 3)
+    return Window.of_sound(samples, (Piece(0.0, 10.0, 5.0), Piece(5.0, 40.0, 5.0)), 3)
 
 
 @pytest.mark.parametrize(
@@ -406,7 +406,7 @@ def test_halves_part_at_a_joint_else_where_it_is_quiet():
     first, second = halves(joined())
     assert (first.end_s, second.start_s) == (15.0, 40.0)
     assert np.array_equal(np.concatenate([first.samples, second.samples]), joined().samples)
-    single = Window(joined().samples, (Piece(0.0, 10.0, 10.0),), 0)
+    single = Window.of_sound(joined().samples, (Piece(0.0, 10.0, 10.0),), 0)
     first, second = halves(single)
     assert first.duration_s == pytest.approx(6.5, abs=0.2)
     assert np.array_equal(np.concatenate([first.samples, second.samples]), single.samples)
@@ -416,7 +416,7 @@ def test_a_word_that_an_alignment_stretched_over_a_pause_is_where_it_is_loud():
     samples = np.zeros(6 * HZ, np.float32)
     samples[: 2 * HZ] = 0.01  # a breath before the pause
     samples[4 * HZ : 6 * HZ] = 0.3
-    window = Window(samples, (Piece(0.0, 0.0, 6.0),), 0, speech=((0.0, 2.0), (4.0, 6.0)))
+    window = Window.of_sound(samples, (Piece(0.0, 0.0, 6.0),), 0, speech=((0.0, 2.0), (4.0, 6.0)))
     assert window.within_speech(1.5, 4.2, 0.3) == (3.7, 4.2), "0.2 s of speech, not 0.5 s of breath"
     assert window.within_speech(1.5, 4.2, 0.0) == (4.0, 4.2)
     assert window.within_speech(0.5, 1.5, 0.3) == (0.5, 1.5), "nothing else is near"

@@ -89,4 +89,4 @@ def test_speech_comes_out_in_spanish_and_the_command_says_how(capsys: pytest.Cap
     assert sum(w in SPANISH for w in words) > len(words) / 6, said.out
     assert sum(w in words for w in TOLD) >= 5, said.out
     assert sum(words.count(w) for w in ("the", "of", "was", "have")) <= 2
-    assert "in two steps: whisper-base writes English, en-es translates it, a small model" in said.err
+    assert "by a cascade: whisper-base writes English, en-es translates it, a small model" in said.err

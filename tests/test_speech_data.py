@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -14,10 +14,11 @@ from mmx.errors import InputError
 from mmx.media.audio import read_audio
 from mmx.model import Model
 from mmx.train.augment import mask_policy, masker
+from mmx.train.batch import IGNORED
+from mmx.train.data import Changes, Data, EncodedData, encodes_frozen, lesson
 from mmx.train.manifest import Example, check_manifest, digest_manifest, read_manifest
+from mmx.train.reading import read_recording
 from mmx.train.sampling import Sampler
-from mmx.train.speech_data import EncodedData, SpeechData, hearing, hears_frozen, read_speech, spoken_target
-from mmx.train.text_data import IGNORED
 
 sf = pytest.importorskip("soundfile")
 from tiny_speech import RATE, tiny_whisper, tone  # noqa: E402 - it needs soundfile
@@ -30,7 +31,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 def example(path: Path, text: str = "low", **fields: Any) -> Example:
     return Example(**{"source": "", "target": text, "src_lang": "en", "tgt_lang": "en", "task": "transcribe",
-                      "audio": str(path), **fields})  # fmt: skip
+                      "media": {"audio": str(path)}, **fields})  # fmt: skip
 
 
 # -------------------- manifests
@@ -41,7 +42,7 @@ def test_a_row_of_speech_needs_audio_text_and_language(tmp_path: Path) -> None:
     path.write_text("audio\ttext\tsrc_lang\tstart_s\tduration_s\ttask\nsub/a.wav\tHallo.\tde\t1.5\t2\t\n"
                     "/b.wav\tHello.\tde\t\t\ttranslate\n")  # fmt: skip
     first, second = read_manifest(path)
-    assert first == Example("", "Hallo.", "de", "de", task="transcribe", audio=str(tmp_path / "sub/a.wav"),
+    assert first == Example("", "Hallo.", "de", "de", task="transcribe", media={"audio": str(tmp_path / "sub/a.wav")},
                             start_s=1.5, duration_s=2.0)  # fmt: skip
     assert (second.audio, second.task, second.tgt_lang, second.start_s, second.duration_s) == (
         "/b.wav", "translate", "en", 0.0, None,
@@ -114,22 +115,23 @@ def test_a_folder_of_recordings_beside_texts(tmp_path: Path) -> None:
 
 def test_whisper_is_given_language_and_task_and_learns_text_and_end(model: Model) -> None:
     tok = model.tokenizer
-    assert spoken_target(tok, example(Path("x"), " low ")) == ([tok.sot, tok.no_timestamps], [*b" low", tok.eot])
-    named = SimpleNamespace(timestamp_begin=1, multilingual=True, eot=9, encode=lambda text: [ord(c) for c in text])
+    found = lesson(model, example(Path("x"), " low "), str)
+    assert found == ([tok.sot, tok.no_timestamps], [*b" low", tok.eot])
+    named = SimpleNamespace(multilingual=True, eot=9, encode=lambda text: [ord(c) for c in text])
     named.prompt = lambda language, task: [language, task]
-    wanted = example(Path("x"), "a", src_lang="de", tgt_lang="en", task="translate")
-    assert spoken_target(named, wanted) == (["de", "translate"], [32, 97, 9])
+    assert type(tok).lesson(named, "a", "de", "en", "translate") == (["de", "translate"], [32, 97, 9])
 
 
 def test_others_are_given_the_language_that_they_write() -> None:
     tok = SimpleNamespace(eot=2, language=lambda text: f"{text}!", prompt=lambda spelling: [2, spelling])
     tok.encode = lambda text: list(text)
-    assert spoken_target(tok, example(Path("x"), "ab", tgt_lang="fr")) == ([2, "fr!"], ["a", "b", 2])
+    model = cast("Model", SimpleNamespace(tokenizer=tok))
+    assert lesson(model, example(Path("x"), "ab", tgt_lang="fr"), tok.language) == ([2, "fr!"], ["a", "b", 2])
 
 
 def test_a_batch(model: Model, tmp_path: Path) -> None:
     examples = [example(tone(tmp_path / f"{i}.wav", 300, 0.2 + 0.1 * i), "low" * (i + 1)) for i in range(3)]
-    data = SpeechData(examples, model, max_tokens=30, group_by=("task",))
+    data = Data(examples, model, max_tokens=30, group_by=("task",))
     assert data.groups == ["transcribe"] * 3
     assert data.lengths == [(50, 2 + 3 * (i + 1) + 2) for i in range(3)]  # frames of the window; prompt, space, end
     batch = data.batch([2, 0])
@@ -150,28 +152,28 @@ def test_a_batch(model: Model, tmp_path: Path) -> None:
 def test_a_stretch_of_a_recording_is_what_is_read(tmp_path: Path) -> None:
     whole = np.linspace(-0.5, 0.5, 25 * RATE, dtype=np.float32)  # more than two blocks
     sf.write(tmp_path / "long.wav", whole, RATE, subtype="FLOAT")
-    got = read_speech(example(tmp_path / "long.wav", start_s=9.5, duration_s=11.0))
+    got = read_recording(example(tmp_path / "long.wav", start_s=9.5, duration_s=11.0))["speech"]
     np.testing.assert_array_equal(got.numpy(), whole[round(9.5 * RATE) : round(20.5 * RATE)])
-    assert len(read_speech(example(tmp_path / "long.wav", start_s=24.0))) == RATE
+    assert len(read_recording(example(tmp_path / "long.wav", start_s=24.0))["speech"]) == RATE
     with pytest.raises(InputError, match="correct start_s and duration_s"):
-        read_speech(example(tmp_path / "long.wav", start_s=24.0, duration_s=5.0))
+        read_recording(example(tmp_path / "long.wav", start_s=24.0, duration_s=5.0))
 
 
 def test_too_long_ones_are_left_out_and_counted(model: Model, tmp_path: Path) -> None:
     short, long = tone(tmp_path / "s.wav", 300, 0.5), tone(tmp_path / "l.wav", 300, 1.5)
-    data = SpeechData([example(short), example(long), example(short, "low" * 20)], model, max_tokens=30)
+    data = Data([example(short), example(long), example(short, "low" * 20)], model, max_tokens=30)
     assert (len(data.examples), data.left_out) == (1, 2)
     with pytest.raises(InputError, match="at most 1 s"):
-        SpeechData([example(long)], model, max_tokens=30)
+        Data([example(long)], model, max_tokens=30)
 
 
 def test_recordings_that_cannot_be_learned_from(model: Model, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"none\.wav"):
-        SpeechData([example(tmp_path / "none.wav")], model, max_tokens=30)
+        Data([example(tmp_path / "none.wav")], model, max_tokens=30)
     wave = np.zeros(4000, np.float32)
     wave[7] = np.nan
     sf.write(tmp_path / "nan.wav", wave, RATE, subtype="FLOAT")
-    data = SpeechData([example(tmp_path / "nan.wav", id="seven")], model, max_tokens=30)
+    data = Data([example(tmp_path / "nan.wav", id="seven")], model, max_tokens=30)
     with pytest.raises(InputError, match=r"seven .*NaN.*remove its row"):
         data.batch([0])
 
@@ -183,8 +185,8 @@ def test_a_frozen_encoder_hears_each_recording_once(
     model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = [tone(tmp_path / f"{i}.wav", 300 + 500 * i, 0.3) for i in range(3)]
-    data = SpeechData([example(p) for p in paths], model, max_tokens=30)
-    assert data.is_fixed and hears_frozen(model)
+    data = Data([example(p) for p in paths], model, max_tokens=30)
+    assert data.is_fixed and encodes_frozen(model)
     plain, encoded = data.batch([0, 2]), EncodedData(data)
     batch = encoded.batch([0, 2])
     torch.testing.assert_close(
@@ -199,7 +201,7 @@ def test_a_frozen_encoder_hears_each_recording_once(
 
 
 def test_no_more_is_kept_than_there_is_room_for(model: Model, tmp_path: Path) -> None:
-    data = SpeechData([example(tone(tmp_path / f"{i}.wav", 300, 0.3)) for i in range(3)], model, max_tokens=30)
+    data = Data([example(tone(tmp_path / f"{i}.wav", 300, 0.3)) for i in range(3)], model, max_tokens=30)
     little = EncodedData(data, room=50 * 16 * 4)
     wanted = EncodedData(data).batch([0, 1, 2]).inputs["speech"].x
     assert torch.equal(little.batch([0, 1, 2]).inputs["speech"].x, wanted)
@@ -208,7 +210,7 @@ def test_no_more_is_kept_than_there_is_room_for(model: Model, tmp_path: Path) ->
 
 def test_masks_hide_the_same_in_the_same_epoch(model: Model, tmp_path: Path) -> None:
     examples = [example(tone(tmp_path / f"{i}.wav", 300, 0.8)) for i in range(4)]
-    data = SpeechData(examples, model, max_tokens=30, change_features=masker(mask_policy("LD")), seed=3)
+    data = Data(examples, model, max_tokens=30, changes=Changes(features=masker(mask_policy("LD"))), seed=3)
     assert not data.is_fixed
     first, other_rows, later = data.batch([0, 1], 0), data.batch([1, 3], 0), data.batch([0, 1], 1)
     assert first.begin == "encoders"
@@ -216,14 +218,12 @@ def test_masks_hide_the_same_in_the_same_epoch(model: Model, tmp_path: Path) -> 
     assert x.shape == (2, 100, 80)
     assert torch.equal(other_rows.inputs["speech"].x[0], x[1])  # whatever else is in the batch
     assert not torch.equal(later.inputs["speech"].x, x)
-    features = model.encode(
-        "speech", SpeechData(examples, model, max_tokens=30).batch([0]).inputs["speech"], end="encoders"
-    )
+    features = model.encode("speech", Data(examples, model, max_tokens=30).batch([0]).inputs["speech"], end="encoders")
     hidden = x[0] != features.x[0]
     assert 0 < hidden.float().mean() < 0.9
 
 
 def test_a_model_that_does_not_hear_is_refused(tmp_path: Path) -> None:
     deaf = Model(front={}, encoders={"text": torch.nn.Linear(1, 1)})
-    with pytest.raises(InputError, match="hears speech"):
-        hearing(deaf)
+    with pytest.raises(InputError, match="speech encoder"):
+        Data([example(Path("x"))], deaf, max_tokens=9)

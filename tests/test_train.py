@@ -33,14 +33,15 @@ from mmx.tasks.translate import translate_text
 from mmx.text.train_tokenizer import train_tokenizer
 from mmx.train import checkpoints as checkpointing
 from mmx.train import manifest
+from mmx.train.batch import IGNORED, Batch
 from mmx.train.checkpoints import alone_in, average, checkpoints, latest_checkpoint, save_checkpoint
+from mmx.train.data import Changes, Data
 from mmx.train.loop import TrainOptions, train
 from mmx.train.manifest import Example, check_manifest, read_manifest
-from mmx.train.objectives import TokenLosses, balanced_loss, task_weights, token_losses, tokens_by_task
+from mmx.train.objectives.token import TokenLoss, TokenLosses, task_weights, token_losses
 from mmx.train.optim import freeze, initialize, learning_rate, set_dropout
 from mmx.train.sampling import Sampler, temperature_shares
 from mmx.train.setup import start, training_data
-from mmx.train.text_data import IGNORED, Batch, TextData
 from mmx.weights.formats import open_checkpoint, write_safetensors
 
 _ENGLISH = "red blue green small big old house tree dog cat bird man woman child sees hears"
@@ -273,7 +274,9 @@ def test_augmentation_changes_sources_only_and_repeats_itself(data: Path, tmp_pa
     examples = [Example(f"The House {i}.", f"La Casa {i}.", "en", "es") for i in range(400)]
     texts = [t for e in examples for t in (e.source, e.target)]
     tok = train_tokenizer(texts, ["en", "es"], 300, tmp_path / "tok")
-    augmented = TextData(examples, tok, max_tokens=50, lowercase=0.25, unpunctuated=0.5, seed=1)
+    model = build(Config(vocab=tok.n_vocab, **TINY))
+    model.tokenizer = tok
+    augmented = Data(examples, model, max_tokens=50, changes=Changes(lowercase=0.25, unpunctuated=0.5), seed=1)
     batch, again, next_epoch = (augmented.batch(range(400), epoch) for epoch in (0, 0, 1))
     assert torch.equal(batch.inputs["text"].x, again.inputs["text"].x)
     assert not torch.equal(batch.inputs["text"].x, next_epoch.inputs["text"].x)
@@ -307,9 +310,11 @@ def random_batch(lengths: list[tuple[int, int]], tasks: tuple[str, ...] = (), se
 
 def gradient(model: Model, batches: list[Batch], smoothing: float = 0.1) -> Tensor:
     model.zero_grad()
-    weights = task_weights(tokens_by_task(batches))
+    objective = TokenLoss(smoothing)
+    weights = objective.weights(sum(map(objective.count, batches), Counter()))
     for batch in batches:
-        balanced_loss(token_losses(model, batch, smoothing), batch, weights).backward()
+        for name, loss in objective(model, batch).total.items():
+            (weights[name] * loss).backward(retain_graph=True)
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
@@ -352,10 +357,11 @@ def test_whole_texts_at_once_equal_the_cached_decoder() -> None:
     model, batch = tiny().eval(), random_batch([(4, 7), (9, 7), (1, 7)])
     memory = model.memory(batch.inputs)
     memory = memory._replace(x=memory.x.masked_fill(~memory.mask[..., None], 1e6))  # padding must not matter
-    taught = model.decoder.teach(batch.tokens, memory)
-    torch.testing.assert_close(taught, model.decoder.hidden(batch.tokens, memory), rtol=1e-9, atol=1e-9)
+    taught = model.decoder.hidden(batch.tokens, memory)
+    state = model.decoder.init_state(3, 2)
+    torch.testing.assert_close(taught, model.decoder.hidden(batch.tokens, memory, state), rtol=1e-9, atol=1e-9)
     with pytest.raises(ValueError, match="at most 64 tokens"):
-        model.decoder.teach(torch.zeros(1, 65, dtype=torch.long), memory.rows(torch.tensor([0])))
+        model.decoder.hidden(torch.zeros(1, 65, dtype=torch.long), memory.rows(torch.tensor([0])))
 
 
 def test_dropout_acts_in_training_only() -> None:
@@ -508,7 +514,7 @@ def test_a_loss_that_is_no_number_stops_training(data: Path, tmp_path: Path, mon
         losses = token_losses(*args)
         return losses._replace(smoothed=losses.smoothed * math.nan)
 
-    monkeypatch.setattr("mmx.train.loop.token_losses", not_a_number)
+    monkeypatch.setattr("mmx.train.objectives.token.token_losses", not_a_number)
     with pytest.raises(TrainingError, match=r"update 3.*lower lr"):
         train(options(data, out))
     assert_same(everything(out), kept)
@@ -521,7 +527,7 @@ def test_a_batch_that_does_not_fit_says_what_to_lower(
         torch.empty(1 << 60)
         raise AssertionError
 
-    monkeypatch.setattr("mmx.train.loop.token_losses", too_large)
+    monkeypatch.setattr("mmx.train.objectives.token.token_losses", too_large)
     with pytest.raises(TrainingError, match="lower batch_tokens"):
         train(options(data, tmp_path / "run"))
 
@@ -573,9 +579,8 @@ def test_a_model_learns_to_name_tones(spoken: Path, tmp_path: Path) -> None:
     assert losses[-1] < 0.1 < 1.0  # a byte of 256 at first: 5.5
     model = mmx.load(folder, device="cpu", dtype="float32")
     from mmx.train.manifest import read_manifest as read
-    from mmx.train.speech_data import SpeechData
 
-    data = SpeechData(read(spoken / "valid.tsv"), model, max_tokens=32)
+    data = Data(read(spoken / "valid.tsv"), model, max_tokens=32)
     batch = data.batch(range(6))
     written = model(batch.inputs, batch.tokens).argmax(-1)
     counts = batch.targets != IGNORED

@@ -28,7 +28,7 @@ from mmx.train import setup as starting
 from mmx.train.checkpoints import average, checkpoints, latest_checkpoint, restore, training_tensors
 from mmx.train.distributed import World, agree
 from mmx.train.loop import _Run, train
-from mmx.train.objectives import token_losses
+from mmx.train.objectives.token import token_losses
 from mmx.train.optim import freeze, train_mode, trained_tensors
 from mmx.train.sampling import Sampler
 from mmx.train.setup import training_data

@@ -25,8 +25,8 @@ from mmx.train.data_check import check_data
 from mmx.train.distributed import World
 from mmx.train.loop import _Run, train
 from mmx.train.manifest import check_manifest, read_manifest
-from mmx.train.objectives import TokenLosses, task_weights, teaching_rows, token_losses, tokens_by_task
-from mmx.train.text_data import IGNORED
+from mmx.train.objectives import token as objective
+from mmx.train.objectives.token import TokenLosses, token_losses
 
 ALONE = World(torch.device("cpu"))
 
@@ -62,7 +62,7 @@ def test_small_batches_give_the_gradient_of_a_large_one_with_the_quantity_loss(
         for plan in ([[0, 1, 2, 3, 4, 5, 6]], [[0, 1, 2, 3], [4, 5], [6]]):
             run = cif_run(hears, spoken, tmp_path / f"{weight}-{len(plan)}", quantity_weight=weight)
             batches = [run.data.batch(rows) for rows in plan]
-            run._backward(batches, task_weights(tokens_by_task(batches)))
+            run._backward(batches, run.objective.weights(run._counts(batches)))
             found[weight, len(plan)] = gradient(run)
     for weight in (0.0, 1.0, 3.0):
         torch.testing.assert_close(found[weight, 3], found[weight, 1], rtol=1e-4, atol=1e-6)
@@ -74,12 +74,12 @@ def test_small_batches_give_the_gradient_of_a_large_one_with_the_quantity_loss(
 def test_a_batch_that_only_waits_teaches_nothing(hears: Path, spoken: Path, tmp_path: Path) -> None:  # noqa: F811
     run = cif_run(hears, spoken, tmp_path / "run")
     batch = run.data.batch([0, 1, 2])
-    waits = batch._replace(targets=torch.full_like(batch.targets, IGNORED))
-    assert teaching_rows([batch, waits]) == 3
-    run._backward([batch], task_weights(tokens_by_task([batch])))
+    waits = batch.waiting()
+    assert run._counts([batch, waits]) == run._counts([batch]) and run._counts([batch])["quantity"] == 3
+    run._backward([batch], run.objective.weights(run._counts([batch])))
     alone = gradient(run)
     run.model.zero_grad()
-    run._backward([batch, waits], task_weights(tokens_by_task([batch, waits])))
+    run._backward([batch, waits], run.objective.weights(run._counts([batch, waits])))
     assert bool(alone.isfinite().all()) and alone.norm() > 0
     torch.testing.assert_close(gradient(run), alone, rtol=1e-6, atol=1e-9)
 
@@ -123,19 +123,19 @@ def test_validation_draws_the_same_each_time_and_in_every_process(
         found = token_losses(*args)
         return found._replace(nll=found.nll + torch.rand(len(found.nll)))
 
-    monkeypatch.setattr(loop, "token_losses", noisy)
+    monkeypatch.setattr(objective, "token_losses", noisy)
     run = _Run(options(data, tmp_path / "run", batch_tokens=150, accumulate=2), ALONE)
     assert len(run._sampler(run.valid, 1.0).epoch(0)) > 3
     first = run._loss()
     assert run._loss() == first
-    sums = {"nll": 0.0, "tokens": 0.0}
+    sums = {"loss": 0.0, "count": 0.0}
     for rank in (0, 1):
         world = World(torch.device("cpu"), rank, 2)
         monkeypatch.setattr(World, "total", lambda self, counts: [sums.update({k: sums[k] + v}) for k, v in
                                                                  counts.items()] and dict(counts))  # fmt: skip
         run.world = world
         run._loss()
-    assert sums["nll"] / sums["tokens"] == pytest.approx(first, rel=1e-6)
+    assert sums["loss"] / sums["count"] == pytest.approx(first, rel=1e-6)
 
 
 def test_snapshots_are_judged_by_the_validation_data_of_now(data: Path, tmp_path: Path) -> None:  # noqa: F811
@@ -219,7 +219,7 @@ def test_a_signal_stops_after_the_update_with_a_checkpoint(
         return real(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "token_losses", interrupted)
+        patch.setattr(objective, "token_losses", interrupted)
         with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else SystemExit):
             train(o)
     assert "stopped after update 3 of 7" in capsys.readouterr().err
@@ -244,8 +244,8 @@ def test_what_training_refuses_is_a_problem_of_the_data(spoken: Path, tmp_path: 
     only.write_text(json.dumps(read))
     assert check_data(only).problems == []
     (problem,) = check_data(only, spoken / "tiny").problems
-    assert problem.startswith("line 1: expected a recording for tiny, which only hears")
-    with pytest.raises(InputError, match="which only hears"):
+    assert problem.startswith("line 1: expected a recording for tiny, which reads only speech")
+    with pytest.raises(InputError, match="which reads only speech"):
         train(speech_options(spoken, tmp_path / "run", train=str(only), valid=str(only), masks=""))
 
 

@@ -44,7 +44,7 @@ def attempt(text: str = "", ratio: float = 1.0, score: float = -0.1, silence: fl
 
 def job(seconds: float = 20.0, retry: int = 0) -> Job:
     samples = np.random.default_rng(0).standard_normal(int(seconds * 16_000)).astype(np.float32)
-    return Job(File("x", "en"), Window(samples, (Piece(0.0, 100.0, seconds),), 0), retry)
+    return Job(File("x", "en"), Window.of_sound(samples, (Piece(0.0, 100.0, seconds),), 0), retry)
 
 
 def test_word_error_rate_of_the_shipped_recording(model: mmx.Model, wave: np.ndarray):
@@ -136,7 +136,7 @@ def test_spoken_words_that_cannot_stand_beside_a_translation_are_told(
         wave[:113_600],
     )
     assert decoder.as_spoken is not None
-    window = Window(piece, (Piece(0.0, 0.0, 7.1),), 0)
+    window = Window.of_sound(piece, (Piece(0.0, 0.0, 7.1),), 0)
     monkeypatch.setattr(decoder.as_spoken, "_decoded", lambda *a: [Decoded(again=[window])])
     (got,) = decoder([Job(File("x", "en"), window)])
     assert got.segments and not got.again
@@ -245,7 +245,7 @@ def test_noise_gives_no_text(model: mmx.Model):
     assert result.text == ""
     skipped, told = sorted((n.action, n.reason) for n in result.notes)
     assert skipped == ("skipped", "no speech")
-    assert told[0] == "warning" and told[1].startswith("no speech was heard: no voice was found")
+    assert told[0] == "warning" and told[1].startswith("no speech was detected: no voice was found")
 
 
 def test_a_prompt_that_is_too_long_is_cut_at_its_start_says_so_and_keeps_the_hotwords(model: mmx.Model):

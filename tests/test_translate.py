@@ -169,7 +169,7 @@ class Looping(torch.nn.Module):
 
     def __init__(self, decoder: Any, first: int, second: int):
         super().__init__()
-        self.token, self.ctx, self.ln, self.inner = decoder.token, decoder.ctx, decoder.ln, decoder
+        self.inner, self.ctx, self.dtype, self.device = decoder, decoder.ctx, decoder.dtype, decoder.device
         self.first, self.second = first, second
 
     def init_state(self, *args: Any) -> Any:
@@ -301,7 +301,7 @@ def test_a_shortlist_needs_a_text(model: Model, tmp_path: Path, content: bytes |
 @pytest.mark.parametrize("ids", [[], [3, 1], [1, 1], [-1, 2], [10**6]], ids=str)
 def test_a_shortlist_that_is_none_is_an_error(model: Model, ids: list[int]) -> None:
     with pytest.raises(InputError, match="ascending token ids"):
-        shortlist.ShortlistDecoder(model.decoder, ids)
+        shortlist.ShortlistDecoder(model.decoder, model.decoder.token.weight, ids)
 
 
 # -------------------- checkpoints

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmx.models.units import (
+from mmx.models.seamless_m4t.units import (
     AutoregressiveConfig,
     Config,
     DurationPredictor,

@@ -23,6 +23,7 @@ from mmx.models.whisper import KEYS, Config, build
 from mmx.seq import Seq
 from mmx.state import State, reorder
 from mmx.tasks import align
+from mmx.tasks.words import Word
 from mmx.weights import hub
 from mmx.weights.card import find_card
 from mmx.weights.convert import plan
@@ -413,7 +414,7 @@ def test_word_times(clip: Clip, real: Real) -> None:
 
     timing.merge_punctuations(words, align.PREPENDED, align.APPENDED)
     spans = [
-        align.TimedWord(w, tuple(ids), float(times.start_s[a]), float(times.start_s[b]), 0.0)
+        Word(w, float(times.start_s[a]), float(times.start_s[b]), 0.0, tokens=tuple(ids))
         for (w, ids), a, b in zip(split, ends[:-1], ends[1:], strict=True)
     ]
     merged = align.merge_punctuation(spans)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from mmx.errors import InputError
 from mmx.evaluate.streaming import Figures, Listening, Recording, measure, table, word_errors
 from mmx.files import atomic_write
-from mmx.streaming.events import Event
+from mmx.tasks.events import Event
 
 RATE = 16_000
 
@@ -274,7 +274,7 @@ def live(
                 best[name] = found
     figures = list(best.values())
     print(f"{recording.duration_s:.1f} s of sound, {torch.get_num_threads()} threads; lag: median over the words, the")
-    print("time from the end of a word in the sound to its writing, without the time of computing\n")
+    print("time from the end of a word in the audio to its output, without compute\n")
     print(table(figures))
     if output:
         kept = [{k: v for k, v in asdict(f).items() if k not in ("texts", "lags")} for f in figures]

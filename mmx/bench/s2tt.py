@@ -22,8 +22,9 @@ from mmx.errors import InputError, MmxError
 from mmx.files import atomic_write
 from mmx.generate import SearchOptions, Suppress, search
 from mmx.model import Model
-from mmx.models import hifigan, nllb, seamless_m4t, units, w2v_bert
-from mmx.models.seamless_m4t import Config, config_from
+from mmx.models import nllb, seamless_m4t, w2v_bert
+from mmx.models.seamless_m4t import Config, config_from, hifigan, units
+from mmx.nn.decoder import TextDecoder
 from mmx.seq import Seq
 from mmx.text.shortlist import ShortlistDecoder
 from mmx.weights.convert import convert
@@ -100,7 +101,7 @@ def s2tt(
     try:
         import transformers
     except ImportError as e:
-        raise InputError("expected transformers beside mmx to compare with, got none: pip install 'mmx[bench]'") from e
+        raise InputError("expected transformers as the baseline, got none: pip install 'mmx[bench]'") from e
     transformers.logging.set_verbosity_error()
     if threads:
         torch.set_num_threads(threads)
@@ -195,13 +196,15 @@ class _Bench:
         ]
         _load(ours, dict(theirs.state_dict()), rules)
         ours = ours.to(self.device)
-        ours.decoder.positions.to(self.dtype)
+        pen = ours.decoder
+        assert isinstance(pen, TextDecoder)
+        pen.positions.to(self.dtype)
         memory, shared = self._hear(ours), {}
         theirs.generation_config.text_decoder_lang_to_code_id = {"deu": LANGUAGE}
         theirs.generation_config.update(decoder_start_token_id=EOS, eos_token_id=EOS, pad_token_id=0, bos_token_id=2)
         written = search_row(ours, memory, self, shared)
         row = torch.tensor([[EOS, LANGUAGE, *written]], device=self.device)
-        short = ShortlistDecoder(ours.decoder, [*range(8_000), LANGUAGE])
+        short = ShortlistDecoder(pen, pen.token.weight, [*range(8_000), LANGUAGE])
         encoder = Part(
             "speech encoder",
             lambda: self._hear(ours).x,
@@ -209,7 +212,7 @@ class _Bench:
         )
         states = Part(
             "states for the voice",
-            lambda: ours.decoder.hidden(row, memory, {**ours.decoder.init_state(1, row.shape[1]), "memory": shared}),
+            lambda: pen.hidden(row, memory, {**pen.init_state(1, row.shape[1]), "memory": shared}),
             lambda: theirs.text_decoder(input_ids=row, encoder_hidden_states=memory.x).last_hidden_state,
         )
         writing = Part(

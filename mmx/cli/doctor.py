@@ -27,7 +27,7 @@ EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
     "llm": (("transformers",), "language models as decoders"),
     "experiments": (("num2words",), "text of mmx.experiments"),
     "plot": (("matplotlib",), "picture of mmx evaluate --streaming"),
-    "bench": (("faster-whisper", "transformers", "psutil"), "peers for mmx bench"),
+    "bench": (("faster-whisper", "transformers", "psutil"), "baselines for mmx bench"),
 }
 
 

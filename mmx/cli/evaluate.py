@@ -1,16 +1,17 @@
-"""The verb that judges models; see `mmx.cli.app`."""
+"""`mmx evaluate`."""
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mmx.cli.options import BeamSize, Device, DType, Threads
+from mmx.cli.flags import Only, with_flags
 from mmx.errors import InputError
-
-POLICIES = "alignatt:0.3,alignatt:0.5,alignatt:1,local-agreement,hold-n:4"
+from mmx.evaluate.options import DecodeOptions, Scoring, StreamingOptions
+from mmx.weights.options import DEFAULT_MODEL, LoadOptions
 
 
 def register(app: typer.Typer) -> None:
@@ -19,10 +20,11 @@ def register(app: typer.Typer) -> None:
         epilog="mmx evaluate test.tsv --model out/model --output scores.json   |   "
         "mmx evaluate --hypotheses a.txt --hypotheses b.txt --references ref.txt --language de --metrics bleu,chrf"
         "   |   mmx evaluate --streaming talk.wav --policies alignatt:0.3,emma --output-dir out"
-    )(evaluate)
+    )(with_flags(evaluate))
 
 
 def evaluate(
+    *,
     manifest: Annotated[
         Path | None,
         typer.Argument(
@@ -38,42 +40,45 @@ def evaluate(
     ] = None,
     references: Annotated[Path | None, typer.Option(help="What they should have written.")] = None,
     language: Annotated[
-        str, typer.Option(help="Language of --references, and of what is spoken where a test set does not say it.")
+        str, typer.Option(help="Language of --references, and of the speech where a test set does not give it.")
     ] = "",
-    metrics: Annotated[
-        str, typer.Option(help="wer, cer, bleu, chrf, several with commas; by the task if not given.")
-    ] = "",
-    normalize: Annotated[str, typer.Option(help="What WER and CER disregard: whisper, basic or none.")] = "whisper",
-    bootstrap: Annotated[int, typer.Option(min=0, help="Resamples for intervals and p; 0 for none.")] = 1000,
-    seed: Annotated[int, typer.Option(help="Of the resampling.")] = 0,
-    beam_size: BeamSize = 5,
-    batch_size: Annotated[int, typer.Option(min=1, help="Sentences decoded together.")] = 16,
-    device: Device = "auto",
-    dtype: DType = "auto",
-    threads: Threads = 0,
+    scoring: Scoring,
+    decoding: DecodeOptions,
+    load: Annotated[LoadOptions, Only("device", "dtype", "threads")],
     output: Annotated[
-        Path | None, typer.Option(help="JSON of scores and hypotheses; the same command goes on after a stop.")
+        Path | None, typer.Option(help="JSON of scores and hypotheses; the same command resumes after a stop.")
     ] = None,
     streaming: Annotated[
-        bool, typer.Option("--streaming", help="Listen to the speech live: quality against latency.")
+        bool, typer.Option("--streaming", help="Transcribe the speech live: quality against latency.")
     ] = False,
-    policies: Annotated[
-        str, typer.Option(help="Of --streaming: alignatt, emma, local-agreement, hold-n, wait-k, with thresholds.")
-    ] = POLICIES,
-    steps_s: Annotated[str, typer.Option(help="Of --streaming: seconds from look to look, with commas.")] = "1",
-    to: Annotated[str | None, typer.Option(help="Of --streaming: language to translate into.")] = None,
-    heads: Annotated[Path | None, typer.Option(help="Of --streaming: monotonic heads for the policy emma.")] = None,
-    output_dir: Annotated[
-        Path | None, typer.Option(help="Of --streaming: also write a table, a plot and SimulEval's logs here.")
-    ] = None,
+    options: StreamingOptions,
 ) -> None:
     """Score models on a test set, or texts: WER, CER, BLEU, chrF, with intervals; live listening, its latency too."""
     if streaming:
         if manifest is None:
-            raise InputError("expected a recording with its text beside it, or a manifest of speech, got none")
-        _streaming(manifest, (model or ["whisper-base"])[0], policies, steps_s, language, to, heads, output_dir,
-                   device, dtype, threads)  # fmt: skip
+            raise InputError("expected a recording with its text next to it, or a manifest of speech, got none")
+        _streaming(manifest, replace(load, model=(model or [DEFAULT_MODEL])[0]), language, options)
         return
+    _check(manifest, model, hypotheses, references)
+    from mmx.evaluate import offline as verb
+
+    if manifest is None:
+        assert hypotheses and references
+        lines = verb.score(hypotheses, references, scoring, language=language)
+        if output is not None:
+            verb.write(output, lines)
+    else:
+        _set_threads(load.threads)
+        lines = verb.evaluate(
+            manifest, model or [], scoring, beam_size=decoding.beam_size, batch_size=decoding.batch_size,
+            device=load.device, dtype=load.dtype, language=language, output=output, on_progress=_progress(),
+        )  # fmt: skip
+    verb.show(lines)
+
+
+def _check(
+    manifest: Path | None, model: list[str] | None, hypotheses: list[Path] | None, references: Path | None
+) -> None:
     if (manifest is None) == (not hypotheses):
         raise InputError(
             "expected either a manifest or --hypotheses, got " + ("neither" if manifest is None else "both")
@@ -82,29 +87,6 @@ def evaluate(
         raise InputError("expected a model to run over the manifest, got none: add --model")
     if hypotheses and references is None:
         raise InputError("expected references to score against, got none: add --references")
-    from mmx.evaluate import offline as verb
-
-    scoring = verb.Scoring(
-        metrics=[m.strip() for m in metrics.split(",") if m.strip()],
-        normalize=normalize,  # pyright: ignore[reportArgumentType]
-        bootstrap=bootstrap,
-        seed=seed,
-    )
-    if manifest is None:
-        assert hypotheses and references
-        lines = verb.score(hypotheses, references, scoring, language=language)
-        if output is not None:
-            verb.write(output, lines)
-    else:
-        if threads:
-            import torch
-
-            torch.set_num_threads(threads)
-        lines = verb.evaluate(
-            manifest, model or [], scoring, beam_size=beam_size, batch_size=batch_size, device=device, dtype=dtype,
-            language=language, output=output, on_progress=_progress(),
-        )  # fmt: skip
-    verb.show(lines)
 
 
 def _progress() -> Callable[[str, int, int], None]:
@@ -122,53 +104,35 @@ def _progress() -> Callable[[str, int, int], None]:
     return tell
 
 
-def _streaming(
-    path: Path,
-    model: str,
-    policies: str,
-    steps_s: str,
-    language: str,
-    to: str | None,
-    heads: Path | None,
-    output_dir: Path | None,
-    device: str,
-    dtype: str,
-    threads: int,
-) -> None:
-    import torch
-
-    import mmx
+def _streaming(path: Path, load: LoadOptions, language: str, options: StreamingOptions) -> None:
+    from mmx.api import open_model
     from mmx.evaluate import streaming as evaluate
     from mmx.streaming.emma.heads import find_heads
     from mmx.streaming.policies import find_policy
 
-    names = [p.strip() for p in policies.split(",") if p.strip()]
-    for name in names:
+    for name in options.policies:
         find_policy(name)  # a typing slip is told before a model is loaded
     recordings = evaluate.read_recordings([path], language)
-    if threads:
-        torch.set_num_threads(threads)
-    loaded = mmx.load(model, device=device, dtype=dtype)  # pyright: ignore[reportArgumentType]
-    task = "translate" if to else "transcribe"
-    quality = "WER %" if task == "transcribe" else "chrF"
+    model, to = open_model(load), options.to
+    quality = "chrF" if to else "WER %"
     figures = evaluate.evaluate_streaming(
-        loaded,
+        model,
         recordings,
-        policies=names,
-        steps_s=_numbers(steps_s),
+        policies=options.policies,
+        steps_s=options.steps_s,
         language=language or None,
-        task=task,
+        task="translate" if to else "transcribe",
         to=to,
-        monotonic=find_heads(loaded, heads) if heads else None,
+        monotonic=find_heads(model, options.heads) if options.heads else None,
         on_done=lambda f: print(f"{f.system}: {quality} {f.score:.2f}", file=sys.stderr),
     )
     print(evaluate.table(figures, quality))
-    if output_dir:
-        evaluate.write(figures, recordings, output_dir, quality)
+    if options.output_dir:
+        evaluate.write(figures, recordings, options.output_dir, quality)
 
 
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")]
-    except ValueError as e:
-        raise InputError(f"expected numbers with commas such as 0.5,1 for --steps-s, got {text!r}") from e
+def _set_threads(threads: int) -> None:
+    if threads:
+        import torch
+
+        torch.set_num_threads(threads)

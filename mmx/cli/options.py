@@ -1,21 +1,46 @@
-"""Options that several verbs have; see `mmx.cli.app`."""
+"""Options of the command line alone: where a verb's text goes."""
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated
 
-import typer
+from mmx.errors import InputError, nearest
+from mmx.options import Option, check
 
-ModelName = Annotated[str, typer.Option(help="A model's name (see `mmx models`) or the path of a checkpoint.")]
-Language = Annotated[
-    str | None, typer.Option("--language", "--from", help="Language spoken: de, deu or German. Detected if not given.")
-]
-BeamSize = Annotated[int, typer.Option(min=1, help="Hypotheses the search keeps; 1 is greedy and fastest.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")]
-DType = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16, int8.")]
-Threads = Annotated[int, typer.Option(min=0, max=1024, help="CPU threads; 0 leaves it to torch.")]
-Vad = Annotated[bool, typer.Option("--vad/--no-vad", help="Skip what is not speech.")]
-Track = Annotated[
-    int | None, typer.Option(min=1, help="Sound track of a film to read, by number; its default one if not given.")
-]
-Channels = Annotated[
-    str, typer.Option(help="mix, left or right; each: two speakers on two channels, heard one by one and told apart.")
-]
+FORMATS = ("txt", "srt", "vtt", "tsv", "json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions:
+    """Where the texts of recordings are written, and as what."""
+
+    output_format: Annotated[str, Option("txt, srt, vtt, tsv, json or all; several with commas.")] = "txt"
+    output_dir: Annotated[
+        Path | None, Option("Write files here; without it the text goes to standard output.")
+    ] = None  # fmt: skip
+    skip_existing: Annotated[bool, Option("Leave out recordings whose output is there.")] = False
+
+    def __post_init__(self) -> None:
+        check(self)
+        if len(self.formats) > 1 and self.output_dir is None:
+            raise InputError(
+                f"expected --output-dir with {len(self.formats)} formats: only one fits on standard output"
+            )
+        if self.skip_existing and self.output_dir is None:
+            raise InputError(
+                "expected --output-dir with --skip-existing, got none: only files that were written are skipped"
+            )
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The formats by name. Raises `InputError` for what is none."""
+        names = tuple(dict.fromkeys(n.strip().lower() for n in self.output_format.split(",") if n.strip()))
+        if "all" in names:
+            return FORMATS
+        known = ", ".join(FORMATS)
+        if not names:
+            raise InputError(f"expected formats among {known}, all, got {self.output_format!r}")
+        for name in names:
+            if name not in FORMATS:
+                raise InputError(f"expected formats among {known}, all, got {name!r}.{nearest(name, FORMATS)}")
+        return names

@@ -58,7 +58,7 @@ class Report:
 
     def kept(self, total: int, output_dir: Path | None) -> str:
         """What is safe after a run that did not come to its end, and how to go on."""
-        again = " Add --skip-existing to go on from there." if output_dir else ""
+        again = " Add --skip-existing to resume." if output_dir else ""
         return f"{self.finished} of {total} were finished and kept.{again}"
 
     def progress(self, p: "Progress") -> None:

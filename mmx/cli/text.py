@@ -1,10 +1,17 @@
 """`mmx translate --text`: a text to standard output, and said aloud where that is asked for."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mmx.cli.console import say, write_out
 from mmx.errors import InputError
 from mmx.files import drop_output
+from mmx.tasks.options import Options
+from mmx.weights.options import LoadOptions
+
+if TYPE_CHECKING:
+    from mmx.model import Model
+    from mmx.tasks.words import Translation
 
 
 def _text_model(name: str, to: str) -> str:
@@ -22,47 +29,20 @@ def _text_model(name: str, to: str) -> str:
     return found
 
 
-def run_text(
-    text: str,
-    *,
-    src: str | None,
-    to: str,
-    model: str,
-    beam_size: int = 5,
-    shortlist: str | None = None,
-    speak: Path | None = None,
-    speaker: int = 0,
-    device: str = "auto",
-    dtype: str = "auto",
-    threads: int = 0,
-) -> int:
+def run_text(text: str, options: Options, load: LoadOptions, speak: Path | None = None) -> int:
     """Translate a text to standard output, and say it in `speak` if that is given; returns the exit code."""
     if not text.strip():
         raise InputError("expected a text to translate, got an empty one: give it to --text, or - to read it")
-    if src is None:
+    if options.language is None:
         raise InputError("expected the language of the text, got none: add --from, as in --from en")
     if speak is not None:
         from mmx.tasks.dub import kind_of
 
         kind_of(speak)
-    import torch
+    from mmx.api import open_model
 
-    from mmx.api import load
-
-    if threads:
-        torch.set_num_threads(threads)
-    loaded = load(_text_model(model, to), device=device, dtype=dtype)  # type: ignore[arg-type]
-    if speak is not None:
-        from mmx.tasks import dub
-        from mmx.tasks.speak import speak_text
-
-        done, track = speak_text(
-            loaded, text, src=src, to=to, speaker=speaker, beam_size=beam_size, shortlist=shortlist
-        )
-        dub.write(speak, track)
-        say(f"spoken -> {speak}")
-    else:
-        done = loaded.translate_text([text], src=src, to=to, beam_size=beam_size, shortlist=shortlist)[0]
+    model = open_model(load, _text_model(load.model, options.to))
+    done = _translated(model, text, options) if speak is None else _spoken(model, text, options, speak)
     for number, s in enumerate(done.segments, 1):
         if s.repetition or s.cut:
             say(f"  note: sentence {number} warning: the text model repeated itself or was cut at its limit")
@@ -73,3 +53,19 @@ def run_text(
     except BrokenPipeError:
         drop_output()
     return 0
+
+
+def _translated(model: "Model", text: str, o: Options) -> "Translation":
+    return model.translate_text([text], src=o.language or "", to=o.to, beam_size=o.beam_size, shortlist=o.shortlist)[0]
+
+
+def _spoken(model: "Model", text: str, o: Options, path: Path) -> "Translation":
+    from mmx.tasks import dub
+    from mmx.tasks.speak import speak_text
+
+    done, track = speak_text(
+        model, text, src=o.language or "", to=o.to, speaker=o.speaker, beam_size=o.beam_size, shortlist=o.shortlist
+    )
+    dub.write(path, track)
+    say(f"spoken -> {path}")
+    return done

@@ -10,8 +10,9 @@ import typer
 from typer.core import TyperCommand
 
 from mmx.errors import InputError, MmxError
+from mmx.options import type_of
 
-data = typer.Typer(help="Look at training data before hours are spent on it.", no_args_is_help=True)
+data = typer.Typer(help="Check training data before hours are spent on it.", no_args_is_help=True)
 
 TRAIN_EXAMPLES = (
     "mmx train models/recipes/new_word.toml   |   mmx train recipe.toml updates=2000 lr=3e-4 out=runs/second   |   "
@@ -75,7 +76,7 @@ def _trained(recipe: Path, changes: Sequence[str]) -> Path:
 
 def options(changes: Sequence[str]) -> dict[str, Any]:
     """`name=value` texts as a table; values as in TOML, texts with or without quotes."""
-    from mmx.train.options import OPTIONS, type_of
+    from mmx.train.options import OPTIONS, TrainOptions
 
     found: dict[str, Any] = {}
     for change in changes:
@@ -86,7 +87,7 @@ def options(changes: Sequence[str]) -> dict[str, Any]:
             found[name] = tomllib.loads(f"x = {value}")["x"]
         except tomllib.TOMLDecodeError:
             found[name] = value
-        if name in OPTIONS and type_of(name) is str and not isinstance(found[name], str):
+        if name in OPTIONS and type_of(TrainOptions, name) is str and not isinstance(found[name], str):
             found[name] = value  # a folder may be called 2026
     return found
 
@@ -97,14 +98,15 @@ def check(
         Path,
         typer.Argument(
             help="A .tsv, .csv or .jsonl file in UTF-8. Columns of texts: source, target, src_lang, tgt_lang; of "
-            "speech: audio, target (or text), src_lang, and if needed tgt_lang, start_s, duration_s; of both, if you "
-            "like: id, origin, task. Recordings are relative to the file. Or a folder of recordings beside texts."
+            "recordings: audio, video, pose or features, target (or text), src_lang, and if needed tgt_lang, start_s, "
+            "duration_s; of both, if you like: id, origin, task. "
+            "Recordings are relative to the file. Or a folder of recordings with their texts."
         ),
     ],
     model: Annotated[
         str | None, typer.Option(help="Also check that this model has the languages and the room.")
     ] = None,
-    language: Annotated[str, typer.Option(help="What is spoken where the data do not say it.")] = "",
+    language: Annotated[str, typer.Option(help="Language spoken where the data do not give it.")] = "",
     show: Annotated[int, typer.Option(min=1, help="Problems that are listed; all are counted.")] = 50,
     threads: Annotated[int, typer.Option(min=1, help="Recordings read at once.")] = 4,
 ) -> None:

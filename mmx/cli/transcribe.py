@@ -1,200 +1,81 @@
-"""`mmx transcribe` over files, folders and globs: find them, decode, write, report, go on after errors."""
+"""`mmx transcribe` and `mmx translate`."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated
 
-from mmx.cli.console import say, write_out
-from mmx.cli.progress import Report
-from mmx.errors import InputError, MmxError, OutputError
-from mmx.files import drop_output
-from mmx.media.expand import is_address
-from mmx.tasks.outputs import Folder, Input, named, recording, settle
+import typer
 
-if TYPE_CHECKING:
-    from mmx.tasks.result import Transcript
-    from mmx.tasks.transcribe import Options
+from mmx.cli.flags import Defaults, Without, flag, with_flags
+from mmx.cli.options import OutputOptions
+from mmx.errors import InputError
+from mmx.options import given
+from mmx.tasks.options import Options
+from mmx.weights.options import LoadOptions
 
-    Step = Callable[[Iterator[Transcript]], Iterator[Transcript]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One run of the command line.
-
-    Attributes:
-        speech: where a translation is said aloud: a file for one recording, a folder for several.
-        text_model: translates what `model` writes.
-    """
-
-    files: tuple[str, ...]
-    formats: tuple[str, ...] = ("txt",)
-    output_dir: Path | None = None
-    skip_existing: bool = False
-    speech: Path | None = None
-    model: str = "whisper-base"
-    text_model: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    threads: int = 0
-    options: Mapping[str, Any] = field(default_factory=dict)
+FILES = typer.Argument(metavar="FILES", help="Files, folders, globs, or - for standard input.")
+OF_TEXTS = ("language", "to", "beam_size", "shortlist", "speaker")
+"""Options that a text is translated by; the others are about recordings."""
 
 
-def run(job: Job) -> int:
-    """Transcribe all inputs of the job; returns the exit code: 0 when every one succeeded."""
-    if job.skip_existing and job.output_dir is None:
-        raise InputError(
-            "expected --output-dir with --skip-existing, got none: only files that were written are skipped"
-        )
-    inputs = named(job.files)
-    folders = _folders(job, len(inputs) > 1)
-    todo, done = settle(inputs, folders, job.skip_existing, say)
-    if done:
-        say(f"{done} of {len(inputs)} are done already")
-    if not todo:
-        return 0
-    if job.output_dir is not None:
-        from mmx.files import try_folder
-
-        try_folder(job.output_dir)
-    if job.speech is not None:  # what cannot be written is told before hours are spent
-        from mmx.tasks.dub import is_sound, kind_of
-
-        if len(inputs) == 1:
-            kind_of(job.speech)
-            if job.speech.exists() and Path(inputs[0].source).exists() and job.speech.samefile(inputs[0].source):
-                raise InputError(f"expected another file for the speech than the recording, got {job.speech} for both")
-        elif is_sound(job.speech):
-            raise InputError(f"expected a folder for the speech of {len(inputs)} recordings, got the file {job.speech}")
-    report = Report()
-    report.failed = _missing(todo)
-    read = {i.source: recording(i.source) for i in todo if folders}  # as they are before they are read
-    try:
-        with report.interrupt.kept():
-            for item, transcript in _transcripts(job, todo, report) if not report.failed else ():
-                report.interrupt.check()
-                with report.paused():
-                    _emit(job, item, transcript, len(inputs) > 1)
-                for folder in folders:
-                    folder.note(item.stem, read.get(item.source))
-                report.finished += 1
-    except BrokenPipeError:  # the reader of our output went away, as `| head` does
-        drop_output()
-        return 0
-    except KeyboardInterrupt:
-        report.close()
-        say(f"interrupted: {report.kept(len(todo), job.output_dir)}")
-        return 130
-    except OutputError as e:
-        report.close()
-        say(f"{e}\n{report.kept(len(todo), job.output_dir)}")
-        return e.exit_code
-    finally:
-        report.close()
-    for name, error in report.failed:
-        say(f"failed: {error}" if str(error).startswith(name) else f"failed: {name}: {error}")
-    if report.failed and len(inputs) > 1:
-        say(f"{report.finished} of {len(todo)} succeeded, {len(report.failed)} failed")
-    return 1 if report.failed else 0
-
-
-def _missing(todo: Sequence[Input]) -> list[tuple[str, MmxError]]:
-    """The error of every input, if none of them is there: then no model need be loaded to say so."""
-    if any(i.source == "-" or is_address(i.source) or Path(i.source).exists() for i in todo):
-        return []
-    from mmx.media.audio import open_audio
-
-    failed: list[tuple[str, MmxError]] = []
-    for item in todo:
-        try:
-            open_audio(item.source).close()
-        except MmxError as e:
-            failed.append((item.source, e))
-    return failed if len(failed) == len(todo) else []
-
-
-def _transcripts(job: Job, todo: Sequence[Input], report: Report) -> Iterator[tuple[Input, "Transcript"]]:
-    import torch
-
-    from mmx.api import load
-    from mmx.tasks.cascade import second_step
-    from mmx.tasks.transcribe import Options, fit, transcribe
-
-    options = Options(**job.options)
-    if job.threads:
-        torch.set_num_threads(job.threads)
-    model = load(job.model, device=job.device, dtype=job.dtype)  # type: ignore[arg-type]
-    text_model = job.text_model or second_step(model, options)
-    options, second = _two_steps(job, options, model.name, text_model) if text_model else (options, iter)
-    fit(model, options)
-    if options.speak:
-        from mmx.tasks.speak import require_voice
-
-        require_voice(model, options.to, options.speaker)
-    report.open()
-    failed: set[int] = set()
-
-    def on_error(name: str, error: MmxError) -> None:
-        index = report.reading - 1
-        failed.add(index)
-        report.failed.append((todo[index].source, error))
-
-    def sources() -> Iterator[str]:
-        for item in todo:
-            report.reading += 1
-            yield item.source
-
-    for transcript in second(transcribe(model, sources(), options, report.progress, on_error)):
-        while report.given in failed:
-            report.given += 1
-        item = todo[report.given]
-        report.given += 1
-        yield item, transcript
-
-
-def _two_steps(job: Job, options: "Options", first: str, second: str) -> "tuple[Options, Step]":
-    """What the speech model, called `first`, is asked for, and what translates its transcripts, the model `second`."""
-    from mmx.api import load
-    from mmx.tasks.cascade import cascade, first_step, shipped
-    from mmx.text.languages import find_language
-
-    text_model = load(second, device=job.device, dtype=job.dtype)  # type: ignore[arg-type]
-    text_model.tokenizer.language(options.to)
-    asked = first_step(text_model, options)
-    language = asked.language if asked.task == "transcribe" and asked.language else "en"
-    text_model.translate_text([], src=language, to=options.to)  # a direction it lacks is told before hours are spent
-    written = find_language(language).name
-    limits = ", a small model: expect the gist" if second in shipped() else ""
-    say(f"in two steps: {first} writes {written}, {text_model.name} translates it{limits}")
-    return asked, lambda done: cascade(
-        done, text_model, options.to, options.beam_size, options.bilingual, options.shortlist
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    app.command(epilog="mmx transcribe talk.mp4   |   mmx transcribe talks/ --output-dir out --output-format srt,json")(
+        with_flags(transcribe)
     )
+    app.command(
+        epilog="mmx translate rede.mp3 --to en   |   mmx translate talk.mp4 --to de --model seamless-m4t-v2-large "
+        '--speak out.wav   |   mmx translate --text "Good morning." --from en --to fr --model nllb-200-distilled-600m'
+    )(with_flags(translate))
 
 
-def _folders(job: Job, several: bool) -> list[Folder]:
-    """Where outputs are written whose names are not the user's."""
-    texts = [] if job.output_dir is None else [Folder(job.output_dir, job.formats)]
-    return texts + ([Folder(job.speech, ["wav"])] if job.speech is not None and several else [])
+def transcribe(
+    *,
+    files: Annotated[list[str], FILES],
+    load: Annotated[LoadOptions, Without("text_model")],
+    options: Annotated[Options, Without("to", "bilingual", "speaker", "shortlist")],
+    output: OutputOptions,
+) -> None:
+    """Transcribe recordings."""
+    from mmx.cli.recordings import Job, run
+
+    raise typer.Exit(run(Job(files=tuple(files), load=load, options=options, output=output)))
 
 
-def _emit(job: Job, item: Input, transcript: "Transcript", several: bool) -> None:
-    if job.output_dir is not None:
-        paths = transcript.write(job.output_dir / item.stem.parent, job.formats, item.stem.name)
-        say(f"{item.source} -> {', '.join(str(p) for p in paths)}")
-    else:
-        text = getattr(transcript, f"to_{job.formats[0]}")()
-        if several and job.formats[0] == "txt":
-            text = f"{item.source}:\n{text}"
-        elif several:  # a line of ours would not be subtitles, a table or JSON
-            say(f"{item.source}:")
-        write_out(text if text.endswith("\n") or not text else text + "\n")
-    if job.speech is not None:
-        from mmx.tasks import dub
+def translate(
+    *,
+    files: Annotated[list[str] | None, FILES] = None,
+    text: Annotated[str | None, typer.Option(help="Translate this text instead of recordings; - reads it.")] = None,
+    load: LoadOptions,
+    options: Annotated[Options, Without("task"), Defaults(to="")],
+    speak: Annotated[
+        Path | None, typer.Option(help="Also speak it: a .wav or .flac file, or a folder for several recordings.")
+    ] = None,
+    output: OutputOptions,
+) -> None:
+    """Translate recordings, or a text; with a model that has a synthesizer, also speak the translation."""
+    if not options.to:
+        raise InputError("expected a language to translate into, got none: add --to, as in --to de")
+    if (text is None) == (not files):
+        raise InputError("expected either recordings or --text, got " + ("both" if files else "neither"))
+    if text is not None:
+        _only_of_texts(load, options, output)
+        from mmx.cli.text import run_text
 
-        path = job.speech / f"{item.stem}.wav" if several else job.speech
-        say(f"{item.source} -> {dub.write(path, dub.lay(transcript.spoken, transcript.duration_s))}")
-    of = f"{item.source}: " if several and job.output_dir is None else ""
-    for note in transcript.notes:
-        if note.action in ("dropped", "warning"):
-            say(f"  note: {of}{note.start_s:.1f}-{note.end_s:.1f} s {note.action}: {note.reason}")
+        raise typer.Exit(run_text(sys.stdin.read() if text == "-" else text, options, load, speak))
+    from mmx.cli.recordings import Job, run
+
+    asked = replace(options, task="translate", speak=speak is not None)
+    raise typer.Exit(run(Job(files=tuple(files or ()), load=load, options=asked, output=output, speech=speak)))
+
+
+def _only_of_texts(load: LoadOptions, options: Options, output: OutputOptions) -> None:
+    """Raise `InputError` for options that the translation of a text has no use for."""
+    unused = [*(n for n in given(options) if n not in OF_TEXTS), *given(output)]
+    unused += ["text_model"] if load.text_model else []
+    if unused:
+        raise InputError(
+            f"expected recordings with {', '.join(map(flag, unused))}, got --text, whose translation is one text on "
+            f"standard output: it takes --from, {', '.join(flag(n) for n in OF_TEXTS[1:])}, --model and --speak"
+        )

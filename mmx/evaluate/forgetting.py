@@ -17,10 +17,10 @@ from mmx.evaluate.metrics import measure
 from mmx.model import Model
 from mmx.tasks.translate import translate_text
 from mmx.text.translation_tokenizer import TranslationTokenizer
+from mmx.train.data import Data
 from mmx.train.manifest import Example, read_manifest
-from mmx.train.objectives import token_losses
+from mmx.train.objectives.token import token_losses
 from mmx.train.sampling import Sampler
-from mmx.train.text_data import TextData
 
 
 @dataclass(frozen=True)
@@ -127,9 +127,9 @@ def score(model: Model, examples: Sequence[Example], batch_tokens: int = 4096) -
 @torch.no_grad()
 def loss(model: Model, examples: Sequence[Example], batch_tokens: int = 4096) -> float:
     """Nats for a character of the targets, without smoothing or dropout."""
-    data = TextData(examples, model.tokenizer, max_tokens=min(model.decoder.ctx, batch_tokens // 2))
+    data = Data(examples, model, max_tokens=min(model.require_decoder().ctx, batch_tokens // 2))
     model.eval()
-    device = model.decoder.token.weight.device
+    device = model.require_decoder().device
     batches = Sampler(data.lengths, data.groups, batch_tokens).epoch(0)
     nll = sum(float(token_losses(model, data.batch(rows).to(device)).nll.sum()) for rows in batches)
     return nll / sum(len(e.target) for e in data.examples)

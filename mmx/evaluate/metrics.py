@@ -14,17 +14,17 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import version
 from importlib.util import find_spec
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 
 from mmx.errors import InputError, nearest
+from mmx.evaluate.options import Metric, Normalize
 from mmx.text.languages import find_language
 
-Normalize = Literal["whisper", "basic", "none"]
 ERRORS = ("wer", "cer")
 """Metrics of which less is better."""
-METRICS = (*ERRORS, "bleu", "chrf")
+METRICS = get_args(Metric)
 
 _MECAB = {"jpn": "ja-mecab", "kor": "ko-mecab"}
 

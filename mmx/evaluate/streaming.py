@@ -18,12 +18,15 @@ from numpy.typing import NDArray
 from mmx.errors import InputError
 from mmx.evaluate import metrics
 from mmx.evaluate.latency import Sentence, Timed, latency, stream_laal
+from mmx.evaluate.options import StreamingOptions
 from mmx.files import atomic_write
 from mmx.model import Model
-from mmx.streaming.events import Event
 from mmx.streaming.listener import Monotonic
 from mmx.streaming.stream import Stream
+from mmx.tasks.events import Event
 from mmx.tasks.windows import RATE
+
+DEFAULTS = StreamingOptions()
 
 
 class Listening(Protocol):
@@ -55,7 +58,7 @@ class Figures:
 
     Attributes:
         system: the policy with its threshold, or the name of a peer.
-        step_s: new sound from look to look.
+        step_s: new sound between decoding steps.
         texts: of each recording, word by word, with the times of SimulEval.
         latency: see `mmx.evaluate.latency.latency`, in milliseconds; "StreamLAAL" where sentences have times.
         lag_s: median time from the end of a word in the sound to its writing; None for a system without word times.
@@ -150,8 +153,8 @@ def evaluate_streaming(
     model: Model,
     recordings: Sequence[Recording],
     *,
-    policies: Sequence[str] = ("alignatt:0.3", "alignatt:0.5", "alignatt:1", "local-agreement", "hold-n:4"),
-    steps_s: Sequence[float] = (1.0,),
+    policies: Sequence[str] = DEFAULTS.policies,
+    steps_s: Sequence[float] = DEFAULTS.steps_s,
     language: str | None = None,
     task: str = "transcribe",
     to: str | None = None,
@@ -216,13 +219,13 @@ def read_recordings(files: Iterable[Path], language: str = "") -> list[Recording
     """
     from mmx.media.audio import read_audio
     from mmx.train.manifest import read_manifest
-    from mmx.train.speech_data import read_speech
+    from mmx.train.reading import read_recording
 
     out = []
     for file in files:
         if file.suffix in (".tsv", ".jsonl"):
             spoken = (e for e in read_manifest(file, language=language) if e.audio)
-            out += [Recording(e.audio, read_speech(e).numpy(), e.target) for e in spoken]
+            out += [Recording(e.audio, read_recording(e)["speech"].numpy(), e.target) for e in spoken]
             continue
         timed, text = file.with_suffix(".tsv"), file.with_suffix(".txt")
         if timed.is_file():

@@ -189,7 +189,7 @@ def read(decoder: TextDecoder, texts: Sequence[Sequence[int]]) -> Seq:
 def text_loss(decoder: TextDecoder, memory: Seq, texts: Sequence[Sequence[int]]) -> Tensor:
     """Mean negative log-likelihood of a token."""
     tokens, targets = tokens_targets(texts)
-    return F.cross_entropy(decoder.head(decoder.teach(tokens, memory)).flatten(0, 1), targets.flatten())
+    return F.cross_entropy(decoder.head(decoder.hidden(tokens, memory)).flatten(0, 1), targets.flatten())
 
 
 def fit(module: nn.Module, updates: int, lr: float, loss: Callable[[], Tensor]) -> None:

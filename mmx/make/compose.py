@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import importlib
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 from mmx import api
+from mmx.clip import SPEECH
 from mmx.errors import InputError, ModelNotFoundError, nearest
 from mmx.model import Model, tensors
 from mmx.models import causal_lm, composed
@@ -20,6 +20,7 @@ from mmx.nn.adapters import Chain
 from mmx.train.optim import freeze
 from mmx.weights import hub
 from mmx.weights.card import Card, Weights
+from mmx.weights.family import import_family
 from mmx.weights.folder import copy_tokenizer, new_folder, write_model
 
 Stage = Literal["adapter", "adapter+cross", "all"]
@@ -75,16 +76,12 @@ def compose(
             "expected the name or path of the decoder to write a folder, got a model: its files are needed"
         )
     config = composed.Config(
-        modality=modality or ("speech" if "speech" in heard.model.encoders else next(iter(heard.model.encoders), "")),
+        modality=modality or (SPEECH if SPEECH in heard.model.encoders else next(iter(heard.model.encoders), "")),
         encoder=_part(heard.card),
         adapter=composed.Adapter(kind=adapter, numbers=dict(numbers or {})),
         decoder=_part(writes.card),
     )
-    if config.modality == "text" and "text" in heard.model.encoders and not _same_pieces(heard, writes):
-        raise InputError(
-            f"expected two models with the same tokenizer to compose of a text encoder, got {heard.card.name} and "
-            f"{writes.card.name}: a model has one, for what it reads and what it writes"
-        )
+    _require_one_tokenizer(config, heard, writes)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = composed.compose(config, heard.model, writes.model)
@@ -161,8 +158,16 @@ def _opened(source: str | Path | Model) -> _Opened:
         return _language_model(Path(source).expanduser())
     card, found = api.locate(source)
     model = api.load(source, device="cpu", dtype="float32")
-    family = importlib.import_module(f"mmx.models.{card.family}")
+    family = import_family(card.family)
     return _Opened(model, card, model.tokenizer, lambda folder: copy_tokenizer(family, found, folder))
+
+
+def _require_one_tokenizer(config: composed.Config, heard: _Opened, writes: _Opened) -> None:
+    if config.modality == "text" and "text" in heard.model.encoders and not _same_pieces(heard, writes):
+        raise InputError(
+            f"expected two models with the same tokenizer to compose of a text encoder, got {heard.card.name} and "
+            f"{writes.card.name}: a model has one, for what it reads and what it writes"
+        )
 
 
 def _same_pieces(a: _Opened, b: _Opened) -> bool:
@@ -195,7 +200,7 @@ def _language_model(path: Path) -> _Opened:
 
 def _part(card: Card) -> composed.Part:
     """The family of a model and all of its numbers, defaults too, which may change one day."""
-    config = importlib.import_module(f"mmx.models.{card.family}").Config(**card.config)
+    config = import_family(card.family).Config(**card.config)
     return composed.Part(family=card.family, config=dataclasses.asdict(config))
 
 

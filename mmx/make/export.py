@@ -25,6 +25,7 @@ from mmx.weights import fairseq2 as asset_card
 from mmx.weights import hub
 from mmx.weights.card import Card
 from mmx.weights.convert import inverted
+from mmx.weights.family import import_family
 from mmx.weights.folder import card_fields, copy_tokenizer, new_folder, write_model
 from mmx.weights.formats import write_safetensors
 
@@ -55,7 +56,7 @@ def convert_model(source: str | Path, out: str | Path, to: str = "mmx") -> Path:
     if out.exists():
         raise InputError(f"expected a new folder, got {out}, which exists: choose another name or remove it")
     card, found = _located(source)
-    family = importlib.import_module(f"mmx.models.{card.family}")
+    family = import_family(card.family)
     config = family.Config(**card.config)
     with torch.device("meta"):
         model = family.build(config)
@@ -115,7 +116,7 @@ def _require_room(folder: Path, found: hub.Found) -> None:
         )
 
 
-# -------------------- what stands beside the weights
+# -------------------- what stands next to the weights
 
 
 # -------------------- Hugging Face's shape
@@ -148,7 +149,7 @@ def _write_hf(
 
 
 def _write_beside(folder: Path, family: ModuleType, config: Any, card: Card, found: hub.Found) -> None:
-    """What transformers' processor, pipeline and `generate` read beside the weights, where the family knows it."""
+    """What transformers' processor, pipeline and `generate` read next to the weights, where the family knows it."""
     if not hasattr(family, "hf_files"):
         return
     try:

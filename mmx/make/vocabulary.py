@@ -7,7 +7,6 @@ Letters: V vocabulary, D width.
 """
 
 import dataclasses
-import importlib
 import json
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -22,6 +21,7 @@ from mmx import api
 from mmx.errors import InputError
 from mmx.files import atomic_write
 from mmx.model import Model
+from mmx.nn.decoder import TextDecoder
 from mmx.text import byte_tokenizer, tokenizer_files
 from mmx.text.languages import find_language
 from mmx.text.shortlist import count_pieces
@@ -29,6 +29,7 @@ from mmx.text.train_tokenizer import FILE
 from mmx.text.translation_tokenizer import TranslationTokenizer
 from mmx.train.manifest import read_manifest
 from mmx.weights.card import Card
+from mmx.weights.family import import_family
 from mmx.weights.folder import card_fields, new_folder, write_model
 from mmx.weights.hub import Found
 
@@ -160,7 +161,7 @@ class _Source:
     @classmethod
     def of(cls, model: str | Path) -> "_Source":
         card, found = api.locate(model)
-        family = importlib.import_module(f"mmx.models.{card.family}")
+        family = import_family(card.family)
         with torch.device("meta"):
             built = family.build(family.Config(**card.config))
         if not _is_tied(built) or "vocab" not in card.config or found.tokenizer is None:
@@ -182,7 +183,7 @@ class _Source:
         file = beside if self.file.name == tokenizer_files.JSON and beside.is_file() else self.file
         if file.name not in (FILE, byte_tokenizer.FILE):
             raise InputError(
-                f"expected {FILE} or {byte_tokenizer.FILE} beside the weights of {self.card.name}, got {file.name} "
+                f"expected {FILE} or {byte_tokenizer.FILE} next to the weights of {self.card.name}, got {file.name} "
                 "alone, which cannot be extended: put the publisher's SentencePiece model there"
             )
         return file
@@ -192,6 +193,7 @@ class _Source:
     ) -> None:
         """The folder, with `change` made to the embedding."""
         decoder = self.built.decoder
+        assert isinstance(decoder, TextDecoder)  # `_is_tied` saw to it
         name = next(n for n, p in self.built.named_parameters() if p is decoder.token.weight)
         numbers = {**dataclasses.asdict(self.family.Config(**self.card.config)), "vocab": vocab}
         spared = (decoder.token.num_embeddings - vocab) * decoder.token.embedding_dim
@@ -290,5 +292,5 @@ def _lines(path: Path) -> list[str]:
         raise InputError(f"expected plain text in UTF-8 at {path}, got {getattr(e, 'strerror', None) or e}") from e
     found = [line for line in lines if line.strip()]
     if not found:
-        raise InputError(f"expected text in {path}, got none: a text in each language says which pieces it needs")
+        raise InputError(f"expected text in {path}, got none: a text in each language shows which pieces it needs")
     return found

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
@@ -22,7 +21,7 @@ from mmx.media import downmix
 from mmx.media.container import open_container
 from mmx.media.decode import NOT_FINITE, Peak, decoded, unit
 from mmx.media.downmix import SIDES, Sound
-from mmx.media.source import File, open_file
+from mmx.media.source import File, as_array, open_file
 
 __all__ = ["NOT_FINITE", "SAMPLE_RATE", "AudioReader", "Source", "open_audio", "read_audio"]
 
@@ -131,7 +130,7 @@ def open_audio(
         rate: wanted samples per second.
         source_rate: samples per second of an array; `rate` when not given. Files declare their own.
         block_s: length of a block in seconds. It changes nothing in the samples.
-        track: which sound track of a file, from 1 on; the default one when None.
+        track: which audio track of a file, from 1 on; the default one when None.
         channels: "mix", "left" or "right" (the first and the second channel).
 
     Returns:
@@ -150,7 +149,7 @@ def open_audio(
         raise InputError(f"expected channels mix, left or right, got {channels!r}")
     if track is not None and track < 1:
         raise InputError(f"expected a track from 1 on, got {track}")
-    samples = _as_array(source)
+    samples = as_array(source)
     if samples is not None:
         if track is not None:
             raise InputError(f"track={track} is for files: an array is one track.")
@@ -248,17 +247,6 @@ def _blocks(pieces: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:
 
 
 # ---------------------------------------------------------------------------------------------------- arrays
-
-
-def _as_array(source: object) -> np.ndarray | None:
-    """`source` as a numpy array if it is one or is a tensor, else None."""
-    if isinstance(source, np.ndarray):
-        return source
-    loaded: Any = sys.modules.get("torch")  # a tensor can only exist where torch is loaded already
-    if loaded is not None and isinstance(source, loaded.Tensor):
-        tensor = cast("torch.Tensor", source).detach().cpu()
-        return (tensor.float() if tensor.is_floating_point() else tensor).numpy()  # numpy has no bfloat16
-    return None
 
 
 def _open_array(samples: np.ndarray, *, rate: int, source_rate: int, block_s: float, channels: str) -> AudioReader:

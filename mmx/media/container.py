@@ -1,4 +1,4 @@
-"""A container opened with FFmpeg's libraries: the sound track to read, and what the file says of its length.
+"""A container opened with FFmpeg's libraries: the track to read, of sound or pictures, and what it says of its length.
 
 The file is opened in Python and FFmpeg is handed the open object with every protocol forbidden: a name like
 ``concat:a|b`` is only a name, and a playlist inside a file opens nothing.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from mmx.errors import InputError, MediaError
 from mmx.media.source import File, incomplete_ogg, reason, trailing_wav_bytes, unreadable
@@ -17,6 +17,7 @@ from mmx.media.source import File, incomplete_ogg, reason, trailing_wav_bytes, u
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
     from av.container.input import InputContainer
+    from av.video.stream import VideoStream
 
 GAP_S = 0.1
 """Timestamps this far ahead of the samples are a hole, filled with silence; less is rounding or jitter."""
@@ -28,9 +29,12 @@ SEALED = {"protocol_whitelist": "none"}
 PLAYLISTS = (b"#EXTM3U", b"ffconcat version", b"<MPD", b"v=0\r\no=", b"v=0\no=", b"[playlist]")
 
 
+TrackT = TypeVar("TrackT", bound="AudioStream | VideoStream")
+
+
 @dataclass
-class Container:
-    """An open container and the audio stream of it that is read.
+class Container(Generic[TrackT]):
+    """An open container and the stream of it that is read.
 
     Attributes:
         label: what messages call it.
@@ -43,7 +47,7 @@ class Container:
     label: str
     media: File
     opened: InputContainer
-    stream: AudioStream
+    stream: TrackT
     warnings: list[str]
     header_lies: bool = False
     cut_off: bool = False
@@ -108,34 +112,59 @@ class Container:
         self.opened.close()
 
 
-def open_container(media: File, label: str, track: int | None = None) -> Container:
-    """Open a file and choose its sound track, by number from 1 on, else the default one.
+def open_container(media: File, label: str, track: int | None = None) -> Container[AudioStream]:
+    """Open a file and choose its audio track, by number from 1 on, else the default one.
 
     Raises:
         MediaError: says what the file is instead.
     """
-    if media.size <= 0:
-        hint = "rewind it with seek(0)" if media.stands_late else "copy or record it again"
-        raise MediaError(f"{label}: expected sound, got an empty file (0 bytes): {hint}.")
-    if media.head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(PLAYLISTS) or b"<MPD" in media.head[:1024]:
-        raise MediaError(
-            f"{label}: expected sound, got a playlist, which only names other files; those are not followed. "
-            "Give the media files themselves."
-        )
-    beyond, cut = trailing_wav_bytes(media), incomplete_ogg(media)
-    options = {**SEALED, "ignore_length": "1"} if beyond else SEALED
-    opened = _open(media, label, options)
+    beyond, cut = trailing_wav_bytes(media) if media.size > 0 else 0, incomplete_ogg(media)
+    opened = _open_sealed(media, label, "sound", {**SEALED, "ignore_length": "1"} if beyond else SEALED)
     try:
-        if opened.format.name == "tty":  # FFmpeg draws any .txt as a film of a terminal
-            raise MediaError(f"{label}: {unreadable(media)}")
         stream = _pick_stream(opened, label, track)
     except BaseException:
         opened.close()
         raise
     warnings = _tracks_left_out(opened, stream, track)
     if beyond:
-        warnings.append(f"its header declares {beyond} bytes of sound fewer than follow: all of them are read")
+        warnings.append(f"its header declares {beyond} bytes of audio fewer than follow: all of them are read")
     return Container(label, media, opened, stream, warnings, header_lies=bool(beyond), cut_off=cut)
+
+
+def open_pictures(media: File, label: str) -> Container[VideoStream]:
+    """Open a file and choose its moving pictures: the default stream, else the first; no cover picture.
+
+    Raises:
+        MediaError: says what the file is instead.
+    """
+    opened = _open_sealed(media, label, "video", SEALED)
+    try:
+        stream = _pick_pictures(opened, label)
+    except BaseException:
+        opened.close()
+        raise
+    return Container(label, media, opened, stream, [], cut_off=incomplete_ogg(media))
+
+
+def has_pictures(container: Container[AudioStream]) -> bool:
+    """Whether a container whose sound is read has moving pictures, too."""
+    return any(s.type == "video" for s in _timed(container.opened))
+
+
+def _open_sealed(media: File, label: str, wanted: str, options: dict[str, str]) -> InputContainer:
+    if media.size <= 0:
+        hint = "rewind it with seek(0)" if media.stands_late else "copy or record it again"
+        raise MediaError(f"{label}: expected {wanted}, got an empty file (0 bytes): {hint}.")
+    if media.head.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(PLAYLISTS) or b"<MPD" in media.head[:1024]:
+        raise MediaError(
+            f"{label}: expected {wanted}, got a playlist, which only names other files; those are not followed. "
+            "Give the media files themselves."
+        )
+    opened = _open(media, label, options)
+    if opened.format.name == "tty":  # FFmpeg draws any .txt as a film of a terminal
+        opened.close()
+        raise MediaError(f"{label}: {unreadable(media)}")
+    return opened
 
 
 def _open(media: File, label: str, options: dict[str, str]) -> InputContainer:
@@ -162,7 +191,7 @@ def _timed(container: InputContainer) -> list[Any]:
 
 
 def _pick_stream(container: InputContainer, label: str, track: int | None) -> AudioStream:
-    """The sound track asked for, else the one marked as default, else the first; refuses what cannot be decoded."""
+    """The audio track asked for, else the one marked as default, else the first; refuses what cannot be decoded."""
     from av.stream import Disposition
 
     streams = list(container.streams.audio)
@@ -170,10 +199,10 @@ def _pick_stream(container: InputContainer, label: str, track: int | None) -> Au
         kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
         raise MediaError(
             f"{label}: expected an audio stream, got {container.format.name} with {kinds} only: it has no "
-            "sound. Export it again with its sound, or give the sound as a file of its own."
+            "audio. Export it again with its audio, or give the audio as a file of its own."
         )
     if track is not None and track > len(streams):
-        raise MediaError(f"{label}: expected a sound track that it has, got {track}: it has {_listed(streams)}.")
+        raise MediaError(f"{label}: expected a audio track that it has, got {track}: it has {_listed(streams)}.")
     default = next((s for s in streams if Disposition(s.disposition) & Disposition.default), streams[0])
     stream = default if track is None else streams[track - 1]
     context = stream.codec_context
@@ -184,7 +213,33 @@ def _pick_stream(container: InputContainer, label: str, track: int | None) -> Au
         )
     if context.codec_tag in ("enca", "drms"):
         raise MediaError(
-            f"{label}: its sound is encrypted (DRM, {context.codec_tag}): only its shop's player opens it. "
+            f"{label}: its audio is encrypted (DRM, {context.codec_tag}): only its shop's player opens it. "
+            "Give a file without protection."
+        )
+    return stream
+
+
+def _pick_pictures(container: InputContainer, label: str) -> VideoStream:
+    """The moving pictures marked as default, else the first; refuses what cannot be decoded."""
+    from av.stream import Disposition
+
+    streams = [s for s in _timed(container) if s.type == "video"]
+    if not streams:
+        kinds = ", ".join(sorted({s.type for s in container.streams})) or "nothing"
+        raise MediaError(
+            f"{label}: expected a video stream, got {container.format.name} with {kinds} only: it has no moving "
+            "pictures. Give the film itself."
+        )
+    stream = next((s for s in streams if Disposition(s.disposition) & Disposition.default), streams[0])
+    context = stream.codec_context
+    if context is None:
+        raise MediaError(
+            f"{label}: expected a video codec that FFmpeg decodes, got an unknown one in {container.format.name}. "
+            "Convert the file, for example to H.264 in mp4, with the program that made it."
+        )
+    if context.codec_tag in ("encv", "drmi"):
+        raise MediaError(
+            f"{label}: its pictures are encrypted (DRM, {context.codec_tag}): only its shop's player opens them. "
             "Give a file without protection."
         )
     return stream
@@ -206,4 +261,4 @@ def _tracks_left_out(container: InputContainer, stream: AudioStream, track: int 
     if len(tracks) == 1 or track is not None:
         return []
     chosen = tracks.index(stream) + 1
-    return [f"{len(tracks)} sound tracks, {_listed(tracks)}: only track {chosen} is read; --track takes another"]
+    return [f"{len(tracks)} audio tracks, {_listed(tracks)}: only track {chosen} is read; --track takes another"]

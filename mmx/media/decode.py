@@ -18,6 +18,7 @@ from mmx.media.source import reason
 
 if TYPE_CHECKING:
     from av.audio.frame import AudioFrame
+    from av.audio.stream import AudioStream
     from av.packet import Packet
 
 MAX_GAP_S = 3600.0
@@ -113,7 +114,7 @@ class Damage:
             self.not_finite_s = max(0.0, at_s)
         self.not_finite += count
 
-    def sentences(self, ended: bool, now_s: float, container: Container) -> list[str]:
+    def sentences(self, ended: bool, now_s: float, container: Container[AudioStream]) -> list[str]:
         """The warnings for the reader; `ended` says that it read on until `now_s` was all there was."""
         said, expected_s = [], container.expected_s
         if self.first is not None and self.resumed:
@@ -148,10 +149,10 @@ class Damage:
         first = ", ".join(f"{start:.1f} to {end:.1f}" for start, end in self.holes_s[:3])
         total = sum(end - start for start, end in self.holes_s)
         more = f" and {len(self.holes_s) - 3} more, {total:.1f} s in all" if len(self.holes_s) > 3 else ""
-        return f"the file is damaged: it has no sound from {first} s{more}, which is silence"
+        return f"the file is damaged: it has no audio from {first} s{more}, which is silence"
 
 
-def decoded(container: Container, warnings: list[str], remarks: list[str]) -> Generator[Sound, None, None]:
+def decoded(container: Container[AudioStream], warnings: list[str], remarks: list[str]) -> Generator[Sound, None, None]:
     """The stream's sound on the presentation clock, one codec frame (or 1 s of silence) at a time.
 
     What was damaged is added to `warnings` at the end, what was done to the level to `remarks`.
@@ -186,20 +187,20 @@ def decoded(container: Container, warnings: list[str], remarks: list[str]) -> Ge
         raise MediaError(_nothing(container, damage.first or damage.end))
 
 
-def _nothing(container: Container, error: BaseException | None) -> str:
+def _nothing(container: Container[AudioStream], error: BaseException | None) -> str:
     """Why a stream gave no sound at all."""
     if error is None:
         return (
-            f"{container.label}: expected sound, got an audio stream without any samples: the recording is empty. "
+            f"{container.label}: expected audio, got an audio stream without any samples: the recording is empty. "
             "Record it again."
         )
     return (
-        f"{container.label}: nothing of its sound could be decoded ({container.stream.codec_context.name}): it is "
+        f"{container.label}: none of its audio could be decoded ({container.stream.codec_context.name}): it is "
         f"damaged, encrypted or of an unsupported variety ({reason(error)}). Copy it again, or convert it."
     )
 
 
-def _frames(container: Container, damage: Damage, clock: Clock) -> Iterator[AudioFrame]:
+def _frames(container: Container[AudioStream], damage: Damage, clock: Clock) -> Iterator[AudioFrame]:
     """Decoded frames; a packet that fails is skipped, a container that fails ends them. Both are noted."""
     import av
 
@@ -228,7 +229,7 @@ def _frames(container: Container, damage: Damage, clock: Clock) -> Iterator[Audi
 class _Pace:
     """Bytes a second of a stream without timestamps: what a damaged stretch of it lasted."""
 
-    def __init__(self, container: Container) -> None:
+    def __init__(self, container: Container[AudioStream]) -> None:
         self.counted = container.format in COUNTED
         self.size = 0
         self.duration_s = Fraction(0)
@@ -310,7 +311,7 @@ class Peak:
         )
 
 
-def _scale_of(container: Container, remarks: list[str]) -> float:
+def _scale_of(container: Container[AudioStream], remarks: list[str]) -> float:
     """What float samples are divided by; the whole file is read for it once before.
 
     Its beginning cannot tell: what is silence on an integer's scale is loud on that of floats.

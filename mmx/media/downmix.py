@@ -184,10 +184,10 @@ class _Stereo:
         if self.inverted_s:
             always = self.inverted_s > 0.9 * self.now_s
             when = "" if always else f" in {self.inverted_s:.1f} s of it, first at {self.first_s:.1f} s"
-            said.append(f"the two channels cancel each other{when} (one is inverted): only one of them is heard there")
+            said.append(f"the two channels cancel each other{when} (one is inverted): only one of them is used there")
         for side, other in ((0, 1), (1, 0)):
             if self.power[side] < SILENT * self.power[other]:
-                said.append(f"only the {SIDES[other]} channel has sound, the {SIDES[side]} one is silent")
+                said.append(f"only the {SIDES[other]} channel has a signal, the {SIDES[side]} one is silent")
         return said
 
 

@@ -3,7 +3,7 @@
 import glob
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mmx.errors import InputError
@@ -13,15 +13,17 @@ from mmx.media.source import MEDIA, is_there, recordings
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
-def expand(patterns: Sequence[str]) -> list[tuple[str, Path]]:
+def expand(patterns: Sequence[str], endings: Callable[[], frozenset[str]] = lambda: MEDIA) -> list[tuple[str, Path]]:
     """Recordings in order, each once: where it is, and its path from the folder or glob that named it.
+
+    `endings` gives those of the files that a folder is searched for; it is asked for the first folder only.
 
     Raises `InputError` for a folder or a glob without media; a missing file is left for the reader to report. Hidden
     files are taken when they are named, not from a folder.
     """
     found: dict[str, tuple[str, Path]] = {}
     for pattern in patterns:
-        for source, name in _opened(pattern):
+        for source, name in _opened(pattern, endings):
             found.setdefault(source if source == "-" else str(absolute(source)), (source, name))
     return list(found.values())
 
@@ -31,7 +33,7 @@ def is_address(source: str) -> bool:
     return _ADDRESS.match(source) is not None
 
 
-def _opened(pattern: str) -> list[tuple[str, Path]]:
+def _opened(pattern: str, endings: Callable[[], frozenset[str]]) -> list[tuple[str, Path]]:
     if not pattern:
         raise InputError("expected a file, a folder, a glob or -, got an empty name")
     if pattern == "-":
@@ -40,9 +42,11 @@ def _opened(pattern: str) -> list[tuple[str, Path]]:
         return [(pattern, Path(Path(pattern).name))]
     path = _home(Path(pattern))
     if path.is_dir():
-        inside = recordings(path)
+        wanted = endings()
+        inside = recordings(path, wanted)
         if not inside:
-            raise InputError(f"expected media files in the folder {pattern}, got none (looked for {_kinds()})")
+            kinds = ", ".join(sorted(wanted)[:6]) + (", ..." if len(wanted) > 6 else "")
+            raise InputError(f"expected media files in the folder {pattern}, got none (looked for {kinds})")
         return [(str(p), p.relative_to(path)) for p in inside]
     if path.exists() or not glob.has_magic(pattern):
         return [(str(path), Path(path.name))]
@@ -59,7 +63,3 @@ def _home(path: Path) -> Path:
         return path.expanduser()
     except RuntimeError:
         return path
-
-
-def _kinds() -> str:
-    return ", ".join(sorted(MEDIA)[:6]) + ", ..."

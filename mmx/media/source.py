@@ -16,26 +16,31 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, BinaryIO, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+
+import numpy as np
 
 from mmx.errors import InputError, MediaError, nearest
 
+if TYPE_CHECKING:
+    import torch
+
 KINDS = "wav, flac, mp3, m4a, ogg, opus, webm, mp4, mkv and whatever else FFmpeg reads"
 
-_MEDIA = """
-.wav .flac .mp3 .m4a .aac .ogg .oga .opus .webm .mp4 .mkv .mov .avi .m4v .ts .wma .aiff .aif .amr .3gp .flv
-.mpg .mpeg .wmv .m4b .caf .au .mka .mts .m2ts .mp2 .3g2 .vob .wv .ogv .weba .spx .ac3
-"""
-MEDIA = frozenset(_MEDIA.split())
+_FILMS = ".webm .mp4 .mkv .mov .avi .m4v .ts .3gp .flv .mpg .mpeg .wmv .mts .m2ts .3g2 .vob .ogv"
+_SOUND = ".wav .flac .mp3 .m4a .aac .ogg .oga .opus .wma .aiff .aif .amr .m4b .caf .au .mka .mp2 .wv .weba .spx .ac3"
+FILMS = frozenset(_FILMS.split())
+"""Endings of recordings that may have moving pictures."""
+MEDIA = FILMS | frozenset(_SOUND.split())
 """Endings of the recordings that a folder is searched for."""
 
 SPOOL_BYTES = 64 * 2**20
 """A stream that cannot seek is copied to memory up to here, and to a temporary file beyond."""
 
 
-def recordings(folder: Path) -> list[Path]:
-    """The recordings in a folder and below it, by name. Hidden files are for a program (`._talk.wav` of macOS)."""
-    found = (p for p in folder.rglob("*") if p.suffix.lower() in MEDIA and is_there(p))
+def recordings(folder: Path, endings: frozenset[str] = MEDIA) -> list[Path]:
+    """The files with these endings in a folder and below it, by name; no hidden ones (`._talk.wav` of macOS)."""
+    found = (p for p in folder.rglob("*") if p.suffix.lower() in endings and is_there(p))
     return sorted(p for p in found if not any(name.startswith(".") for name in p.relative_to(folder).parts))
 
 
@@ -79,6 +84,17 @@ class File:
     def stands_late(self) -> bool:
         """Whether the file was given after its beginning, as one that was just written."""
         return self._start > 0
+
+
+def as_array(source: object) -> np.ndarray | None:
+    """`source` as a numpy array if it is one or is a tensor, else None."""
+    if isinstance(source, np.ndarray):
+        return source
+    loaded: Any = sys.modules.get("torch")  # a tensor can only exist where torch is loaded already
+    if loaded is not None and isinstance(source, loaded.Tensor):
+        tensor = cast("torch.Tensor", source).detach().cpu()
+        return (tensor.float() if tensor.is_floating_point() else tensor).numpy()  # numpy has no bfloat16
+    return None
 
 
 def open_file(source: object) -> tuple[BinaryIO, str, str, bool]:
@@ -217,8 +233,8 @@ def unreadable(media: File) -> str:
     except UnicodeDecodeError:
         text = ""
     if len(text) > 3 and all(letter.isprintable() or letter in "\r\n\t\f" for letter in text):
-        return f"expected sound or video ({KINDS}), got text that begins {text[:40]!r}: give the media file."
-    return f"expected sound or video ({KINDS}), got something else or a damaged file: play it, or convert it."
+        return f"expected audio or video ({KINDS}), got text that begins {text[:40]!r}: give the media file."
+    return f"expected audio or video ({KINDS}), got something else or a damaged file: play it, or convert it."
 
 
 def _boxes(media: File) -> list[bytes]:

@@ -136,6 +136,27 @@ class TextDecoder(nn.Module):
         self.head = Linear(width, vocab, bias=False)
         self.head.weight = self.token.weight
 
+    @property
+    def width(self) -> int:
+        """D of the memory."""
+        return self.ln.normalized_shape[0]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the memory."""
+        return self.ln.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of the weights."""
+        return self.ln.weight.device
+
+    @property
+    def alignment_heads(self) -> tuple[tuple[int, int], ...]:
+        """The heads that may follow the source where nobody knows better: those of the later half of the layers."""
+        n = len(self.layers)
+        return tuple((i, h) for i in range(n // 2, n) for h in range(self.heads))
+
     def embed(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """`(R, U)` tokens and their positions to `(R, U, D)`."""
         return self.embed_ln(self.token(tokens) * self.scale + self.positions(positions))
@@ -196,10 +217,6 @@ class TextDecoder(nn.Module):
         for i, layer in enumerate(self.layers):
             x_RUD = layer(x_RUD, i, sight, watch)
         return self.ln(x_RUD)
-
-    def teach(self, tokens: Tensor, memory: Seq) -> Tensor:
-        """What training projects to logits, for whole texts `(B, U)`, one a row: `(B, U, D)`."""
-        return self.hidden(tokens, memory)
 
     def memory_keys(self, memory: Seq, state: State) -> list[Keys]:
         """Every layer's keys and values of the memory: computed once, shared by all hypotheses of a row."""

@@ -9,13 +9,15 @@ Letters: B rows, N heads, U tokens, M encoder frames.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+
+from mmx.tasks.words import Word
 
 MEDIAN_WIDTH = 7
 LEAD_S = 0.08  # by which attention is early
@@ -152,23 +154,12 @@ def token_times(
     return TokenTimes(frames[first] / rate + lead_s, np.asarray(probability, dtype=np.float64))
 
 
-@dataclass(frozen=True, slots=True)
-class TimedWord:
-    """A word with its times on the window's clock, its tokens, and the mean probability of its tokens."""
-
-    text: str
-    tokens: tuple[int, ...]
-    start_s: float
-    end_s: float
-    probability: float
-
-
 _SENTENCE_END = frozenset(".。!！?？")
 PREPENDED = "\"'“¿([{-"
 APPENDED = "\"'.。,，!！?？:：”)]}、"
 
 
-def words(times: TokenTimes, split: Sequence[tuple[str, Sequence[int]]]) -> list[TimedWord]:
+def words(times: TokenTimes, split: Sequence[tuple[str, Sequence[int]]]) -> list[Word]:
     """Words from token times; `split` gives each word's text and tokens, in order, without the end token."""
     ends = np.cumsum([len(tokens) for _, tokens in split])
     out = []
@@ -176,11 +167,11 @@ def words(times: TokenTimes, split: Sequence[tuple[str, Sequence[int]]]) -> list
         begin = end - len(tokens)
         mean = float(times.probability[begin:end].mean()) if end > begin else 0.0
         span = float(times.start_s[begin]), float(times.start_s[min(end, len(times.start_s) - 1)])
-        out.append(TimedWord(text, tuple(tokens), *span, mean))
+        out.append(Word(text, *span, mean, tokens=tuple(tokens)))
     return merge_punctuation(limit_durations(out))
 
 
-def limit_durations(found: Sequence[TimedWord]) -> list[TimedWord]:
+def limit_durations(found: Sequence[Word]) -> list[Word]:
     """Shorten words that the alignment stretched over a pause at the edge of a sentence."""
     durations = np.array([w.end_s - w.start_s for w in found])
     durations = durations[durations > 0]
@@ -193,36 +184,32 @@ def limit_durations(found: Sequence[TimedWord]) -> list[TimedWord]:
         w = out[i]
         if w.end_s - w.start_s > longest:
             if w.text in _SENTENCE_END:
-                out[i] = _timed(w, w.start_s, w.start_s + longest)
+                out[i] = replace(w, end_s=w.start_s + longest)
             elif out[i - 1].text in _SENTENCE_END:
-                out[i] = _timed(w, w.end_s - longest, w.end_s)
+                out[i] = replace(w, start_s=w.end_s - longest)
     return out
 
 
-def _timed(w: TimedWord, start_s: float, end_s: float) -> TimedWord:
-    return TimedWord(w.text, w.tokens, start_s, end_s, w.probability)
-
-
-def merge_punctuation(found: Sequence[TimedWord]) -> list[TimedWord]:
+def merge_punctuation(found: Sequence[Word]) -> list[Word]:
     """Join opening marks to the next word and closing marks to the one before; times stay the word's own."""
     out = list(found)
     for i in range(len(out) - 2, -1, -1):  # opening marks, from the right so that several in a row all move
         mark, follower = out[i], _next_filled(out, i)
         if follower is not None and mark.text.startswith(" ") and mark.text.strip() and mark.text.strip() in PREPENDED:
             w = out[follower]
-            out[follower] = TimedWord(mark.text + w.text, mark.tokens + w.tokens, w.start_s, w.end_s, w.probability)
-            out[i] = _timed(TimedWord("", (), 0, 0, 0), 0, 0)
-    kept: list[TimedWord] = []
+            out[follower] = replace(w, text=mark.text + w.text, tokens=mark.tokens + w.tokens)
+            out[i] = Word("", 0.0, 0.0, 0.0)
+    kept: list[Word] = []
     for w in out:
         if not w.text and not w.tokens:
             continue
         if kept and not kept[-1].text.endswith(" ") and w.text and w.text in APPENDED:
             p = kept[-1]
-            kept[-1] = TimedWord(p.text + w.text, p.tokens + w.tokens, p.start_s, p.end_s, p.probability)
+            kept[-1] = replace(p, text=p.text + w.text, tokens=p.tokens + w.tokens)
         else:
             kept.append(w)
     return kept
 
 
-def _next_filled(found: Sequence[TimedWord], i: int) -> int | None:
+def _next_filled(found: Sequence[Word], i: int) -> int | None:
     return next((j for j in range(i + 1, len(found)) if found[j].text), None)

@@ -4,7 +4,8 @@ Each stretch starts where its original did, or when the one before it has ended:
 """
 
 import io
-from collections.abc import Iterable
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,24 +16,27 @@ from mmx.errors import InputError
 from mmx.files import atomic_write
 from mmx.tasks.result import Spoken
 
-RATE = 16_000
 PAUSE_S = 0.15
 """Silence between two stretches of which the first ran late."""
 
 
-def lay(spoken: Iterable[Spoken], duration_s: float = 0.0) -> NDArray[np.float32]:
-    """All stretches on one track `(N,)` at 16 kHz, at least `duration_s` long."""
+def lay(spoken: Sequence[Spoken], duration_s: float = 0.0) -> Spoken:
+    """All stretches, of one rate, on one track that is at least `duration_s` long."""
+    if not spoken:
+        silence = Spoken(0.0, np.zeros(0, np.float32))
+        return replace(silence, samples=np.zeros(round(duration_s * silence.rate), np.float32))
+    rate = spoken[0].rate
     placed: list[tuple[int, NDArray[np.float32]]] = []
     free = 0
     for s in spoken:
-        start = max(round(s.start_s * RATE), free)
+        start = max(round(s.start_s * rate), free)
         placed.append((start, s.samples))
-        free = start + len(s.samples) + round(PAUSE_S * RATE)
+        free = start + len(s.samples) + round(PAUSE_S * rate)
     ends = [start + len(samples) for start, samples in placed]
-    track = np.zeros(max([round(duration_s * RATE), *ends]), np.float32)
+    track = np.zeros(max([round(duration_s * rate), *ends]), np.float32)
     for start, samples in placed:
         track[start : start + len(samples)] = samples
-    return track
+    return Spoken(0.0, track, rate)
 
 
 def kind_of(path: Path) -> str:
@@ -47,8 +51,8 @@ def is_sound(path: Path) -> bool:
     return path.suffix.lower() in (".wav", ".flac")
 
 
-def write(path: Path, track: NDArray[np.float32]) -> Path:
+def write(path: Path, track: Spoken) -> Path:
     """Write a track as WAV or FLAC. Raises `InputError` for another ending, `OutputError` for a full disk."""
     kind, buffer = kind_of(path), io.BytesIO()
-    soundfile.write(buffer, track, RATE, subtype="PCM_16", format=kind)
+    soundfile.write(buffer, track.samples, round(track.rate), subtype="PCM_16", format=kind)
     return atomic_write(path, buffer.getvalue())

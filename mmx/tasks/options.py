@@ -1,9 +1,11 @@
 """What is asked of a transcription or a translation of recordings."""
 
+import math
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 from mmx.errors import InputError
+from mmx.options import Option, check
 from mmx.text.languages import find_language
 
 Task = Literal["transcribe", "translate"]
@@ -13,71 +15,62 @@ Channels = Literal["mix", "left", "right", "each"]
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What a transcription is asked for; the command line has the same names and defaults.
+    """What a transcription is asked for; in Python, on the command line and in the server."""
 
-    Attributes:
-        language: of the speech: a code, tag or English name; detected when None, by models that can.
-        task: write in the language spoken, or translate.
-        to: language to translate into.
-        word_timestamps: also give every word its times.
-        beam_size: hypotheses kept by the search; 1 is greedy and fastest.
-        temperature: tried in turn while the text looks like a failure (see the thresholds).
-        best_of: samples drawn at a temperature above 0.
-        initial_prompt: text the speech is likely to continue: style, spelling, names. Every window sees it.
-        hotwords: words likely to occur.
-        batch_size: windows decoded together, across files.
-        vad: skip what is not speech.
-        track: which sound track of a film, from 1 on; the default one when None.
-        channels: "mix" hears all channels together, "left" or "right" one of them, "each" two speakers on two channels
-            one by one.
-        compression_ratio_threshold: text that compresses better than this is a repetition loop.
-        logprob_threshold: a mean log-probability below this is a failure.
-        no_speech_threshold: above this, a failed window is silence and its text is dropped.
-        max_tokens: longest text of one window.
-        bilingual: of a translation, keep the words spoken beside it.
-        speak: of a translation, also say it.
-        speaker: voice that says it.
-        shortlist: of a model for many languages, which of its vocabulary may be written (see
-            `mmx.text.shortlist.read`); all when None.
-    """
-
-    language: str | None = None
-    task: Task = "transcribe"
-    to: str = "en"
-    word_timestamps: bool = False
-    beam_size: int = 5
-    temperature: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-    best_of: int = 5
-    patience: float = 1.0
-    length_penalty: float | None = None
-    initial_prompt: str | None = None
-    hotwords: str | None = None
-    batch_size: int = 8
-    vad: bool = True
-    track: int | None = None
-    channels: Channels = "mix"
-    compression_ratio_threshold: float = 2.4
-    logprob_threshold: float = -1.0
-    no_speech_threshold: float = 0.6
-    max_tokens: int = 224
-    bilingual: bool = False
-    speak: bool = False
-    speaker: int = 0
-    shortlist: str | None = None
+    language: Annotated[
+        str | None, Option("Language spoken: de, deu or German. Detected if not given.", flags=("--from",))
+    ] = None
+    task: Annotated[Task, Option("transcribe, or translate (to English).")] = "transcribe"
+    to: Annotated[str, Option("Language to translate into: de, deu or German.")] = "en"
+    word_timestamps: Annotated[bool, Option("Give every word its times.")] = False
+    beam_size: Annotated[int, Option("Hypotheses the search keeps; 1 is greedy and fastest.", least=1)] = 5
+    temperature: Annotated[
+        tuple[float, ...], Option("Tried in turn while decoding fails.", least=0)
+    ] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # fmt: skip
+    initial_prompt: Annotated[
+        str | None, Option("Text the speech might continue: style, spelling, names. Every window sees it.")
+    ] = None
+    hotwords: Annotated[str | None, Option("Words that are likely to occur.")] = None
+    batch_size: Annotated[int, Option("Windows of 30 s decoded together, across files.", least=1)] = 8
+    vad: Annotated[bool, Option("Skip what is not speech.")] = True
+    track: Annotated[
+        int | None, Option("Audio track of a video to read, by number; its default one if not given.", least=1)
+    ] = None
+    channels: Annotated[
+        Channels,
+        Option("mix, left or right; each: two speakers on two channels, transcribed one by one and labelled."),
+    ] = "mix"
+    bilingual: Annotated[bool, Option("Subtitles with the words spoken above.")] = False
+    speak: Annotated[bool, Option("Also speak the translation.", shell=False)] = False
+    speaker: Annotated[int, Option("Speaker that it is spoken by, by number.", least=0)] = 0
+    shortlist: Annotated[
+        str | None,
+        Option("Write only pieces that occur in this text of the target language; `script`: of its script."),
+    ] = None
+    best_of: Annotated[int, Option("Samples drawn at a temperature above 0.", least=1, shell=False)] = 5
+    patience: Annotated[
+        float, Option("Finished hypotheses that end the search, in beam sizes.", above=0, shell=False)
+    ] = 1.0
+    length_penalty: Annotated[
+        float | None,
+        Option(
+            "Alpha of ((5 + length) / 6) ** alpha, which divides a text's score; else their mean ranks.", shell=False
+        ),
+    ] = None
+    compression_ratio_threshold: Annotated[
+        float, Option("Text that compresses better than this is a repetition loop.", most=math.inf, shell=False)
+    ] = 2.4
+    logprob_threshold: Annotated[
+        float, Option("A mean log-probability below this is a failure.", least=-math.inf, shell=False)
+    ] = -1.0
+    no_speech_threshold: Annotated[
+        float, Option("Above this, a failed window is silence and its text is dropped.", most=math.inf, shell=False)
+    ] = 0.6
+    max_tokens: Annotated[int, Option("Longest text of one window.", least=1, shell=False)] = 224
 
     def __post_init__(self) -> None:
-        if isinstance(self.temperature, int | float):
-            object.__setattr__(self, "temperature", (float(self.temperature),))
+        check(self)
         if not self.temperature:
             raise InputError("expected at least one temperature, got none")
-        for name in ("beam_size", "best_of", "batch_size", "max_tokens"):
-            if getattr(self, name) < 1:
-                raise InputError(f"expected {name} to be 1 or more, got {getattr(self, name)}")
-        if self.task not in ("transcribe", "translate"):
-            raise InputError(f"expected task transcribe or translate, got {self.task!r}")
-        if self.channels not in get_args(Channels):
-            raise InputError(f"expected channels among {', '.join(get_args(Channels))}, got {self.channels!r}")
-        if self.track is not None and self.track < 1:
-            raise InputError(f"expected a track from 1 on, got {self.track}")
         for language in filter(None, (self.language, self.to)):
             find_language(language)  # a typing slip is told before a model is loaded

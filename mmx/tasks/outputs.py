@@ -18,6 +18,7 @@ from typing import Any
 
 from mmx.files import absolute, file_name
 from mmx.media.expand import expand
+from mmx.media.source import MEDIA
 
 LONGEST = 240
 """Bytes of a stem: file systems take names of 255, with the ending."""
@@ -65,9 +66,9 @@ def recording(source: str) -> Recording | None:
 # ------------------------------------------------------------------------------------------ names within a run
 
 
-def named(patterns: Sequence[str]) -> list[Input]:
+def named(patterns: Sequence[str], endings: Callable[[], frozenset[str]] = lambda: MEDIA) -> list[Input]:
     """The recordings that files, folders and globs stand for, no two with one stem; errors as of `expand`."""
-    return apart([Input(source, name) for source, name in expand(patterns)])
+    return apart([Input(source, name) for source, name in expand(patterns, endings)])
 
 
 def apart(inputs: Sequence[Input]) -> list[Input]:

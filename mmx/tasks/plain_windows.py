@@ -12,15 +12,18 @@ from dataclasses import replace
 
 import torch
 
+from mmx.clip import pad
 from mmx.errors import InputError
 from mmx.generate import Hypothesis, SearchOptions
+from mmx.interfaces import Aligner
 from mmx.model import Model
-from mmx.seq import Seq, pad
+from mmx.seq import Seq
 from mmx.state import State
-from mmx.tasks import align
 from mmx.tasks.options import Options
-from mmx.tasks.result import Note, Segment, Spoken
-from mmx.tasks.windows import RATE, Decoded, Job, beside, between_seams, on_clock, timed_words
+from mmx.tasks.result import Note, Segment
+from mmx.tasks.speak import Voice, say_rows
+from mmx.tasks.windows import Decoded, Job, beside, between_seams, on_clock, timed_words
+from mmx.tasks.words import Word
 from mmx.tasks.writer import Writer, has_loop
 from mmx.text.languages import find_language
 from mmx.text.sentences import split_sentences
@@ -28,7 +31,7 @@ from mmx.text.sentences import split_sentences
 
 def fit(model: Model, options: Options) -> Options:
     """The options with the model's spelling of languages. Raises `InputError` for what it cannot do."""
-    tok = model.tokenizer
+    tok = model.require_tokenizer()
     language = None if options.language is None else tok.language(options.language)
     if language is None and (options.task == "transcribe" or options.bilingual):
         raise InputError(f"expected --language: {model.name} does not detect the language that it is to write")
@@ -50,10 +53,11 @@ class Decoder:
     NO_REPEAT = 3
 
     def __init__(self, model: Model, options: Options):
-        self.model, self.options, self.tok = model, options, model.tokenizer
+        self.model, self.options, self.tok = model, options, model.require_tokenizer()
         self.target = options.to if options.task == "translate" else options.language or ""
         self.write = Writer(model, self.target, options.shortlist)
-        self.device = model.decoder.token.weight.device
+        self.decoder = model.require_decoder()
+        self.device = self.decoder.device
         self.as_spoken: Decoder | None = None
         if options.bilingual and options.task == "translate":
             self.as_spoken = Decoder(model, replace(options, task="transcribe", speak=False, shortlist=None))
@@ -69,8 +73,8 @@ class Decoder:
         return out
 
     def _encode(self, jobs: Sequence[Job]) -> Seq:
-        waves = pad([torch.from_numpy(j.window.samples) for j in jobs], RATE).to(self.device)
-        return self.model.memory({"speech": waves})
+        inputs = pad([j.window.clip for j in jobs])
+        return self.model.memory({name: seq.to(self.device) for name, seq in inputs.items()})
 
     def _decoded(self, jobs: Sequence[Job], memory: Seq, shared: State) -> list[Decoded]:
         out = [Decoded() for _ in jobs]
@@ -87,9 +91,9 @@ class Decoder:
 
     def _words(
         self, jobs: Sequence[Job], found: Sequence[Hypothesis], memory: Seq, shared: State
-    ) -> Sequence[Sequence[align.TimedWord]]:
+    ) -> Sequence[Sequence[Word]]:
         """Timed words of each window's text."""
-        if memory.rate is None or not hasattr(self.model.decoder, "cross_weights"):
+        if memory.rate is None or not isinstance(self.decoder, Aligner):
             return [
                 spread(job.window.duration_s, self.tok.split_words(h.tokens), h)
                 for job, h in zip(jobs, found, strict=True)
@@ -122,7 +126,7 @@ class Decoder:
                 one.notes.append(Note(job.window.start_s, job.window.end_s, "warning", "the text was cut at its limit"))
         return found
 
-    def _segments(self, job: Job, h: Hypothesis, timed: Sequence[align.TimedWord]) -> list[Segment]:
+    def _segments(self, job: Job, h: Hypothesis, timed: Sequence[Word]) -> list[Segment]:
         """One segment for each sentence; where it was said on both sides of a silence that was cut out, one on each."""
         text = self.tok.decode(h.tokens)
         out: list[Segment] = []
@@ -153,24 +157,14 @@ class Decoder:
     def _speak(
         self, jobs: Sequence[Job], rows: Sequence[list[int]], memory: Seq, shared: State, out: Sequence[Decoded]
     ) -> None:
-        synth = self.model.synth
-        assert synth is not None  # `fit` saw to it
-        said = synth(
-            self.model.decoder,
-            memory,
-            self.write.prompt,
-            rows,
-            self.target,
-            speaker=self.options.speaker,
-            shared=shared,
-        )
-        for i, (job, one) in enumerate(zip(jobs, out, strict=True)):
-            samples = said.x[i, : int(said.lengths[i])].float().cpu().numpy()
-            if len(samples) and rows[i]:
-                one.spoken.append(Spoken(job.window.start_s, samples))
+        voice = Voice(self.options.speaker)
+        said = say_rows(self.model, rows, self.target, voice, memory, shared)
+        for row, job, one, spoken in zip(rows, jobs, out, said, strict=True):
+            if len(spoken.samples) and row:
+                one.spoken.append(replace(spoken, start_s=job.window.start_s))
 
 
-def spread(duration_s: float, words: Sequence[tuple[str, Sequence[int]]], h: Hypothesis) -> list[align.TimedWord]:
+def spread(duration_s: float, words: Sequence[tuple[str, Sequence[int]]], h: Hypothesis) -> list[Word]:
     """Words one after the other over a window, each as long as it has tokens: where nothing tells when they were said.
 
     Without attention to the memory (a language model) or a clock in it (CIF) there is nothing to align.
@@ -179,6 +173,6 @@ def spread(duration_s: float, words: Sequence[tuple[str, Sequence[int]]], h: Hyp
     out, at = [], 0
     for text, tokens in words:
         span_s = (at * step_s, (at + len(tokens)) * step_s)
-        out.append(align.TimedWord(text, tuple(tokens), *span_s, math.exp(h.avg_log_prob)))
+        out.append(Word(text, *span_s, math.exp(h.avg_log_prob), tokens=tuple(tokens)))
         at += len(tokens)
     return out

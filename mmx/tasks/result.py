@@ -30,10 +30,11 @@ Action = Literal["skipped", "retried", "dropped", "warning"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Spoken:
-    """A stretch of a translation said aloud: `samples` `(N,)` float32 at 16 kHz, from `start_s` of the recording on."""
+    """A stretch said aloud: `samples` `(N,)` float32, `rate` of them per second, from `start_s` of the recording on."""
 
     start_s: float
     samples: NDArray[np.float32]
+    rate: float = 16_000.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,21 +1,23 @@
 """Cut a recording of any length into windows that hold all of its speech and fit a recogniser's 30 s.
 
-    blocks -> chunks of a fixed size -> speech probability per frame -> spans of speech -> windows and gaps
+    clips -> chunks of a fixed size -> speech probability per frame -> spans of speech -> windows and gaps
 
-Every step is a stream: about two windows of audio are in memory, however long the file. Decisions depend on
-the audio alone, never on how it was cut into blocks. Inside, a position is a whole number of samples since
-the start of the file; seconds appear only in the options and in what is given out.
+Every step is a stream: about two windows of the recording are in memory, however long it is. Decisions depend on
+the sound alone, never on how it was cut into clips; all other modalities are cut where it is. A recording without
+sound is cut by length. Inside, a position is a whole number of samples since the start of the file, also where there
+is no sound; seconds appear only in the options and in what is given out.
 """
 
-from collections import deque
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from mmx.clip import SPEECH, Clip, Rolling, frame_at, lay
 from mmx.errors import InputError
-from mmx.tasks.window import SAMPLE_RATE_HZ, Gap, Piece, Window, last_least, quietest, to_samples
+from mmx.tasks.window import SAMPLE_RATE_HZ, Gap, Piece, Window, last_least, quietest, sound, to_samples
 
 if TYPE_CHECKING:
     from mmx.seq import Seq
@@ -87,15 +89,15 @@ class SegmentOptions:
 
 
 def split(
-    blocks: Iterable[np.ndarray], vad: Vad | None, options: SegmentOptions | None = None
+    blocks: Iterable[np.ndarray | Clip], vad: Vad | None, options: SegmentOptions | None = None
 ) -> Iterator[Window | Gap]:
     """Windows that hold all the speech, and the gaps between them, as soon as they are known.
 
     Args:
-        blocks: mono float blocks `(N,)` at 16 kHz, any sizes, 0 included; read lazily. A sample that is not
-            finite is taken as 0.
+        blocks: clips of one row that follow each other, with speech at 16 kHz or without; or mono float blocks `(N,)`
+            at 16 kHz. Any sizes, 0 included; read lazily. A sample that is not finite is taken as 0.
         vad: finds speech. None keeps everything: windows follow each other, cut at the quietest 0.1 s of the
-            last 5 s.
+            last 5 s. Clips without speech are cut at the longest window.
         options: how to cut; None takes the defaults.
 
     Yields:
@@ -106,53 +108,83 @@ def split(
         InputError: if a block is not mono float audio.
     """
     options = SegmentOptions() if options is None else options
-    chunks = _chunks(blocks)
-    return _fixed(chunks, options) if vad is None else _by_speech(chunks, vad, options)
+    clips = (_as_clip(b) for b in blocks)
+    first = next(clips, None)
+    if first is None:
+        return
+    clips = itertools.chain([first], clips)
+    if SPEECH not in first:
+        yield from _by_length(clips, options)
+        return
+    recording = _Recording()
+    chunks = _chunks(recording.sound_of(clips))
+    yield from _fixed(chunks, recording, options) if vad is None else _by_speech(chunks, recording, vad, options)
 
 
-def _by_speech(chunks: Iterator[np.ndarray], vad: Vad, options: SegmentOptions) -> Iterator[Window | Gap]:
-    audio, spans = _Audio(), _Spans(options)
-    packer = _Packer(audio, options)
+def _as_clip(block: np.ndarray | Clip) -> Clip:
+    if not isinstance(block, np.ndarray):
+        return block
+    if block.ndim != 1 or not np.issubdtype(block.dtype, np.floating):
+        raise InputError(
+            f"expected mono float blocks of shape (samples,), got {block.dtype} {block.shape}: "
+            "mix to mono and scale to [-1, 1] first"
+        )
+    return sound(block)
+
+
+def _by_speech(
+    chunks: Iterator[np.ndarray], recording: "_Recording", vad: Vad, options: SegmentOptions
+) -> Iterator[Window | Gap]:
+    spans, packer = _Spans(options), _Packer(recording, options)
     for chunk, probabilities in _listen(chunks, vad, options):
-        audio.append(chunk)
+        recording.append(chunk)
         for p in probabilities:
-            for span in spans.push(p, audio.end):
+            for span in spans.push(p, recording.end):
                 packer.add(span)
         packer.silent_until(spans.silent_until)
         yield from packer.take()
-    for span in spans.finish(audio.end):
+    for span in spans.finish(recording.end):
         packer.add(span)
-    packer.finish(audio.end)
+    packer.finish(recording.end)
     yield from packer.take()
 
 
-def _fixed(chunks: Iterator[np.ndarray], options: SegmentOptions) -> Iterator[Window]:
+def _fixed(chunks: Iterator[np.ndarray], recording: "_Recording", options: SegmentOptions) -> Iterator[Window]:
     """Windows one after the other, each cut where it is quietest near its end."""
     limit = to_samples(options.max_window_s)
-    audio, start, index = _Audio(), 0, 0
+    start, index = 0, 0
     for chunk in chunks:
-        audio.append(chunk)
+        recording.append(chunk)
         # Strictly longer: a rest that fits is one window, which only the end of the file can tell.
-        while audio.end - start > limit:
+        while recording.end - start > limit:
             search = min(to_samples(5.0), limit // 2)
-            tail = audio.get(start + limit - search, start + limit)
-            cut = start + limit - search + quietest(tail)
-            yield _window(index, [(start, cut)], [audio.get(start, cut)])
-            audio.drop(cut)
+            cut = start + limit - search + quietest(recording.samples(start + limit - search, start + limit))
+            yield _window(index, [(start, cut)], [recording.get(start, cut)])
+            recording.drop(cut)
             start, index = cut, index + 1
-    if audio.end > start:
-        yield _window(index, [(start, audio.end)], [audio.get(start, audio.end)])
+    if recording.end > start:
+        yield _window(index, [(start, recording.end)], [recording.get(start, recording.end)])
+
+
+def _by_length(clips: Iterable[Clip], options: SegmentOptions) -> Iterator[Window]:
+    """Windows of clips without sound, each of the longest length but the last."""
+    limit, recording = to_samples(options.max_window_s), _Recording()
+    start, index = 0, 0
+    for clip in clips:
+        recording.rows.append(clip)
+        while frame_at(recording.rows.end_s, SAMPLE_RATE_HZ) - start > limit:
+            yield _window(index, [(start, start + limit)], [recording.get(start, start + limit)])
+            recording.drop(start + limit)
+            start, index = start + limit, index + 1
+    end = frame_at(recording.rows.end_s, SAMPLE_RATE_HZ)
+    if end > start:
+        yield _window(index, [(start, end)], [recording.get(start, end)])
 
 
 def _chunks(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """The same samples in chunks of exactly `CHUNK`, then one shorter, maybe empty; each owns its memory."""
     chunk, filled = np.empty(CHUNK, np.float32), 0
     for block in blocks:
-        if block.ndim != 1 or not np.issubdtype(block.dtype, np.floating):
-            raise InputError(
-                f"expected mono float blocks of shape (samples,), got {block.dtype} {block.shape}: "
-                "mix to mono and scale to [-1, 1] first"
-            )
         at = 0
         while at < len(block):
             n = min(CHUNK - filled, len(block) - at)
@@ -310,8 +342,8 @@ class _Packer:
     long silence, tells how much of what follows belongs to it. The file is accounted for up to `edge`.
     """
 
-    def __init__(self, audio: "_Audio", options: SegmentOptions) -> None:
-        self.audio = audio
+    def __init__(self, recording: "_Recording", options: SegmentOptions) -> None:
+        self.recording = recording
         self.limit, self.pad = to_samples(options.max_window_s), to_samples(options.pad_s)
         # A silence that two pads nearly fill cannot be cut out.
         self.keep = max(to_samples(options.max_gap_s), 2 * self.pad + MIN_GAP)
@@ -320,7 +352,7 @@ class _Packer:
         self.edge = 0
         self.stretches: list[tuple[int, int]] = []
         self.speech: list[tuple[int, int]] = []
-        self.parts: list[np.ndarray] = []
+        self.parts: list[Clip] = []
         self.filled = 0
         self.first: int | None = None
         self.last = 0
@@ -337,7 +369,7 @@ class _Packer:
         """There is no speech between the last span and sample `t`: let go of audio that no window needs."""
         if self.first is not None and t - self.last > self.keep:
             self._settle(self.last + self.pad)
-        self.audio.drop(self.first if self.first is not None else max(self.edge, t - self.pad - MIN_GAP))
+        self.recording.drop(self.first if self.first is not None else max(self.edge, t - self.pad - MIN_GAP))
 
     def add(self, span: _Span) -> None:
         """Put a span into the open window, or close that and open the next."""
@@ -377,7 +409,7 @@ class _Packer:
         """End the open stretch at `end`."""
         assert self.first is not None
         self.stretches.append((self.first, end))
-        self.parts.append(self.audio.get(self.first, end))
+        self.parts.append(self.recording.get(self.first, end, self.filled))
         self.filled += end - self.first
         self.first, self.edge = None, end
 
@@ -403,40 +435,50 @@ class _Packer:
             self.stretches, self.speech, self.parts, self.inside, self.filled = [], [], [], [], 0
 
 
-class _Audio:
-    """The last part of the file, in chunks: samples from `start` up to `end` can be had."""
+class _Recording:
+    """The last part of the recording: what lies from its beginning up to sample `end` can be had."""
 
     def __init__(self) -> None:
-        self.chunks: deque[np.ndarray] = deque()
-        self.start = self.end = 0
+        self.rows = Rolling()
+        self.end = 0
+
+    def sound_of(self, clips: Iterable[Clip]) -> Iterator[np.ndarray]:
+        """The sound of clips; all else of them is kept. Silence follows it where the others are longer."""
+        heard, others_s = 0, 0.0
+        for clip in clips:
+            if SPEECH not in clip:
+                raise InputError("expected sound in every clip of a recording that begins with sound")
+            self.rows.append({name: seq for name, seq in clip.items() if name != SPEECH})
+            others_s = max((self.rows.end_of(name) for name in clip if name != SPEECH), default=0.0)
+            x = clip[SPEECH].x[0, : int(clip[SPEECH].lengths[0])].numpy()
+            if not len(x):  # it has ended
+                x = np.zeros(max(0, frame_at(others_s, SAMPLE_RATE_HZ) - heard), np.float32)
+            heard += len(x)
+            yield x
+        yield np.zeros(max(0, frame_at(others_s, SAMPLE_RATE_HZ) - heard), np.float32)
 
     def append(self, chunk: np.ndarray) -> None:
-        if len(chunk):
-            self.chunks.append(chunk)
-            self.end += len(chunk)
+        """Take the next samples of the sound."""
+        self.rows.append(sound(chunk))
+        self.end += len(chunk)
 
     def drop(self, before: int) -> None:
-        """Let go of the chunks that end at or before sample `before`."""
-        while self.chunks and self.start + len(self.chunks[0]) <= before:
-            self.start += len(self.chunks.popleft())
+        """Let go of what lies before a sample."""
+        self.rows.drop(before / SAMPLE_RATE_HZ)
 
-    def get(self, start: int, end: int) -> np.ndarray:
-        """A copy of samples `[start, end)`, float32."""
-        assert self.start <= start <= end <= self.end, (self.start, start, end, self.end)
-        out = np.empty(end - start, np.float32)
-        at = self.start
-        for chunk in self.chunks:
-            a, b = max(start, at), min(end, at + len(chunk))
-            if a < b:
-                out[a - start : b - start] = chunk[a - at : b - at]
-            at += len(chunk)
-        return out
+    def get(self, start: int, end: int, at: int = 0) -> Clip:
+        """Samples `[start, end)` and what goes with them, as the part of a window that begins at its sample `at`."""
+        return self.rows.part(start / SAMPLE_RATE_HZ, end / SAMPLE_RATE_HZ, at / SAMPLE_RATE_HZ)
+
+    def samples(self, start: int, end: int) -> np.ndarray:
+        """Samples `[start, end)` of the sound."""
+        return self.get(start, end)[SPEECH].x[0].numpy()
 
 
 def _window(
     index: int,
     stretches: list[tuple[int, int]],
-    parts: list[np.ndarray],
+    parts: list[Clip],
     speech: list[tuple[int, int]] | None = None,
 ) -> Window:
     pieces, heard, at = [], [], 0
@@ -445,8 +487,7 @@ def _window(
         inside = ((max(a, start), min(b, end)) for a, b in speech or ())
         heard += [((a - start + at) / SAMPLE_RATE_HZ, (b - start + at) / SAMPLE_RATE_HZ) for a, b in inside if a < b]
         at += end - start
-    samples = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    return Window(samples, tuple(pieces), index, None if speech is None else tuple(heard))
+    return Window(lay(parts), tuple(pieces), index, None if speech is None else tuple(heard))
 
 
 def _gap(start: int, end: int, reason: str) -> Gap:

@@ -1,18 +1,19 @@
 """Long recordings to text: windows of speech from many files, decoded in batches, put back on each file's clock.
 
-The order of work: media -> voice activity -> windows (`segment.py`) -> a decoder of windows -> `Transcript`. What is
-skipped, retried or dropped on the way is a `Note` with its reason.
+The order of work: media -> clips -> voice activity -> windows (`segment.py`) -> a decoder of windows -> `Transcript`.
+What is skipped, retried or dropped on the way is a `Note` with its reason.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from mmx.clip import SPEECH, Clip, rate_of
 from mmx.errors import InputError, MediaError, MmxError
-from mmx.media.audio import AudioReader, Source, open_audio
+from mmx.media.audio import Source
+from mmx.media.clips import ClipReader, open_clip
 from mmx.media.downmix import SIDES
 from mmx.media.source import reopened
 from mmx.model import Model
@@ -22,8 +23,8 @@ from mmx.tasks.result import Note, Segment, Transcript
 from mmx.tasks.second import Text, settle
 from mmx.tasks.segment import SegmentOptions, split
 from mmx.tasks.unheard import unheard
-from mmx.tasks.window import Gap, Window
-from mmx.tasks.windows import OPENING, RATE, File, Job, Windows
+from mmx.tasks.window import SAMPLE_RATE_HZ, Gap, Window
+from mmx.tasks.windows import OPENING, File, Job, Windows
 
 if TYPE_CHECKING:
     from mmx.media.silero_vad import SileroVad
@@ -57,8 +58,9 @@ def transcribe(
     """Transcripts of the sources, in order, each as soon as it is complete.
 
     Args:
-        model: a speech model.
-        sources: paths, "-", file objects, bytes or arrays at 16 kHz.
+        model: one that reads recordings, whatever of them (`Model.recorded`), and writes text.
+        sources: paths, "-", file objects, bytes, arrays at the model's rate, or mappings of these by medium; see
+            `mmx.media.clips.open_clip`.
         options: see `Options`.
         on_progress: called as media is read.
         on_error: called for a source that cannot be read, after which the others go on; without it the error is
@@ -79,8 +81,10 @@ class _Run:
         self.model, self.options = model, options
         self.on_progress, self.on_error = on_progress, on_error
         self.windows: Windows = _kind(model).Decoder(model, options)
-        # A recogniser's windows are as long as it was trained to hear at once.
-        self.cut = SegmentOptions(max_window_s=getattr(model.stages("speech")[1], "window_s", 30.0))
+        self.inputs = model.recorded
+        # A recogniser's windows are as long as it was trained to read at once.
+        longest_s = min(getattr(model.encoders[name], "window_s", 30.0) for name in self.inputs)
+        self.cut = SegmentOptions(max_window_s=longest_s)
         self.queue: list[Job] = []
 
     def run(self, sources: Iterable[Source]) -> Iterator[Transcript]:
@@ -133,27 +137,32 @@ class _Run:
 
         For that it is read twice: what the other channel holds would have to be kept through any long silence.
         """
-        o = self.options
+        o, partial = self.options, self.model.fuse is not None
         with reopened(source) as again:
             for file in files:
-                with open_audio(again(), track=o.track, channels=file.channel or o.channels) as reader:
+                how = {"track": o.track, "channels": file.channel or o.channels}
+                with open_clip(again(), self.inputs, partial=partial, **how) as reader:
                     file.name, file.total_s = reader.name, reader.duration_s
                     if file.channel and reader.channels > len(files):
                         raise MediaError(
-                            f"{reader.name}: expected two channels to hear each by itself, got {reader.channels}: "
+                            f"{reader.name}: expected two channels to transcribe one by one, got {reader.channels}: "
                             "take the mix, or left or right"
                         )
-                    for item in split(self._metered(reader, file), vad() if o.vad else None, self.cut):
+                    detector = vad() if o.vad and SPEECH in reader.modalities else None
+                    for item in split(self._metered(reader, file), detector, self.cut):
                         yield file, item
                 file.wrong += [Note(0.0, file.duration_s, "warning", w) for w in reader.warnings + reader.remarks]
                 file.read = True
 
-    def _metered(self, reader: AudioReader, file: File) -> Iterator[np.ndarray]:
-        for block in reader:
-            file.duration_s += len(block) / RATE
-            file.peak = max(file.peak, float(np.abs(block).max(initial=0.0)))
+    def _metered(self, reader: ClipReader, file: File) -> Iterator[Clip]:
+        frames = Counter[str]()
+        for clip in reader:
+            frames.update({name: int(seq.lengths[0]) for name, seq in clip.items()})
+            file.duration_s = max(frames[name] / rate_of(name, seq) for name, seq in clip.items())
+            if SPEECH in clip:
+                file.peak = max(file.peak or 0.0, float(clip[SPEECH].x.abs().amax()) if frames[SPEECH] else 0.0)
             self._tell(file)
-            yield block
+            yield clip
 
     def _tell(self, file: File, decoded: bool = False) -> None:
         """Report how far the recording is decoded, which may be behind what is read."""
@@ -246,8 +255,12 @@ def fit(model: Model, options: Options) -> Options:
     model.require_decoder()
     if model.tokenizer is None:
         raise InputError("expected a model with a tokenizer, got one without: load it with mmx.load")
-    if "speech" not in model.encoders:
-        raise InputError(f"expected a model that hears speech, got {model.name}: use whisper-base")
+    if not model.recorded:
+        raise InputError(f"expected a model with a speech encoder, got {model.name}: use whisper-base")
+    if SPEECH in model.recorded and (rate := model.recorded[SPEECH].rate) != SAMPLE_RATE_HZ:
+        raise InputError(f"expected a model for speech at {SAMPLE_RATE_HZ} Hz, got {model.name}, at {rate:g} Hz")
+    if options.channels != "mix" and SPEECH not in model.recorded:
+        raise InputError(f"expected a model with a speech encoder for channels, got {model.name}: leave them out")
     return _kind(model).fit(model, options)
 
 

@@ -12,13 +12,13 @@ import torch
 
 from mmx.errors import InputError, MmxWarning
 from mmx.generate import Hypothesis, SearchOptions
+from mmx.interfaces import SourceTokenizer
 from mmx.model import Model
 from mmx.seq import pad
 from mmx.tasks.words import SentenceTranslation, Translation
 from mmx.tasks.writer import Writer, has_loop
 from mmx.text.languages import check_script, find_language
 from mmx.text.sentences import Sentence, split_long, split_sentences
-from mmx.text.translation_tokenizer import TranslationTokenizer
 from mmx.weights.card import cards
 
 MAX_SOURCE = 256
@@ -54,7 +54,7 @@ def translate_text(
     """Translate texts.
 
     Args:
-        model: with a text encoder and a `TranslationTokenizer`.
+        model: with a text encoder and a `SourceTokenizer`.
         texts: of any length; one that is only white space is returned as it is.
         src: language of the texts, as `mmx.text.languages.find_language` takes it.
         to: language to translate into.
@@ -68,7 +68,8 @@ def translate_text(
     """
     if isinstance(texts, str):
         raise InputError("expected a list of texts, got one text: put it in a list")
-    if "text" not in model.encoders or not hasattr(model.tokenizer, "prompt"):
+    tok = model.tokenizer
+    if "text" not in model.encoders or not isinstance(tok, SourceTokenizer):
         ours = ", ".join(f"{c.name} ({c.languages})" for c in cards().values() if c.writes)
         raise InputError(
             f"expected a model that translates text, got {model.name}: use {ours}, or nllb-200-distilled-600m for more "
@@ -76,13 +77,12 @@ def translate_text(
         )
     if batch_size < 1:
         raise InputError(f"expected batch_size >= 1, got {batch_size}")
-    tok = model.tokenizer
     source, target = tok.language(src), tok.language(to)
     _check_direction(model, source, target)
     _warn_of_wrong_script(texts, source, tok)
     max_source = max_source or (model.card.max_source if model.card else 0) or MAX_SOURCE
     longest = min(max_source, model.encoders["text"].ctx)  # pyright: ignore[reportArgumentType]
-    pieces = [_pieces(text, lambda t: tok.source(t, source), longest) for text in texts]
+    pieces = [_pieces(text, lambda t, tok=tok: tok.source(t, source), longest) for text in texts]
     rows = [p for text_pieces in pieces for p in text_pieces if p.text]
     writer = _Sentences(model, Writer(model, target, shortlist), SearchOptions(beam_size=beam_size))
     done = iter(_in_batches(rows, batch_size, writer))
@@ -101,7 +101,7 @@ def _check_direction(model: Model, source: str, target: str) -> None:
         )
 
 
-def _warn_of_wrong_script(texts: Iterable[str], language: str, tokenizer: TranslationTokenizer) -> None:
+def _warn_of_wrong_script(texts: Iterable[str], language: str, tokenizer: SourceTokenizer) -> None:
     own = find_language(language)
     wrong = [message for text in texts if (message := check_script(text, own) or _check_pieces(text, tokenizer))]
     if wrong:
@@ -109,7 +109,7 @@ def _warn_of_wrong_script(texts: Iterable[str], language: str, tokenizer: Transl
         warnings.warn(wrong[0] + more, MmxWarning, stacklevel=3)
 
 
-def _check_pieces(text: str, tokenizer: TranslationTokenizer) -> str:
+def _check_pieces(text: str, tokenizer: SourceTokenizer) -> str:
     """What is wrong with the letters of a text; a few that a model does not have are usual, in names."""
     foreign = tokenizer.foreign(text)
     if 4 * len(foreign) <= sum(c.isalpha() for c in text):
@@ -167,7 +167,7 @@ class _Sentences:
         return [
             SentenceTranslation(
                 piece.text,
-                self.model.tokenizer.decode(h.tokens),
+                self.model.require_tokenizer().decode(h.tokens),
                 h.avg_log_prob,
                 repetition=i in looping,
                 cut=not h.ended,
@@ -178,7 +178,7 @@ class _Sentences:
 
     def search(self, batch: Sequence[_Piece], options: SearchOptions) -> list[Hypothesis]:
         """The best translation of each piece of a batch of one limit."""
-        device = self.model.decoder.token.weight.device
+        device = self.model.require_decoder().device
         with torch.inference_mode():
             memory = self.model.memory({"text": pad([torch.tensor(p.ids, device=device) for p in batch])})
             return self.write(memory, replace(options, max_tokens=batch[0].limit))

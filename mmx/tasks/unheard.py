@@ -13,14 +13,16 @@ def unheard(file: File) -> list[Note]:
     """The warning of a recording, or of a channel, in which nothing was heard, with the likely reason; else none."""
     if any(segment.text.strip() for segment in file.segments):
         return []
+    if file.peak is None:
+        return [Note(0.0, file.duration_s, "warning", "nothing was read in it: the model wrote no text")]
     where = f" on the {file.channel} channel" if file.channel else ""
-    return [Note(0.0, file.duration_s, "warning", f"no speech was heard{where}: {_why(file)}")]
+    return [Note(0.0, file.duration_s, "warning", f"no speech was detected{where}: {_why(file, file.peak)}")]
 
 
-def _why(file: File) -> str:
-    if file.peak == 0.0:
-        return "there is only silence, no sound at all"
-    peak_db = 20 * math.log10(file.peak)
+def _why(file: File, peak: float) -> str:
+    if peak == 0.0:
+        return "there is only silence, no signal at all"
+    peak_db = 20 * math.log10(peak)
     level = f"the loudest sample is at {peak_db:.0f} dB of full scale"
     if peak_db < QUIET_DB:
         return f"it is as good as silent, {level}"

@@ -5,8 +5,14 @@ from itertools import pairwise
 from typing import Literal
 
 import numpy as np
+import torch
+
+from mmx import clip as clips
+from mmx.clip import SPEECH, Clip
+from mmx.seq import Seq
 
 SAMPLE_RATE_HZ = 16_000
+"""Of speech. The places of windows are whole samples, also where there is no sound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,20 +26,36 @@ class Piece:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Window:
-    """Audio for one call of a recogniser.
+    """What one call of a recogniser reads.
 
     Attributes:
-        samples: `(N,)` float32 at 16 kHz, never longer than the longest window allowed.
-        pieces: at least one, in time order, which together fill `samples`.
+        clip: one row of each modality, speech at 16 kHz; never longer than the longest window allowed.
+        pieces: at least one, in time order, which together fill the clip.
         index: 0, 1, 2 ... in time order.
         speech: where the detector heard speech, seconds from and to on the window's clock, in time order; None when
             nobody listened.
     """
 
-    samples: np.ndarray
+    clip: Clip
     pieces: tuple[Piece, ...]
     index: int
     speech: tuple[tuple[float, float], ...] | None = None
+
+    @classmethod
+    def of_sound(
+        cls,
+        samples: np.ndarray,
+        pieces: tuple[Piece, ...],
+        index: int,
+        speech: tuple[tuple[float, float], ...] | None = None,
+    ) -> "Window":
+        """A window of nothing but sound, `(N,)` float32 at 16 kHz."""
+        return cls(sound(samples), pieces, index, speech)
+
+    @property
+    def samples(self) -> np.ndarray:
+        """The sound, `(N,)` float32 at 16 kHz, which must be there."""
+        return self.clip[SPEECH].x[0].numpy()
 
     @property
     def start_s(self) -> float:
@@ -47,8 +69,10 @@ class Window:
 
     @property
     def duration_s(self) -> float:
-        """Seconds of `samples`; less than `end_s - start_s` when a long silence was cut out."""
-        return len(self.samples) / SAMPLE_RATE_HZ
+        """Seconds of the clip; less than `end_s - start_s` when a long silence was cut out."""
+        if SPEECH in self.clip:
+            return self.clip[SPEECH].x.shape[1] / SAMPLE_RATE_HZ
+        return self.pieces[-1].window_s + self.pieces[-1].duration_s
 
     @property
     def speech_s(self) -> float:
@@ -136,7 +160,9 @@ def halves(window: Window) -> tuple[Window, Window]:
     """The window cut in two where it hurts least: at a joint near the middle, else at its quietest point there."""
     low, high = window.duration_s / 4, window.duration_s * 3 / 4
     joints = [p.window_s for p in window.pieces[1:] if low <= p.window_s <= high]
-    if joints:
+    if not joints and SPEECH not in window.clip:
+        at_s = window.duration_s / 2
+    elif joints:
         at_s = min(joints, key=lambda t: abs(t - window.duration_s / 2))
     else:
         first = to_samples(low)
@@ -147,7 +173,7 @@ def halves(window: Window) -> tuple[Window, Window]:
 def cut(window: Window, start_s: float, end_s: float) -> Window:
     """The part of a window between two times on the window's clock, as a window that knows its place in the file."""
     a = max(0, round(start_s * SAMPLE_RATE_HZ))
-    b = min(len(window.samples), round(end_s * SAMPLE_RATE_HZ))
+    b = min(round(window.duration_s * SAMPLE_RATE_HZ), round(end_s * SAMPLE_RATE_HZ))
     pieces = []
     for p in window.pieces:
         first = max(a, round(p.window_s * SAMPLE_RATE_HZ))
@@ -157,12 +183,17 @@ def cut(window: Window, start_s: float, end_s: float) -> Window:
             pieces.append(Piece((first - a) / SAMPLE_RATE_HZ, p.file_s + shift, (last - first) / SAMPLE_RATE_HZ))
     if not pieces:
         raise ValueError(f"expected a stretch of audio inside the window, got {start_s:.2f} to {end_s:.2f} s")
-    speech = window.speech
+    speech, start_s, end_s = window.speech, a / SAMPLE_RATE_HZ, b / SAMPLE_RATE_HZ
     if speech is not None:
-        start_s, end_s = a / SAMPLE_RATE_HZ, b / SAMPLE_RATE_HZ
         inside = ((max(from_s, start_s), min(to_s, end_s)) for from_s, to_s in speech)
         speech = tuple((from_s - start_s, to_s - start_s) for from_s, to_s in inside if from_s < to_s)
-    return Window(window.samples[a:b], tuple(pieces), window.index, speech)
+    return Window(clips.cut(window.clip, start_s, end_s), tuple(pieces), window.index, speech)
+
+
+def sound(samples: np.ndarray) -> dict[str, Seq]:
+    """A clip of nothing but sound, `(N,)` at 16 kHz, which is not copied where it is float32."""
+    x = torch.from_numpy(samples.astype(np.float32, copy=False))
+    return {SPEECH: Seq(x[None], torch.tensor([len(x)]), float(SAMPLE_RATE_HZ))}
 
 
 def quietest(x: np.ndarray) -> int:

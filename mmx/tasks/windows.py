@@ -11,7 +11,8 @@ from typing import Protocol
 
 import torch
 
-from mmx.errors import MmxError
+from mmx.errors import InputError, MmxError
+from mmx.interfaces import Aligner
 from mmx.model import Model
 from mmx.seq import Seq
 from mmx.state import State, select
@@ -38,7 +39,7 @@ class File:
     Attributes:
         channel: which one of a recording whose channels are heard one by one, "left" or "right"; else "".
         share: which part of the recording's work it is, and of how many.
-        peak: the loudest sample, 1 at full scale.
+        peak: the loudest sample, 1 at full scale; None where no sound is read.
         notes: of its decoding.
         wrong: what is wrong with the recording, and what was done to hear it.
         read: whether all of its windows are known.
@@ -50,7 +51,7 @@ class File:
     language: str | None
     channel: str = ""
     share: tuple[int, int] = (0, 1)
-    peak: float = 0.0
+    peak: float | None = None
     language_probability: float = 0.0
     duration_s: float = 0.0
     total_s: float | None = None
@@ -115,6 +116,19 @@ class Windows(Protocol):
         ...
 
 
+def require_aligner(model: Model) -> tuple[Aligner, tuple[tuple[int, int], ...]]:
+    """The decoder and its heads that follow the source: those that the card names, else those that it names itself.
+
+    Raises:
+        InputError: its attention does not say where it looks.
+    """
+    decoder = model.require_decoder()
+    if not isinstance(decoder, Aligner):
+        raise InputError(f"expected a decoder whose attention gives word times, got that of {model.name}")
+    named = tuple(model.card.alignment_heads) if model.card else ()
+    return decoder, named or decoder.alignment_heads
+
+
 def timed_words(
     model: Model,
     jobs: Sequence[Job],
@@ -126,7 +140,7 @@ def timed_words(
     below: int | None = None,
     spans_s: Sequence[Sequence[tuple[float, float]]] | None = None,
     listen: bool = False,
-) -> list[list[align.TimedWord]]:
+) -> list[list[Word]]:
     """When each word was said, on its window's clock, from one teacher-forced pass of the decoder.
 
     Args:
@@ -142,14 +156,10 @@ def timed_words(
         spans_s: where each text token lies, on its window's clock and within `SPAN_SLACK_S`, where that is known.
         listen: the words are those that were said, in their order: let loudness decide where they begin, too.
     """
-    decoder = model.decoder
-    heads = model.card.alignment_heads if model.card else ()
-    if not heads:
-        n_layers = len(decoder.layers)
-        heads = tuple((i, h) for i in range(n_layers // 2, n_layers) for h in range(decoder.heads))
-    eot, rate = model.tokenizer.eot, memory.rate or 50.0
+    decoder, heads = require_aligner(model)
+    eot, rate = model.require_tokenizer().eot, memory.rate or 50.0
     rows = [torch.tensor([*p, *t, eot]) for p, t in zip(prompts, texts, strict=True)]
-    out: list[list[align.TimedWord]] = []
+    out: list[list[Word]] = []
     for i, (job, prompt, text) in enumerate(zip(jobs, prompts, texts, strict=True)):
         if not text:
             out.append([])
@@ -170,19 +180,19 @@ def timed_words(
     return out
 
 
-def on_clock(window: Window, words: Iterable[align.TimedWord]) -> tuple[Word, ...]:
+def on_clock(window: Window, words: Iterable[Word]) -> tuple[Word, ...]:
     """Words of a window on the file's clock, without the silence that an alignment stretched them over."""
     return tuple(Word(w.text, *window.file_span(*_said(window, w), math.inf), w.probability) for w in words)
 
 
-def _said(window: Window, word: align.TimedWord) -> tuple[float, float]:
+def _said(window: Window, word: Word) -> tuple[float, float]:
     """Where in the window a word was said: an alignment may stretch it over a silence."""
     return window.within_speech(word.start_s, word.end_s, LATE_S)
 
 
-def between_seams(window: Window, words: Sequence[align.TimedWord]) -> list[Sequence[align.TimedWord]]:
+def between_seams(window: Window, words: Sequence[Word]) -> list[Sequence[Word]]:
     """The words of a text in runs, each within one piece of its window: no run goes over a silence that was cut out."""
-    runs: list[list[align.TimedWord]] = []
+    runs: list[list[Word]] = []
     last = -1
     for w in words:
         at = max(last, *window.held_by(*_said(window, w), math.inf))  # an alignment that slips back is no new run

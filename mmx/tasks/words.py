@@ -5,12 +5,23 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word and when it was said; the text keeps its leading space: joined texts give the sentence."""
+    """A word and when it was said; the text keeps its leading space: joined texts give the sentence.
+
+    Attributes:
+        text: the word with the marks around it.
+        start_s: when it was said, in seconds of the window, the recording or the session that it is told of.
+        end_s: when it had been said.
+        probability: the mean that the model gave its tokens, in [0, 1].
+        final: whether it ends a sentence or a stretch of speech; told of live words only.
+        tokens: its token ids, as long as it is being aligned.
+    """
 
     text: str
     start_s: float
     end_s: float
-    probability: float
+    probability: float = 1.0
+    final: bool = False
+    tokens: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 
+from mmx.errors import InputError
 from mmx.generate import Hypothesis, SearchOptions, Suppress, search
 from mmx.model import Model
+from mmx.nn.decoder import TextDecoder
 from mmx.seq import Seq
 from mmx.state import State
 from mmx.text import shortlist
+from mmx.text.translation_tokenizer import TranslationTokenizer
 
 
 class Writer:
@@ -23,13 +25,12 @@ class Writer:
     """
 
     def __init__(self, model: Model, target: str, only: Sequence[int] | str | None = None):
-        self.model, tok = model, model.tokenizer
+        self.model, tok = model, model.require_tokenizer()
         self.prompt = tok.prompt(target)
         self.short: shortlist.ShortlistDecoder | None = None
         if only is not None:
-            ids = shortlist.read(tok, target, only) if isinstance(only, str) else only
-            self.short = shortlist.ShortlistDecoder(model.decoder, sorted({*ids, *self.prompt, tok.eot}))
-        self.decoder: Any = model.decoder if self.short is None else self.short
+            self.short = _shortened(model, target, only)
+        self.decoder = model.require_decoder() if self.short is None else self.short
         self.filters = [Suppress(self._to_search(tok.control_ids))]
         self.eot = self._to_search([tok.eot])[0]
 
@@ -47,11 +48,19 @@ class Writer:
             options: of the search; `max_tokens` is lowered to what the decoder has places for.
             shared: the decoder's keys and values of the memory, as `search` takes and fills them.
         """
-        room = self.model.decoder.ctx - len(self.prompt) - 1
+        room = self.decoder.ctx - len(self.prompt) - 1
         options = replace(options, max_tokens=min(options.max_tokens, room))
         prefix = torch.tensor([self._to_search(self.prompt)] * len(memory.x), device=memory.x.device)
         found = search(self.decoder, memory, prefix, self.eot, options, self.filters, shared)
         return [self._from_search(hypotheses[0]) for hypotheses in found.rows]
+
+
+def _shortened(model: Model, target: str, only: Sequence[int] | str) -> shortlist.ShortlistDecoder:
+    decoder, tok = model.decoder, model.tokenizer
+    if not isinstance(decoder, TextDecoder) or not isinstance(tok, TranslationTokenizer):
+        raise InputError(f"expected no shortlist with {model.name}, whose vocabulary cannot be cut down: leave it out")
+    ids = shortlist.read(tok, target, only) if isinstance(only, str) else only
+    return shortlist.ShortlistDecoder(decoder, decoder.token.weight, sorted({*ids, *tok.prompt(target), tok.eot}))
 
 
 def has_loop(tokens: Sequence[int], times: int = 4, shortest: int = 8, longest_unit: int = 16) -> bool:

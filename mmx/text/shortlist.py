@@ -12,13 +12,13 @@ Letters: B rows, R hypotheses, U tokens, D width, S tokens on the list.
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mmx.errors import InputError
+from mmx.interfaces import Decoder
 from mmx.seq import Seq
 from mmx.state import State
 from mmx.text.languages import find_language, is_written_with
@@ -73,13 +73,14 @@ class ShortlistDecoder:
     """A `Decoder` whose vocabulary is a list of another's tokens: token s here is token `ids[s]` there.
 
     Args:
-        decoder: what writes; it has an embedding `token`, which is also the head, and `hidden` (`TextDecoder`).
+        decoder: what writes.
+        weight_VD: of its output projection.
         ids: the tokens that may be written, and those of the prefix; ascending, each once.
     """
 
-    def __init__(self, decoder: Any, ids: Sequence[int]):
+    def __init__(self, decoder: Decoder, weight_VD: Tensor, ids: Sequence[int]):
         self.decoder = decoder
-        weight_VD = decoder.token.weight
+        self.width, self.ctx, self.dtype, self.device = decoder.width, decoder.ctx, decoder.dtype, decoder.device
         if not ids or list(ids) != sorted(set(ids)) or ids[0] < 0 or ids[-1] >= len(weight_VD):
             raise InputError(f"expected ascending token ids below {len(weight_VD)}, got {list(ids[:8])}...")
         self.ids_S = torch.tensor(list(ids), device=weight_VD.device)
@@ -95,8 +96,18 @@ class ShortlistDecoder:
         owner: Sequence[int] | None = None,
     ) -> Tensor:
         """Logits `(R, U or len(at), S)`; see `mmx.interfaces.Decoder`."""
-        x_RUD = self.decoder.hidden(self.ids_S[tokens], memory, state, owner)
-        return F.linear(x_RUD if at is None else x_RUD[:, list(at)], self.rows_SD)
+        x_RUD = self.hidden(tokens, memory, state, owner)
+        return self.head(x_RUD if at is None else x_RUD[:, list(at)])
+
+    def hidden(
+        self, tokens: Tensor, memory: Seq, state: State | None = None, owner: Sequence[int] | None = None
+    ) -> Tensor:
+        """That of the whole decoder, `(R, U, D)`."""
+        return self.decoder.hidden(self.ids_S[tokens], memory, state, owner)
+
+    def head(self, hidden: Tensor) -> Tensor:
+        """Logits `(*, S)`."""
+        return F.linear(hidden, self.rows_SD)
 
     def init_state(self, batch: int, capacity: int, hypotheses: int = 1) -> State:
         """That of the whole decoder."""

@@ -6,6 +6,7 @@ stopped sees the same again.
 Letters: N samples, T feature frames, F features.
 """
 
+import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -79,6 +80,56 @@ def _span(rng: random.Random, longest: int, room: int) -> tuple[int, int]:
     width = rng.randint(0, min(longest, room))
     start = rng.randint(0, room - width)
     return start, start + width
+
+
+def shown_otherwise(text: str, lowercase: float, unpunctuated: float, key: str) -> str:
+    """A text in lower case, or without its final punctuation, in these shares of the cases."""
+    if not (lowercase or unpunctuated):
+        return text
+    rng = random.Random(key)
+    if rng.random() < lowercase:
+        text = text.lower()
+    if rng.random() < unpunctuated:
+        text = text.rstrip(" .!?;:,\"'") or text
+    return text
+
+
+class FrameSpeeds:
+    """Pictures, poses or features at the speed that `Speeds` draws for the sound of the same example.
+
+    Args:
+        percent: as of `Speeds`.
+    """
+
+    def __init__(self, percent: Sequence[int]):
+        self.percent = list(percent)
+
+    def __call__(self, frames_T: Tensor, key: str) -> Tensor:
+        """`(T, *)` to `(T * 100 / percent, *)`: each frame is the one whose time is nearest."""
+        percent = random.Random(f"speed/{key}").choice(self.percent)
+        n = -(-len(frames_T) * 100 // percent)
+        return frames_T[(torch.arange(n) * percent / 100).round().long().clamp(max=len(frames_T) - 1)]
+
+
+class TimeMasks:
+    """Stretches of frames that show the mean of all, one for each second (Ma et al. 2022, arXiv 2202.13084, table 1).
+
+    Args:
+        longest_s: of a stretch.
+        rate: frames a second.
+    """
+
+    def __init__(self, longest_s: float, rate: float):
+        self.longest, self.rate = round(longest_s * rate), rate
+
+    def __call__(self, frames_T: Tensor, key: str) -> Tensor:
+        """`(T, *)` to `(T, *)`."""
+        rng, out = random.Random(f"masks/{key}"), frames_T.clone()
+        mean = frames_T.float().mean(0).to(frames_T.dtype)
+        for _ in range(math.ceil(len(out) / self.rate)):
+            start, stop = _span(rng, self.longest, len(out))
+            out[start:stop] = mean
+        return out
 
 
 class Speeds:

@@ -20,7 +20,7 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard, register_fsdp_forward_method
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from mmx.errors import InputError
@@ -159,8 +159,6 @@ def shard(root: nn.Module, world: World, bf16: bool = False, whole: Iterable[nn.
         if kept.issuperset(block.parameters()):
             continue
         _add_up(fully_shard(block, mesh=mesh, mp_policy=policy, ignored_params=kept))
-        if hasattr(block, "teach"):
-            register_fsdp_forward_method(block, "teach")
     _add_up(fully_shard(root, mesh=mesh, mp_policy=policy, ignored_params=kept))
 
 

@@ -11,6 +11,7 @@ import dataclasses
 import json
 import math
 import random
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -23,10 +24,11 @@ from torch import Tensor
 from mmx import api
 from mmx.errors import InputError, MmxError, OutputError, TrainingError
 from mmx.files import try_folder
+from mmx.interfaces import Objective
 from mmx.model import Model, tensors
-from mmx.nn.adapters import has_loss
 from mmx.nn.lora import add_lora, merge_lora
 from mmx.train import distributed
+from mmx.train.batch import Batch
 from mmx.train.checkpoints import (
     alone_in,
     average,
@@ -41,18 +43,19 @@ from mmx.train.checkpoints import (
     training_tensors,
     weights,
 )
+from mmx.train.data import Data, EncodedData, encodes_frozen
 from mmx.train.manifest import digest_manifest
-from mmx.train.objectives import TokenLosses, balanced_loss, task_weights, teaching_rows, token_losses, tokens_by_task
 from mmx.train.optim import freeze, learning_rate, parameter_groups, set_dropout, train_mode, trained_tensors
 from mmx.train.options import CHANGEABLE, TrainOptions, acts
-from mmx.train.progress import Progress, Silence
+from mmx.train.progress import Means, Progress, Silence
 from mmx.train.sampling import Sampler
-from mmx.train.setup import Data, check_data, check_model, start, training_data
-from mmx.train.speech_data import hears_frozen
+from mmx.train.setup import check_data, objective, start, training_data
 from mmx.train.stopping import StopSignals
-from mmx.train.text_data import IGNORED, Batch
 from mmx.weights.folder import write_model
 from mmx.weights.formats import open_checkpoint
+
+_READ, _STOP = "tokens that were read", "somebody asks to stop"
+"""Names under which processes tell each other of an update, beside the objective's figures."""
 
 
 @dataclass
@@ -63,7 +66,7 @@ class Position:
         update: updates done.
         epoch: number of the pass over the data.
         batch: batches done in it.
-        tokens: tokens learned from so far, both sides.
+        tokens: learned from so far, both sides; rows where the objective counts rows.
         best: validation loss and file of the best snapshots, best first.
     """
 
@@ -130,17 +133,18 @@ class _Run:
         with world.first_alone():
             self.start = start(options, self.folders["tokenizer"])
         self.model = self.start.model.to(self.device)
-        check_model(options, self.model)
+        self.objective = objective(options, self.model)
         freeze(self.model, options.freeze)
         if options.lora_rank:
             if world.size > 1:
                 raise InputError(f"expected one process for LoRA, got {world.size}: run `mmx train` without torchrun")
             add_lora(self.model, options.lora_rank, options.lora_alpha, options.lora_targets)
         set_dropout(self.model, options.dropout)
-        self.losses = _Losses(self.model)
-        hears = (self.model.front, self.model.encoders) if hears_frozen(self.model) else ()
+        self.losses = _Losses(self.model, self.objective)
+        hears = (self.model.front, self.model.encoders) if encodes_frozen(self.model) else ()
         distributed.shard(self.losses, world, options.bf16, [p for part in hears for p in part.parameters()])
-        self.data, self.valid = (training_data(options, path, self.model) for path in (options.train, options.valid))
+        needs = self.objective.needs(self.model)
+        self.data, self.valid = (training_data(options, p, self.model, needs) for p in (options.train, options.valid))
         self.sampler = self._sampler(self.data, options.temperature)
         self.optimizer = torch.optim.AdamW(
             parameter_groups(self.model, options.weight_decay),
@@ -151,11 +155,11 @@ class _Run:
         self.at, self.stopping = Position(), False
         report, found = Progress if world.first else Silence, self._checkpoint()
         at = Position() if found is None else _position(found[1])
-        self.progress = report(self.out, options.updates, at.update, at.tokens)
+        self.progress = report(self.out, options.updates, at.update, at.tokens, self.objective.perplexity)
         if found is not None:
             self._resume(*found)
 
-    def _sampler(self, data: Data, temperature: float) -> Sampler:
+    def _sampler(self, data: Data | EncodedData, temperature: float) -> Sampler:
         o = self.options
         return Sampler(data.lengths, data.groups, o.batch_tokens, temperature, o.seed)
 
@@ -190,7 +194,7 @@ class _Run:
             if self.stopping:
                 self.progress.say(
                     f"stopped after update {self.at.update} of {o.updates}, with a checkpoint in "
-                    f"{self.folders['checkpoints']}: the same command goes on from there"
+                    f"{self.folders['checkpoints']}: the same command resumes"
                 )
                 stop.leave()
         return self._write_model()
@@ -214,15 +218,14 @@ class _Run:
                 yield (epoch, end, batches) if end < len(plan) else (epoch + 1, 0, batches)
             epoch, start = epoch + 1, 0
 
-    def _batches(self, data: Data, plan: Sequence[Sequence[int]], epoch: int = 0) -> Iterator[Batch]:
+    def _batches(self, data: Data | EncodedData, plan: Sequence[Sequence[int]], epoch: int = 0) -> Iterator[Batch]:
         """This process's batches of a plan; where others have one more, one to learn nothing from, since all take part
         in every step."""
         mine, waits = self.world.share(plan)
         for rows in mine:
             yield data.batch(rows, epoch)
         if waits:
-            batch = data.batch(plan[0], epoch)
-            yield batch._replace(targets=torch.full_like(batch.targets, IGNORED))
+            yield data.batch(plan[0], epoch).waiting()
 
     def _update(self, epoch: int, batch: int, batches: list[Batch], stop: StopSignals) -> None:
         """One step of the optimizer; several batches give the gradient that one large one would give."""
@@ -232,10 +235,9 @@ class _Run:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        counts = self.world.total(tokens_by_task(batches))
-        learned = sum(counts.values())
+        counts = self._counts(batches)
         with _memory_errors(o.batch_tokens):
-            nll = self._backward(batches, task_weights(counts, o.task_weights))
+            sums = self._backward(batches, self.objective.weights(counts))
         norm = float(distributed.whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), o.clip)))
         if not math.isfinite(norm):
             raise TrainingError(
@@ -247,36 +249,30 @@ class _Run:
         if self.world.size > 1:
             changed = trained_tensors(self.model).values()
             distributed.agree(t for t in changed if not isinstance(t, torch.nn.Parameter))
-        read = (s for b in batches if _teaches(b) for s in b.inputs.values() if s.rate is None)  # tokens, not speech
-        figures = {"read": sum(int(s.lengths.sum()) for s in read), "nll": nll, "stop": bool(stop.asked)}
-        done = self.world.total(figures)
-        self.at.tokens += int(learned + done["read"])
-        self.stopping = bool(done["stop"])  # of any process: all of them write the checkpoint
+        read = (s for b in batches if not b.waits for s in b.inputs.values() if s.rate is None)  # tokens, not frames
+        done = self.world.total({**sums, _READ: sum(int(s.lengths.sum()) for s in read), _STOP: bool(stop.asked)})
+        means = Means({name: done[name] for name in sums}, {name: counts.get(name, 0) for name in sums})
+        self.at.tokens += int(means.counted + done[_READ])
+        self.stopping = bool(done[_STOP])  # of any process: all of them write the checkpoint
         self.at.epoch, self.at.batch = epoch, batch
-        self.progress.learned(done["nll"], learned, rate, norm)
+        self.progress.learned(means, rate, norm)
 
-    def _backward(self, batches: Sequence[Batch], token_weights: Mapping[str, float]) -> float:
-        """Add up the gradients of the batches; the sum of their tokens' negative log-likelihoods."""
+    def _counts(self, batches: Sequence[Batch]) -> dict[str, int]:
+        """What the objective counts in an update, of all processes."""
+        return self.world.total(sum((Counter(self.objective.count(b)) for b in batches if not b.waits), Counter()))
+
+    def _backward(self, batches: Sequence[Batch], weights: Mapping[str, float]) -> dict[str, float]:
+        """Add up the gradients of the batches; the sums of what the objective reports."""
         train_mode(self.model)
-        nll = torch.zeros((), device=self.device)
-        rows = self._rows(batches)
+        sums: dict[str, Tensor] = {}
         for turn, batch in enumerate(batches):
             self._seed(self.at.update, turn)
-            moved = batch.to(self.device)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self.options.bf16):
-                losses = self.losses(moved, self.options.smoothing)
-                loss = balanced_loss(losses, moved, token_weights)
-                if losses.adapters is not None:
-                    loss = loss + self.options.quantity_weight * losses.adapters / rows
+                loss, figures = self.losses(batch.to(self.device), {} if batch.waits else weights)
             loss.backward()
-            nll += losses.nll.sum()
-        return float(nll)
-
-    def _rows(self, batches: Sequence[Batch]) -> int:
-        """How many rows all processes learn from in this update: what a mean over rows is divided by."""
-        if not any(map(has_loss, self.model.adapters.values())):
-            return 1
-        return max(1, self.world.total({"rows": teaching_rows(batches)})["rows"])
+            for name, value in figures.items():
+                sums[name] = sums.get(name, torch.zeros((), device=self.device)) + (0 if batch.waits else value)
+        return {name: float(value) for name, value in sums.items()}
 
     def _seed(self, when: int | str, turn: int) -> None:
         """What is dropped or drawn depends on the batch alone, not on which process has it nor on what that did."""
@@ -300,16 +296,18 @@ class _Run:
 
     @torch.no_grad()
     def _loss(self) -> float:
-        """Negative log-likelihood of a validation token, in nats, without smoothing or dropout."""
+        """What the objective reports of the validation data, without dropout: its mean, of tokens in nats."""
         self.losses.eval()
         total = count = 0.0
         for turn, batch in enumerate(self._batches(self.valid, self._sampler(self.valid, 1.0).epoch(0))):
             self._seed("valid", turn)
-            nll = self.losses(batch.to(self.device), 0.0).nll
-            total, count = total + float(nll.sum()), count + len(nll)
+            _, figures = self.losses(batch.to(self.device), {})
+            if not batch.waits:
+                name, value = next(iter(figures.items()))
+                total, count = total + float(value), count + self.objective.count(batch)[name]
         distributed.part_again(self.losses)
-        done = self.world.total({"nll": total, "tokens": count})
-        return done["nll"] / done["tokens"]
+        done = self.world.total({"loss": total, "count": count})
+        return done["loss"] / done["count"]
 
     def _save(self) -> None:
         record = {**dataclasses.asdict(self.at), "options": _comparable(self.options), **self.digests}
@@ -324,7 +322,7 @@ class _Run:
         """The newest sound checkpoint, if there is one."""
         found = latest_checkpoint(self.folders["checkpoints"])
         if found is None and checkpoints(self.folders["checkpoints"]):
-            raise InputError(f"expected a sound checkpoint in {self.folders['checkpoints']}, got none: remove it")
+            raise InputError(f"expected a valid checkpoint in {self.folders['checkpoints']}, got none: remove it")
         return found
 
     def _resume(self, tensors: Mapping[str, Tensor], record: Mapping[str, Any]) -> None:
@@ -399,16 +397,15 @@ class _Run:
 class _Losses(torch.nn.Module):
     """Losses of a batch as one forward pass, which is what sharded weights are gathered for."""
 
-    def __init__(self, model: Model):
+    def __init__(self, model: Model, objective: Objective[Batch]):
         super().__init__()
-        self.model = model
+        self.model, self.objective = model, objective
 
-    def forward(self, batch: Batch, smoothing: float) -> TokenLosses:
-        return token_losses(self.model, batch, smoothing)
-
-
-def _teaches(batch: Batch) -> bool:
-    return bool((batch.targets != IGNORED).any())
+    def forward(self, batch: Batch, weights: Mapping[str, float]) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum of the losses, and the figures."""
+        found = self.objective(self.model, batch)
+        losses = [value * weights.get(name, 0.0) for name, value in found.total.items()]
+        return sum(losses[1:], losses[0]), dict(found.figures)
 
 
 @torch.no_grad()

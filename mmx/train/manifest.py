@@ -1,9 +1,11 @@
 """Manifests: what is trained on, one example a line; checked as a whole before hours are spent on it.
 
 A manifest is a table with a header (`.tsv`, fields as they stand, without quoting; or `.csv`, as spreadsheets write
-it, with commas or semicolons) or one JSON object a line (`.jsonl`). Its fields are those of `Example`; others are
-ignored. A row with `audio` is speech: its text may stand under `text`, and its `tgt_lang` is its `src_lang` where it
-has none. A folder is a manifest too, of recordings that have a `.txt` of the same name beside them.
+it, with commas or semicolons) or one JSON object a line (`.jsonl`). Its fields are those of `Example`, with a column
+for each medium; others are ignored. A row with a recording (`audio`, `video`, `pose`, `features`; several are on one
+clock) has its text under `target` or `text`, and its `tgt_lang` is its `src_lang` where it has none. What is to be made
+stands under `target_audio` and the like. A folder is a manifest too, of recordings that have a `.txt` of the same name
+beside them.
 """
 
 import csv
@@ -12,7 +14,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +24,9 @@ from mmx.text import languages
 
 REQUIRED = ("source", "target", "src_lang", "tgt_lang")
 SPOKEN = ("audio", "target", "src_lang")
+MEDIA = ("audio", "video", "pose", "features")
+"""Columns of recordings; with "target_" before it, each is one of what is to be made."""
+TARGETS = tuple(f"target_{medium}" for medium in MEDIA)
 OPTIONAL = ("id", "origin", "task")
 SECONDS = ("start_s", "duration_s")
 TASKS = ("transcribe", "translate")
@@ -32,19 +37,20 @@ _SHOWN = 20
 
 @dataclass(frozen=True)
 class Example:
-    """A text and its translation, or speech and its text.
+    """A text and its translation, or a recording and its text.
 
     Attributes:
-        source: the text; empty for speech.
-        target: its translation, or what is to be written of the speech.
+        source: the text; of a recording, what is said in it, where that is known.
+        target: its translation, or what is to be written of the recording; empty where nothing is.
         src_lang: language of the source, as `mmx.text.languages.find_language` takes it.
         tgt_lang: language of the target.
         id: for messages.
         origin: the corpus, for sampling.
-        task: what the example teaches, for balancing the loss; of speech, transcribe or translate.
-        audio: the recording; in a manifest, relative to it. Empty for text.
-        start_s: where in the recording the speech begins.
-        duration_s: how long it is; to the end of the recording when None.
+        task: what the example teaches, for balancing the loss; of a recording, transcribe or translate.
+        media: paths of what is read, by medium, all on one clock; in a manifest, relative to it. Empty for text.
+        start_s: where in the recordings the example begins.
+        duration_s: how long it is; to the end of the recordings when None.
+        makes: paths of what is to be made, by medium.
     """
 
     source: str
@@ -54,9 +60,26 @@ class Example:
     id: str = ""
     origin: str = ""
     task: str = "translate"
-    audio: str = ""
+    media: Mapping[str, str] = field(default_factory=dict)
     start_s: float = 0.0
     duration_s: float | None = None
+    makes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def audio(self) -> str:
+        """The path of its sound; empty without."""
+        return self.media.get("audio", "")
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Of all files that it names."""
+        return (*self.media.values(), *self.makes.values())
+
+
+def kind_of(example: Example) -> str:
+    """What an example is of, in a word; those of several kinds are not trained on together."""
+    media = sorted(example.media)
+    return "text" if not media else "speech" if media == ["audio"] else " and ".join(media)
 
 
 class Row(NamedTuple):
@@ -92,7 +115,7 @@ def read_manifest(path: str | Path, spellings: Collection[str] | None = None, la
 
 def require_recordings(examples: Iterable[Example], path: str | Path) -> None:
     """Raise `InputError` naming the recordings of a manifest that are not there (the first five)."""
-    gone = [a for a in dict.fromkeys(e.audio for e in examples if e.audio) if not Path(a).is_file()]
+    gone = [p for p in dict.fromkeys(p for e in examples for p in e.paths) if not Path(p).is_file()]
     if gone:
         more = f" and {len(gone) - 5} more" if len(gone) > 5 else ""
         raise InputError(
@@ -164,16 +187,23 @@ def _checked(
     flaws = _flaws(fields, spellings, verdicts)
     if flaws:
         return Row(where, None, tuple(flaws))
-    texts = {k: fields[k] for k in (*REQUIRED, *OPTIONAL) if fields.get(k)}
-    if not is_speech(fields):
-        return Row(where, Example(**texts))
+    texts = {"source": "", "target": "", **{k: fields[k] for k in (*REQUIRED, *OPTIONAL) if fields.get(k)}}
+    makes = {k.removeprefix("target_"): str(folder / fields[k]) for k in TARGETS if fields.get(k)}
+    if not is_recorded(fields):
+        return Row(where, Example(**texts, makes=makes))
     numbers: dict[str, Any] = {k: float(fields[k]) for k in SECONDS if fields.get(k) not in (None, "")}
-    return Row(where, Example(**{"source": "", **texts}, audio=str(folder / fields["audio"]), **numbers))
+    media = {k: str(folder / fields[k]) for k in MEDIA if fields.get(k)}
+    return Row(where, Example(**texts, media=media, makes=makes, **numbers))
 
 
-def is_speech(row: Mapping[str, Any]) -> bool:
-    """Whether a row is of speech: it names a recording, or has a place for one and no text to translate."""
-    return bool(row.get("audio")) or ("audio" in row and not row.get("source"))
+def is_recorded(row: Mapping[str, Any]) -> bool:
+    """Whether a row is of a recording: it names one, or has a place for one and no text to translate."""
+    return any(row.get(k) for k in MEDIA) or (any(k in row for k in MEDIA) and not row.get("source"))
+
+
+def _does_without_text(row: Mapping[str, Any]) -> bool:
+    """Whether there is something to learn of a row that has no column for a text: what is to be made, or two media."""
+    return "target" not in row and (any(row.get(k) for k in TARGETS) or sum(bool(row.get(k)) for k in MEDIA) > 1)
 
 
 def _whole(row: Mapping[str, Any], language: str) -> dict[str, Any]:
@@ -181,7 +211,12 @@ def _whole(row: Mapping[str, Any], language: str) -> dict[str, Any]:
     fields = dict(row)
     if language and not fields.get("src_lang"):
         fields["src_lang"] = language
-    if not is_speech(fields):
+    makes = any(fields.get(k) for k in TARGETS)
+    if makes and not fields.get("tgt_lang"):
+        fields["tgt_lang"] = fields.get("src_lang", "")
+    if makes and not fields.get("target") and not fields.get("text") and not fields.get("task"):
+        fields["task"] = "speak"
+    if not is_recorded(fields):
         return fields
     if "target" not in fields and "text" in fields:
         fields["target"] = fields["text"]
@@ -204,16 +239,19 @@ def _one_language(a: Any, b: Any) -> bool:
 
 def _flaws(row: Mapping[str, Any], spellings: Collection[str] | None, verdicts: dict[str, str]) -> list[str]:
     """What is wrong with one row; `verdicts` remembers those on languages, which are few and slow to find."""
-    spoken = is_speech(row)
+    spoken, textless = is_recorded(row), _does_without_text(row)
     wanted = SPOKEN if spoken else REQUIRED
+    if spoken and "audio" not in row:
+        wanted = (next(k for k in MEDIA if k in row), *SPOKEN[1:])
+    wanted = tuple(name for name in wanted if name != "target" or not textless)
     missing = [name for name in wanted if name not in row]
     if missing:
         remedy = ": say it in the rows, or for all of them by the option language" if missing == ["src_lang"] else ""
         return [f"expected the fields {', '.join(wanted)}, got none called {', '.join(missing)}{remedy}"]
-    bad = [k for k in (*REQUIRED, *OPTIONAL, "audio") if not isinstance(row.get(k, ""), str)]
+    bad = [k for k in (*REQUIRED, *OPTIONAL, *MEDIA, *TARGETS) if not isinstance(row.get(k, ""), str)]
     if bad:
         return [f"expected text in {', '.join(bad)}, got something else"]
-    texts = ("target",) if spoken else ("source", "target")
+    texts = [name for name in ("source", "target") if name in wanted]
     flaws = [f"expected a {name}, got an empty text" for name in texts if not row[name].strip()]
     for name in ("src_lang", "tgt_lang"):
         if row[name] not in verdicts:
@@ -224,8 +262,11 @@ def _flaws(row: Mapping[str, Any], spellings: Collection[str] | None, verdicts: 
 
 
 def _spoken_flaws(row: Mapping[str, Any]) -> list[str]:
-    flaws = [] if row["audio"].strip() else ["expected a recording under audio, got an empty name"]
-    if row["task"] not in TASKS:
+    columns = [k for k in MEDIA if k in row]
+    flaws = []
+    if not any(row[k].strip() for k in columns):
+        flaws = [f"expected a recording under {' or '.join(columns)}, got an empty name"]
+    if row["task"] not in TASKS and "target" in row:
         flaws.append(f"expected the task {' or '.join(TASKS)}, got {row['task']!r}")
     for name, lowest in zip(SECONDS, (0.0, MIN_S), strict=True):
         value = row.get(name)
@@ -297,7 +338,10 @@ def _table(rows: Iterable[tuple[int, list[str] | str]]) -> Iterator[tuple[str, M
 
 def _header_flaw(header: Sequence[str]) -> str:
     written = "target" if "target" in header else "text"
-    wanted = ("audio", written) if "audio" in header else REQUIRED
+    media = [k for k in MEDIA if k in header]
+    wanted = (media[0], written) if media else REQUIRED
+    if len(media) > 1 or any(k in header for k in TARGETS):
+        wanted = ("src_lang",) if media else ("source", "src_lang")
     missing = [name for name in wanted if name not in header]
     if not missing:
         return ""

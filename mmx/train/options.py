@@ -5,67 +5,36 @@ They stand in one table, `TrainOptions`, of which the checks, `mmx train --help`
 
 import dataclasses
 import difflib
-import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, cast, get_type_hints
 
 from mmx.checked import fits, words
 from mmx.errors import InputError, nearest
+from mmx.options import Option, check, default_of, given, options_of, wanted
 from mmx.train.manifest import Example
 from mmx.weights.card import Card
 
 Schedule = Literal["inverse_sqrt", "cosine"]
-GROUPS = tuple(f.name for f in dataclasses.fields(Example) if f.type is str)
+GROUPS = (*(f.name for f in dataclasses.fields(Example) if f.type is str), "audio")
 """What examples can be grouped by."""
 NOT_GIVEN = ("family", "config", "weights", "parameters", "streaming", "results")
 """Fields of a card that follow from the model, or are measured of it."""
 
 
 @dataclass(frozen=True)
-class Option:
-    """What is known of an option besides its type and its default.
+class RecipeOption(Option):
+    """What is known of an option of a recipe besides.
 
     Attributes:
-        help: one line.
-        least: smallest number, of a list or a table for each entry.
-        most: largest number.
-        above: what a number is larger than.
-        below: what a number is smaller than.
-        sizes: how many entries a list may have; any number when empty.
-        also: other programs' names for it, for a hint.
         acts: where it has an effect: on a "new" model, on "text", on "speech", or beside the option of this name.
         changeable: whether a training may be resumed with another value. The data are compared by content.
     """
 
-    help: str
-    least: float | None = None
-    most: float | None = None
-    above: float | None = None
-    below: float | None = None
-    sizes: tuple[int, ...] = ()
-    also: tuple[str, ...] = ()
     acts: str = ""
     changeable: bool = False
-
-    def range(self) -> str:
-        """The numbers that are possible, in words; empty where all are."""
-        low = f" from {self.least:g}" if self.least is not None else ""
-        low = f" above {self.above:g}" if self.above is not None else low
-        high = f" to {self.most:g}" if self.most is not None and self.most < 1e9 else ""
-        high = f" to below {self.below:g}" if self.below is not None else high
-        return f" of {self.least:g} or more" if low.startswith(" from") and not high else low + high
-
-    def holds(self, number: float) -> bool:
-        """Whether a number is possible."""
-        return (
-            (self.least is None or number >= self.least)
-            and (self.most is None or number <= self.most)
-            and (self.above is None or number > self.above)
-            and (self.below is None or number < self.below)
-        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +49,7 @@ class TrainOptions:
 
     train: Annotated[
         str,
-        Option(
+        RecipeOption(
             "manifest of the training data, see `mmx data check --help`",
             also=("train_data", "train_file", "train_manifest", "data", "dataset", "training"),
             changeable=True,
@@ -88,7 +57,7 @@ class TrainOptions:
     ]
     valid: Annotated[
         str,
-        Option(
+        RecipeOption(
             "manifest of the data that snapshots are chosen by",
             also=("dev", "eval", "validation", "valid_data", "eval_data", "validation_file", "test"),
             changeable=True,
@@ -96,31 +65,33 @@ class TrainOptions:
     ]
     out: Annotated[
         str,
-        Option(
+        RecipeOption(
             "folder of the run: tokenizer, checkpoints, snapshots, metrics.jsonl, and at the end `model`",
             also=("output", "output_dir", "out_dir", "save_dir", "exp_dir"),
             changeable=True,
         ),
     ]
-    language: Annotated[str, Option("what is spoken in examples that do not say it, as those of a folder")] = ""
+    language: Annotated[
+        str, RecipeOption("language of the speech in examples that do not give it, as those of a folder")
+    ] = ""
     init: Annotated[
         str,
-        Option(
-            "model to go on from: a name, or the path of a folder; a new one for text when empty",
+        RecipeOption(
+            "model to start from: a name, or the path of a folder; a new one for text when empty",
             also=("model", "base_model", "pretrained", "model_name_or_path", "checkpoint", "finetune_from"),
         ),
     ] = ""
-    family: Annotated[str, Option("family of a new model", acts="new", also=("arch", "architecture"))] = "nllb"
-    config: Annotated[Mapping[str, Any], Option("numbers of a new model, but its vocab", acts="new")] = field(
+    family: Annotated[str, RecipeOption("family of a new model", acts="new", also=("arch", "architecture"))] = "nllb"
+    config: Annotated[Mapping[str, Any], RecipeOption("numbers of a new model, but its vocab", acts="new")] = field(
         default_factory=dict
     )
     tokenizer: Annotated[
         Literal["pieces", "bytes"],
-        Option("of a new model: pieces, learned from the training data, or bytes", acts="new"),
+        RecipeOption("of a new model: pieces, learned from the training data, or bytes", acts="new"),
     ] = "pieces"
     vocab: Annotated[
         int,
-        Option(
+        RecipeOption(
             "size of a new vocabulary of pieces; that of bytes follows from the languages",
             least=1,
             acts="new",
@@ -129,7 +100,7 @@ class TrainOptions:
     ] = 8000
     updates: Annotated[
         int,
-        Option(
+        RecipeOption(
             "steps of the optimizer in all",
             least=1,
             also=("steps", "max_steps", "max_updates", "train_steps", "iterations", "epochs", "num_train_epochs"),
@@ -138,7 +109,7 @@ class TrainOptions:
     ] = 10_000
     batch_tokens: Annotated[
         int,
-        Option(
+        RecipeOption(
             "size of a batch, both sides and padding included; speech counts by the frames that the decoder is given, "
             "1500 for each window of Whisper's. What to lower when memory runs out",
             least=1,
@@ -147,7 +118,7 @@ class TrainOptions:
     ] = 4096
     accumulate: Annotated[
         int,
-        Option(
+        RecipeOption(
             "batches to an update; several processes share them",
             least=1,
             also=("gradient_accumulation_steps", "grad_accum", "update_freq", "accum_grad"),
@@ -155,7 +126,7 @@ class TrainOptions:
     ] = 1
     max_tokens: Annotated[
         int,
-        Option(
+        RecipeOption(
             "of an example on either side; longer ones are left out",
             least=1,
             also=("max_length", "max_seq_length", "max_target_length"),
@@ -163,35 +134,47 @@ class TrainOptions:
     ] = 128
     lr: Annotated[
         float,
-        Option("peak learning rate", above=0, also=("learning_rate", "rate", "max_lr", "peak_lr", "base_lr")),
+        RecipeOption("peak learning rate", above=0, also=("learning_rate", "rate", "max_lr", "peak_lr", "base_lr")),
     ] = 1e-3
     warmup: Annotated[
         int,
-        Option("updates until the peak", least=0, also=("warmup_steps", "warmup_updates", "warmup_ratio")),
+        RecipeOption("updates until the peak", least=0, also=("warmup_steps", "warmup_updates", "warmup_ratio")),
     ] = 1000
     schedule: Annotated[
         Schedule,
-        Option("of the learning rate after the peak", also=("lr_scheduler", "scheduler", "lr_scheduler_type")),
+        RecipeOption("of the learning rate after the peak", also=("lr_scheduler", "scheduler", "lr_scheduler_type")),
     ] = "inverse_sqrt"
     cooldown: Annotated[
-        int, Option("last updates, over which the rate goes to zero", least=0, also=("decay_steps",), changeable=True)
+        int,
+        RecipeOption("last updates, over which the rate goes to zero", least=0, also=("decay_steps",), changeable=True),
     ] = 0
-    betas: Annotated[Sequence[float], Option("of AdamW", least=0, below=1, sizes=(2,), also=("adam_betas",))] = (
+    betas: Annotated[Sequence[float], RecipeOption("of AdamW", least=0, below=1, sizes=(2,), also=("adam_betas",))] = (
         0.9,
         0.98,
     )
-    weight_decay: Annotated[float, Option("of AdamW, for matrices", least=0, also=("wd", "l2"))] = 0.01
+    weight_decay: Annotated[float, RecipeOption("of AdamW, for matrices", least=0, also=("wd", "l2"))] = 0.01
     clip: Annotated[
         float,
-        Option(
+        RecipeOption(
             "largest norm of the gradient; a large number for no limit",
             above=0,
             also=("max_grad_norm", "clip_norm", "grad_clip", "gradient_clipping", "clip_grad"),
         ),
     ] = 1.0
+    objective: Annotated[
+        str,
+        RecipeOption(
+            "what is minimized: token, ctc, contrastive, flow or distillation, or a family's own by its dotted name",
+            also=("loss", "criterion", "loss_type"),
+        ),
+    ] = "token"
+    objective_config: Annotated[
+        Mapping[str, Any],
+        RecipeOption("arguments of an objective other than token, such as the teacher's name of distillation"),
+    ] = field(default_factory=dict)
     smoothing: Annotated[
         float,
-        Option(
+        RecipeOption(
             "share of the target that is spread over the vocabulary",
             least=0,
             below=1,
@@ -200,31 +183,34 @@ class TrainOptions:
     ] = 0.1
     quantity_weight: Annotated[
         float,
-        Option(
+        RecipeOption(
             "of the quantity loss of an adapter of the kind cif, a mean over the examples, beside the text's, a mean "
             "over the tokens",
             least=0,
             also=("cif_weight", "quantity_loss", "adapter_weight"),
         ),
     ] = 1.0
-    dropout: Annotated[float, Option("in the layers and on the embeddings", least=0, below=1)] = 0.1
+    dropout: Annotated[float, RecipeOption("in the layers and on the embeddings", least=0, below=1)] = 0.1
     temperature: Annotated[
         float,
-        Option("of sampling; above 1, small groups are seen more often", above=0, also=("sampling_temperature",)),
+        RecipeOption("of sampling; above 1, small groups are seen more often", above=0, also=("sampling_temperature",)),
     ] = 1.0
     group_by: Annotated[
-        Sequence[str], Option(f"fields whose values make the groups that are sampled: {', '.join(GROUPS)}")
+        Sequence[str], RecipeOption(f"fields whose values make the groups that are sampled: {', '.join(GROUPS)}")
     ] = ("origin",)
     task_weights: Annotated[
-        Mapping[str, float], Option("weight of each task in the loss; 1 where absent", above=0, also=("loss_weights",))
+        Mapping[str, float],
+        RecipeOption("weight of each task in the loss; 1 where absent", above=0, also=("loss_weights",)),
     ] = field(default_factory=dict)
-    lowercase: Annotated[float, Option("share of the sources shown in lower case", least=0, most=1, acts="text")] = 0.0
+    lowercase: Annotated[
+        float, RecipeOption("share of the sources shown in lower case", least=0, most=1, acts="text")
+    ] = 0.0
     unpunctuated: Annotated[
-        float, Option("share of the sources shown without final punctuation", least=0, most=1, acts="text")
+        float, RecipeOption("share of the sources shown without final punctuation", least=0, most=1, acts="text")
     ] = 0.0
     masks: Annotated[
         str,
-        Option(
+        RecipeOption(
             "SpecAugment's policy by the paper's name: LB, LD, SM or SS; none when empty",
             acts="speech",
             also=("specaugment", "spec_augment", "apply_spec_augment"),
@@ -232,7 +218,7 @@ class TrainOptions:
     ] = ""
     speeds: Annotated[
         Sequence[int],
-        Option(
+        RecipeOption(
             "that speech is played at by chance, in percent, as in [90, 100, 110]",
             least=1,
             acts="speech",
@@ -241,7 +227,7 @@ class TrainOptions:
     ] = ()
     noise_snr_db: Annotated[
         Sequence[float],
-        Option(
+        RecipeOption(
             "lowest and highest ratio of speech to the noise that is added to it; none when empty",
             sizes=(0, 2),
             acts="speech",
@@ -249,38 +235,48 @@ class TrainOptions:
         ),
     ] = ()
     noise: Annotated[
-        str, Option("folder of recordings of noise; white noise when empty", acts="noise_snr_db", also=("noise_dir",))
+        str,
+        RecipeOption("folder of recordings of noise; white noise when empty", acts="noise_snr_db", also=("noise_dir",)),
     ] = ""
+    time_masks: Annotated[
+        float,
+        RecipeOption(
+            "longest stretch, in seconds, that is hidden of each second of video, pose and features; 0.4 is usual",
+            least=0,
+            acts="speech",
+            also=("time_mask", "mask_time"),
+        ),
+    ] = 0.0
     lora_rank: Annotated[
         int,
-        Option(
+        RecipeOption(
             "of the matrices that are trained in place of all else; 0 for none",
             least=0,
             also=("lora_r", "rank", "lora"),
         ),
     ] = 0
-    lora_alpha: Annotated[float, Option("scale of their change", above=0, acts="lora_rank")] = 16.0
+    lora_alpha: Annotated[float, RecipeOption("scale of their change", above=0, acts="lora_rank")] = 16.0
     lora_targets: Annotated[
         Sequence[str],
-        Option("patterns of the names of layers that get them", acts="lora_rank", also=("target_modules",)),
+        RecipeOption("patterns of the names of layers that get them", acts="lora_rank", also=("target_modules",)),
     ] = ("decoder.layers.*",)
     freeze: Annotated[
         Sequence[str],
-        Option(
+        RecipeOption(
             "patterns of the names of parameters that are not trained; not beside lora_rank, which freezes all else",
             also=("frozen", "freeze_layers", "freeze_encoder"),
         ),
     ] = ()
     bf16: Annotated[
         bool,
-        Option(
+        RecipeOption(
             "compute in bfloat16 where that is safe; weights and sums stay float32", also=("fp16", "amp", "precision")
         ),
     ] = False
-    device: Annotated[str, Option("auto, cpu, cuda or mps", changeable=True)] = "cpu"
+    device: Annotated[str, RecipeOption("auto, cpu, cuda or mps", changeable=True)] = "cpu"
     threads: Annotated[
         int,
-        Option(
+        RecipeOption(
             "of the CPU; torch's own choice when 0. The result depends on it in the last bits",
             least=0,
             also=("num_threads",),
@@ -288,43 +284,42 @@ class TrainOptions:
         ),
     ] = 0
     seed: Annotated[
-        int, Option("of weights, order, dropout and augmentation", least=0, most=2**63 - 1, also=("random_seed",))
+        int, RecipeOption("of weights, order, dropout and augmentation", least=0, most=2**63 - 1, also=("random_seed",))
     ] = 0
     log_every: Annotated[
         int,
-        Option("updates between lines of progress", least=1, also=("logging_steps", "log_interval"), changeable=True),
+        RecipeOption(
+            "updates between lines of progress", least=1, also=("logging_steps", "log_interval"), changeable=True
+        ),
     ] = 50
     valid_every: Annotated[
         int,
-        Option(
+        RecipeOption(
             "updates between validations", least=1, also=("eval_steps", "eval_every", "val_interval"), changeable=True
         ),
     ] = 500
     save_every: Annotated[
         int,
-        Option("updates between checkpoints", least=1, also=("save_steps", "checkpoint_every"), changeable=True),
+        RecipeOption("updates between checkpoints", least=1, also=("save_steps", "checkpoint_every"), changeable=True),
     ] = 250
     keep_best: Annotated[
         int,
-        Option("snapshots that are kept and averaged", least=1, also=("save_total_limit", "average"), changeable=True),
+        RecipeOption(
+            "snapshots that are kept and averaged", least=1, also=("save_total_limit", "average"), changeable=True
+        ),
     ] = 5
     dtype: Annotated[
         Literal["float32", "bfloat16", "float16"],
-        Option("of the weights in the model folder", also=("save_dtype", "torch_dtype"), changeable=True),
+        RecipeOption("of the weights in the model folder", also=("save_dtype", "torch_dtype"), changeable=True),
     ] = "float32"
     card: Annotated[
         Mapping[str, Any],
-        Option("fields of the model's card: name, summary, license, commercial, languages ...", changeable=True),
+        RecipeOption("fields of the model's card: name, summary, license, commercial, languages ...", changeable=True),
     ] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in OPTIONS:
-            if isinstance(value := getattr(self, name), os.PathLike):
-                object.__setattr__(self, name, os.fspath(value))
-        flaws = [f for name in OPTIONS for f in _flaws(name, getattr(self, name))]
-        if not flaws:
-            flaws = [*_card_flaws(self.card), *_choice_flaws(self), *idle(self)]
-        if flaws:
+        check(self)
+        if flaws := [*_card_flaws(self.card), *_choice_flaws(self), *idle(self)]:
             raise InputError("; ".join(flaws))
 
     @classmethod
@@ -349,41 +344,20 @@ class TrainOptions:
         return options
 
 
-_HINTS = get_type_hints(TrainOptions, include_extras=True)
-OPTIONS: Mapping[str, Option] = {f.name: get_args(_HINTS[f.name])[1] for f in dataclasses.fields(TrainOptions)}
+OPTIONS = cast(Mapping[str, RecipeOption], options_of(TrainOptions))
 """All options, in their order."""
 CHANGEABLE = frozenset(name for name, option in OPTIONS.items() if option.changeable)
 """Options that a training may be resumed with other values of."""
-
-
-def type_of(name: str) -> Any:
-    """The annotated type of an option."""
-    return get_args(_HINTS[name])[0]
-
-
-def default_of(name: str) -> Any:
-    """The default of an option; None where it has to be said."""
-    found = TrainOptions.__dataclass_fields__[name]
-    if found.default_factory is not dataclasses.MISSING:
-        return found.default_factory()
-    return None if found.default is dataclasses.MISSING else found.default
 
 
 def reference() -> list[tuple[str, str, str, str]]:
     """Name, values, default and meaning of every option, in their order: for `--help` and for the guide."""
     rows = []
     for name, option in OPTIONS.items():
-        default = default_of(name)
-        shown = "required" if default is None else "none" if default in ("", (), {}) else _toml(default)
-        rows.append((name, wanted(name), shown, option.help))
+        default = default_of(TrainOptions, name)
+        shown = "required" if default is dataclasses.MISSING else "none" if default in ("", (), {}) else _toml(default)
+        rows.append((name, wanted(TrainOptions, name), shown, option.help))
     return rows
-
-
-def wanted(name: str) -> str:
-    """What an option may be, in words: "a number above 0"."""
-    option, kind = OPTIONS[name], words(type_of(name))
-    size = f", {' or '.join(map(str, option.sizes))} of them" if option.sizes else ""
-    return f"{kind}{option.range()}{size}"
 
 
 def idle(options: TrainOptions, spoken: bool | None = None) -> list[str]:
@@ -393,8 +367,7 @@ def idle(options: TrainOptions, spoken: bool | None = None) -> list[str]:
         options: of a training.
         spoken: whether its data are speech; None where that is not known yet.
     """
-    given = [name for name in OPTIONS if _plain(getattr(options, name)) != _plain(default_of(name))]
-    flaws = [f"expected {name} {reason}" for name in given if (reason := _no_effect(name, options, spoken))]
+    flaws = [f"expected {name} {reason}" for name in given(options) if (reason := _no_effect(name, options, spoken))]
     return [f"{flaw}: remove one of them" if " beside " in flaw else f"{flaw}: remove it" for flaw in flaws]
 
 
@@ -410,6 +383,10 @@ def _no_effect(name: str, options: TrainOptions, spoken: bool | None) -> str:
         return "for a new model only, got it beside init, which names a model that has its own"
     if name == "vocab" and options.tokenizer == "bytes":
         return "for pieces only, got it beside tokenizer = bytes, whose vocabulary follows from the languages"
+    if name in ("smoothing", "task_weights", "quantity_weight") and options.objective != "token":
+        return f"for the objective token only, got it beside objective = {options.objective}"
+    if name == "objective_config" and options.objective == "token":
+        return "for other objectives than token, got it with token, which has options of its own"
     if name == "freeze" and options.lora_rank:
         return "without lora_rank, got it beside lora_rank, which freezes all but its own matrices"
     if where in ("text", "speech"):
@@ -422,24 +399,6 @@ def _no_effect(name: str, options: TrainOptions, spoken: bool | None) -> str:
     if where in OPTIONS and not getattr(options, where):
         return f"with {where} only, got it without, so that it has no effect"
     return ""
-
-
-def _flaws(name: str, value: Any) -> list[str]:
-    """What is wrong with the value of one option."""
-    option, kind = OPTIONS[name], type_of(name)
-    right = fits(value, kind)
-    numbers = value.values() if isinstance(value, Mapping) else value if isinstance(value, Sequence) else [value]
-    numbers = [n for n in numbers if isinstance(n, int | float)] if right and not isinstance(value, str) else []
-    right = right and all(map(option.holds, numbers))
-    right = right and not (option.sizes and len(value) not in option.sizes)
-    if right:
-        return []
-    hint = ""
-    if isinstance(value, str) and words(kind).startswith("a list of texts"):
-        hint = f': write {name} = ["{value}"]'
-    elif isinstance(value, str) and get_args(kind):
-        hint = nearest(value, [str(a) for a in get_args(kind) if isinstance(a, str)]).replace(" Did", ". Did")
-    return [f"expected {name} = {wanted(name)}, got {value!r}{hint} ({name}: {option.help})"]
 
 
 def _choice_flaws(options: TrainOptions) -> list[str]:
@@ -496,10 +455,6 @@ def _meant(name: str) -> str:
     names = {other.replace("_", ""): own for own, option in OPTIONS.items() for other in (own, *option.also)}
     found = difflib.get_close_matches(name.lower().replace("-", "").replace("_", ""), names, n=1, cutoff=0.6)
     return f" Did you mean {names[found[0]]!r}?" if found else ""
-
-
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else value
 
 
 def _toml(value: Any) -> str:

@@ -4,12 +4,39 @@ import json
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mmx.files import atomic_write
+
+
+@dataclass
+class Means:
+    """Sums by name and what each is the sum of; the first is the loss.
+
+    Attributes:
+        sums: of the figures that an objective reports.
+        counts: tokens, rows or whatever it counts, by the same names.
+    """
+
+    sums: Mapping[str, float]
+    counts: Mapping[str, float]
+
+    @property
+    def counted(self) -> float:
+        """What the loss is the mean of."""
+        return next(iter(self.counts.values()))
+
+    def __add__(self, other: "Means") -> "Means":
+        return Means(*({name: a.get(name, 0) + b[name] for name in b}
+                       for a, b in ((self.sums, other.sums), (self.counts, other.counts))))  # fmt: skip
+
+    def values(self) -> list[float]:
+        """The means, in order."""
+        return [self.sums[name] / max(1.0, self.counts[name]) for name in self.sums]
 
 
 class Progress:
@@ -20,12 +47,14 @@ class Progress:
         total: updates in all.
         done: updates done before; what the file has of later ones, from before a resume, is removed.
         tokens: learned from before.
+        perplexity: whether the loss's exponential is shown.
     """
 
-    def __init__(self, out: Path, total: int, done: int, tokens: int):
+    def __init__(self, out: Path, total: int, done: int, tokens: int, perplexity: bool = True):
+        self.perplexity = perplexity
         self.file, self.total, self.first = out / "metrics.jsonl", total, done
         self.started = self.window = time.monotonic()
-        self.nll = self.counted = self.norm = 0.0
+        self.means, self.norm = Means({}, {}), 0.0
         self.rate, self.tokens = 0.0, tokens
         self.valid: list[float] = []
         if self.file.is_file():
@@ -37,34 +66,41 @@ class Progress:
         out.mkdir(parents=True, exist_ok=True)
         self.board = _tensorboard(out / "tensorboard", done)
 
-    def learned(self, nll: float, counted: int, rate: float, norm: float) -> None:
+    def learned(self, means: Means, rate: float, norm: float) -> None:
         """Take the figures of one update."""
-        self.nll, self.counted, self.rate = self.nll + nll, self.counted + counted, rate
+        self.means, self.rate = self.means + means, rate
         self.norm = max(self.norm, norm)
 
     def report(self, update: int, epoch: int, tokens: int) -> None:
         """Write the figures since the last report."""
         now = time.monotonic()
         seconds, self.window = now - self.window, now
-        loss = self.nll / max(1.0, self.counted)
+        loss, *others = self.means.values()
+        more = dict(zip(list(self.means.sums)[1:], others, strict=True))
         speed = (tokens - self.tokens) / seconds
         left_s = (now - self.started) / (update - self.first) * (self.total - update)
         self.say(
-            f"update {update}/{self.total}  epoch {epoch}  loss {loss:.3f}  perplexity {math.exp(min(loss, 30)):.1f}  "
-            f"rate {self.rate:.2e}  norm {self.norm:.2f}  {speed:.0f} tokens/s  {_duration(left_s)} left"
+            f"update {update}/{self.total}  epoch {epoch}  loss {loss:.3f}  {self._perplexity(loss, 1)}"
+            + "".join(f"{name} {value:.3f}  " for name, value in more.items())
+            + f"rate {self.rate:.2e}  norm {self.norm:.2f}  {speed:.0f} tokens/s  {_duration(left_s)} left"
         )
-        self._write(update, loss=loss, lr=self.rate, norm=self.norm, epoch=epoch, tokens=tokens, tokens_per_s=speed)
-        self.nll = self.counted = self.norm = 0.0
+        figures = {"loss": loss, **more, "lr": self.rate, "norm": self.norm, "epoch": epoch}
+        self._write(update, **figures, tokens=tokens, tokens_per_s=speed)
+        self.means, self.norm = Means({}, {}), 0.0
         self.tokens = tokens
 
     def validated(self, update: int, loss: float) -> None:
         """Write a validation loss."""
         self.valid.append(loss)
         self.say(
-            f"update {update}/{self.total}  validation loss {loss:.4f}  perplexity {math.exp(min(loss, 30)):.2f}  "
+            f"update {update}/{self.total}  validation loss {loss:.4f}  {self._perplexity(loss, 2)}"
             + sparkline(self.valid)
         )
         self._write(update, valid_loss=loss)
+
+    def _perplexity(self, loss: float, digits: int) -> str:
+        """Of a loss that is one of tokens, in nats."""
+        return f"perplexity {math.exp(min(loss, 30)):.{digits}f}  " if self.perplexity else ""
 
     def close(self, figures: dict[str, Any]) -> None:
         """Write the last line and close the curves."""
@@ -102,10 +138,10 @@ _BARS = "▁▂▃▄▅▆▇█"
 class Silence:
     """What a process reports with whose figures another one reports; as `Progress`."""
 
-    def __init__(self, out: Path, total: int, done: int, tokens: int):
+    def __init__(self, out: Path, total: int, done: int, tokens: int, perplexity: bool = True):
         pass
 
-    def learned(self, nll: float, counted: int, rate: float, norm: float) -> None:
+    def learned(self, means: Means, rate: float, norm: float) -> None:
         """Nothing."""
 
     def report(self, update: int, epoch: int, tokens: int) -> None:

@@ -1,31 +1,33 @@
 """What a training begins from: the model, its tokenizer, and the data in its terms."""
 
 import dataclasses
-import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from torch import Tensor
+
 from mmx import api
 from mmx.checked import fits, words
 from mmx.errors import InputError, nearest
+from mmx.interfaces import Needs, Objective
 from mmx.model import Model, tensors
-from mmx.models.composed import family
-from mmx.nn.adapters import has_loss
+from mmx.options import default_of
 from mmx.text import byte_tokenizer
 from mmx.text.train_tokenizer import FILE as TOKENIZER_FILE
 from mmx.text.train_tokenizer import train_tokenizer
 from mmx.text.translation_tokenizer import TranslationTokenizer
-from mmx.train.augment import Noise, Speeds, in_turn, mask_policy, masker
-from mmx.train.manifest import Example, read_manifest, require_recordings
+from mmx.train.augment import FrameSpeeds, Noise, Speeds, TimeMasks, in_turn, mask_policy, masker
+from mmx.train.batch import Batch
+from mmx.train.data import ANYTHING, Changes, Data, EncodedData, encodes_frozen
+from mmx.train.manifest import Example, kind_of, read_manifest, require_recordings
+from mmx.train.objectives import build_objective
 from mmx.train.optim import initialize
-from mmx.train.options import TrainOptions, default_of, idle
-from mmx.train.speech_data import EncodedData, SpeechData, hears_frozen, require_sound
-from mmx.train.text_data import TextData
+from mmx.train.options import TrainOptions, idle
+from mmx.train.reading import require_content
+from mmx.weights.family import import_family
 from mmx.weights.folder import card_fields, copy_tokenizer
-
-Data = TextData | SpeechData | EncodedData
 
 
 @dataclass(frozen=True)
@@ -69,9 +71,9 @@ def check_data(options: TrainOptions) -> bool:
     require_recordings(examples, options.train)
     valid = read_manifest(options.valid, language=options.language)
     require_recordings(valid, options.valid)
-    require_sound(valid)
-    spoken = of_speech(examples, options.train)
-    of_speech(valid, options.valid)
+    require_content(valid)
+    spoken = of_recordings(examples, options.train)
+    of_recordings(valid, options.valid)
     if flaws := idle(options, spoken):
         raise InputError("; ".join(flaws))
     tasks = sorted({e.task for e in examples})
@@ -81,33 +83,34 @@ def check_data(options: TrainOptions) -> bool:
                 f"expected task_weights of tasks in {options.train}, {', '.join(tasks)}, got {name!r}."
                 f"{nearest(name, tasks)}"
             )
-    if spoken and not options.init:
+    if spoken and not options.init and options.family == default_of(TrainOptions, "family"):
         raise InputError(f"expected init with the speech in {options.train}, got none: name a model, or compose one")
     if not options.init:
         _config(options, options.vocab)
     return spoken
 
 
-def check_model(options: TrainOptions, model: Model) -> None:
-    """Refuse options that would have no effect on this model. Raises `InputError`."""
-    if options.quantity_weight != default_of("quantity_weight") and not any(map(has_loss, model.adapters.values())):
-        raise InputError(
-            f"expected quantity_weight for a model with an adapter of the kind cif, got it for {model.name}, which has "
-            "none: remove it"
-        )
+def objective(options: TrainOptions, model: Model) -> Objective[Batch]:
+    """What the model is to minimize. Raises `InputError` for one that it cannot be trained by."""
+    own = {name: getattr(options, name) for name in ("smoothing", "task_weights", "quantity_weight")}
+    made = build_objective(options.objective, own if options.objective == "token" else options.objective_config)
+    made.needs(model)
+    return made
 
 
-def of_speech(examples: Sequence[Example], path: str | Path) -> bool:
-    """Whether examples are speech. Raises `InputError` where some are and some are not."""
-    spoken = [bool(e.audio) for e in examples]
-    if any(spoken) and not all(spoken):
-        raise InputError(f"expected speech or text in {path}, got both: make a training of each")
-    return all(spoken)
+def of_recordings(examples: Sequence[Example], path: str | Path) -> bool:
+    """Whether examples are of recordings. Raises `InputError` where they are of several kinds."""
+    kinds = {kind_of(e) for e in examples}
+    if len(kinds) > 1:
+        some = " and ".join(sorted(kinds)[:3])
+        both = "got both" if len(kinds) == 2 else f"got {len(kinds)} kinds"
+        raise InputError(f"expected examples of one kind in {path}, {both}, {some}: make a training of each")
+    return any(e.media for e in examples)
 
 
 def _config(options: TrainOptions, vocab: int) -> Any:
     """The numbers of a new model. Raises `InputError` for an unknown family or number, or one of another type."""
-    module = family(options.family)
+    module = import_family(options.family)
     kinds = get_type_hints(module.Config)
     for name, value in options.config.items():
         if name not in kinds:
@@ -126,7 +129,7 @@ def _config(options: TrainOptions, vocab: int) -> Any:
 def _new(options: TrainOptions, folder: Path) -> Start:
     tokenizer = _tokenizer(options, folder)
     config = _config(options, tokenizer.n_vocab)
-    model = family(options.family).build(config)
+    model = import_family(options.family).build(config)
     initialize(model)
     model.tokenizer = tokenizer
     return Start(model, options.family, dataclasses.asdict(config), {})
@@ -149,11 +152,10 @@ def _tokenizer(options: TrainOptions, folder: Path) -> TranslationTokenizer:
 def _loaded(options: TrainOptions, folder: Path) -> Start:
     card, found = api.locate(options.init)
     model = api.load(options.init, device="cpu", dtype="float32")
-    model.require_decoder()
-    if model.tokenizer is None:
+    if model.tokenizer is None and options.objective == "token":
         raise InputError(f"expected init to be a model with a tokenizer, got {options.init!r}, which has none")
     folder.mkdir(parents=True, exist_ok=True)
-    copy_tokenizer(importlib.import_module(f"mmx.models.{card.family}"), found, folder)
+    copy_tokenizer(import_family(card.family), found, folder)
     for t in tensors(model).values():
         t.data = t.data.clone()  # may be a view of the file
     inherited = {**card_fields(card, model), "summary": f"{card.name}, trained further by mmx"}
@@ -161,57 +163,50 @@ def _loaded(options: TrainOptions, folder: Path) -> Start:
     return Start(model, card.family, dict(card.config), inherited)
 
 
-def training_data(options: TrainOptions, path: str, model: Model) -> Data:
+def training_data(options: TrainOptions, path: str, model: Model, needs: Needs = ANYTHING) -> Data | EncodedData:
     """The examples of a manifest, in the model's terms; only those of `options.train` are augmented.
 
-    What a frozen encoder makes of speech is kept, unless it is augmented.
+    What frozen encoders make of recordings is kept, unless these are augmented.
 
     Args:
         options: of the training.
         path: of the manifest.
         model: with its tokenizer. The weights of a frozen encoder are whole.
+        needs: of the objective.
 
     Raises:
         InputError: the manifest has mistakes, or is not of what the model takes.
     """
-    examples = read_manifest(path, model.tokenizer.language_ids, options.language)
-    if not of_speech(examples, path):
-        require_reading(model)
-        return _text(options, examples, model, path == options.train)
-    data = _speech(options, examples, model, path == options.train)
-    return EncodedData(data) if data.is_fixed and hears_frozen(model) else data
-
-
-def require_reading(model: Model) -> None:
-    """Raise `InputError` for a model that does not read texts."""
-    if "text" not in model.encoders:
-        raise InputError(f"expected a model that reads texts, got {model.name}, which only hears: use en-es")
-
-
-def _text(options: TrainOptions, examples: list[Example], model: Model, learned: bool) -> TextData:
-    return TextData(
-        examples,
-        model.tokenizer,
-        max_tokens=min(options.max_tokens, model.decoder.ctx),
-        group_by=options.group_by,
-        lowercase=options.lowercase if learned else 0.0,
-        unpunctuated=options.unpunctuated if learned else 0.0,
-        seed=options.seed,
-    )
-
-
-def _speech(options: TrainOptions, examples: list[Example], model: Model, learned: bool) -> SpeechData:
-    o, steps = options, []
-    if learned and o.speeds:
-        steps.append(Speeds(o.speeds))
-    if learned and o.noise_snr_db:
-        steps.append(Noise(o.noise_snr_db, folder=o.noise or None))
-    return SpeechData(
+    spellings = None if model.tokenizer is None else model.tokenizer.language_ids
+    examples = read_manifest(path, spellings, options.language)
+    of_recordings(examples, path)
+    data = Data(
         examples,
         model,
-        max_tokens=o.max_tokens,
-        group_by=o.group_by,
-        change_samples=in_turn(steps),
-        change_features=masker(mask_policy(o.masks)) if learned and o.masks else None,
-        seed=o.seed,
+        max_tokens=options.max_tokens,
+        group_by=options.group_by,
+        changes=_changes(options, model) if path == options.train else Changes(),
+        seed=options.seed,
+        needs=needs,
+    )
+    return EncodedData(data) if data.is_fixed and not needs.raw and encodes_frozen(model) else data
+
+
+def _changes(options: TrainOptions, model: Model) -> Changes:
+    """What is augmented, by medium: sound is played at other speeds and gets noise, frames are masked."""
+    o = options
+    media: dict[str, list[Callable[[Tensor, str], Tensor]]] = {"audio": []}
+    if o.speeds:
+        media["audio"].append(Speeds(o.speeds))
+    if o.noise_snr_db:
+        media["audio"].append(Noise(o.noise_snr_db, folder=o.noise or None))
+    for what in model.inputs.values():
+        if what.medium not in ("audio", "text"):
+            speeds = [FrameSpeeds(o.speeds)] if o.speeds else []
+            media[what.medium] = [*speeds, *([TimeMasks(o.time_masks, what.rate or 1.0)] if o.time_masks else [])]
+    return Changes(
+        {medium: change for medium, steps in media.items() if (change := in_turn(steps)) is not None},
+        masker(mask_policy(o.masks)) if o.masks else None,
+        o.lowercase,
+        o.unpunctuated,
     )

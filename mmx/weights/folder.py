@@ -16,6 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import tomli_w
 import torch
 from torch import Tensor
 
@@ -30,7 +31,7 @@ BESIDE = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "sentencepiece.bpe.model", "bytes.json", "generation_config.json", "preprocessor_config.json",
 )  # fmt: skip
-"""Files beside the weights that tokenizers and voices read."""
+"""Files next to the weights that tokenizers and voices read."""
 
 
 def write_model(
@@ -66,9 +67,8 @@ def write_model(
             if file.name != "config.json":
                 shutil.copyfile(file, folder / file.name)
         atomic_write(folder / "config.json", json.dumps(numbers, indent=1))
-        fields = {**card, "family": family}
-        tables = toml_table("config", config) + "\n[[weights]]\n" + 'format = "mmx"\nfiles = ["model.safetensors"]\n'
-        atomic_write(folder / "card.toml", toml_fields(fields) + tables)
+        weights = [{"format": "mmx", "files": ["model.safetensors"]}]
+        atomic_write(folder / "card.toml", as_toml({**card, "family": family, "config": config, "weights": weights}))
         part = folder / ".part-model.safetensors"
         write_safetensors(part, ((name, _cast(value, dtype)) for name, value in tensors))
         part.replace(folder / "model.safetensors")
@@ -80,20 +80,18 @@ def _cast(value: Tensor, dtype: torch.dtype | None) -> Tensor:
     return value.to(dtype) if dtype is not None and value.is_floating_point() else value
 
 
-def toml_fields(fields: Mapping[str, Any]) -> str:
-    """`name = value` lines. JSON's texts, numbers and lists are TOML's too."""
-    bad = [name for name, value in fields.items() if isinstance(value, Mapping) or value is None]
-    if bad:
-        raise InputError(f"expected texts, numbers and lists for the card, got something else in {bad}")
-    return "".join(f"{name} = {json.dumps(value, ensure_ascii=False)}\n" for name, value in fields.items())
+def as_toml(fields: Mapping[str, Any]) -> str:
+    """A table as TOML. What is None is left out: TOML has no word for it."""
+    try:
+        return tomli_w.dumps(_without_none(fields))
+    except TypeError as e:
+        raise InputError(f"expected texts, numbers, lists and tables for the card, got something else: {e}") from e
 
 
-def toml_table(name: str, fields: Mapping[str, Any]) -> str:
-    """A table of `toml_fields`, and the tables in it. What is None is left out: TOML has no word for it."""
-    known = {k: v for k, v in fields.items() if v is not None}
-    plain = {k: v for k, v in known.items() if not isinstance(v, Mapping)}
-    inner = "".join(toml_table(f"{name}.{k}", v) for k, v in known.items() if isinstance(v, Mapping))
-    return f"\n[{name}]\n{toml_fields(plain)}{inner}"
+def _without_none(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {k: _without_none(v) for k, v in value.items() if v is not None}
+    return [_without_none(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def copy_tokenizer(family: ModuleType, found: hub.Found, folder: Path) -> None:
@@ -116,7 +114,7 @@ def copy_tokenizer(family: ModuleType, found: hub.Found, folder: Path) -> None:
 def card_fields(card: Card, model: Model) -> dict[str, Any]:
     """What of the card stays true of the folder; the family, the numbers and the weights are written apart."""
     own = {f.name: getattr(card, f.name) for f in dataclasses.fields(card)}
-    kept = {k: v for k, v in own.items() if k not in ("family", "config", "weights", "streaming", "results") and v}
+    kept = {k: v for k, v in own.items() if k not in ("family", "config", "weights", "results") and v}
     return {**kept, "commercial": card.commercial, "parameters": sum(p.numel() for p in model.parameters())}
 
 

@@ -18,15 +18,19 @@ from mmx.errors import CheckpointError
 
 
 class LazyTensors(Mapping[str, Tensor]):
-    """Key to tensor, each read when asked for; `shapes` and `meta` need no reading."""
+    """Key to tensor, each read when asked for; `shapes` and `meta` need no reading.
+
+    `path` is the file they are in, where it is one of several that a publisher names apart.
+    """
 
     def __init__(
         self,
         shapes: dict[str, tuple[int, ...]],
         read: Callable[[str], Tensor],
         meta: dict[str, Any] | None = None,
+        path: Path | None = None,
     ):
-        self.shapes, self.meta, self._read = shapes, meta or {}, read
+        self.shapes, self.meta, self._read, self.path = shapes, meta or {}, read, path
 
     def __getitem__(self, key: str) -> Tensor:
         if key not in self.shapes:
@@ -112,24 +116,9 @@ def pickle_format(path: Path) -> str:
     return "fairseq" if any(k.endswith("coder.embed_tokens.weight") for k in keys) else "openai"
 
 
-def vocoders_beside(path: Path) -> list[Path]:
-    """The files of the vocoder, which Seamless publishes apart from the model."""
-    return [p for p in sorted(path.parent.glob("vocoder*.pt")) if p != path]
-
-
 def _open_fairseq2(path: Path) -> LazyTensors:
-    """The tensors of a model, and of the vocoder that lies beside one that speaks, under `vocoder.code_generator.`."""
-    tensors = dict(_state_dict(_unpickled(path)))
-    if any(k.startswith("t2u_model.") for k in tensors):
-        beside = vocoders_beside(path)
-        if len(beside) != 1:
-            raise CheckpointError(
-                f"expected one vocoder*.pt beside {path}, which writes units, got {[p.name for p in beside]}: "
-                "put the model's own there"
-            )
-        voice = _state_dict(_unpickled(beside[0]))
-        tensors |= {f"vocoder.code_generator.{k.removeprefix('code_generator.')}": v for k, v in voice.items()}
-    return LazyTensors({k: tuple(v.shape) for k, v in tensors.items()}, tensors.__getitem__)
+    tensors = _state_dict(_unpickled(path))
+    return LazyTensors({k: tuple(v.shape) for k, v in tensors.items()}, tensors.__getitem__, path=path)
 
 
 def _state_dict(raw: dict[str, Any]) -> dict[str, Tensor]:
@@ -162,7 +151,7 @@ def _open_pickle(path: Path) -> LazyTensors:
     bad = [k for k, v in tensors.items() if not isinstance(v, Tensor)]
     if bad:
         raise CheckpointError(f"expected only tensors at {path}, got others under {bad[:5]}")
-    meta = {k: v for k, v in raw.items() if k == "dims"}
+    meta = {k: v for k, v in raw.items() if k != "model_state_dict"} if tensors is not raw else {}
     return LazyTensors({k: tuple(v.shape) for k, v in tensors.items()}, tensors.__getitem__, meta)
 
 

@@ -25,7 +25,8 @@ from torch import Tensor
 from mmx.errors import CheckpointError, MmxWarning, ModelNotFoundError
 from mmx.weights import fairseq2 as asset_card
 from mmx.weights.card import Card, Weights
-from mmx.weights.formats import SAFETENSORS, is_safetensors, pickle_format, vocoders_beside, write_safetensors
+from mmx.weights.family import families
+from mmx.weights.formats import SAFETENSORS, is_safetensors, pickle_format, write_safetensors
 
 SHIPPED = Path(__file__).parents[1] / "models" / "weights"
 CACHE_VERSION = 2
@@ -52,7 +53,7 @@ class Found:
         sha256: digest to verify, or empty.
         tokenizer: tokenizer file, or None.
         identity: changes when the files change; names the cache folder.
-        meta: numbers that a card found beside the weights gives, for the family's `config_from`.
+        meta: numbers that a card found next to the weights gives, for the family's `config_from`.
         languages: of the model, in the order of their tokens, where such a card lists them.
     """
 
@@ -188,7 +189,8 @@ def at_path(path: Path) -> Found:
             f"expected one of {', '.join(names)} in the folder {path}, got {sorted(p.name for p in path.iterdir())[:8]}"
         )
     if path.suffix == ".pt" and path.is_file():
-        stamp = _stamp([path, *vocoders_beside(path)])
+        hooks = [family.files_beside for family in families().values() if hasattr(family, "files_beside")]
+        stamp = _stamp([path, *(p for files_beside in hooks for p in files_beside(path))])
         return Found(f"path {path}", pickle_format(path), (path,), "", _tokenizer_in(path.parent), stamp)
     if path.suffix in (".yaml", ".yml") and path.is_file():
         return of_asset(asset_card.read(path))

@@ -26,6 +26,7 @@ from mmx.seq import Seq
 from mmx.state import State
 from mmx.weights.card import Card
 from mmx.weights.convert import ZERO, Rule
+from mmx.weights.formats import LazyTensors
 
 TOKENIZER_OF = "whisper-base"
 """Card whose tokenizer serves a checkpoint that comes without one."""
@@ -317,6 +318,11 @@ def config_from(format: str, meta: Mapping[str, Any], shapes: Mapping[str, tuple
     return dict(zip(Config.__dataclass_fields__, values, strict=True))
 
 
+def sniff(format: str, source: LazyTensors) -> bool:
+    """Whether it is OpenAI's checkpoint, which gives the dimensions of the model and no name."""
+    return format == "openai" and "dims" in source.meta
+
+
 # -------------------- Hugging Face's folder
 
 
@@ -343,7 +349,7 @@ def hf_fixed(config: Config) -> dict[str, Tensor]:
 
 
 def hf_files(config: Config, tokenizer: WhisperTokenizer, card: Card, folder: Path) -> dict[str, str]:
-    """The small files beside the weights that transformers' processor, pipeline and `generate` read, by name.
+    """The small files next to the weights that transformers' processor, pipeline and `generate` read, by name.
 
     Args:
         config: the model's numbers.

@@ -338,6 +338,12 @@ class WhisperTokenizer:
             return f"<|{self.timestamp(i):.2f}|>".encode()
         return self._names.get(i, f"<|{i}|>").encode()
 
+    def lesson(self, text: str, src_lang: str, tgt_lang: str, task: str) -> tuple[list[int], list[int]]:
+        """What training gives the decoder to write a text, and what it is to write then: text, without timestamps, and
+        end. Raises `InputError` for a task or a language that the model does not have."""
+        prompt = self.prompt(src_lang if self.multilingual else None, task)
+        return prompt, [*self.encode(" " + text.strip()), self.eot]
+
     def prompt(self, language: str | None, task: str = "transcribe", timestamps: bool = False) -> list[int]:
         """Return the ids that start a transcript.
 

@@ -23,6 +23,7 @@ from mmx.errors import InputError, MediaError, nearest
 from mmx.media.audio import SAMPLE_RATE as RATE
 from mmx.media.audio import Source as Media
 from mmx.media.audio import open_audio
+from mmx.tasks.result import Spoken
 
 BLOCK_S = 0.1
 """How much sound comes at a time."""
@@ -87,7 +88,7 @@ class FileSource:
 
     Args:
         media: whatever `mmx.media.audio.open_audio` takes.
-        realtime: whether it plays at the speed of life; else as fast as it is read.
+        realtime: whether it plays in real time; else as fast as it is read.
         clock: seconds, monotonic.
         sleep: waits for seconds.
 
@@ -230,7 +231,7 @@ def find_device(wanted: str | None = None, kind: str = "input") -> Device:
     if not devices:
         raise MediaError(
             f"expected a {what}, found none: plug one in, allow this program to use it in the system's privacy "
-            "settings, or listen to a recording with --file talk.wav"
+            "settings, or transcribe a recording with --file talk.wav"
         )
     if wanted is None:
         return next((d for d in devices if d.default), devices[0])
@@ -360,7 +361,7 @@ class Microphone:
                 if self._stopped:
                     return []
                 if waited_s >= self.SILENT_S or not self._stream.active:
-                    raise MediaError(f"{self.name!r} gives no more sound: was it unplugged?") from None
+                    raise MediaError(f"{self.name!r} gives no more audio: was it unplugged?") from None
                 continue
             self._got += len(samples_N)
             return [np.zeros(missed, np.float32), samples_N] if missed else [samples_N]
@@ -388,7 +389,7 @@ class Microphone:
         out = []
         if lost > before[0]:
             seconds = (lost - before[0]) / self.rate_hz
-            out.append(f"{seconds:.1f} s of sound were lost: this machine is too slow. Silence stands for them")
+            out.append(f"{seconds:.1f} s of audio were lost: this machine is too slow. Silence stands for them")
         if overflows > before[1]:
             out.append(f"the microphone's driver lost sound {overflows - before[1]} times")
         return out
@@ -410,6 +411,7 @@ class Loudspeaker:
     """Says one stretch of sound after another, without holding up who gives them.
 
     Args:
+        rate: samples per second of what it is given.
         device: as in `Microphone`.
 
     Raises:
@@ -420,7 +422,7 @@ class Loudspeaker:
     STILL_S = 5.0
     """Where the driver asks for no sound for so long, the loudspeaker is gone."""
 
-    def __init__(self, device: str | None = None):
+    def __init__(self, rate: float = RATE, device: str | None = None):
         self._sd = portaudio()
         found = find_device(device, "output")
         self.name = found.name
@@ -429,15 +431,15 @@ class Loudspeaker:
         self._now = np.zeros(0, np.float32)
         try:
             self._stream = self._sd.OutputStream(
-                samplerate=RATE, device=found.index, channels=1, dtype="float32", callback=self._fill
+                samplerate=rate, device=found.index, channels=1, dtype="float32", callback=self._fill
             )
             self._stream.start()
         except self._sd.PortAudioError as e:
             raise MediaError(f"cannot play to {found.name!r}: {_reason(e)}; write a file: --speak out.wav") from e
 
-    def say(self, samples: NDArray[np.float32], start_s: float = 0.0) -> None:
-        """Play `(N,)` samples at 16 kHz after those that wait."""
-        self._queue.put(samples)
+    def say(self, spoken: Spoken) -> None:
+        """Play it after those that wait."""
+        self._queue.put(spoken.samples)
 
     def _fill(self, out_N1: NDArray[np.float32], n: int, times: Any, status: Any) -> None:
         at = 0
@@ -471,7 +473,7 @@ class Loudspeaker:
                 with suppress(self._sd.PortAudioError):
                     act()
         if gone:
-            raise MediaError(f"{self.name!r} plays no more: was it unplugged? What was still to be said is lost")
+            raise MediaError(f"{self.name!r} plays no more: was it unplugged? The rest of the speech is lost")
 
     def _finished(self) -> bool:
         """Wait until all is said; whether it was."""

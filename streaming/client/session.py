@@ -22,16 +22,17 @@ from numpy.typing import NDArray
 from mmx.errors import InputError, MmxError, OutputError
 from mmx.media.audio import SAMPLE_RATE as RATE
 from mmx.streaming.client.microphone import FileSource, Heard, Loudspeaker, Microphone, Source, find_device
+from mmx.streaming.client.options import LiveOptions
 from mmx.streaming.client.terminal import JsonView, PlainView, Status, TerminalView, View
-from mmx.streaming.events import Event
 from mmx.streaming.lag import LagControl
-from mmx.streaming.policies import find_policy
-from mmx.tasks.result import Segment, Spoken, Transcript, check_format
-from mmx.text.languages import find_language
+from mmx.tasks.events import Event
+from mmx.tasks.result import Spoken, Transcript, check_format
+from mmx.weights.options import LoadOptions
 
 if TYPE_CHECKING:
     from mmx.model import Model
     from mmx.streaming.stream import Stream
+    from mmx.tasks.cascade import Translator
 
 # -------------------- what is done with sound and text
 
@@ -75,69 +76,6 @@ class Recorder:
             self._file.close()
 
 
-class Translator:
-    """Translates what a stream writes, a sentence at a time, with a text model.
-
-    Args:
-        model: translates text.
-        to: language to write.
-        beam_size: of its search.
-    """
-
-    def __init__(self, model: "Model", to: str, beam_size: int = 5):
-        model_to = model.tokenizer.language(to)
-        self.model, self.to, self.beam_size = model, model_to, beam_size
-        self.segments: list[Segment] = []
-        self._words: list[Event] = []
-        self._notes: list[str] = []
-
-    def take(self, events: Sequence[Event], over: bool = False) -> list[Event]:
-        """Hear what was written, and give each sentence that this ends, as one final event.
-
-        Args:
-            events: of the stream.
-            over: whether no more will come: what was begun counts as a sentence.
-        """
-        out = []
-        for event in events:
-            self._words.append(event)
-            if event.final:
-                out += self._sentence()
-        return out + (self._sentence() if over else [])
-
-    def _sentence(self) -> list[Event]:
-        words, self._words = [w for w in self._words if w.text.strip()], []
-        text = "".join(w.text for w in words).strip()
-        if not text:
-            return []
-        said, language, score = self._translated(text, words[0].language)
-        start_s, end_s = words[0].start_s, max(w.end_s for w in words)
-        self.segments.append(Segment(start_s, end_s, f" {said}", language, avg_logprob=score, source_text=text))
-        at = len(self.segments) - 1
-        return [Event(at, f" {said}", start_s, end_s, words[-1].at_s, True, language, math.exp(min(score, 0.0)))]
-
-    def _translated(self, text: str, language: str) -> tuple[str, str, float]:
-        """The text, its language, its score. What cannot be translated stays as it is: a session must go on."""
-        from mmx.tasks.translate import translate_text
-
-        try:
-            (done,) = translate_text(self.model, [text], src=language, to=self.to, beam_size=self.beam_size)
-        except MmxError as e:
-            self._notes.append(f"not translated: {e}")
-            return text, language, 0.0
-        return done.text, find_language(self.to).tag, min((s.score for s in done.segments), default=0.0)
-
-    def notes(self) -> list[str]:
-        """What went wrong since the last call."""
-        new, self._notes = self._notes, []
-        return new
-
-    def transcript(self, heard: Transcript) -> Transcript:
-        """The translation of what `Stream.transcript` gave."""
-        model = f"{heard.model} + {self.model.name}"
-        return replace(heard, segments=tuple(self.segments), task="translate", model=model)
-
-
 class SpeechFile:
     """Sentences said, on the session's clock, as one .wav or .flac file; stands where a `Loudspeaker` could."""
 
@@ -147,9 +85,9 @@ class SpeechFile:
         kind_of(path)
         self.path, self._said = path, list[Spoken]()
 
-    def say(self, samples: NDArray[np.float32], start_s: float = 0.0) -> None:
-        """Lay `(N,)` samples down from `start_s` on, or after those before."""
-        self._said.append(Spoken(start_s, samples))
+    def say(self, spoken: Spoken) -> None:
+        """Lay it down from its beginning on, or after those before."""
+        self._said.append(spoken)
 
     def close(self) -> None:
         """Write the file."""
@@ -199,7 +137,7 @@ class Session:
         translator: translates what the stream writes.
         recorder: keeps the sound.
         savers: keep the text.
-        voice: says a sentence, `(text, language)` to samples at 16 kHz.
+        voice: says a sentence, `(text, language)`.
         output: plays or keeps what `voice` says.
         clock: seconds, monotonic.
     """
@@ -207,10 +145,10 @@ class Session:
     source: Source
     stream: "Stream"
     view: View
-    translator: Translator | None = None
+    translator: "Translator | None" = None
     recorder: Recorder | None = None
     savers: Sequence[Saver] = ()
-    voice: Callable[[str, str], NDArray[np.float32]] | None = None
+    voice: Callable[[str, str], Spoken] | None = None
     output: Any = None
     clock: Callable[[], float] = time.monotonic
     stopping: bool = field(default=False, init=False)
@@ -317,7 +255,8 @@ class Session:
         for words in sentences:
             text = "".join(w.text for w in words).strip()
             if text:
-                self.output.say(self.voice(text, words[0].language), words[-1].at_s)
+                said = self.voice(text, words[0].language)
+                self.output.say(replace(said, start_s=words[-1].at_s))
 
     def _status(self, heard: Heard) -> Status:
         sound_s, work_s = (sum(x) for x in zip(*self._spans, strict=True))
@@ -393,76 +332,36 @@ def _sentences(events: Sequence[Event]) -> list[list[Event]]:
 # -------------------- from options
 
 
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What `mmx live` was asked for; the fields that `Stream` and `mmx.load` have mean what they mean there.
-
-    Attributes:
-        file: recording to listen to; a microphone when None.
-        realtime: whether the file plays at the speed of life.
-        microphone: as in `Microphone`.
-        text_model: translates, sentence by sentence, what the model writes.
-        beam_size: of the text model's search.
-        speak: "play", or the file that keeps what is said; None says nothing.
-        speaker: voice that says it.
-        record: file that keeps the sound.
-        save: files that keep the text; of a microphone, one is made up when there is none.
-        json: events as lines of JSON.
-        threads: of the CPU; 0 leaves it to torch.
-    """
-
-    file: str | None = None
-    realtime: bool = False
-    microphone: str | None = None
-    model: str = "whisper-base"
-    language: str | None = None
-    to: str | None = None
-    text_model: str | None = None
-    policy: str = "alignatt"
-    step_s: float = 1.0
-    vad: bool = True
-    beam_size: int = 5
-    speak: str | None = None
-    speaker: int = 0
-    record: Path | None = None
-    save: Sequence[Path] = ()
-    json: bool = False
-    device: str = "auto"
-    dtype: str = "auto"
-    threads: int = 0
-
-
-def run(job: Job) -> Transcript:
+def run(job: LiveOptions, load: LoadOptions) -> Transcript:
     """Hold the session that `mmx live` was asked for.
 
     Raises:
         MmxError: something is missing or does not fit; whatever can be is told before a model is loaded.
     """
-    import torch
-
-    from mmx.api import load
+    from mmx.api import open_model
     from mmx.files import drop_output
 
-    _check(job)
+    if load.text_model and not job.to:
+        raise InputError("expected --to with --text-model: the language to translate into")
+    _check_files(job)
     savers = [Saver(p) for p in job.save]
-    if job.threads:
-        torch.set_num_threads(job.threads)
     if job.file is None:
         find_device(job.microphone)
     source: Source | None = FileSource(job.file, job.realtime) if job.file is not None else None
-    model = load(job.model, device=job.device, dtype=job.dtype)  # type: ignore[arg-type]
-    name = job.text_model or _second_step(job, model)
-    text_model = load(name, device=job.device, dtype=job.dtype) if name else None  # type: ignore[arg-type]
+    model = open_model(load)
+    name = load.text_model or _second_step(job, model)
+    text_model = open_model(load, name) if name else None
     live = source is None or source.live
     stream, translator = _heard_by(job, model, text_model, catch_up=live)
-    voice = _voice(job, text_model or model) if job.speak else None
-    output = _output(job.speak) if job.speak else None
+    said_by = text_model or model
+    voice = _voice(job, said_by) if job.speak else None
+    output = _output(job.speak, said_by.require_synth().rate) if job.speak else None
     recorder = Recorder(job.record) if job.record else None
     source = source or Microphone(job.microphone)
     title = f"{source.name} → {model.name}" + (f" → {text_model.name}" if text_model else "")
     view = _view(job, title, bilingual=text_model is not None)
     if job.speak == "play" and job.file is None:
-        view.note("wear headphones: else the microphone hears what is said, and translates it again")
+        view.note("wear headphones: else the microphone picks up the translation, and translates it again")
     session = Session(source, stream, view, translator, recorder, savers, voice, output)
     try:
         return session.run()
@@ -471,7 +370,7 @@ def run(job: Job) -> Transcript:
         return session.transcript()
 
 
-def _check_files(job: Job) -> None:
+def _check_files(job: LiveOptions) -> None:
     """That no file of the session overwrites another, nor a recording that was there before."""
     speak = Path(job.speak) if job.speak not in (None, "play") else None
     if speak is not None:
@@ -495,23 +394,7 @@ def _new(recording: Path) -> None:
         raise InputError(f"expected a new file to record to, {recording} exists: choose another name, or move it away")
 
 
-def _check(job: Job) -> None:
-    """What can be told before anything is loaded, or a folder is made."""
-    find_policy(job.policy)
-    _check_files(job)
-    for language in filter(None, (job.language, job.to)):
-        find_language(language)
-    if job.realtime and job.file is None:
-        raise InputError("expected --file with --realtime: a microphone always plays at the speed of life")
-    if job.microphone is not None and job.file is not None:
-        raise InputError("expected --file or --microphone, got both")
-    if job.text_model and not job.to:
-        raise InputError("expected --to with --text-model: the language to translate into")
-    if job.speak and not job.to:
-        raise InputError("expected --to with --speak: the language to say it in")
-
-
-def _second_step(job: Job, model: "Model") -> str | None:
+def _second_step(job: LiveOptions, model: "Model") -> str | None:
     """The text model that ships for a language which the speech model cannot write."""
     if not job.to:
         return None
@@ -522,7 +405,7 @@ def _second_step(job: Job, model: "Model") -> str | None:
 
 
 def _heard_by(
-    job: Job, model: "Model", text_model: "Model | None", catch_up: bool
+    job: LiveOptions, model: "Model", text_model: "Model | None", catch_up: bool
 ) -> "tuple[Stream, Translator | None]":
     """The stream, and what translates it on."""
     from mmx.streaming.stream import Stream
@@ -530,13 +413,13 @@ def _heard_by(
     task, to, language = "translate" if job.to else "transcribe", job.to, job.language
     translator = None
     if text_model is not None:
-        from mmx.tasks.cascade import first_step
+        from mmx.tasks.cascade import Translator, first_step
         from mmx.tasks.options import Options
 
         if "text" not in text_model.encoders or not hasattr(text_model.tokenizer, "language"):
             name = text_model.name
             raise InputError(f"expected a model that translates text, got {name}: use nllb-200-distilled-600m")
-        translator = Translator(text_model, job.to or "", job.beam_size)
+        translator = Translator.of(text_model, job.to or "", job.beam_size)
         asked = first_step(text_model, Options(language=language, task="translate", to=job.to or ""))
         task, to, language = asked.task, "en" if asked.task == "translate" else None, asked.language
     stream = Stream(
@@ -546,25 +429,24 @@ def _heard_by(
     return stream, translator
 
 
-def _voice(job: Job, model: "Model") -> Callable[[str, str], NDArray[np.float32]]:
+def _voice(job: LiveOptions, model: "Model") -> Callable[[str, str], Spoken]:
     """Says a sentence in its own language."""
     from mmx.tasks.speak import Voice, say
 
-    if model.synth is None or "text" not in model.encoders:
-        raise InputError(f"expected a model with a voice to --speak, got {model.name}: use seamless-m4t-v2-large")
+    model.require_synth()
 
-    def said(text: str, language: str) -> NDArray[np.float32]:
-        code = model.tokenizer.language(language)
+    def said(text: str, language: str) -> Spoken:
+        code = model.require_tokenizer().language(language)
         return say(model, text, text, code, code, Voice(job.speaker))
 
     return said
 
 
-def _output(speak: str) -> "Loudspeaker | SpeechFile":
-    return Loudspeaker() if speak == "play" else SpeechFile(Path(speak))
+def _output(speak: str, rate: float) -> "Loudspeaker | SpeechFile":
+    return Loudspeaker(rate) if speak == "play" else SpeechFile(Path(speak))
 
 
-def _view(job: Job, title: str, bilingual: bool) -> View:
+def _view(job: LiveOptions, title: str, bilingual: bool) -> View:
     if job.json:
         return JsonView()
     if not sys.stdout.isatty():

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TextIO
 
-from mmx.streaming.events import Event
+from mmx.tasks.events import Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +19,7 @@ class Status:
         lag_s: seconds of speech that are not written yet.
         real_time_factor: seconds of work for each second of sound, of late; above 1 falls behind.
         level_db: loudness of the latest sound, decibels below full scale.
-        step_s: seconds from look to look.
+        step_s: seconds between decoding steps.
         tentative: text that may change.
         language: that is written; empty while unknown.
         stopping: whether the session is about to end.

@@ -89,4 +89,4 @@ def find_heads(model: Model, path: Path | None = None) -> MonotonicHeads:
     heads, config = read_heads(path)
     if config.model != model.name:
         raise InputError(f"expected heads for {model.name}, got {path} for {config.model}: train others")
-    return heads.to(next(model.decoder.parameters()).device)
+    return heads.to(model.require_decoder().device)

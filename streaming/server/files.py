@@ -186,7 +186,7 @@ def _granularities(form: FormData, formats: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _of_sound(form: FormData, options: Options) -> Options:
-    """The options with the sound track and the channels that are to be heard, as of `mmx transcribe`."""
+    """The options with the audio track and the channels that are to be heard, as of `mmx transcribe`."""
     if channels := fields.text(form, "channels"):
         with blaming("channels"):
             options = replace(options, channels=channels)  # type: ignore[arg-type]

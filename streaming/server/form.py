@@ -39,7 +39,7 @@ async def read_form(request: Request, settings: Settings) -> FormData:
     most_mb = settings.max_upload_mb
     most = int(most_mb * 2**20) + 65536  # the other fields
     too_large = ApiError(
-        413, "file_too_large", f"expected an upload of at most {most_mb:g} MB, got more: send its sound only, or "
+        413, "file_too_large", f"expected an upload of at most {most_mb:g} MB, got more: send its audio only, or "
         "compressed", param="file",
     )  # fmt: skip
     declared, kind = request.headers.get("content-length", ""), request.headers.get("content-type", "nothing")
@@ -86,7 +86,7 @@ class _Body:
 
     def _slow(self) -> ApiError:
         return ApiError(
-            408, "upload_timeout", f"expected an upload that goes on, got nothing for {self.patience_s:g} s "
+            408, "upload_timeout", f"expected an upload in progress, got nothing for {self.patience_s:g} s "
             f"(upload_timeout_s) or less than {LEAST_BYTES_S} bytes a second: send it again", close=True,
         )  # fmt: skip
 

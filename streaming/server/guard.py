@@ -118,7 +118,7 @@ class Guard:
 def closing() -> ApiError:
     """What a server that stops says."""
     return ApiError(
-        503, "server_closing", "expected a server that goes on, but this one stops: ask again in a moment",
+        503, "server_closing", "expected a running server, but this one is stopping: ask again in a moment",
         retry_s=CLOSING_S,
     )  # fmt: skip
 

@@ -8,11 +8,11 @@ from mmx.media.source import File
 
 
 def measured_s(file: BinaryIO, track: int | None = None) -> float:
-    """Seconds of sound by the packets of a sound track, whatever the header says; 0 where they do not tell.
+    """Seconds of sound by the packets of a audio track, whatever the header says; 0 where they do not tell.
 
     Args:
         file: read from its start; where it stood, it stands afterwards.
-        track: which sound track, from 1 on; the default one when None.
+        track: which audio track, from 1 on; the default one when None.
     """
     import av
 

@@ -8,6 +8,7 @@ import socket
 import ssl
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,52 +20,33 @@ from mmx.streaming.server.app import create_app
 from mmx.streaming.server.engine import Engine
 from mmx.streaming.server.guard import LOOPBACK
 from mmx.streaming.server.http import protocol
-from mmx.streaming.server.settings import Settings
+from mmx.streaming.server.settings import ServeOptions, Settings
 from mmx.streaming.server.state import StateFolder
-from mmx.streaming.stream import check_step
+from mmx.weights.options import LoadOptions
 
 GOODBYE_S = 3.0
 """Once the recordings are done with, connections have this long to take their answers."""
 
 
-def run(
-    *,
-    model: str,
-    text_model: str | None = None,
-    host: str = "127.0.0.1",
-    port: int = 8000,
-    policy: str = "alignatt",
-    step_s: float = 1.0,
-    beam_size: int = 5,
-    device: str = "auto",
-    dtype: Any = "auto",
-    threads: int = 0,
-    ssl_certfile: Path | None = None,
-    ssl_keyfile: Path | None = None,
-    **settings: Any,
-) -> None:
-    """Serve until interrupted; arguments as in `mmx serve`, `settings` those of `Settings`.
+def run(options: ServeOptions, load: LoadOptions, settings: Settings) -> None:
+    """Serve until interrupted.
 
     Raises:
-        InputError: an option can never work, or `state_dir` is another server's; told before a model is loaded.
+        InputError: something cannot work, or `state_dir` is another server's; told before a model is loaded.
     """
-    from mmx.streaming.policies import find_policy
-
-    find_policy(policy)
-    check_step(step_s)
-    local = host in LOOPBACK
-    rules = Settings(local=local, **settings)
-    _check_certificate(ssl_certfile, ssl_keyfile)
+    host, port = options.host, options.port
+    rules = replace(settings, local=host in LOOPBACK)
+    _check_certificate(options.ssl_certfile, options.ssl_keyfile)
     if rules.state_dir is not None:
         StateFolder(rules.state_dir).unlock()  # whether it can be had; the application takes it
     with _listening(host, port) as sockets:
-        if not local and rules.api_key is None:
+        if not rules.local and rules.api_key is None:
             print(
                 f"mmx: anyone who reaches {host}:{port} may use this server: --api-key asks for a key", file=sys.stderr
             )
-        engine = _engine(model, text_model, policy, step_s, beam_size, device, dtype, threads)
-        app = create_app(engine, rules)
-        Server(configured(app, ssl_certfile=ssl_certfile, ssl_keyfile=ssl_keyfile)).run(sockets)
+        app = create_app(_engine(options, load), rules)
+        config = configured(app, ssl_certfile=options.ssl_certfile, ssl_keyfile=options.ssl_keyfile)
+        Server(config).run(sockets)
 
 
 def configured(app: FastAPI, **more: Any) -> uvicorn.Config:
@@ -164,24 +146,11 @@ def _bound(family: int, address: tuple[Any, ...]) -> socket.socket:
     return s
 
 
-def _engine(
-    model: str,
-    text_model: str | None,
-    policy: str,
-    step_s: float,
-    beam_size: int,
-    device: str,
-    dtype: Any,
-    threads: int,
-) -> Engine:
-    import torch
-
-    from mmx.api import load
+def _engine(options: ServeOptions, load: LoadOptions) -> Engine:
+    from mmx.api import open_model
     from mmx.tasks.cascade import shipped
 
-    if threads:
-        torch.set_num_threads(threads)
-    speech = load(model, device=device, dtype=dtype)
-    text_model = text_model or next(iter(shipped()), None)
-    text = None if text_model is None else load(text_model, device=device, dtype=dtype)
-    return Engine(speech, text, policy=policy, step_s=step_s, beam_size=beam_size)
+    speech = open_model(load)
+    name = load.text_model or next(iter(shipped()), None)
+    text = None if name is None else open_model(load, name)
+    return Engine(speech, text, policy=options.policy, step_s=options.step_s, beam_size=options.beam_size)

@@ -123,7 +123,9 @@ class ServerContext:
 
 
 def _failed() -> Piece:
-    return Piece("error", "expected to go on, but the server failed: its log has the reason", language="server_error")
+    return Piece(
+        "error", "expected to continue, but the server failed: its log has the reason", language="server_error"
+    )
 
 
 def samples_of(pcm: bytes | bytearray) -> NDArray[np.float32]:
@@ -226,7 +228,7 @@ class Session:
             self._check_format(command.config)
         if command.kind == "commit" and not self.intake.uncommitted:
             raise ApiError(
-                400, "input_audio_buffer_commit_empty", "expected sound since the last commit, got none: append some "
+                400, "input_audio_buffer_commit_empty", "expected audio since the last commit, got none: append some "
                 "before the commit",
             )  # fmt: skip
         if self.intake.commands - self._taken.commands >= MOST_COMMANDS:
@@ -244,7 +246,7 @@ class Session:
         if (config.rate, config.format) == (self.asked.rate, self.asked.format):
             return
         if self.intake.samples:
-            message = "expected the rate and the format before the first sound: begin a new session"
+            message = "expected the rate and the format before the first audio: open a new session"
             raise ApiError(400, "invalid_value", message, param="rate")
         with blaming("rate"):
             check_rate(config.rate)

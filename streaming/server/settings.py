@@ -5,10 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from mmx.errors import InputError
+from mmx.options import Option, check
+from mmx.streaming.lag import STEPS_S
+from mmx.streaming.policies import find_policy
 
 MOST_MESSAGE = 800
 """Letters of an error's message; what a client sent is quoted in it, and may be a megabyte."""
@@ -16,70 +19,86 @@ MOST_MESSAGE = 800
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """Limits and rules of a server; the command line has the same names and defaults.
+    """Limits and rules of a server; `math.inf` is no limit."""
 
-    Attributes:
-        api_key: what every request but /health and the page's files must show; None asks for none.
-        allow_origin: origins ("https://example.org") whose pages may use the server beside its own; "*" is all.
-        local: the server is bound to this machine only, so that it answers to this machine's names only, and to
-            those of `allow_origin`.
-        root_path: the path below which a proxy shows the server ("/mmx"), whether or not it takes it away.
-        state_dir: where live sessions are kept, so that they outlive the server; None forgets them.
-        max_upload_mb: largest upload.
-        max_audio_s: longest recording, and longest live session.
-        max_queue: recordings that may wait; past it the answer is 503.
-        max_uploads: recordings that may be on their way here at once; past it the answer is 503.
-        max_connections: open connections; past it the answer is 503.
-        header_timeout_s: a connection has this long to say what it wants.
-        upload_timeout_s: an upload that brings nothing for so long, or less than 1 kB a second, is refused.
-        grace_s: a server that is told to stop gives the recordings at work this long to end.
-        access_log: tell each request on the standard error.
-        max_sessions: live sessions at once; past it the answer is `too_many_sessions`.
-        idle_timeout_s: a live connection that says nothing for so long is closed.
-        keep_s: a live session waits so long for a client that went away.
-        max_frame_kb: largest WebSocket message.
-        max_ahead_s: sound that a session may be ahead of the model; past it the server reads no more until it is heard.
-        workers: live sessions heard at the same moment.
-        file_workers: recordings transcribed at the same moment.
-    """
-
-    api_key: str | None = None
-    allow_origin: tuple[str, ...] = ()
-    local: bool = False
-    root_path: str = ""
-    state_dir: Path | None = None
-    max_upload_mb: float = 200.0
-    max_audio_s: float = 4 * 3600.0
-    max_queue: int = 16
-    max_uploads: int = 32
-    max_connections: int = 512
-    header_timeout_s: float = 20.0
-    upload_timeout_s: float = 30.0
-    grace_s: float = 5.0
-    access_log: bool = False
-    max_sessions: int = 32
-    idle_timeout_s: float = 60.0
-    keep_s: float = 120.0
-    max_frame_kb: int = 1024
-    max_ahead_s: float = 30.0
-    workers: int = 1
-    file_workers: int = 1
+    api_key: Annotated[str | None, Option("Key that clients must show.", env="MMX_API_KEY")] = None
+    allow_origin: Annotated[
+        tuple[str, ...], Option("Origin whose pages may use the server (https://example.org), or *.")
+    ] = ()
+    local: Annotated[
+        bool, Option("Answer to this machine's names only, and to those of allow_origin.", shell=False)
+    ] = False  # fmt: skip
+    root_path: Annotated[
+        str, Option("Path below which a proxy shows the server (/mmx), whether it takes it away or not.")
+    ] = ""
+    state_dir: Annotated[
+        Path | None, Option("Keep live sessions here, so that they outlive the server.")
+    ] = None  # fmt: skip
+    max_upload_mb: Annotated[float, Option("Largest upload, in MB.", above=0, most=math.inf)] = 200.0
+    max_audio_s: Annotated[
+        float, Option("Longest recording or live session, in seconds.", above=0, most=math.inf)
+    ] = 4 * 3600.0  # fmt: skip
+    max_queue: Annotated[int, Option("Recordings that may wait.", least=0)] = 16
+    max_uploads: Annotated[int, Option("Recordings on their way here at once.", least=1)] = 32
+    max_connections: Annotated[int, Option("Connections at once, live ones too.", least=1)] = 512
+    header_timeout_s: Annotated[
+        float, Option("Close a connection that asks nothing for so long.", above=0, most=math.inf)
+    ] = 20.0
+    upload_timeout_s: Annotated[
+        float,
+        Option("Refuse an upload that brings nothing for so long, or less than 1 kB a second.", above=0, most=math.inf),
+    ] = 30.0
+    max_sessions: Annotated[int, Option("Live sessions at once.", least=1)] = 32
+    idle_timeout_s: Annotated[
+        float, Option("Close a live connection that is silent for so long.", above=0, most=math.inf)
+    ] = 60.0
+    keep_s: Annotated[
+        float, Option("Keep a live session so long for a client that went away.", least=0, most=math.inf)
+    ] = 120.0
+    grace_s: Annotated[float, Option("When stopped, give recordings in progress this long to finish.", least=0)] = 5.0
+    access_log: Annotated[bool, Option("Log each request to standard error.")] = False
+    max_frame_kb: Annotated[int, Option("Largest WebSocket message.", least=1, shell=False)] = 1024
+    max_ahead_s: Annotated[
+        float,
+        Option(
+            "Audio that a session may be ahead of the model; past it the server reads no more for a while.",
+            above=0,
+            most=math.inf,
+            shell=False,
+        ),
+    ] = 30.0
+    workers: Annotated[int, Option("Live sessions decoded at the same time.", least=1)] = 1
+    file_workers: Annotated[int, Option("Recordings transcribed at the same moment.", least=1)] = 1
 
     def __post_init__(self) -> None:
-        for name in ("max_upload_mb", "max_audio_s", "max_uploads", "max_connections", "max_sessions", "idle_timeout_s",
-                     "max_frame_kb", "max_ahead_s", "workers", "file_workers", "header_timeout_s",
-                     "upload_timeout_s"):  # fmt: skip
-            if not getattr(self, name) > 0:  # no number is not, either
-                raise InputError(f"expected {name} to be more than 0, got {getattr(self, name)}")
-        for name in ("max_queue", "keep_s", "grace_s"):
-            if not getattr(self, name) >= 0:
-                raise InputError(f"expected {name} to be 0 or more, got {getattr(self, name)}")
-        if math.isinf(self.grace_s):
-            raise InputError("expected grace_s to be a number of seconds, got infinity: the server could never stop")
+        check(self)
         _check_key(self.api_key)
         for origin in self.allow_origin:
             _check_origin(origin)
         object.__setattr__(self, "root_path", _path(self.root_path))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServeOptions:
+    """Where a server listens, and how its models are asked."""
+
+    host: Annotated[str, Option("Address to listen on; 0.0.0.0 serves other machines, too.")] = "127.0.0.1"
+    port: Annotated[int, Option("Port; 0 takes a free one.", least=0, most=65535)] = 8000
+    policy: Annotated[
+        str, Option("When a word may be written live: alignatt, emma, local-agreement.")
+    ] = "alignatt"  # fmt: skip
+    step_s: Annotated[
+        float, Option("Seconds of live audio between decoding steps.", least=STEPS_S[0], most=STEPS_S[1])
+    ] = 1.0
+    beam_size: Annotated[int, Option("Hypotheses of the search in recordings.", least=1)] = 5
+    ssl_certfile: Annotated[
+        Path | None, Option("Certificate: browsers give a microphone to https pages and localhost only.")
+    ] = None
+    ssl_keyfile: Annotated[Path | None, Option("Key of the certificate.")] = None
+
+    def __post_init__(self) -> None:
+        check(self)
+        find_policy(self.policy)
 
 
 def _check_key(key: str | None) -> None:

@@ -195,7 +195,7 @@ class _Connection:
                     continue
                 limit = self.settings.idle_timeout_s
                 self.refuse(
-                    ApiError(408, "idle_timeout", f"expected sound within {limit:g} s (idle_timeout_s), got none")
+                    ApiError(408, "idle_timeout", f"expected audio within {limit:g} s (idle_timeout_s), got none")
                 )
                 self._leave(1000, "idle_timeout")
                 return
@@ -225,7 +225,7 @@ class _Connection:
         if len(data or text or "") > limit:
             raise ApiError(
                 413, "frame_too_large", f"expected a message of at most {self.settings.max_frame_kb} kB "
-                f"(max_frame_kb), got {len(data or text or '') // 1024} kB: send sound in shorter pieces",
+                f"(max_frame_kb), got {len(data or text or '') // 1024} kB: send audio in shorter pieces",
             )  # fmt: skip
         if data is not None:
             self.session.accept(decoded(data, self.session.asked.format))

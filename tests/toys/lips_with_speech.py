@@ -68,12 +68,10 @@ class Bands(nn.Module):
     def __init__(self, bands: int):
         super().__init__()
         self.bands, self.shape = bands, ()
-        self.register_buffer("like", torch.zeros(1), persistent=False)
-        self.like: Tensor
 
     def init_state(self, batch: int, capacity: int = 0) -> State:
         """The samples of an incomplete frame: none."""
-        return new_wait(batch, 0, HOP, self.like)
+        return new_wait(batch, 0, HOP, torch.zeros(1))
 
     def forward(self, seq: Seq, state: State | None = None) -> Seq:
         """See above."""

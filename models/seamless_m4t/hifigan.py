@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmx.errors import CheckpointError
-from mmx.models.units import DurationPredictor, duration_rules, fairseq2_duration_rules, repeat
+from mmx.models.seamless_m4t.units import DurationPredictor, duration_rules, fairseq2_duration_rules, repeat
 from mmx.seq import Seq
 from mmx.state import State, subtree, tensor
 from mmx.weights.convert import Rule, count, needed

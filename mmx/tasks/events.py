@@ -1,6 +1,10 @@
-"""What a stream gives out: text that is only ever appended to, with its times."""
+"""Events: what a live session gives out, whoever shows it: the terminal, JSON lines, a server's log."""
 
 from dataclasses import dataclass
+from typing import Literal
+
+Track = Literal["source", "translation"]
+"""What was said, or the same in another language."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -8,7 +12,7 @@ class Event:
     """A piece of text that will not change: what was written so far is the `text` of all events, joined.
 
     Attributes:
-        seq: 0, 1, 2 ... in a session; whoever has seen an event asks for those after its number.
+        seq: 0, 1, 2 ... in its track; whoever has seen an event asks for those after its number.
         text: what to append, usually a word with its leading space; empty where only a segment ends.
         start_s: when it was said, in seconds since the session began.
         end_s: when it had been said.
@@ -16,6 +20,7 @@ class Event:
         final: whether it ends a sentence or a stretch of speech.
         language: code of the language that it is written in.
         probability: what the model gave it, in [0, 1].
+        track: the text that it is appended to.
     """
 
     seq: int
@@ -26,14 +31,4 @@ class Event:
     final: bool
     language: str
     probability: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """A word that a listener committed: an `Event` before the session numbers it. Fields as there."""
-
-    text: str
-    start_s: float
-    end_s: float
-    probability: float = 1.0
-    final: bool = False
+    track: Track = "source"

@@ -13,25 +13,27 @@ Letters: B rows, U tokens, D width, N samples.
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mmx.errors import CheckpointError, InputError, nearest
+from mmx.interfaces import Speech
 from mmx.media.kaldi import Fbank
 from mmx.model import Model
-from mmx.models import hifigan, nllb, units, w2v_bert
-from mmx.nn.decoder import TextDecoder
+from mmx.models import nllb, w2v_bert
+from mmx.models.seamless_m4t import hifigan, units
 from mmx.seq import Seq
 from mmx.state import State
 from mmx.text.translation_tokenizer import TranslationTokenizer
 from mmx.weights.convert import Rule, count, needed
-from mmx.weights.formats import LazyTensors
+from mmx.weights.formats import LazyTensors, open_checkpoint
 
 MODEL_TYPES = ("seamless_m4t_v2",)
 """What Hugging Face's `config.json` calls the models that are built here."""
@@ -40,7 +42,7 @@ TOKENIZER_OF = ""
 """Card whose tokenizer serves a checkpoint that comes without one: none does."""
 
 VOICES = "generation_config.json"
-"""File beside the weights that says how tokens are spelled and which languages can be spoken."""
+"""File next to the weights that says how tokens are spelled and which languages can be spoken."""
 
 
 class Parts:
@@ -64,7 +66,7 @@ class Config(Parts):
 
 
 @dataclass(frozen=True)
-class Voices:
+class SpeechTables:
     """What a voice has to know beside its weights.
 
     Attributes:
@@ -80,7 +82,7 @@ class Voices:
     unit_languages: Mapping[str, int]
 
     @classmethod
-    def from_file(cls, file: Path) -> "Voices":
+    def from_file(cls, file: Path) -> "SpeechTables":
         """Read `generation_config.json`. Raises `CheckpointError` when it lacks what speaking needs."""
         try:
             raw = json.loads(file.read_text("utf-8"))
@@ -105,86 +107,82 @@ class Voices:
         return self.languages[code]
 
 
-class Synthesizer(nn.Module):
+class UnitSynth(nn.Module):
+    """What the voices of both versions share; an `mmx.interfaces.Synth` that reads the decoder's states.
+
+    The published checkpoint does not say which voices speak a language; its authors took the first of each,
+    transformers takes 0.
+
+    Args:
+        vocoder: units to a waveform.
+
+    Attributes:
+        tables: set when the model is loaded.
+    """
+
+    reads: Literal["text", "encoder", "decoder"] = "decoder"
+    lookahead = math.inf
+
+    def __init__(self, vocoder: hifigan.CodeVocoder):
+        super().__init__()
+        self.vocoder = vocoder
+        self.tables: SpeechTables | None = None
+
+    @property
+    def rate(self) -> float:
+        """Samples per second."""
+        return units.RATE_HZ * self.vocoder.generator.samples
+
+    def voices(self, language: str) -> Sequence[str]:
+        """Their numbers: each can say every language."""
+        self.known().language(language)
+        return [str(i) for i in range(self.vocoder.speaker.num_embeddings)]
+
+    def init_state(self, batch: int, capacity: int) -> State:
+        """Nothing is remembered: a text is spoken as a whole."""
+        return {}
+
+    def known(self) -> SpeechTables:
+        """The tables. Raises `InputError` where there are none."""
+        if self.tables is None:
+            raise InputError(f"expected {VOICES} next to the weights, got none: put it there to speak")
+        return self.tables
+
+    def states(self, speech: Speech, dtype: torch.dtype) -> Seq:
+        """What the decoder made of the texts. Raises `ValueError` where it is not given."""
+        if speech.encoded is None:
+            raise ValueError("expected the decoder's states with what is to be said, got none")
+        return speech.encoded.to(dtype)
+
+    def sound(self, found: Seq, speech: Speech, **options: bool) -> Seq:
+        """Units `(B, T)` to a waveform `(B, N)`."""
+        voice = torch.full((len(found.x),), speech.voice, device=found.x.device)
+        return self.vocoder(found, torch.full_like(voice, self.known().language(speech.language)), voice, **options)
+
+
+class Synthesizer(UnitSynth):
     """Speaks what the text decoder wrote: units of 20 ms all at once, then their sound.
 
     Args:
         t2u: states of the decoder to units.
         vocoder: units to a waveform.
-
-    Attributes:
-        voices: set when the model is loaded.
     """
 
     def __init__(self, t2u: units.TextToUnits, vocoder: hifigan.CodeVocoder):
-        super().__init__()
-        self.t2u, self.vocoder = t2u, vocoder
-        self.voices: Voices | None = None
+        super().__init__(vocoder)
+        self.t2u = t2u
 
-    def forward(
-        self,
-        decoder: TextDecoder,
-        memory: Seq,
-        prefix: Sequence[int],
-        rows: Sequence[Sequence[int]],
-        language: str,
-        speaker: int = 0,
-        duration_factor: float = 1.0,
-        shared: State | None = None,
-    ) -> Seq:
-        """The sound of written text.
+    def speak(self, speech: Speech, state: State | None = None) -> Seq:
+        """See `mmx.interfaces.Synth`."""
+        return self.sound(self.t2u.units(*self.read(speech), 1 / speech.speed), speech)
 
-        Args:
-            decoder: wrote it; its states over the text, in one pass, are what is spoken.
-            memory: over which it was written, `(B, M, D)`.
-            prefix: what the text was steered by: end token and language.
-            rows: text tokens of each row, without prefix and end.
-            language: code of the language written.
-            speaker: voice, 0 to the vocoder's number of them. (The published checkpoint does not say which voices
-                speak a language; its authors took the first of each, transformers takes 0.)
-            duration_factor: above 1 speaks slower.
-            shared: `state["memory"]` of the search that wrote the text, to save its cost.
-
-        Returns:
-            Waveform `(B, N)` at 16 kHz in [-1, 1].
-        """
-        states, spelling = self.states(decoder, memory, prefix, rows, shared)
-        found = self.t2u.units(states, *spelling, duration_factor)
-        voice = torch.full((len(rows),), speaker, device=found.x.device)
-        return self.vocoder(found, torch.full_like(voice, self._known().language(language)), voice)
-
-    def states(
-        self,
-        decoder: TextDecoder,
-        memory: Seq,
-        prefix: Sequence[int],
-        rows: Sequence[Sequence[int]],
-        shared: State | None = None,
-    ) -> tuple[Seq, units.Spelling]:
-        """What the text-to-unit model reads: `(B, U, D)` and the characters; arguments as in `forward`."""
-        voices = self._known()
-        states = written_states(decoder, memory, [[*prefix, *row] for row in rows], shared)
-        states = states.to(next(self.t2u.parameters()).dtype)
-        spelling = units.spell(rows, voices.id_to_text, voices.char_to_id)
-        return states, units.Spelling(*(t.to(states.x.device) for t in spelling))
-
-    def _known(self) -> Voices:
-        if self.voices is None:
-            raise InputError(f"expected {VOICES} beside the weights, got none: put it there to speak")
-        return self.voices
-
-
-def written_states(
-    decoder: TextDecoder, memory: Seq, rows: Sequence[Sequence[int]], shared: State | None = None
-) -> Seq:
-    """The decoder's states `(B, U, D)` over given tokens, prefix included, in one pass."""
-    device = memory.x.device
-    lengths = torch.tensor([len(r) for r in rows], device=device)
-    tokens = nn.utils.rnn.pad_sequence([torch.tensor(r) for r in rows], batch_first=True).to(device)
-    state = decoder.init_state(len(rows), tokens.shape[1])
-    if shared is not None:
-        state["memory"] = shared
-    return Seq(decoder.hidden(tokens, memory, state), lengths)
+    def read(self, speech: Speech) -> tuple[Seq, Tensor, Tensor]:
+        """What the text-to-unit model reads: states `(B, U, D)`, characters `(B, C)` and how many each state wrote."""
+        tables, states = self.known(), self.states(speech, next(self.t2u.parameters()).dtype)
+        spelled = units.spell(speech.tokens, tables.id_to_text, tables.char_to_id)
+        # It was trained on texts without their end, whose state is the last.
+        states = states._replace(x=states.x[:, :-1], lengths=states.lengths - 1)
+        return states, *(t.to(states.x.device) for t in spelled)
 
 
 def build(config: Config) -> Model:
@@ -194,7 +192,7 @@ def build(config: Config) -> Model:
     return compose(c.speech, c.text, synth)
 
 
-def compose(speech: w2v_bert.Config, text: nllb.Config, synth: nn.Module) -> Model:
+def compose(speech: w2v_bert.Config, text: nllb.Config, synth: UnitSynth) -> Model:
     """Ears, eyes, pen and voice around one embedding."""
     decoder = nllb.build_decoder(text)
     adaptor = w2v_bert.adaptor(speech)
@@ -214,8 +212,8 @@ def tokenizer(file: Path, c: Config) -> TranslationTokenizer:
 
 def finish(model: Model, folder: Path) -> None:
     """Give the synthesizer its tables, where the folder of the weights has them."""
-    if model.synth is not None and (folder / VOICES).is_file():
-        model.synth.voices = Voices.from_file(folder / VOICES)  # pyright: ignore[reportArgumentType]
+    if isinstance(model.synth, UnitSynth) and (folder / VOICES).is_file():
+        model.synth.tables = SpeechTables.from_file(folder / VOICES)
 
 
 # -------------------- checkpoints
@@ -296,14 +294,38 @@ def config_from(format: str, meta: Mapping[str, Any], shapes: Mapping[str, tuple
     }
 
 
+def files_beside(path: Path) -> list[Path]:
+    """The files of the vocoder, which is published apart from the model."""
+    return [p for p in sorted(path.parent.glob("vocoder*.pt")) if p != path]
+
+
 def prepare_source(format: str, source: LazyTensors) -> LazyTensors:
-    """A checkpoint of fairseq2 with the pairs of its vocoder's weight norm folded; others as they are."""
-    if format != "fairseq2":
+    """A checkpoint of one file with its vocoder's, the pairs of whose weight norm are folded; others as they are."""
+    if format not in ("fairseq", "fairseq2"):
+        return source
+    source = _with_vocoder(source)
+    if format == "fairseq":
         return source
     folded = hifigan.fold_weight_norm({k: source[k] for k in source if re.match(VOCODER, k)})
     others = {k: shape for k, shape in source.shapes.items() if not re.match(VOCODER, k)}
     shapes = others | {k: tuple(v.shape) for k, v in folded.items()}
     return LazyTensors(shapes, lambda k: folded[k] if k in folded else source[k], source.meta)
+
+
+def _with_vocoder(source: LazyTensors) -> LazyTensors:
+    """The tensors of a model that speaks, and under `vocoder.code_generator.` those of the vocoder's file beside it."""
+    if source.path is None or not any(k.startswith("t2u_model.") for k in source):
+        return source
+    beside = files_beside(source.path)
+    if len(beside) != 1:
+        raise CheckpointError(
+            f"expected one vocoder*.pt beside {source.path}, which writes units, got {[p.name for p in beside]}: "
+            "put the model's own there"
+        )
+    own = open_checkpoint(beside[0], "fairseq2")
+    names = {f"vocoder.code_generator.{k.removeprefix('code_generator.')}": k for k in own}
+    shapes = source.shapes | {ours: own.shapes[theirs] for ours, theirs in names.items()}
+    return LazyTensors(shapes, lambda k: own[names[k]] if k in names else source[k], source.meta)
 
 
 TOKEN_IDS = {"bos_token_id": 2, "pad_token_id": 0, "eos_token_id": 3}

@@ -1,19 +1,80 @@
-"""What training minimizes.
+"""The loss of every token of a text, and of what adapters learn beside it.
 
 Letters: B rows, U tokens, N tokens that count, V vocabulary.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from mmx.errors import InputError
+from mmx.interfaces import Losses, Needs
 from mmx.model import Model
 from mmx.nn.adapters import has_loss, teach
 from mmx.seq import Seq
-from mmx.train.text_data import IGNORED, Batch
+from mmx.train.batch import IGNORED, Batch
+
+NLL, QUANTITY = "nll", "quantity"
+
+
+class TokenLoss:
+    """Cross-entropy of the next token, in which tasks count by their weights and not by their lengths.
+
+    Args:
+        smoothing: share of the target that is spread over the vocabulary.
+        task_weights: of the tasks; 1 where absent.
+        quantity_weight: of what adapters learn besides (CIF's number of tokens), a mean over rows.
+    """
+
+    perplexity = True
+
+    def __init__(
+        self, smoothing: float = 0.0, task_weights: Mapping[str, float] | None = None, quantity_weight: float = 1.0
+    ):
+        self.smoothing, self.task_weights, self.quantity_weight = smoothing, dict(task_weights or {}), quantity_weight
+
+    def needs(self, model: Model) -> Needs:
+        """A text; and of the model a decoder, and what `quantity_weight` is of."""
+        model.require_decoder()
+        if self.quantity_weight != 1 and not any(map(has_loss, model.adapters.values())):
+            raise InputError(
+                f"expected quantity_weight for a model with an adapter of the kind cif, got it for {model.name}, which "
+                "has none: remove it"
+            )
+        return Needs()
+
+    def count(self, batch: Batch) -> Counter[str]:
+        """Tokens, in all and by task, and the rows that have any."""
+        tokens_B = (batch.targets != IGNORED).sum(1)
+        found = Counter({NLL: int(tokens_B.sum()), QUANTITY: int((tokens_B > 0).sum())})
+        for task, n in zip(batch.tasks, tokens_B.tolist(), strict=True):
+            found[_of(task)] += n
+        return found
+
+    def weights(self, counts: Mapping[str, int]) -> dict[str, float]:
+        """See `task_weights`."""
+        by_task = {_task(name): n for name, n in counts.items() if _task(name)}
+        found = {_of(task): weight for task, weight in task_weights(by_task, self.task_weights).items()}
+        return found | {QUANTITY: self.quantity_weight / max(1, counts.get(QUANTITY, 0))}
+
+    def __call__(self, model: Model, batch: Batch) -> Losses:
+        """Reports the negative log-likelihood in nats, without smoothing."""
+        losses = token_losses(model, batch, self.smoothing)
+        total = {_of(task): sum_N for task, sum_N in _by_task(losses, batch.tasks).items()}
+        if losses.adapters is not None:
+            total[QUANTITY] = losses.adapters
+        return Losses(total, self.count(batch), {NLL: losses.nll.sum()})
+
+
+def _of(task: str) -> str:
+    return f"{NLL} of {task}"
+
+
+def _task(name: str) -> str:
+    return name.removeprefix(_of("")) if name.startswith(_of("")) else ""
 
 
 class TokenLosses(NamedTuple):
@@ -41,8 +102,9 @@ def token_losses(model: Model, batch: Batch, smoothing: float = 0.0) -> TokenLos
     encoded = {name: model.encode(name, seq, batch.begin, "adapters") for name, seq in batch.inputs.items()}
     counts_BU = batch.targets != IGNORED
     lengths_B = counts_BU.sum(1)
-    hidden_BUD = model.decoder.teach(batch.tokens, model.memory(_adapted(model, encoded, lengths_B), "fuse"))
-    log_probs_NV = model.decoder.head(hidden_BUD[counts_BU]).float().log_softmax(-1)
+    decoder, memory = model.require_decoder(), model.memory(_adapted(model, encoded, lengths_B), "fuse")
+    hidden_BUD = decoder.hidden(batch.tokens, memory)
+    log_probs_NV = decoder.head(hidden_BUD[counts_BU]).float().log_softmax(-1)
     nll_N = -log_probs_NV.gather(1, batch.targets[counts_BU][:, None])[:, 0]
     smoothed_N = (1 - smoothing) * nll_N - smoothing * log_probs_NV.mean(-1) if smoothing else nll_N
     rows_N = counts_BU.nonzero()[:, 0]
@@ -69,20 +131,6 @@ def _adapter_loss(model: Model, encoded: Mapping[str, Seq], target_lengths: Tens
     return torch.stack([torch.where(counts_B, o, 0.0).sum() for o in offers_B]).sum() if offers_B else None
 
 
-def teaching_rows(batches: Iterable[Batch]) -> int:
-    """How many rows of these batches have a token that counts."""
-    return sum(int((batch.targets != IGNORED).any(1).sum()) for batch in batches)
-
-
-def tokens_by_task(batches: Iterable[Batch]) -> Counter[str]:
-    """How many tokens count in these batches, by task."""
-    found: Counter[str] = Counter()
-    for batch in batches:
-        for task, n in zip(batch.tasks, (batch.targets != IGNORED).sum(1).tolist(), strict=True):
-            found[task] += n
-    return found
-
-
 def task_weights(counts: Mapping[str, int], weights: Mapping[str, float] | None = None) -> dict[str, float]:
     """Weight of one token of each task, such that tasks count by their weights and not by their lengths.
 
@@ -91,7 +139,7 @@ def task_weights(counts: Mapping[str, int], weights: Mapping[str, float] | None 
     several small ones give the gradient of one large one.
 
     Args:
-        counts: from `tokens_by_task`.
+        counts: tokens by task.
         weights: w by task; 1 where absent.
     """
     present = {task: (weights or {}).get(task, 1.0) for task, n in counts.items() if n}
@@ -99,7 +147,10 @@ def task_weights(counts: Mapping[str, int], weights: Mapping[str, float] | None 
     return {task: w / total / counts[task] for task, w in present.items()}
 
 
-def balanced_loss(losses: TokenLosses, batch: Batch, token_weights: Mapping[str, float]) -> Tensor:
-    """This batch's part of the update's loss; the sum over the update's batches is the loss. See `task_weights`."""
-    by_row = torch.tensor([token_weights.get(task, 0.0) for task in batch.tasks], device=losses.smoothed.device)
-    return (losses.smoothed * by_row[losses.rows]).sum()
+def _by_task(losses: TokenLosses, tasks: tuple[str, ...]) -> dict[str, Tensor]:
+    """The sum of each task's tokens."""
+    names = list(dict.fromkeys(tasks))
+    if len(names) == 1:
+        return {names[0]: losses.smoothed.sum()}
+    of_row = torch.tensor([names.index(task) for task in tasks], device=losses.rows.device)
+    return {name: losses.smoothed[of_row[losses.rows] == i].sum() for i, name in enumerate(names)}

@@ -1,0 +1,74 @@
+"""What training minimizes: objectives of equal rank, of which a recipe names one.
+
+| name | minimizes | the data have |
+|---|---|---|
+| `token` | cross-entropy of the next token | a text for each input |
+| `ctc` | the same of a text over its alignments with the memory, without a decoder | a text for each input |
+| `contrastive` | InfoNCE between the embeddings of two modalities | two media in each row |
+| `flow` | the error of the velocity from noise to features | what is to be made, as `target_audio` |
+| `distillation` | the divergence from another model's next token | a text for each input |
+
+Each is an `mmx.interfaces.Objective`. A family brings its own by its dotted name, `toys.text_to_mel.Objective`.
+"""
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mmx.errors import InputError, nearest
+from mmx.interfaces import Objective
+from mmx.train.objectives.contrastive import ContrastiveLoss
+from mmx.train.objectives.ctc import CTCLoss
+from mmx.train.objectives.distillation import DistillationLoss
+from mmx.train.objectives.flow import FlowLoss
+from mmx.train.objectives.token import TokenLoss
+
+OBJECTIVES: Mapping[str, Callable[..., Objective]] = {
+    "token": TokenLoss,
+    "ctc": CTCLoss,
+    "contrastive": ContrastiveLoss,
+    "flow": FlowLoss,
+    "distillation": DistillationLoss,
+}
+
+
+def build_objective(name: str, numbers: Mapping[str, Any]) -> Objective:
+    """An objective by its name or by its dotted name, `module.Class`.
+
+    Args:
+        name: see above.
+        numbers: its arguments.
+
+    Raises:
+        InputError: there is none of this name, or it does not take these arguments.
+    """
+    make = find_objective(name)
+    known = list(inspect.signature(make).parameters)
+    for argument in numbers:
+        if argument not in known:
+            raise InputError(
+                f"expected in objective_config what the objective {name} takes ({', '.join(known) or 'nothing'}), got "
+                f"{argument!r}.{nearest(argument, known)}"
+            )
+    try:
+        return make(**numbers)
+    except (TypeError, ValueError) as e:
+        raise InputError(f"expected in objective_config the arguments of the objective {name}, got {e}") from e
+
+
+def find_objective(name: str) -> Callable[..., Objective]:
+    """What makes the objective of a name. Raises `InputError` where there is none."""
+    if name in OBJECTIVES:
+        return OBJECTIVES[name]
+    module, dot, attribute = name.rpartition(".")
+    if not dot:
+        known = list(OBJECTIVES)
+        raise InputError(
+            f"expected an objective among {', '.join(known)}, or a family's own by its dotted name, got {name!r}."
+            f"{nearest(name, known)}"
+        )
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError) as e:
+        raise InputError(f"expected an objective at {name!r}, got {e}: name a class that Python finds") from e

@@ -1,0 +1,61 @@
+"""What `mmx live` is asked for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from mmx.errors import InputError
+from mmx.options import Option, check
+from mmx.streaming.lag import STEPS_S
+from mmx.streaming.policies import find_policy
+from mmx.text.languages import find_language
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveOptions:
+    """A live session: where sound comes from, what is done with it, and where text, sound and speech go."""
+
+    file: Annotated[str | None, Option("A recording instead of the microphone.")] = None
+    realtime: Annotated[bool, Option("Play the file in real time; otherwise as fast as possible.")] = False
+    microphone: Annotated[str | None, Option("Name, part of one, or number; the default one else.")] = None
+    language: Annotated[
+        str | None, Option("Language spoken: de, deu or German. Detected if not given.", flags=("--from",))
+    ] = None
+    to: Annotated[str | None, Option("Language to translate into: de, deu or German.")] = None
+    policy: Annotated[
+        str,
+        Option(
+            "alignatt, emma, local-agreement, hold-n, wait-k; a threshold after a colon. The last two count tokens, "
+            "whether or not there is enough audio: they commit guesses, above all of numbers."
+        ),
+    ] = "alignatt"
+    step_s: Annotated[float, Option("Seconds of audio between decoding steps.", least=STEPS_S[0], most=STEPS_S[1])] = (
+        1.0
+    )
+    vad: Annotated[bool, Option("Skip what is not speech.")] = True
+    beam_size: Annotated[int, Option("Hypotheses that the text model's search keeps.", least=1)] = 5
+    speak: Annotated[
+        str | None, Option("Also speak the translation: play, or the .wav or .flac file that keeps it.")
+    ] = None  # fmt: skip
+    speaker: Annotated[int, Option("Speaker that it is spoken by, by number.", least=0)] = 0
+    record: Annotated[Path | None, Option("Save the audio to this .wav or .flac file.")] = None
+    save: Annotated[
+        tuple[Path, ...],
+        Option(
+            "Keep the text: talk.srt, .vtt, .txt, .tsv or .json; again for more. live-DATE.srt if none is given for a "
+            "microphone."
+        ),
+    ] = ()
+    json: Annotated[bool, Option("Print every event as a line of JSON.")] = False
+
+    def __post_init__(self) -> None:
+        check(self)
+        find_policy(self.policy)
+        for language in filter(None, (self.language, self.to)):
+            find_language(language)
+        if self.realtime and self.file is None:
+            raise InputError("expected --file with --realtime: a microphone is always in real time")
+        if self.microphone is not None and self.file is not None:
+            raise InputError("expected --file or --microphone, got both")
+        if self.speak and not self.to:
+            raise InputError("expected --to with --speak: the language to speak")
