@@ -168,9 +168,14 @@ class Rolling:
         return row.end / rate_of(name, row.like)
 
     @property
+    def ends_s(self) -> list[float]:
+        """Seconds until each modality ends."""
+        return [self.end_of(name) for name in self._rows]
+
+    @property
     def end_s(self) -> float:
         """Seconds until the longest modality ends."""
-        return max((self.end_of(name) for name in self._rows), default=0.0)
+        return max(self.ends_s, default=0.0)
 
     def part(self, start_s: float, end_s: float, at_s: float = 0.0) -> dict[str, Seq]:
         """A stretch as the part of another clip that begins at `at_s` of it (see `lay`): `x` has as many frames as that

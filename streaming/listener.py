@@ -18,12 +18,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mmx.clip import Clip
 from mmx.generate import NoRepeatNGram
 from mmx.greedy import Continuation, continue_text
 from mmx.model import Model
 from mmx.seq import Seq
 from mmx.state import State
-from mmx.streaming.ears import ears
+from mmx.streaming.encoders import stream_encoder
 from mmx.streaming.guards import Look, certain, lengthened, onward, passed_over, recurs, spoken
 from mmx.streaming.policies import Policy, View
 from mmx.streaming.script import Script
@@ -100,7 +101,7 @@ class Listener:
         self.decoder, self.heads = require_aligner(model)
         self.policy, self.monotonic = policy, monotonic
         self.script = Script(model, language, task, to)
-        self.ears = ears(model)
+        self.encoder = stream_encoder(model)
         self.voice = Voice(load_vad() if vad is True else vad)
         # Whether the text follows the sound word by word, to the tenth of a second or three.
         self.follows = self.script.task == "transcribe" and bool(model.card and model.card.alignment_heads)
@@ -133,24 +134,24 @@ class Listener:
 
     def _written_until(self) -> int:
         """Sample up to which the sound of the window is written."""
-        return max(self.ears.begin, round(self.marks[-1].end_s * RATE) if self.marks else 0)
+        return max(self.encoder.begin, round(self.marks[-1].end_s * RATE) if self.marks else 0)
 
-    def step(self, samples: NDArray[np.float32], final: bool) -> list[Word]:
+    def step(self, samples: NDArray[np.float32], final: bool, others: Clip | None = None) -> list[Word]:
         """Hear the next samples, at 16 kHz; `final` is the end of the session. Words that may be written."""
-        self.ears.hear(samples, final)
+        self.encoder.push(samples, final, others)
         self.voice.hear(samples, final)
         if not self.open:
             if self.voice.spoken_until <= self.settled:
-                self.ears.drop(self.voice.heard - round(self.PAD_S * RATE))
+                self.encoder.drop(self.voice.heard - round(self.PAD_S * RATE))
                 return []
             self.open = True
-            self.ears.drop(max(self.settled, self.voice.onset(self.settled) - round(self.PAD_S * RATE)))
-        heard_all = self.ears.covered >= self.voice.spoken_until
+            self.encoder.drop(max(self.settled, self.voice.onset(self.settled) - round(self.PAD_S * RATE)))
+        heard_all = self.encoder.covered >= self.voice.spoken_until
         over = final or (heard_all and self.voice.quiet_s >= self.REST_S)
         out: list[Word] = []
         if self.voice.spoken_until > self.settled:
             out = self._look(over or (heard_all and self.voice.quiet_s >= self.PAUSE_S), over)
-            self.voice.forget(self.ears.begin)
+            self.voice.forget(self.encoder.begin)
         return out + self._close() if over else out
 
     def _close(self) -> list[Word]:
@@ -163,15 +164,15 @@ class Listener:
             out = [Word("", at_s, at_s, final=True)]
         self._move(len(self.committed))
         self.open, self.settled = False, self.voice.heard
-        self.ears.drop(self.settled - round(self.PAD_S * RATE))
+        self.encoder.drop(self.settled - round(self.PAD_S * RATE))
         return out
 
     # -------------------- a look
 
     def _look(self, finished: bool, over: bool) -> list[Word]:
         """Read the window, continue the text, write what the policy allows."""
-        source_s = (self.ears.covered - self.ears.begin) / RATE
-        speech_s = self.voice.spoken_s(self.ears.begin)
+        source_s = (self.encoder.covered - self.encoder.begin) / RATE
+        speech_s = self.voice.spoken_s(self.encoder.begin)
         least_s = self.SHORT_S if self.script.spoken else self.ENOUGH_S
         if not source_s or (speech_s < least_s and not self.committed and not finished):
             return []
@@ -189,7 +190,7 @@ class Listener:
             self._begin_at(begin)
         out += self._write(self._whole_words(count, ended, finished and not over))
         if any(w.text for w in out):
-            self.wrote = self.ears.covered
+            self.wrote = self.encoder.covered
         if finished:
             self.settled = self.voice.spoken_until
         self._trim()
@@ -197,8 +198,8 @@ class Listener:
 
     def _read(self, finished: bool, sure: bool) -> tuple[View, bool]:
         """What the model would write now, kept as what may change, and whether it says that this is all."""
-        memory = self.ears.memory()
-        begin_s, source_s = self.ears.begin / RATE, (self.ears.covered - self.ears.begin) / RATE
+        memory = self.encoder.memory()
+        begin_s, source_s = self.encoder.begin / RATE, (self.encoder.covered - self.encoder.begin) / RATE
         heard = min(int(memory.lengths[0]), max(1, math.ceil(source_s * (memory.rate or 50.0))))
         shared = self.script.detect(memory, sure)
         prompt = self.script.prompt(self.context)
@@ -225,7 +226,7 @@ class Listener:
         if self.follows:
             kept = onward(self.looks, self._since_s(), self.BACK_S, self.voice)
         else:
-            kept = onward(self.looks, self.ears.begin / RATE, max(self.BACK_S, self.MOVED_S), self.voice)
+            kept = onward(self.looks, self.encoder.begin / RATE, max(self.BACK_S, self.MOVED_S), self.voice)
         if finished and kept < len(self.looks):
             before = [text for text, _ in self.script.split([*self.context, *self.committed])]
             if not recurs([*before, *(w.text for w in self.looks)], len(before) + kept):
@@ -252,7 +253,7 @@ class Listener:
             words, begin = found
             tokens = sum(w.tokens for w in self.looks[:words])
             if tokens < count and (self.committed or self.context or tokens):
-                return tokens, max(begin, self.ears.begin)
+                return tokens, max(begin, self.encoder.begin)
         if not ended:
             return None
         begin = self._unwritten(finished)
@@ -263,8 +264,8 @@ class Listener:
         if any(not w.mark for w in self.looks):
             return None
         if not self.committed:  # the context is all that could be in the way
-            unheeded = finished and self.context and self.voice.spoken_s(self.ears.begin) >= self.SHORT_S
-            return self.ears.begin if unheeded else None
+            unheeded = finished and self.context and self.voice.spoken_s(self.encoder.begin) >= self.SHORT_S
+            return self.encoder.begin if unheeded else None
         since, translates = self._written_until(), self.script.task != "transcribe"
         after = max(since, self.wrote) if translates else since  # a translation moves words
         begin = self.voice.after_pause(after, self.PAUSE_S)
@@ -283,7 +284,7 @@ class Listener:
         else:
             self.context = []
         self.rest, self.words, self.looks = [], [], []
-        self.ears.drop(sample)
+        self.encoder.drop(sample)
 
     def _continue(self, memory: Seq, shared: State, prompt: Sequence[int], source_s: float) -> Continuation:
         """The continuation; a loop is written again with repetition forbidden."""
@@ -319,7 +320,7 @@ class Listener:
         looks_s = (matrix_UM[:-1].argmax(1) / rate).tolist()
         groups = self.script.split(found.tokens)
         ends = np.cumsum([0, *(len(group) for _, group in groups)])
-        bounds_s = lengthened(start_s[ends].tolist(), self.LEAST_S, self.ears.covered / RATE)
+        bounds_s = lengthened(start_s[ends].tolist(), self.LEAST_S, self.encoder.covered / RATE)
         for i, (text, group) in enumerate(groups):
             part = slice(ends[i], ends[i + 1])
             self.words.append(Word(text, bounds_s[i], bounds_s[i + 1], probability[part].mean().item()))
@@ -380,7 +381,7 @@ class Listener:
 
     def _trim(self) -> None:
         """Shorten a long window at the last written sentence, else at a pause, a very long one at the last word."""
-        length_s = (self.ears.covered - self.ears.begin) / RATE
+        length_s = (self.encoder.covered - self.encoder.begin) / RATE
         if length_s <= self.TRIM_S:
             return
         ends = [m for m in self.marks[:-1] if m.sentence or length_s > self.LONGEST_S]
@@ -390,13 +391,13 @@ class Listener:
             lost = bool(ends)
         if ends:
             self._move(ends[-1].tokens)
-            self.ears.drop(round(ends[-1].end_s * RATE))
+            self.encoder.drop(round(ends[-1].end_s * RATE))
             if lost:
                 self.context = []
         elif length_s > 2 * self.LONGEST_S:  # nothing was written of what the detector takes for speech
             self._move(len(self.committed))
             self.rest, self.words = [], []
-            self.ears.drop(self.ears.covered - round(self.TRIM_S * RATE))
+            self.encoder.drop(self.encoder.covered - round(self.TRIM_S * RATE))
 
     def _move(self, count: int) -> None:
         """Move the first `count` written tokens out of the window, into the context."""
@@ -415,7 +416,7 @@ class Listener:
         values["marks"] = [[m.tokens, m.end_s, m.sentence] for m in self.marks]
         values["words"] = [[w.text, w.start_s, w.end_s, w.probability] for w in self.words]
         values["script"] = [self.script.spoken, self.script.guess]
-        for name, part in (("ears", self.ears), ("voice", self.voice)):
+        for name, part in (("encoder", self.encoder), ("voice", self.voice)):
             held, values[name] = part.saved()
             tensors |= {f"{name}.{k}": v for k, v in held.items()}
         return tensors, values
@@ -427,7 +428,7 @@ class Listener:
         self.marks = [_Mark(*row) for row in values["marks"]]
         self.words = [Word(*row) for row in values["words"]]
         self.script.spoken, self.script.guess = values["script"]
-        for name, part in (("ears", self.ears), ("voice", self.voice)):
+        for name, part in (("encoder", self.encoder), ("voice", self.voice)):
             held = {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
             part.restore(held, values[name])
 

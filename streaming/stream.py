@@ -6,6 +6,7 @@ which is for one thread at a time.
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mmx.clip import SPEECH, Clip, Rolling
 from mmx.errors import CheckpointError, InputError
 from mmx.files import write_tensors
 from mmx.model import Model
@@ -26,7 +28,7 @@ from mmx.tasks.result import Segment, Transcript, Word
 from mmx.tasks.windows import RATE
 from mmx.text.languages import find_language
 
-VERSION = 2
+VERSION = 3
 """Of the format that `Stream.save` writes."""
 
 
@@ -77,14 +79,16 @@ class Stream:
             monotonic = find_heads(model)
         self.listener = Listener(model, decide, language=language, task=task, to=to, vad=vad, monotonic=monotonic)
         self._waiting = np.zeros(0, np.float32)
+        self._others = Rolling()  # what comes beside the sound
         self._heard = 0  # samples that the listener has had
         self._ended = False
 
-    def push(self, chunk: "NDArray[np.float32] | Tensor", final: bool = False) -> list[Event]:
+    def push(self, chunk: "NDArray[np.float32] | Tensor | Clip", final: bool = False) -> list[Event]:
         """Hear more of the source.
 
         Args:
-            chunk: `(N,)` float mono samples at 16 kHz in [-1, 1], any N, none included.
+            chunk: `(N,)` float mono samples at 16 kHz in [-1, 1], any N, none included; or a clip of one row with what
+                the model reads. All modalities of a session are on one clock; one that lags behind is waited for.
             final: whether this is the end of the session; then all that is left is written.
 
         Returns:
@@ -95,12 +99,12 @@ class Stream:
         """
         if self._ended:
             raise InputError("expected no more audio after push(..., final=True): make a new Stream")
-        self._waiting = np.concatenate([self._waiting, _samples(chunk)])
+        self._waiting = np.concatenate([self._waiting, self._clock(chunk, final)])
         out: list[Event] = []
-        while len(self._waiting) >= self.step:
+        while (ready := self._ready(final)) >= self.step:
             take = self.step
             if self.catch_up:  # whole steps, yet no more at once than a listener's window can hold
-                take *= min(len(self._waiting) // self.step, max(1, 5 * RATE // self.step))
+                take *= min(ready // self.step, max(1, 5 * RATE // self.step))
             part, self._waiting = self._waiting[:take], self._waiting[take:]
             out += self._take(part, final and not len(self._waiting))
         if final and not self._ended:
@@ -108,10 +112,32 @@ class Stream:
             out += self._take(part, True)
         return out
 
+    def _clock(self, chunk: "NDArray[np.float32] | Tensor | Clip", final: bool) -> NDArray[np.float32]:
+        """The sound of a chunk, or silence as long as what comes without; other modalities are kept."""
+        if not isinstance(chunk, Mapping):
+            return _samples(chunk)
+        if unknown := chunk.keys() - self.model.recorded.keys():
+            raise InputError(f"expected modalities among {', '.join(self.model.recorded)}, got {sorted(unknown)}")
+        self._others.append({name: seq for name, seq in chunk.items() if name != SPEECH})
+        samples = _samples(chunk[SPEECH].x[0, : int(chunk[SPEECH].lengths[0])]) if SPEECH in chunk else _samples(_NONE)
+        if SPEECH in self.model.recorded and not final:
+            return samples
+        lacking = round(self._others.end_s * RATE) - self._heard - len(self._waiting) - len(samples)
+        return np.concatenate([samples, np.zeros(max(0, lacking), np.float32)])
+
+    def _ready(self, final: bool) -> int:
+        """Samples that wait and beside which nothing is missing."""
+        ends = () if final else self._others.ends_s
+        return min([len(self._waiting), *(round(end_s * RATE) - self._heard for end_s in ends)])
+
     def _take(self, part: NDArray[np.float32], final: bool) -> list[Event]:
+        others = self._others.part(self._heard / RATE, (self._heard + len(part)) / RATE, self._heard / RATE)
         self._heard += len(part)
         self._ended = final
-        written = self.listener.step(part, final)
+        self._others.drop(self._heard / RATE)
+        written = self.listener.step(
+            part, final, {n: s._replace(x=s.x[:, : int(s.lengths[0])]) for n, s in others.items()}
+        )
         at_s, language = self._heard / RATE, self.listener.language
         first = self._forgotten + len(self.events)
         new = [
@@ -177,8 +203,11 @@ class Stream:
         """Write the session to one safetensors file, from which `restore` goes on, in any process.
 
         Raises:
+            InputError: it is one of more than sound, which cannot be saved.
             OutputError: it cannot be written.
         """
+        if self._others.end_s:
+            raise InputError("expected a session of sound alone to save, got one with more modalities")
         tensors, values = self.listener.state()
         rows = [[e.text, e.start_s, e.end_s, e.at_s, e.final, e.language, e.probability] for e in self.events]
         header = {
@@ -234,6 +263,9 @@ class Stream:
         held = {k.removeprefix("listener."): v for k, v in tensors.items()}
         stream.listener.restore(held, header["listener"])
         return stream
+
+
+_NONE = np.zeros(0, np.float32)
 
 
 def check_step(step_s: float) -> None:

@@ -19,6 +19,8 @@ from mmx.media.clips import open_clip
 from mmx.model import Model
 from mmx.seq import Seq
 from mmx.state import State
+from mmx.streaming.encoders import IncrementalEncoder
+from mmx.streaming.stream import Stream
 from mmx.tasks import transcribe
 from mmx.tasks.segment import SegmentOptions, split
 from mmx.tasks.window import Gap, Window, halves
@@ -220,3 +222,47 @@ def test_the_command_finds_what_the_model_reads(
         for p in out.rglob("*"):
             if p.is_file():
                 p.unlink()
+
+
+# -------------------- live
+
+
+def pieces(clip: Clip, lag_s: float = 0.0) -> Iterator[tuple[Clip, bool]]:
+    """A clip in pieces of any length, the pictures by some time later than the sound."""
+    rng, at_s, end_s = np.random.default_rng(0), 0.0, max(float(s.durations_s.max()) for s in clip.values())
+    while at_s < end_s + lag_s:
+        until_s = at_s + float(rng.uniform(0.01, 0.5))
+        part: dict[str, Seq] = {}
+        for name, seq in clip.items():
+            lag = 0.0 if name == SPEECH else lag_s
+            part |= cut({name: seq}, max(0.0, at_s - lag), max(0.0, until_s - lag))
+        yield part, until_s >= end_s + lag_s
+        at_s = until_s
+
+
+@pytest.mark.parametrize("toy", ["pose_to_text", "lips_with_speech"])
+def test_a_stream_reads_what_the_file_reads(toy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = new_toy(toy)
+    if toy == "pose_to_text":
+        whole: Clip = {"pose": Seq(torch.from_numpy(data.pose("one two four", 0))[None], torch.tensor([30]), 25.0)}
+    else:
+        lips, wave = torch.from_numpy(data.lips("one two four", 0)), torch.from_numpy(data.speech("one two four", 0))
+        whole = {"lips": Seq(lips[None], torch.tensor([len(lips)]), 25.0),
+                 SPEECH: Seq(wave[None], torch.tensor([len(wave)]), float(RATE))}  # fmt: skip
+    with torch.inference_mode():
+        want = model.memory(whole)
+    texts, seen = [], []
+    for lag_s in (0.0, 0.3):
+        stream = Stream(model, language="en", vad=None, step_s=0.2)
+        assert isinstance(stream.listener.encoder, IncrementalEncoder)
+        monkeypatch.setattr(stream.listener.encoder, "drop", lambda before: None)  # to compare all of it
+        for part, final in pieces(whole, lag_s):
+            stream.push(part, final)
+        got = stream.listener.encoder.memory()
+        torch.testing.assert_close(got.x, want.x, atol=1e-5, rtol=0)
+        assert got.rate == want.rate
+        texts.append(stream.text)
+        seen.append(stream.source_s)
+    assert texts[0] == texts[1] and seen == pytest.approx([1.2, 1.2])
+    with pytest.raises(InputError, match="smell"):
+        Stream(model, language="en", vad=None).push({"smell": next(iter(whole.values()))})

@@ -146,7 +146,7 @@ class ForgetsAncestors(TextDecoder):
 class FirstRowsOwner(TextDecoder):
     """Shares the rows out evenly, whoever owns them."""
 
-    def hidden(
+    def hidden(  # type: ignore[override]
         self,
         tokens: Tensor,
         memory: Seq,

@@ -102,7 +102,7 @@ def test_what_is_fused_depends_on_every_modality_that_is_present() -> None:
 class DropsFuse(Model):
     """Gives the first modality's memory."""
 
-    def memory(self, inputs: Mapping[str, Seq], *args: Any, state: State | None = None) -> Seq:
+    def memory(self, inputs: Mapping[str, Seq], *args: Any, state: State | None = None) -> Seq:  # type: ignore[override]
         name = next(iter(inputs))
         return self.encode(name, inputs[name], state=state)
 
@@ -110,7 +110,7 @@ class DropsFuse(Model):
 class FusesWithoutState(Model):
     """Streams the encoders, and fuses each piece as if it were all."""
 
-    def memory(self, inputs: Mapping[str, Seq], *args: Any, state: State | None = None) -> Seq:
+    def memory(self, inputs: Mapping[str, Seq], *args: Any, state: State | None = None) -> Seq:  # type: ignore[override]
         made = {name: self.encode(name, seq, state=state) for name, seq in inputs.items()}
         assert self.fuse is not None
         return self.for_decoder(self.fuse(made))

@@ -250,8 +250,8 @@ def test_a_folder_of_recordings_beside_texts(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_languages_are_scored_apart_and_then_averaged() -> None:
-    rows = [evaluate.Row(f"s {i}", "a b", "en", "de", audio="x.wav") for i in range(4)]
-    rows += [evaluate.Row(f"s {i}", "天气", "en", "zh", audio="x.wav") for i in range(2)]
+    rows = [evaluate.Row(f"s {i}", "a b", "en", "de", media={"audio": "x.wav"}) for i in range(4)]
+    rows += [evaluate.Row(f"s {i}", "天气", "en", "zh", media={"audio": "x.wav"}) for i in range(2)]
     texts = {"good": ["a b"] * 4 + ["天气"] * 2, "half": ["a c"] * 4 + ["天"] * 2}
     lines = report(
         texts,

@@ -20,9 +20,10 @@ from mmx.model import Model
 from mmx.streaming.client import session as live
 from mmx.streaming.client.microphone import FileSource, Heard
 from mmx.streaming.client.options import LiveOptions
-from mmx.streaming.client.session import Recorder, Saver, Session, SpeechFile, Translator, run
+from mmx.streaming.client.session import Recorder, Saver, Session, SpeechFile, run
 from mmx.streaming.client.terminal import JsonView, PlainView, Status, TerminalView
 from mmx.streaming.lag import LagControl
+from mmx.tasks.cascade import Translator
 from mmx.tasks.events import Event
 from mmx.tasks.result import Segment, Spoken, Transcript, Word
 from mmx.weights.options import LoadOptions
@@ -414,13 +415,13 @@ def shouting(monkeypatch: pytest.MonkeyPatch) -> Any:
         segments = [SimpleNamespace(score=-0.1)]
         return [SimpleNamespace(text=t.upper(), segments=segments) for t in texts]
 
-    monkeypatch.setitem(sys.modules, "mmx.tasks.translate", SimpleNamespace(translate_text=translate_text))  # type: ignore[arg-type]
-    return SimpleNamespace(tokenizer=SimpleNamespace(language=lambda code: code), name="shouter")
+    monkeypatch.setattr("mmx.tasks.cascade.translate_text", translate_text)
+    return SimpleNamespace(require_tokenizer=lambda: SimpleNamespace(language=lambda code: code), name="shouter")
 
 
 def test_sentences_are_translated_as_they_end(shouting: Any, tmp_path: Path):
     path = tmp_path / "t.srt"
-    session, view = listen(translator=Translator(shouting, "fr"), savers=[Saver(path)])
+    session, view = listen(translator=Translator.of(shouting, "fr"), savers=[Saver(path)])
     transcript = session.run()
     assert [e.text for e in view.translations] == [" W0 W1 W2 W3.", " W4 W5 W6 W7.", " W8 W9"]
     assert [(e.start_s, e.end_s) for e in view.translations] == [(0.0, 1.9), (2.0, 3.9), (4.0, 4.9)]
@@ -435,7 +436,7 @@ def test_sentences_are_translated_as_they_end(shouting: Any, tmp_path: Path):
 def test_what_cannot_be_translated_stays_and_is_told(shouting: Any):
     view = Log()
     scribe = Scribe(language="de")
-    session = Session(FileSource(noise(5.0)), scribe, view, Translator(shouting, "fr"))  # type: ignore[arg-type]
+    session = Session(FileSource(noise(5.0)), scribe, view, Translator.of(shouting, "fr"))  # type: ignore[arg-type]
     assert session.run().text == words(10).strip()
     assert "not translated: expected a language that shouter has" in view.notes[0]
     assert view.translations[0].language == "de"
@@ -474,7 +475,7 @@ def test_plain_lines_are_only_appended_to():
 
 def test_plain_lines_of_a_translation(shouting: Any):
     out = io.StringIO()
-    listen(view=PlainView(out, bilingual=True), translator=Translator(shouting, "fr"))[0].run()
+    listen(view=PlainView(out, bilingual=True), translator=Translator.of(shouting, "fr"))[0].run()
     assert out.getvalue().splitlines()[:4] == [
         "[en] w0 w1 w2 w3.", "[fr] W0 W1 W2 W3.", "[en] w4 w5 w6 w7.", "[fr] W4 W5 W6 W7.",
     ]  # fmt: skip
@@ -482,7 +483,7 @@ def test_plain_lines_of_a_translation(shouting: Any):
 
 def test_json_lines_have_the_fields_of_events(shouting: Any):
     out = io.StringIO()
-    listen(view=JsonView(out), translator=Translator(shouting, "fr"))[0].run()
+    listen(view=JsonView(out), translator=Translator.of(shouting, "fr"))[0].run()
     rows = [json.loads(line) for line in out.getvalue().splitlines()]
     text = [r for r in rows if r["type"] == "text"]
     assert "".join(r["text"] for r in text) == words(10)

@@ -51,16 +51,16 @@ def hear(
     listener = stream.listener
 
     def now() -> Sequence[tuple[int, float]]:
-        return script(listener.ears.begin / RATE, listener.ears.covered / RATE)
+        return script(listener.encoder.begin / RATE, listener.encoder.covered / RATE)
 
     def written(decoder: Any, memory: Any, prefix: Any, *_: Any) -> Continuation:
         tokens = [token for token, _ in now()][len(listener.committed) :]
         return Continuation(tokens, [-0.1] * len(tokens), True)
 
     def looked(tokens: torch.Tensor, memory: Seq, heads: Any, shared: Any = None) -> tuple[torch.Tensor, None]:
-        end_s = listener.ears.covered / RATE
+        end_s = listener.encoder.covered / RATE
         at_s = [0.0, *(t for _, t in now()[: tokens.shape[1] - 3]), end_s, end_s]  # prompt, text, end
-        peaks_U1 = (torch.tensor(at_s)[:, None] - listener.ears.begin / RATE) * (memory.rate or 50.0)
+        peaks_U1 = (torch.tensor(at_s)[:, None] - listener.encoder.begin / RATE) * (memory.rate or 50.0)
         shape = (len(at_s), memory.x.shape[1])
         elsewhere = torch.rand(shape, generator=torch.Generator().manual_seed(0)) - 6
         scores_UM = torch.logaddexp(-0.5 * ((torch.arange(shape[1]) - peaks_U1) / 5).square(), elsewhere)

@@ -15,7 +15,7 @@ from mmx.models import whisper
 from mmx.nn.quantize import supported
 from mmx.seq import Seq
 from mmx.state import State, subtree, tensor
-from mmx.streaming.ears import Hearing
+from mmx.streaming.encoders import IncrementalEncoder
 
 pytestmark = pytest.mark.precision
 CPU = torch.device("cpu")
@@ -176,8 +176,8 @@ def test_the_part_that_fuses_is_prepared_like_the_encoders(precision: Precision)
 @torch.inference_mode()
 def test_what_streams_comes_in_the_decoders_precision_too() -> None:
     model = Model(front={"speech": Rows()}, encoders={"speech": Frames(16)}, decoder=tiny().decoder)
-    heard = Hearing(prepare(model, CPU, Precision("bfloat16", "float32")))
-    heard.hear(noise(160).numpy(), final=True)
+    heard = IncrementalEncoder(prepare(model, CPU, Precision("bfloat16", "float32")))
+    heard.push(noise(160).numpy(), final=True)
     memory = heard.memory()
     assert memory.x.dtype == torch.float32 and memory.x.shape == (1, 10, 32)
     assert torch.equal(memory.x, memory.x.bfloat16().float())

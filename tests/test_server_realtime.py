@@ -599,3 +599,20 @@ def test_openais_client_gets_one_text_for_each_commit(engine: FakeEngine):
     assert [id for id, _ in done] == committed and len(set(committed)) == 2
     assert [text for _, text in done] == ["He was not an ill disposed young", "He was"]
     assert not kinds & {"tentative", "input_audio_buffer.acknowledged", "error"}
+
+
+def test_a_sentence_that_cannot_be_translated_stays_as_it_was_said():
+    from mmx.errors import InputError
+    from mmx.streaming.server.interpreter import Interpreter, SessionConfig
+
+    class Monoglot(FakeEngine):
+        def translate(self, text: str, language: str, to: str) -> str:
+            raise InputError(f"expected a language that it reads, got {language}")
+
+    def heard(engine: FakeEngine) -> list[tuple[str, str, str]]:
+        interpreter = Interpreter(engine, SessionConfig("de", "es", source=False))  # type: ignore[arg-type]
+        return [(p.track, p.text, p.language) for p in interpreter.hear(np.zeros(3 * 16_000, np.float32))]
+
+    assert heard(FakeEngine()) == [("translation", " es(He was not)", "es")]
+    told = ("error", "not translated: expected a language that it reads, got de", "language_not_translated")
+    assert heard(Monoglot()) == [("translation", " He was not", "de"), told]

@@ -28,7 +28,7 @@ from mmx.models import w2v_bert, whisper
 from mmx.nn.decoder import DecoderLayer, LearnedPositions, TextDecoder
 from mmx.seq import Seq
 from mmx.state import State
-from mmx.streaming.ears import Hearing, Rehearing, ears
+from mmx.streaming.encoders import IncrementalEncoder, WindowEncoder, stream_encoder
 from mmx.streaming.guards import Look
 from mmx.streaming.listener import Listener, _Mark
 from mmx.streaming.policies import View
@@ -122,7 +122,7 @@ def anywhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
     """A random model looks anywhere in the sound, back and forth."""
     if "real" not in request.fixturenames:
         monkeypatch.setattr(Listener, "BACK_S", math.inf)
-        monkeypatch.setattr(Rehearing, "AFTER_S", 2.0)  # it has nothing to gain from more silence
+        monkeypatch.setattr(WindowEncoder, "AFTER_S", 2.0)  # it has nothing to gain from more silence
 
 
 def listen(stream: Stream, wave: np.ndarray, sizes: tuple[int, ...] = (8000,), final: bool = True) -> list[Event]:
@@ -214,8 +214,8 @@ def test_a_saved_session_goes_on_as_if_nothing_had_been(
     before = listen(first, wave[:cut], final=False)
     first.save(tmp_path / "session.safetensors")
     listen(first, sound(2, seed=9))  # what it hears later is no part of the file
-    kind = "causal" if isinstance(first.listener.ears, Hearing) else "whole"
-    assert at_s < 5 or first.listener.ears.begin
+    kind = "causal" if isinstance(first.listener.encoder, IncrementalEncoder) else "whole"
+    assert at_s < 5 or first.listener.encoder.begin
     again = Stream.restore(build(kind), tmp_path / "session.safetensors", vad=None)
     assert again.text == "".join(e.text for e in before).strip()
     assert before + listen(again, wave[cut:]) == whole
@@ -350,18 +350,18 @@ def test_emma_writes_what_the_least_sure_head_allows():
         listen(session(build("whole"), policy="emma"), sound(2))
 
 
-# -------------------- ears
+# -------------------- encoders
 
 
 def test_a_streaming_encoder_hears_what_it_hears_offline():
     model, wave = build("causal"), sound(11)
-    heard = ears(model)
-    assert isinstance(heard, Hearing)
+    heard = stream_encoder(model)
+    assert isinstance(heard, IncrementalEncoder)
     rng = np.random.default_rng(0)
     at = 0
     while at < len(wave):
         size = int(rng.integers(1, 9000))
-        heard.hear(wave[at : at + size], final=at + size >= len(wave))
+        heard.push(wave[at : at + size], final=at + size >= len(wave))
         at += size
     with torch.inference_mode():
         whole = model.memory({"speech": Seq(torch.from_numpy(wave)[None], torch.tensor([len(wave)]), RATE)})
@@ -370,17 +370,17 @@ def test_a_streaming_encoder_hears_what_it_hears_offline():
 
 
 def test_what_a_streaming_encoder_keeps_does_not_grow():
-    heard = Hearing(build("causal"))
+    heard = IncrementalEncoder(build("causal"))
 
     def kept() -> int:
         tensors, _ = heard.saved()
         return sum(t.numel() for t in tensors.values())
 
-    heard.hear(sound(10), False)
+    heard.push(sound(10), False)
     heard.drop(9 * RATE)
     before = kept()
     for i in range(5):
-        heard.hear(sound(10, seed=i), False)
+        heard.push(sound(10, seed=i), False)
         heard.drop(heard.covered - RATE)
     assert abs(kept() - before) <= 16 * 2, "more than a frame or two beside the window"
     assert heard.frames is not None
@@ -388,9 +388,9 @@ def test_what_a_streaming_encoder_keeps_does_not_grow():
 
 
 def test_what_is_dropped_is_forgotten_and_the_rest_is_not():
-    for kind in (Rehearing, Hearing):
-        heard = kind(build("whole" if kind is Rehearing else "causal"))
-        heard.hear(sound(4), False)
+    for kind in (WindowEncoder, IncrementalEncoder):
+        heard = kind(build("whole" if kind is WindowEncoder else "causal"))
+        heard.push(sound(4), False)
         covered = heard.covered
         heard.drop(2 * RATE)
         assert heard.covered == covered
@@ -430,7 +430,7 @@ def test_silence_costs_nothing_and_says_nothing(monkeypatch: pytest.MonkeyPatch)
     stream = session(model, vad=load_vad())
     noise = np.random.default_rng(0).standard_normal(20 * RATE).astype(np.float32) * 1e-4
     assert listen(stream, noise) == []
-    assert stream.listener.ears.covered - stream.listener.ears.begin < RATE
+    assert stream.listener.encoder.covered - stream.listener.encoder.begin < RATE
     assert stream.lag_s == 0
 
 
@@ -517,8 +517,8 @@ def test_speech_that_a_decoder_leaves_out_at_the_end_is_found():
     listener.script.task, listener.voice.spans = "transcribe", [[0, 5 * RATE]]
     assert [left(finished) for finished in (False, True)] == [None, 2 * RATE]
     listener.committed, listener.marks, listener.context = [], [], said
-    assert [left(finished) for finished in (False, True)] == [None, listener.ears.begin]
-    listener._begin_at(listener.ears.begin)
+    assert [left(finished) for finished in (False, True)] == [None, listener.encoder.begin]
+    listener._begin_at(listener.encoder.begin)
     assert listener.context == [] and left(True) is None, "nothing is left to try"
 
 
@@ -537,12 +537,12 @@ def test_what_is_not_credible_is_neither_written_nor_tentative(monkeypatch: pyte
 
 def test_a_window_without_stops_is_cut_at_a_pause_and_loses_its_context():
     listener = session(build("whole"), vad=Detector([])).listener
-    listener.ears.hear(np.zeros(9 * RATE, np.float32), False)
+    listener.encoder.hear(np.zeros(9 * RATE, np.float32), False)
     listener.voice.heard, listener.voice.spans = 9 * RATE, [[0, 3 * RATE], [4 * RATE, 6 * RATE], [7 * RATE, 9 * RATE]]
     listener.committed, listener.context = [4, 8, 12, 16], [20]
     listener.marks = [_Mark(1, 2.0, False), _Mark(2, 3.3, False), _Mark(3, 5.0, False), _Mark(4, 8.0, False)]
     listener._trim()
-    assert listener.committed == [12, 16] and listener.context == [] and listener.ears.begin == round(3.3 * RATE)
+    assert listener.committed == [12, 16] and listener.context == [] and listener.encoder.begin == round(3.3 * RATE)
 
 
 # -------------------- the default model on real sound

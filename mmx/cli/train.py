@@ -98,8 +98,9 @@ def check(
         Path,
         typer.Argument(
             help="A .tsv, .csv or .jsonl file in UTF-8. Columns of texts: source, target, src_lang, tgt_lang; of "
-            "speech: audio, target (or text), src_lang, and if needed tgt_lang, start_s, duration_s; of both, if you "
-            "like: id, origin, task. Recordings are relative to the file. Or a folder of recordings with their texts."
+            "recordings: audio, video, pose or features, target (or text), src_lang, and if needed tgt_lang, start_s, "
+            "duration_s; of both, if you like: id, origin, task. "
+            "Recordings are relative to the file. Or a folder of recordings with their texts."
         ),
     ],
     model: Annotated[

@@ -7,7 +7,7 @@ moment: what is decoded is kept beside the output and read again.
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,8 @@ from mmx.evaluate.metrics import METRICS, Measurement, mean, measure, paired_p, 
 from mmx.evaluate.options import Scoring
 from mmx.files import atomic_write
 from mmx.text.languages import find_language
-from mmx.train.manifest import digest_manifest, read_manifest, require_recordings
+from mmx.train.manifest import Example, digest_manifest, read_manifest, require_recordings
+from mmx.train.reading import read_recording
 
 COPY = "copy the source"
 """The baseline of text translation: a system that changes nothing. A model that scores near it has learned nothing."""
@@ -39,8 +40,8 @@ class Row:
         src_lang: as `mmx.text.languages.find_language` takes it.
         tgt_lang: the same.
         id: for the output.
-        audio: path of the recording; empty for text.
-        start_s: where the sentence begins in it.
+        media: paths of the recordings, by medium; empty for text.
+        start_s: where the sentence begins in them.
         duration_s: how long it is; to the end when None.
     """
 
@@ -49,7 +50,7 @@ class Row:
     src_lang: str
     tgt_lang: str
     id: str = ""
-    audio: str = ""
+    media: Mapping[str, str] = field(default_factory=dict)
     start_s: float = 0.0
     duration_s: float | None = None
 
@@ -57,7 +58,7 @@ class Row:
     def pair(self) -> str:
         """What the row is a test of: "de-en", or "de" where German is written down."""
         src, to = find_language(self.src_lang).tag, find_language(self.tgt_lang).tag
-        return src if self.audio and src == to else f"{src}-{to}"
+        return src if self.media and src == to else f"{src}-{to}"
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ def report(texts: Mapping[str, Sequence[str]], rows: Sequence[Row], scoring: Sco
     for pair, members in groups.items():
         chosen = [rows[i] for i in members]
         systems = {name: [written[i] for i in members] for name, written in texts.items()}
-        if not any(r.audio for r in chosen):
+        if not any(r.media for r in chosen):
             systems[COPY] = [r.source for r in chosen]
         language = chosen[0].tgt_lang
         measured = _measured(systems, chosen, metrics_of(scoring, pair, language), language, scoring)
@@ -245,7 +246,7 @@ def read_rows(path: str | Path, language: str = "") -> list[Row]:
     """
     examples = read_manifest(path, language=language)
     require_recordings(examples, path)
-    return [Row(e.source, e.target, e.src_lang, e.tgt_lang, e.id, e.audio, e.start_s, e.duration_s) for e in examples]
+    return [Row(e.source, e.target, e.src_lang, e.tgt_lang, e.id, e.media, e.start_s, e.duration_s) for e in examples]
 
 
 def _lines(path: str | Path) -> list[str]:
@@ -275,7 +276,7 @@ def _decoded(
     model = api.load(name, device=device, dtype=dtype)  # pyright: ignore[reportArgumentType]
     groups: dict[tuple[bool, str, str], list[int]] = {}
     for i in todo:
-        groups.setdefault((bool(rows[i].audio), rows[i].src_lang, rows[i].tgt_lang), []).append(i)
+        groups.setdefault((bool(rows[i].media), rows[i].src_lang, rows[i].tgt_lang), []).append(i)
     for (speech, src, to), members in groups.items():
         write = _write_speech if speech else _write_text
         members.sort(key=lambda i: len(rows[i].source))  # batches of like length
@@ -293,19 +294,35 @@ def _write_text(model: Any, rows: Sequence[Row], src: str, to: str, beam_size: i
 def _write_speech(model: Any, rows: Sequence[Row], src: str, to: str, beam_size: int, batch_size: int) -> list[str]:
     same = find_language(src).code == find_language(to).code
     task = "transcribe" if same else "translate"
-    waves: Any = [_wave(r) for r in rows]
+    sources: Any = [_source(r, model) for r in rows]
     options = {"language": src, "task": task, "beam_size": beam_size, "batch_size": batch_size}
-    found = model.transcribe_many(waves, **options, **({} if same else {"to": to}))
+    found = model.transcribe_many(sources, **options, **({} if same else {"to": to}))
     return [t.text for t in found]
 
 
+def _source(row: Row, model: Any) -> Any:
+    """What the model reads of a row's recordings: sound alone, or all of it by modality."""
+    inputs = model.recorded
+    if [i.medium for i in inputs.values()] == ["audio"] and "audio" in row.media:
+        return _wave(row)
+    example = Example(row.source, row.target, row.src_lang, row.tgt_lang, row.id, media=row.media,
+                      start_s=row.start_s, duration_s=row.duration_s)  # fmt: skip
+    there = {name: i for name, i in inputs.items() if i.medium in row.media}
+    if not there:
+        wanted = " or ".join(i.medium for i in inputs.values()) or "text"
+        raise InputError(
+            f"expected {wanted} for {model.name}, got {', '.join(row.media)} in {row.id}: choose another model"
+        )
+    return {name: x.numpy() for name, x in read_recording(example, there).items()}
+
+
 def _wave(row: Row) -> np.ndarray:
-    wave = _recording(row.audio)
+    wave = _recording(row.media["audio"])
     start = round(row.start_s * _RATE)
     end = len(wave) if row.duration_s is None else start + round(row.duration_s * _RATE)
     if start >= len(wave):
         raise InputError(
-            f"expected start_s within {row.audio} ({len(wave) / _RATE:.2f} s), got {row.start_s} in {row.id}"
+            f"expected start_s within {row.media['audio']} ({len(wave) / _RATE:.2f} s), got {row.start_s} in {row.id}"
         )
     return wave[start:end]
 

@@ -4,12 +4,14 @@ It is what reaches languages that the speech model cannot write. Errors of the f
 sees neither the sound nor the pauses.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeAlias
 
-from mmx.errors import InputError
+from mmx.errors import InputError, MmxError
 from mmx.model import Model
+from mmx.tasks.events import Event
 from mmx.tasks.options import Options
 from mmx.tasks.result import Note, Segment, Transcript
 from mmx.tasks.transcribe import fit
@@ -135,3 +137,84 @@ def sentences(segments: Sequence[Segment]) -> list[list[Segment]]:
         else:
             groups.append([s])
     return groups
+
+
+Translate: TypeAlias = Callable[[str, str], tuple[str, float]]
+"""A sentence and its language to its translation and the mean log-probability of that."""
+
+
+class Translator:
+    """The second step of a live session, for its terminal or its server: a sentence at a time.
+
+    Args:
+        translate: a sentence. What it cannot translate (`MmxError`) stays as it is, with a note: a session must go on.
+        to: language that it writes.
+        name: of the model.
+
+    Attributes:
+        segments: the sentences so far; `forget` drops them.
+        words: what was written of the sentence that has not ended.
+    """
+
+    def __init__(self, translate: Translate, to: str, name: str = ""):
+        self.translate, self.to, self.name = translate, to, name
+        self.segments: list[Segment] = []
+        self.words: list[Event] = []
+        self._forgotten = 0
+        self._notes: list[str] = []
+
+    @classmethod
+    def of(cls, model: Model, to: str, beam_size: int = 5) -> "Translator":
+        """By a text model. Raises `InputError` where it does not write the language."""
+        target = model.require_tokenizer().language(to)
+
+        def translate(text: str, language: str) -> tuple[str, float]:
+            (done,) = translate_text(model, [text], src=language, to=target, beam_size=beam_size)
+            return done.text, min((s.score for s in done.segments), default=0.0)
+
+        return cls(translate, target, model.name)
+
+    def take(self, events: Sequence[Event], over: bool = False) -> list[Event]:
+        """Take what was written, and give each sentence that this ends, as one final event.
+
+        Args:
+            events: of the stream.
+            over: whether no more will come: what was begun counts as a sentence.
+        """
+        out = []
+        for event in events:
+            self.words.append(event)
+            if event.final:
+                out += self._sentence()
+        return out + (self._sentence() if over else [])
+
+    def _sentence(self) -> list[Event]:
+        words, self.words = [w for w in self.words if w.text.strip()], []
+        text = "".join(w.text for w in words).strip()
+        if not text:
+            return []
+        language, score = find_language(self.to).tag, 0.0
+        try:
+            done, score = self.translate(text, words[-1].language)
+        except MmxError as e:
+            self._notes.append(f"not translated: {e}")
+            done, language = text, words[-1].language
+        start_s, end_s = words[0].start_s, max(w.end_s for w in words)
+        seq = self._forgotten + len(self.segments)
+        self.segments.append(Segment(start_s, end_s, f" {done}", language, avg_logprob=score, source_text=text))
+        likely = math.exp(min(score, 0.0))
+        return [Event(seq, f" {done}", start_s, end_s, words[-1].at_s, True, language, likely, "translation")]
+
+    def notes(self) -> list[str]:
+        """What went wrong since the last call."""
+        new, self._notes = self._notes, []
+        return new
+
+    def forget(self) -> None:
+        """Drop the sentences so far: whoever has their events need not keep them twice."""
+        self._forgotten += len(self.segments)
+        self.segments = []
+
+    def transcript(self, first: Transcript) -> Transcript:
+        """The translation of what `Stream.transcript` gave."""
+        return replace(first, segments=tuple(self.segments), task="translate", model=f"{first.model} + {self.name}")

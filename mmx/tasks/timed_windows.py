@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ import torch
 from mmx.errors import InputError, MmxWarning
 from mmx.generate import Filter, Hypothesis, SearchOptions, Suppress, SuppressFirst, search
 from mmx.model import Model
-from mmx.models.whisper.tokenizer import LANGUAGES, find_language
+from mmx.models.whisper.tokenizer import LANGUAGES, WhisperTokenizer, find_language
 from mmx.seq import Seq
 from mmx.state import State, select, subtree
 from mmx.tasks import other_language
@@ -25,7 +25,17 @@ from mmx.tasks.options import Options
 from mmx.tasks.result import Note, Segment, Word
 from mmx.tasks.second import Second, Text
 from mmx.tasks.window import Window, cut, halves
-from mmx.tasks.windows import RATE, SPAN_SLACK_S, Decoded, Job, beside, between_seams, on_clock, timed_words
+from mmx.tasks.windows import (
+    RATE,
+    SPAN_SLACK_S,
+    Decoded,
+    Job,
+    beside,
+    between_seams,
+    on_clock,
+    require_aligner,
+    timed_words,
+)
 
 
 @dataclass
@@ -61,7 +71,7 @@ class _Attempt:
 
 def fit(model: Model, options: Options) -> Options:
     """The options with the model's spelling of languages. Raises `InputError` for what it cannot do."""
-    tokenizer, card = model.tokenizer, model.card
+    tokenizer, card = cast(WhisperTokenizer, model.require_tokenizer()), model.card
     language = None if options.language is None else find_language(options.language)
     if options.task == "translate":
         if not tokenizer.multilingual or (card and card.tasks and "translate" not in card.tasks):
@@ -101,9 +111,10 @@ class Decoder:
 
     def __init__(self, model: Model, options: Options):
         self.model, self.options = model, options
-        self.tok = model.tokenizer
-        self.device = next(model.decoder.parameters()).device
-        front, encoder = model.stages("speech")
+        self.tok = cast(WhisperTokenizer, model.require_tokenizer())
+        self.decoder, _ = require_aligner(model)
+        self.device = self.decoder.device
+        front, encoder = cast(Any, model.stages("speech"))  # an encoder of windows of one length, `ctx` frames
         self.samples = encoder.ctx * encoder.stride * front.stride  # of a window
         self.codes = list(self.tok.language_ids) if self.tok.multilingual else ["en"]
         self.filters = self._filters()
@@ -128,7 +139,7 @@ class Decoder:
             self.tok.encode(" " + text.strip()) if text and text.strip() else []
             for text in (self.options.hotwords, self.options.initial_prompt)
         )
-        room = self.model.decoder.ctx // 2 - 1
+        room = self.decoder.ctx // 2 - 1
         kept = before[max(0, len(before) - max(0, room - len(hotwords))) :]
         if len(hotwords) + len(before) > room:
             warnings.warn(
@@ -228,7 +239,7 @@ class Decoder:
             prompt = self.tok.prompt(job.file.language, self.options.task, timestamps=False)
             index = torch.tensor([i], device=self.device)
             tokens = torch.tensor([[*prompt, *text]], device=self.device)
-            _, probs = self.model.decoder.cross_weights(
+            _, probs = self.decoder.cross_weights(
                 tokens, memory.rows(index), [(0, 0)], select(shared, index), self.tok.eot
             )
             given = probs[0, len(prompt) - 1 :].clamp(min=1e-9).log().cpu().numpy()
@@ -253,7 +264,7 @@ class Decoder:
 
     def _languages(self, jobs: Sequence[Job], memory: Seq) -> State:
         """Fix the language of files that have none yet; returns the decoder's keys and values of the memory."""
-        state = self.model.decoder.init_state(len(jobs), 1)
+        state = self.decoder.init_state(len(jobs), 1)
         probs = self._language_probs(memory, state)
         for file in {id(j.file): j.file for j in jobs if not j.file.language}.values():
             # By the file's own first windows, wherever the batch ends: its text is the same in any batch.
@@ -261,7 +272,7 @@ class Decoder:
             opening = file.opening or [j.window for j in jobs if j.file is file]
             late = [w for w in opening if id(w) not in here]
             file.ahead = [(w, self._heard(w)) for w in late]
-            here |= {id(w): self._language_probs(m, self.model.decoder.init_state(1, 1))[0] for w, m in file.ahead}
+            here |= {id(w): self._language_probs(m, self.decoder.init_state(1, 1))[0] for w, m in file.ahead}
             mine = torch.stack([here[id(w)] for w in opening]).mean(0)
             file.language, file.language_probability = self.codes[int(mine.argmax())], float(mine.max())
             file.opening = []
@@ -273,8 +284,8 @@ class Decoder:
     def _language_probs(self, memory: Seq, state: State | None = None) -> torch.Tensor:
         """`(B, L)` probabilities of `codes`, from the first decoding step, which fills `state`."""
         start = torch.full((len(memory.x), 1), self.tok.sot, device=self.device)
-        state = self.model.decoder.init_state(len(memory.x), 1) if state is None else state
-        logits = self.model.decoder(start, memory, state)
+        state = self.decoder.init_state(len(memory.x), 1) if state is None else state
+        logits = self.decoder.forward(start, memory, state)
         ids = [self.tok.language_ids[c] for c in self.codes] if self.tok.multilingual else [0]
         return logits[:, 0, ids].float().softmax(-1).cpu()
 
@@ -374,11 +385,11 @@ class Decoder:
             patience=o.patience,
             length_penalty=o.length_penalty,
             temperature=temperature,
-            max_tokens=min(o.max_tokens, self.model.decoder.ctx - prefix.shape[1] - 1),
+            max_tokens=min(o.max_tokens, self.decoder.ctx - prefix.shape[1] - 1),
             no_repeat_ngram=no_repeat_ngram,
         )
         at = (len(self.prompt), -1)
-        result = search(self.model.decoder, memory, prefix, self.tok.eot, how, self.filters, shared, at)
+        result = search(self.decoder, memory, prefix, self.tok.eot, how, self.filters, shared, at)
         silence = result.prefix_logits[:, 0].float().softmax(-1)[:, self.tok.no_speech].tolist()
         out = []
         for hypotheses, p in zip(result.rows, silence, strict=True):

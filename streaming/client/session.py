@@ -26,13 +26,13 @@ from mmx.streaming.client.options import LiveOptions
 from mmx.streaming.client.terminal import JsonView, PlainView, Status, TerminalView, View
 from mmx.streaming.lag import LagControl
 from mmx.tasks.events import Event
-from mmx.tasks.result import Segment, Spoken, Transcript, check_format
-from mmx.text.languages import find_language
+from mmx.tasks.result import Spoken, Transcript, check_format
 from mmx.weights.options import LoadOptions
 
 if TYPE_CHECKING:
     from mmx.model import Model
     from mmx.streaming.stream import Stream
+    from mmx.tasks.cascade import Translator
 
 # -------------------- what is done with sound and text
 
@@ -74,69 +74,6 @@ class Recorder:
         """Finish the file."""
         with suppress(OSError, RuntimeError):
             self._file.close()
-
-
-class Translator:
-    """Translates what a stream writes, a sentence at a time, with a text model.
-
-    Args:
-        model: translates text.
-        to: language to write.
-        beam_size: of its search.
-    """
-
-    def __init__(self, model: "Model", to: str, beam_size: int = 5):
-        model_to = model.tokenizer.language(to)
-        self.model, self.to, self.beam_size = model, model_to, beam_size
-        self.segments: list[Segment] = []
-        self._words: list[Event] = []
-        self._notes: list[str] = []
-
-    def take(self, events: Sequence[Event], over: bool = False) -> list[Event]:
-        """Hear what was written, and give each sentence that this ends, as one final event.
-
-        Args:
-            events: of the stream.
-            over: whether no more will come: what was begun counts as a sentence.
-        """
-        out = []
-        for event in events:
-            self._words.append(event)
-            if event.final:
-                out += self._sentence()
-        return out + (self._sentence() if over else [])
-
-    def _sentence(self) -> list[Event]:
-        words, self._words = [w for w in self._words if w.text.strip()], []
-        text = "".join(w.text for w in words).strip()
-        if not text:
-            return []
-        said, language, score = self._translated(text, words[0].language)
-        start_s, end_s = words[0].start_s, max(w.end_s for w in words)
-        self.segments.append(Segment(start_s, end_s, f" {said}", language, avg_logprob=score, source_text=text))
-        at = len(self.segments) - 1
-        return [Event(at, f" {said}", start_s, end_s, words[-1].at_s, True, language, math.exp(min(score, 0.0)))]
-
-    def _translated(self, text: str, language: str) -> tuple[str, str, float]:
-        """The text, its language, its score. What cannot be translated stays as it is: a session must go on."""
-        from mmx.tasks.translate import translate_text
-
-        try:
-            (done,) = translate_text(self.model, [text], src=language, to=self.to, beam_size=self.beam_size)
-        except MmxError as e:
-            self._notes.append(f"not translated: {e}")
-            return text, language, 0.0
-        return done.text, find_language(self.to).tag, min((s.score for s in done.segments), default=0.0)
-
-    def notes(self) -> list[str]:
-        """What went wrong since the last call."""
-        new, self._notes = self._notes, []
-        return new
-
-    def transcript(self, heard: Transcript) -> Transcript:
-        """The translation of what `Stream.transcript` gave."""
-        model = f"{heard.model} + {self.model.name}"
-        return replace(heard, segments=tuple(self.segments), task="translate", model=model)
 
 
 class SpeechFile:
@@ -208,7 +145,7 @@ class Session:
     source: Source
     stream: "Stream"
     view: View
-    translator: Translator | None = None
+    translator: "Translator | None" = None
     recorder: Recorder | None = None
     savers: Sequence[Saver] = ()
     voice: Callable[[str, str], Spoken] | None = None
@@ -476,13 +413,13 @@ def _heard_by(
     task, to, language = "translate" if job.to else "transcribe", job.to, job.language
     translator = None
     if text_model is not None:
-        from mmx.tasks.cascade import first_step
+        from mmx.tasks.cascade import Translator, first_step
         from mmx.tasks.options import Options
 
         if "text" not in text_model.encoders or not hasattr(text_model.tokenizer, "language"):
             name = text_model.name
             raise InputError(f"expected a model that translates text, got {name}: use nllb-200-distilled-600m")
-        translator = Translator(text_model, job.to or "", job.beam_size)
+        translator = Translator.of(text_model, job.to or "", job.beam_size)
         asked = first_step(text_model, Options(language=language, task="translate", to=job.to or ""))
         task, to, language = asked.task, "en" if asked.task == "translate" else None, asked.language
     stream = Stream(

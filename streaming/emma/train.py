@@ -38,7 +38,6 @@ from mmx.generate import SearchOptions, Suppress, search
 from mmx.model import Model
 from mmx.models.monotonic import MonotonicHeads, pooled
 from mmx.seq import Seq, pad
-from mmx.streaming.ears import Rehearing
 from mmx.streaming.emma.alignment import (
     average_lagging,
     expected_alignment,
@@ -47,6 +46,7 @@ from mmx.streaming.emma.alignment import (
     variance_loss,
 )
 from mmx.streaming.emma.heads import HeadsConfig, build_heads, write_heads
+from mmx.streaming.encoders import WindowEncoder
 
 RATE = 16_000
 
@@ -111,9 +111,9 @@ def _looks(model: Model, c: HeadsConfig, wave: Tensor, step_s: float, rng: rando
 
 def _encode(model: Model, wave: Tensor) -> Tensor:
     """`(M, D)` of a prefix, with as much silence after it as a stream puts there."""
-    ears = Rehearing(model)
-    ears.hear(wave.numpy(), final=False)
-    return ears.memory().x[0]
+    window = WindowEncoder(model)
+    window.push(wave.numpy(), final=False)
+    return window.memory().x[0]
 
 
 def _prompt(model: Model) -> list[int]:

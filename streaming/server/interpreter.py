@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmx.errors import InputError
 from mmx.streaming.server.engine import Engine
 from mmx.streaming.stream import Stream
+from mmx.tasks.cascade import Translator
 from mmx.tasks.events import Event
 
 RATE = 16_000
@@ -87,7 +87,9 @@ class Interpreter:
             self.streams["translation"] = engine.stream(config.language, config.to)
         if self.route == "english":
             self.streams["english"] = engine.stream(config.language, "en")
-        self.sentence: list[Event] = []  # what the text model is to translate next
+        self.translator: Translator | None = None
+        if config.to is not None and self.route in ("text", "english"):
+            self.translator = Translator(self._translate, config.to)
 
     def hear(self, samples: NDArray[np.float32], final: bool = False) -> list[Piece]:
         """Listen on, at 16 kHz; what may be written now."""
@@ -97,8 +99,8 @@ class Interpreter:
             stream.forget()
             if track in TRACKS and (track != "source" or self._shows_source):
                 out += [self._piece(track, e) for e in events]
-            if self.route in ("text", "english") and track == ("source" if self.route == "text" else "english"):
-                out += self._onward(events, final)
+            if self.translator is not None and track == ("source" if self.route == "text" else "english"):
+                out += self._onward(self.translator, events, final)
         return out
 
     @property
@@ -114,38 +116,27 @@ class Interpreter:
     def _piece(self, track: str, e: Event) -> Piece:
         return Piece(track, e.text, e.start_s + self.begin_s, e.end_s + self.begin_s, e.final, e.language)
 
-    def _onward(self, events: list[Event], final: bool) -> list[Piece]:
-        """Sentences that are complete, through the text model."""
-        out: list[Piece] = []
-        for e in events:
-            self.sentence.append(e)
-            if e.final:
-                out += self._translated()
-        return out + self._translated() if final else out
+    def _translate(self, text: str, language: str) -> tuple[str, float]:
+        assert self.config.to is not None
+        return self.engine.translate(text, language, self.config.to), 0.0
 
-    def _translated(self) -> list[Piece]:
-        events, self.sentence = self.sentence, []
-        text = "".join(e.text for e in events).strip()
-        if not text or self.config.to is None:
-            return []
-        start_s, end_s = min(e.start_s for e in events), max(e.end_s for e in events)
-        try:
-            done = self.engine.translate(text, events[-1].language, self.config.to)
-        except InputError as e:  # a language was detected that the text model does not read
-            return [Piece("error", str(e), language="language_not_translated")]
-        piece = Piece("translation", f" {done}", start_s + self.begin_s, end_s + self.begin_s, True, self.config.to)
-        return [piece]
+    def _onward(self, translator: Translator, events: list[Event], final: bool) -> list[Piece]:
+        """Sentences that are complete, through the text model; what it does not read stays as it was said."""
+        out = [self._piece("translation", e) for e in translator.take(events, final)]
+        translator.forget()
+        return out + [Piece("error", note, language="language_not_translated") for note in translator.notes()]
 
     # -------------------- saved and restored
 
     def save(self, stem: Path) -> dict[str, Any]:
         """Write the streams beside each other; the rest is returned, to go into JSON."""
+        pending = [] if self.translator is None else self.translator.words
         for track, stream in self.streams.items():
             stream.save(stem.with_suffix(f".{track}.safetensors"))
         return {
             "begin_s": self.begin_s,
             "tracks": list(self.streams),
-            "sentence": [[e.seq, e.text, e.start_s, e.end_s, e.at_s, e.final, e.language] for e in self.sentence],
+            "sentence": [[e.seq, e.text, e.start_s, e.end_s, e.at_s, e.final, e.language] for e in pending],
         }
 
     @classmethod
@@ -153,5 +144,6 @@ class Interpreter:
         """Go on with what `save` wrote."""
         self = cls(engine, replace(config), saved["begin_s"])
         self.streams = {t: engine.restore(stem.with_suffix(f".{t}.safetensors")) for t in saved["tracks"]}
-        self.sentence = [Event(*row) for row in saved["sentence"]]
+        if self.translator is not None:
+            self.translator.words = [Event(*row) for row in saved["sentence"]]
         return self

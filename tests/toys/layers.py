@@ -40,7 +40,6 @@ class ConvNorm(nn.Module):
 
     def forward(self, seq: Seq, state: State | None = None) -> Seq:
         """See above."""
-        seq = seq.to(self.conv.weight.dtype)
         state = self.init_state(len(seq.x)) if state is None else state
         seq = seq.to(self.conv.weight.dtype)  # features may be finer than the weights
         made = gather_windows(seq, state, self.kernel, self.stride)

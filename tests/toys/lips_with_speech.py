@@ -68,12 +68,10 @@ class Bands(nn.Module):
     def __init__(self, bands: int):
         super().__init__()
         self.bands, self.shape = bands, ()
-        self.register_buffer("like", torch.zeros(1, device="cpu"), persistent=False)
-        self.like: Tensor
 
     def init_state(self, batch: int, capacity: int = 0) -> State:
         """The samples of an incomplete frame: none."""
-        return new_wait(batch, 0, HOP, self.like)
+        return new_wait(batch, 0, HOP, torch.zeros(1))
 
     def forward(self, seq: Seq, state: State | None = None) -> Seq:
         """See above."""
@@ -110,7 +108,7 @@ class LipEncoder(nn.Module):
     def forward(self, seq: Seq, state: State | None = None) -> Seq:
         """See above."""
         state = self.init_state(len(seq.x)) if state is None else state
-        made = gather_windows(seq._replace(x=seq.x.flatten(2)).to(self.conv.weight.dtype), state, self.kernel, 1)
+        made = gather_windows(seq._replace(x=seq.x.flatten(2)), state, self.kernel, 1)
         if not made.x.shape[1]:
             return made._replace(x=made.x.new_zeros(len(made.x), 0, self.project.out_features))
         maps = self.conv(made.x.unflatten(2, self.shape)[:, None]).transpose(1, 2)  # (B, T, channels, H / 2, W / 2)

@@ -16,12 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from mmx.errors import InputError
-from mmx.interfaces import Speech
+from mmx.interfaces import Losses, Speech
 from mmx.model import Model
 from mmx.seq import Seq
 from mmx.state import State, tensor
 from mmx.text import byte_tokenizer
 from mmx.text.translation_tokenizer import TranslationTokenizer
+from mmx.train.batch import Batch
+from mmx.train.objectives.flow import FlowLoss
 from mmx.weights.convert import Rule
 from toys.layers import ConvNorm, Stack
 from toys.lips_with_speech import HOP, energies
@@ -41,21 +43,6 @@ class Config:
     width: int = 32
     ctx: int = 64
     steps: int = 8
-
-
-class TextFront(nn.Module):
-    """Tokens as they are: it says what the model reads."""
-
-    medium, rate, shape = "text", None, ()
-    stride, lookahead = 1, 0
-
-    def init_state(self, batch: int, capacity: int = 0) -> State:
-        """Nothing is remembered."""
-        return {}
-
-    def forward(self, seq: Seq, state: State | None = None) -> Seq:
-        """`(B, T)` to itself."""
-        return seq
 
 
 class TextEncoder(nn.Module):
@@ -171,11 +158,41 @@ class FlowSynth(nn.Module):
         return (torch.arange(self.bands) * width + width // 2) * (self.rate / HOP)
 
 
+class Objective(FlowLoss):
+    """Flow matching, and beside it the loudness of each row: what the field at its start says of the mean feature."""
+
+    def weights(self, counts: Mapping[str, int]) -> dict[str, float]:
+        """A tenth of the loudness."""
+        return {name: w * (0.1 if name == "loudness" else 1.0) for name, w in super().weights(counts).items()}
+
+    def count(self, batch: Batch) -> dict[str, int]:
+        """Rows, for both."""
+        n_rows = len(batch.tasks)
+        return {**super().count(batch), "loudness": n_rows}
+
+    def __call__(self, model: Model, batch: Batch) -> Losses:
+        """Flow matching's losses and one more."""
+        found, synth = super().__call__(model, batch), model.synth
+        assert isinstance(synth, FlowSynth)
+        target = synth.features(batch.outputs["audio"])
+        condition = synth.condition(model.memory(batch.inputs, batch.begin))
+        start_BMF = torch.zeros(*condition.x.shape[:2], synth.bands)
+        moved = synth.velocity(start_BMF, torch.zeros(len(start_BMF)), condition)
+        loud_B = (mean(condition._replace(x=moved)) - mean(target)).square()
+        total = {**found.total, "loudness": loud_B.sum()}
+        return Losses(total, self.count(batch), {**found.figures, "loudness": loud_B.detach().sum()})
+
+
+def mean(features: Seq) -> Tensor:
+    """`(B,)` mean of the frames that count."""
+    return features.masked.mean(2).sum(1) / features.lengths.clamp(min=1)
+
+
 def build(config: Config) -> Model:
     """The model with random weights."""
     c = config
     return Model(
-        front={"text": TextFront()},
+        front={},
         encoders={"text": TextEncoder(c.vocab, c.width, c.ctx)},
         synth=FlowSynth(c.bands, c.width, c.steps, c.ctx),
     )

@@ -1,0 +1,232 @@
+"""From the clips of one live session to the memory that a decoder reads: two kinds of encoding, by what a model allows.
+
+`WindowEncoder` serves models that must see their whole input: it keeps the window and encodes it anew each time.
+`IncrementalEncoder` serves those with a finite look-ahead: each frame is encoded once, and what is kept does not grow.
+Both go through `Model.memory` with every modality that comes, also what fuses them. The clock of a session is that of
+speech: its places are samples at 16 kHz, also where a model reads no sound.
+
+Letters: N samples, M memory frames, D width.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mmx.clip import SPEECH, Clip, Rolling
+from mmx.errors import InputError
+from mmx.model import Model
+from mmx.seq import Seq
+from mmx.state import State, leaves
+from mmx.tasks.windows import RATE
+
+
+class StreamEncoder(Protocol):
+    """The window of a session, from sample `begin` to sample `covered` of it."""
+
+    @property
+    def begin(self) -> int:
+        """Sample of the session with which the window begins."""
+        ...
+
+    @property
+    def covered(self) -> int:
+        """Sample of the session up to which `memory` tells of the recording."""
+        ...
+
+    def push(self, samples: NDArray[np.float32], final: bool, others: Clip | None = None) -> None:
+        """Take the next samples at 16 kHz, and what other modalities have in the same time."""
+        ...
+
+    def drop(self, before: int) -> None:
+        """Forget what lies before a sample of the session, or a little less."""
+        ...
+
+    def memory(self) -> Seq:
+        """`(1, M, D)` of the window; frames after `covered` are of the silence it was padded with."""
+        ...
+
+    def saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and plain values that `restore` needs."""
+        ...
+
+    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Go on from what `saved` gave."""
+        ...
+
+
+def stream_encoder(model: Model) -> StreamEncoder:
+    """The encoder of a session that a model allows."""
+    return IncrementalEncoder(model) if streams(model) else WindowEncoder(model)
+
+
+def streams(model: Model) -> bool:
+    """Whether all that lies between a recording and the decoder has a finite look-ahead."""
+    fuses = model.fuse is None or hasattr(model.fuse, "init_state")
+    return fuses and all(math.isfinite(stage.lookahead) for stage in _stages(model))
+
+
+def _stages(model: Model) -> list[Any]:
+    """The parts that what is read of a recording passes, in order, up to where modalities are fused."""
+    return [part[n] for n in model.recorded for part in (model.front, model.encoders, model.adapters) if n in part]
+
+
+class WindowEncoder:
+    """Keeps what comes of the window; see `StreamEncoder`.
+
+    Whisper was trained on 30 s, padded with silence, and the encoder's cost goes with its length. With 2 s of silence
+    after a short window the decoder writes no capitals and stops, and repeats itself; with 8 s it writes what it writes
+    with 26 (docs/experiments/live.md).
+    """
+
+    AFTER_S = 8.0
+
+    def __init__(self, model: Model):
+        self.model = model
+        self.audio = np.zeros(0, np.float32)
+        self.others = Rolling()
+        self.begin = 0
+        self.sound = SPEECH in model.recorded
+        self.most = None
+        if self.sound:
+            front, encoder = model.stages(SPEECH)
+            ctx = getattr(encoder, "ctx", None)
+            self.most = None if ctx is None else ctx * encoder.stride * front.stride
+        self.device = next(model.decoder.parameters()).device
+
+    @property
+    def covered(self) -> int:
+        """All that came."""
+        return self.begin + len(self.audio)
+
+    def push(self, samples: NDArray[np.float32], final: bool, others: Clip | None = None) -> None:
+        """Take what comes next."""
+        self.audio = np.concatenate([self.audio, samples])
+        self.others.append(others or {})
+
+    def drop(self, before: int) -> None:
+        """Forget what lies before a sample of the session."""
+        count = min(max(0, before - self.begin), len(self.audio))
+        self.audio, self.begin = self.audio[count:], self.begin + count
+        self.others.drop(self.begin / RATE)
+
+    @torch.inference_mode()
+    def memory(self) -> Seq:
+        """Encode the window."""
+        n = len(self.audio)
+        if self.most is not None:
+            n = min(self.most, math.ceil(n / RATE + self.AFTER_S) * RATE)
+        others = self.others.part(self.begin / RATE, self.covered / RATE)
+        inputs = {name: seq.to(self.device) for name, seq in others.items() if int(seq.lengths[0])}
+        if self.sound:
+            x_1N = torch.zeros(1, n)
+            x_1N[0, : min(n, len(self.audio))] = torch.from_numpy(self.audio[:n])  # beyond the longest window it waits
+            inputs[SPEECH] = Seq(x_1N.to(self.device), torch.tensor([n], device=self.device), RATE)
+        return self.model.memory(inputs)
+
+    def saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The sound of the window."""
+        return {"audio": torch.from_numpy(self.audio.copy())}, {"begin": self.begin}
+
+    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Go on from what `saved` gave."""
+        self.audio, self.begin = tensors["audio"].numpy(), values["begin"]
+
+
+class IncrementalEncoder:
+    """Encodes each frame once and keeps the memory of the window; see `StreamEncoder`.
+
+    Each part of the model has a `State`, whose size does not depend on how long the session is. The modalities of a
+    session are those of its first clip.
+    """
+
+    def __init__(self, model: Model):
+        self.model = model
+        self.inputs = model.recorded
+        self.device = next(model.decoder.parameters()).device
+        unread = {n for n in model.encoders if n not in self.inputs}
+        states = model.init_state(1, 0)
+        self.states: State = {k: v for k, v in states.items() if k.partition(".")[2] not in unread}
+        self.names: tuple[str, ...] = ()
+        self.stride = 0
+        if model.fuse is None:
+            (name,) = self.inputs
+            ratio = RATE / (self.inputs[name].rate or RATE)  # samples of the clock for a frame of the input
+            self.stride = round(math.prod(stage.stride for stage in _stages(model)) * ratio)
+        self.frames: Seq | None = None
+        self.first = 0  # frame of the session with which `frames` begins
+
+    @property
+    def begin(self) -> int:
+        """Sample with which the window begins."""
+        return self.first * self.stride
+
+    @property
+    def covered(self) -> int:
+        """Up to the last frame that is encoded: what waits for its chunk to fill is not."""
+        return self.begin + (0 if self.frames is None else self.frames.x.shape[1] * self.stride)
+
+    @torch.inference_mode()
+    def push(self, samples: NDArray[np.float32], final: bool, others: Clip | None = None) -> None:
+        """Encode what comes next, as far as the look-ahead allows."""
+        given = {n: s.to(self.device)._replace(final=final) for n, s in (others or {}).items()}
+        if SPEECH in self.inputs:
+            x_1N = torch.from_numpy(samples)[None].to(self.device)
+            given[SPEECH] = Seq(x_1N, torch.tensor([len(samples)], device=self.device), RATE, final)
+        self.names = self.names or tuple(given)
+        if given.keys() != set(self.names):
+            raise InputError(f"expected {', '.join(self.names)} in every clip of a session, got {', '.join(given)}")
+        seq = self.model.memory(given, state=self.states)
+        if not self.stride and seq.rate is not None:  # of fused modalities the memory has a rate of its own
+            self.stride = round(RATE / seq.rate)
+        new_1MD = seq.x[:, : int(seq.lengths[0])]
+        joined = new_1MD if self.frames is None else torch.cat([self.frames.x, new_1MD], dim=1)
+        self.frames = Seq(joined, torch.tensor([joined.shape[1]], device=self.device), seq.rate)
+
+    def drop(self, before: int) -> None:
+        """Forget the frames that lie before a sample of the session."""
+        if self.frames is None:
+            return
+        count = min(max(0, before // self.stride - self.first), self.frames.x.shape[1])
+        kept_1MD = self.frames.x[:, count:].clone()  # not a view, which would hold on to what is dropped
+        self.frames = self.frames._replace(x=kept_1MD, lengths=self.frames.lengths - count)
+        self.first += count
+
+    def memory(self) -> Seq:
+        """The frames of the window."""
+        assert self.frames is not None, "nothing was pushed"
+        return self.frames
+
+    def saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The state of each part and the frames of the window."""
+        held = {f"state.{k}": v for k, v in leaves({_key(part): s for part, s in self.states.items()})}
+        if self.frames is None:
+            return held, {"first": self.first, "rate": None}
+        return {**held, "frames": self.frames.x}, {"first": self.first, "rate": self.frames.rate}
+
+    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Go on from what `saved` gave."""
+        by_key = {_key(part): part for part in self.states}
+        for path, value in tensors.items():
+            if not path.startswith("state."):
+                continue
+            part, *parents, leaf = path.split(".")[1:]
+            node = self.states[by_key[part]]
+            for name in parents:
+                assert isinstance(node, dict)
+                node = node[name]
+            assert isinstance(node, dict)
+            node[leaf] = value.to(self.device)
+        self.first = values["first"]
+        if "frames" in tensors:
+            x_1MD = tensors["frames"].to(self.device)
+            self.frames = Seq(x_1MD, torch.tensor([x_1MD.shape[1]], device=self.device), values["rate"])
+
+
+def _key(part: str) -> str:
+    """The name of a part without the dot, which stands between the levels of a state."""
+    return part.replace(".", "/")
