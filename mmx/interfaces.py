@@ -1,7 +1,7 @@
 """The interfaces between parts, on one page. What plugs in on one side needs nothing else of the other.
 
-`tests/contract.py` has a verifier for the first three: `verify_contract`, `verify_decoder`, `verify_synth`. A class
-satisfies an interface by having its members; nothing is inherited.
+Blocks, decoders and synths have verifiers: `contract.py`, `contract_decoder.py` and `contract_synth.py` in tests/.
+A class satisfies an interface by having its members; nothing is inherited.
 
 Letters: B rows, R hypotheses over them, T frames, M memory frames, U tokens, N samples, D width, V vocabulary.
 """

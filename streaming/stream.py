@@ -28,7 +28,7 @@ from mmx.tasks.result import Segment, Transcript, Word
 from mmx.tasks.windows import RATE
 from mmx.text.languages import find_language
 
-VERSION = 2
+VERSION = 3
 """Of the format that `Stream.save` writes."""
 
 

@@ -17,7 +17,8 @@ from mmx.bench.asr import word_error_rate
 from mmx.clip import Input
 from mmx.errors import InputError, MediaError
 from mmx.media.audio import read_audio
-from mmx.tasks import timed_windows, transcribe
+from mmx.models.whisper import recognizer as timed
+from mmx.tasks import transcribe
 from mmx.tasks.cascade import sentences
 from mmx.tasks.result import Note, Segment, Transcript, Word
 from mmx.tasks.transcribe import Options, Progress
@@ -49,12 +50,12 @@ class Counts:
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(timed_windows, "Decoder", Counts)
+    monkeypatch.setattr(timed, "Decoder", Counts)
     monkeypatch.setattr(transcribe, "fit", lambda model, options: options)
 
     class Model:
         name = "counts"
-        tokenizer = type("T", (), {"timestamp_begin": 0})()
+        tokenizer = type("T", (), {"recognizer": timed.__name__})()
         fuse, encoders, recorded = None, {"speech": None}, {"speech": Input("audio", RATE)}
 
     return Model()

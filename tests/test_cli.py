@@ -26,7 +26,8 @@ import mmx.api
 from mmx.cli import app as cli
 from mmx.errors import InputError
 from mmx.media.audio import read_audio
-from mmx.tasks import timed_windows, transcribe
+from mmx.models.whisper import recognizer as timed
+from mmx.tasks import transcribe
 from mmx.tasks.outputs import named
 
 ROOT = Path(__file__).parents[1]
@@ -466,7 +467,7 @@ def test_an_interrupted_run_goes_on(mmx_cli: Cli, tmp_path: Path, monkeypatch: p
         said(tmp_path / "in" / f"{name}.wav")
     out = tmp_path / "out"
     calls: list[int] = []
-    real = timed_windows.Decoder.__call__
+    real = timed.Decoder.__call__
 
     def second_fails(self: Any, jobs: Any) -> Any:
         calls.append(len(jobs))
@@ -474,7 +475,7 @@ def test_an_interrupted_run_goes_on(mmx_cli: Cli, tmp_path: Path, monkeypatch: p
             raise KeyboardInterrupt
         return real(self, jobs)
 
-    monkeypatch.setattr(timed_windows.Decoder, "__call__", second_fails)
+    monkeypatch.setattr(timed.Decoder, "__call__", second_fails)
     run = ("transcribe", tmp_path / "in", "--output-dir", out, "--batch-size", 1, "--skip-existing")
     mmx_cli(*run).refuses("interrupted: 1 of 3 were finished and kept", "--skip-existing", code=130)
     assert names(out) == ["a.txt"]

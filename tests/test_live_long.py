@@ -54,9 +54,9 @@ def test_a_session_stays_as_large_and_as_slow_as_it_began(kind: str, monkeypatch
         frames.append(0)
         stream.push(sound(1, seed=second))
         held.append(remembered(stream))
-    early = slice(20, 40)  # once the window has been cut for the first time
-    assert max(held[40:]) <= 1.2 * max(held[early])
-    assert max(frames[40:]) <= 1.2 * max(frames[early])
+    half = len(held) // 2  # a random model's window is cut anywhere: many cuts on each side, and what grows doubles
+    assert max(held[half:]) <= 1.2 * max(held[20:half])
+    assert max(frames[half:]) <= 1.2 * max(frames[20:half])
     if kind == "causal":
         assert sum(frames) <= len(frames) * 51, "each frame of the sound is encoded once"
 

@@ -10,7 +10,7 @@ import torch
 
 import mmx
 from mmx.media.audio import read_audio
-from mmx.tasks.other_language import HEARD_S, LONGEST_S, notes, stretches
+from mmx.models.whisper.other_language import HEARD_S, LONGEST_S, notes, stretches
 from mmx.tasks.window import Piece, Window
 
 ROOT = Path(__file__).parents[1]

@@ -12,10 +12,10 @@ from mmx.api import Precision, prepare
 from mmx.generate import SearchOptions, search
 from mmx.model import Model
 from mmx.models import whisper
+from mmx.models.whisper import recognizer as timed
 from mmx.nn.block import Linear, attend_few, attend_in_blocks
 from mmx.nn.quantize import Bf16Linear, supported
 from mmx.seq import Seq
-from mmx.tasks import timed_windows
 from mmx.tasks.options import Options
 from mmx.tasks.transcribe import _Run
 from mmx.tasks.window import Piece, Window
@@ -148,7 +148,7 @@ def test_short_recordings_are_decoded_as_soon_as_they_fill_a_batch() -> None:
 
 
 def test_memory_that_was_made_ahead_is_let_go_once_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    decoder = object.__new__(timed_windows.Decoder)
+    decoder = object.__new__(timed.Decoder)
     first, second = (Window.of_sound(np.zeros(16_000, np.float32), (Piece(0.0, float(i), 1.0),), i) for i in range(2))
     monkeypatch.setattr(decoder, "_heard", lambda _: pytest.fail("it was encoded ahead"))
     ahead = [(w, Seq(noise(1, 150, 128, seed=i), torch.tensor([150]), 50.0)) for i, w in enumerate((first, second))]

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from mmx.generate import Hypothesis
-from mmx.tasks import plain_windows, timed_windows
+from mmx.models.whisper import recognizer as whisper
+from mmx.models.whisper.recognizer import _Attempt, _Piece
+from mmx.tasks import recognizer as plain
 from mmx.tasks.options import Options
-from mmx.tasks.timed_windows import _Attempt, _Piece
 from mmx.tasks.window import Piece, Window
 from mmx.tasks.windows import File, Job, between_seams
 from mmx.tasks.words import Word
@@ -39,7 +40,7 @@ def test_words_are_parted_at_the_seam():
 
 @pytest.mark.parametrize("word_timestamps", [False, True])
 def test_a_piece_over_a_seam_is_two_segments(word_timestamps: bool):
-    decoder = object.__new__(timed_windows.Decoder)
+    decoder = object.__new__(whisper.Decoder)
     decoder.options = Options(language="en", word_timestamps=word_timestamps)
     texts = [w.text for w in WORDS]
     decoder.tok = SimpleNamespace(decode=lambda tokens: "".join(texts[t] for t in tokens))  # type: ignore[assignment]
@@ -54,7 +55,7 @@ def test_a_piece_over_a_seam_is_two_segments(word_timestamps: bool):
 
 @pytest.mark.parametrize("task", ["transcribe", "translate"])
 def test_a_sentence_without_time_tokens_over_a_seam_is_two_segments(task: Any):
-    decoder = object.__new__(plain_windows.Decoder)
+    decoder = object.__new__(plain.Decoder)
     decoder.options, decoder.target = Options(language="en", task=task), "en"
     decoder.tok = SimpleNamespace(decode=lambda tokens: " Wait here for me.")  # type: ignore[assignment]
     first, second = decoder._segments(Job(File("x", "en"), WINDOW), Hypothesis((0, 1, 2, 3), -0.1, True), WORDS)

@@ -119,7 +119,7 @@ def test_a_run_keeps_the_better_text(monkeypatch: pytest.MonkeyPatch, batch_size
 
 @pytest.mark.slow
 def test_digits_count_as_the_words_they_are_spoken_as():
-    from mmx.tasks.timed_windows import Decoder, _Piece
+    from mmx.models.whisper.recognizer import Decoder, _Piece
 
     decoder = Decoder(mmx.load(), Options(language="en"))
     job = Job(File("x", "en"), window(0.0, 10.0))

@@ -15,9 +15,9 @@ import mmx
 from mmx.bench.asr import word_error_rate
 from mmx.errors import InputError, MmxWarning
 from mmx.generate import Hypothesis
+from mmx.models.whisper.recognizer import Decoder, _Attempt, _Outcome, _Piece
 from mmx.tasks import align
 from mmx.tasks.second import Text
-from mmx.tasks.timed_windows import Decoder, _Attempt, _Outcome, _Piece
 from mmx.tasks.transcribe import Options, fit, transcribe
 from mmx.tasks.window import Piece, Window
 from mmx.tasks.windows import Decoded, File, Job

@@ -23,7 +23,7 @@ from mmx.generate import Hypothesis
 from mmx.model import Model
 from mmx.tasks import dub
 from mmx.tasks.cascade import cascade, first_step, sentences
-from mmx.tasks.plain_windows import Decoder
+from mmx.tasks.recognizer import Decoder
 from mmx.tasks.result import Segment, Spoken, Transcript, Word
 from mmx.tasks.speak import speak_text
 from mmx.tasks.transcribe import Options, fit

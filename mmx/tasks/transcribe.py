@@ -4,6 +4,7 @@ The order of work: media -> clips -> voice activity -> windows (`segment.py`) ->
 What is skipped, retried or dropped on the way is a `Note` with its reason.
 """
 
+import importlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +18,6 @@ from mmx.media.clips import ClipReader, open_clip
 from mmx.media.downmix import SIDES
 from mmx.media.source import reopened
 from mmx.model import Model
-from mmx.tasks import plain_windows, timed_windows
 from mmx.tasks.options import Options
 from mmx.tasks.result import Note, Segment, Transcript
 from mmx.tasks.second import Text, settle
@@ -265,5 +265,5 @@ def fit(model: Model, options: Options) -> Options:
 
 
 def _kind(model: Model) -> ModuleType:
-    """Models whose tokenizer has time tokens are decoded with them."""
-    return timed_windows if hasattr(model.tokenizer, "timestamp_begin") else plain_windows
+    """The module with the recognizer: the one that a tokenizer whose texts hold more than text names, else ours."""
+    return importlib.import_module(getattr(model.tokenizer, "recognizer", "mmx.tasks.recognizer"))

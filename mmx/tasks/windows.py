@@ -1,7 +1,6 @@
 """The windows of a recording on their way through a decoder.
 
-Two kinds of model write what is said in a window: `TimedWindows` for those whose text holds time tokens (Whisper), and
-`PlainWindows` for all others. Both are called with jobs and answer with `Decoded`s.
+A recognizer is called with jobs and answers with `Decoded`s: that of `mmx.tasks.recognizer`, or a family's own.
 """
 
 import math

@@ -227,7 +227,10 @@ class WhisperTokenizer:
         eot, sot, transcribe, translate, no_timestamps, no_speech, sot_prev, sot_lm: Ids of the special
             tokens.
         timestamp_begin: Id of the timestamp 0.00 s.
+        recognizer: Module that decodes recordings to texts with timestamps; see `mmx.tasks.transcribe`.
     """
+
+    recognizer = "mmx.models.whisper.recognizer"
 
     def __init__(
         self,

@@ -45,7 +45,7 @@ class Engine:
         step_s: float = 1.0,
         beam_size: int = 5,
     ):
-        fit(model, Options(language=None if hasattr(model.tokenizer, "sot") else "en"))
+        fit(model, Options(language="en"))
         if text_model is not None and "text" not in text_model.encoders:
             raise InputError(f"expected a text model that translates text, got {text_model.name}")
         self.model, self.text_model = model, text_model

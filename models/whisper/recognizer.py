@@ -1,4 +1,4 @@
-"""Windows decoded by a model whose text holds time tokens: Whisper's way, with its guards.
+"""Whisper's recognizer: windows decoded to text with timestamp tokens, and the guards around that.
 
 Search with fallback to higher temperatures, segments from time tokens, word times from cross-attention; speech without
 text is decoded again, invented text and loops are caught.
@@ -17,10 +17,10 @@ import torch
 from mmx.errors import InputError, MmxWarning
 from mmx.generate import Filter, Hypothesis, SearchOptions, Suppress, SuppressFirst, search
 from mmx.model import Model
+from mmx.models.whisper import TimestampRules, other_language
 from mmx.models.whisper.tokenizer import LANGUAGES, WhisperTokenizer, find_language
 from mmx.seq import Seq
 from mmx.state import State, select, subtree
-from mmx.tasks import other_language
 from mmx.tasks.options import Options
 from mmx.tasks.result import Note, Segment, Word
 from mmx.tasks.second import Second, Text
@@ -124,8 +124,6 @@ class Decoder:
             self.as_spoken = Decoder(model, replace(options, task="transcribe", word_timestamps=True))
 
     def _filters(self) -> list[Filter]:
-        from mmx.models.whisper import TimestampRules
-
         tok = self.tok
         never = [*tok.non_speech_tokens(), tok.transcribe, tok.translate, tok.sot, tok.sot_prev, tok.sot_lm]
         return [
