@@ -458,9 +458,8 @@ def test_sound_of_another_rate_is_refused(models: dict[str, Model]) -> None:
     front: Any = whisper_like.front["speech"]
     front.medium, front.rate, front.shape = "audio", 8000.0, ()
     model = compose(whisper_like, models["nllb"])
-    assert (
-        model.encoders["speech"].window_s == 2 * compose(models["whisper"], models["nllb"]).encoders["speech"].window_s
-    )
+    composed: Any = compose(models["whisper"], models["nllb"]).encoders["speech"]
+    assert model.encoders["speech"].window_s == 2 * composed.window_s
     with pytest.raises(InputError, match="at 8000 Hz"):
         model.tokenizer = object()
         model.transcribe(torch.zeros(8000), language="en")
