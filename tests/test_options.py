@@ -108,7 +108,7 @@ def test_every_flag_is_an_option_of_a_dataclass_or_one_of_a_few() -> None:
         assert parameters(verb).keys() - of_kinds == names - of_kinds, verb
 
 
-@pytest.mark.parametrize("kind", {kind for _, kind, _ in VERBS}, ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", dict.fromkeys(kind for _, kind, _ in VERBS), ids=lambda kind: kind.__name__)
 def test_every_field_is_an_option_whose_default_may_be(kind: type) -> None:
     assert list(options_of(kind)) == [f.name for f in dataclasses.fields(kind)]
     assert given(kind()) == [], "the defaults are what their types say, and pass the checks"
