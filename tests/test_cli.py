@@ -588,7 +588,7 @@ def test_truncated_film(mmx_cli: Cli, tmp_path: Path):
 
 
 def test_film_without_sound(mmx_cli: Cli, tmp_path: Path):
-    mmx_cli("transcribe", film(tmp_path / "silent.mp4", None)).refuses("silent.mp4", "no sound")
+    mmx_cli("transcribe", film(tmp_path / "silent.mp4", None)).refuses("silent.mp4", "no audio")
 
 
 def noise(seconds: float, level: float) -> np.ndarray:

@@ -553,7 +553,7 @@ def test_film_without_sound(tmp_path: Path):
         out.mux(film.encode(av.VideoFrame.from_ndarray(np.zeros((48, 64, 3), np.uint8), format="rgb24")))
         out.mux(film.encode(None))
     said = message(MediaError, path)
-    assert "silent.mp4" in said and "no sound" in said and "video" in said
+    assert "silent.mp4" in said and "no audio" in said and "video" in said
 
 
 def test_no_samples(tmp_path: Path):

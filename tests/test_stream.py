@@ -467,7 +467,7 @@ def test_speech_is_known_by_its_spans():
 def test_a_flicker_of_the_detector_hides_no_speech(monkeypatch: pytest.MonkeyPatch):
     model = build("whole")
     begins = []
-    monkeypatch.setattr(Listener, "_look", lambda self, *_: begins.append(self.ears.begin / RATE) or [])
+    monkeypatch.setattr(Listener, "_look", lambda self, *_: begins.append(self.encoder.begin / RATE) or [])
     # In one push of two seconds: speech from 0.5 s on, and after a moment without from 1.5 s on.
     stream = session(model, vad=Detector([float(16 <= n < 40 or n >= 48) for n in range(62)]), step_s=2.0)
     stream.push(np.zeros(2 * RATE, np.float32))
@@ -537,7 +537,7 @@ def test_what_is_not_credible_is_neither_written_nor_tentative(monkeypatch: pyte
 
 def test_a_window_without_stops_is_cut_at_a_pause_and_loses_its_context():
     listener = session(build("whole"), vad=Detector([])).listener
-    listener.encoder.hear(np.zeros(9 * RATE, np.float32), False)
+    listener.encoder.push(np.zeros(9 * RATE, np.float32), False)
     listener.voice.heard, listener.voice.spans = 9 * RATE, [[0, 3 * RATE], [4 * RATE, 6 * RATE], [7 * RATE, 9 * RATE]]
     listener.committed, listener.context = [4, 8, 12, 16], [20]
     listener.marks = [_Mark(1, 2.0, False), _Mark(2, 3.3, False), _Mark(3, 5.0, False), _Mark(4, 8.0, False)]
