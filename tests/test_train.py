@@ -161,7 +161,7 @@ def test_half_written_and_damaged_checkpoints_are_not_loaded(data: Path, tmp_pat
     assert_same(everything(tmp_path / "a"), everything(tmp_path / "b"))
     for path in checkpoints(folder):
         (path / "state.json").unlink()
-    with pytest.warns(MmxWarning), pytest.raises(InputError, match="sound checkpoint"):
+    with pytest.warns(MmxWarning), pytest.raises(InputError, match="valid checkpoint"):
         train(options(data, tmp_path / "b"))
 
 

@@ -24,7 +24,6 @@ from mmx.model import Model, tensors
 from mmx.models import nllb
 from mmx.seq import Seq
 from mmx.state import State
-from mmx.train import setup as starting
 from mmx.train.checkpoints import average, checkpoints, latest_checkpoint, restore, training_tensors
 from mmx.train.distributed import World, agree
 from mmx.train.loop import _Run, train
@@ -68,8 +67,6 @@ def family(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     module = ModuleType("mmx.models.normed")
     vars(module).update(Config=nllb.Config, build=build, KEYS={}, tokenizer=nllb.tokenizer)
     monkeypatch.setitem(sys.modules, "mmx.models.normed", module)
-    real = starting.family
-    monkeypatch.setattr(starting, "family", lambda name: module if name == "normed" else real(name))
     yield module
 
 
@@ -195,11 +192,6 @@ def test_counters_of_an_average_are_the_newest_snapshot_s() -> None:
 
 
 def test_composed_folders_hold_statistics(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
-    from mmx.models import composed
-
-    real = composed.family
-    named = lambda name: sys.modules["mmx.models.normed"] if name == "normed" else real(name)  # noqa: E731
-    monkeypatch.setattr(composed, "family", named)
     monkeypatch.setattr(Normed, "width", 32, raising=False)
     source = train(normed(data, tmp_path / "run", updates=2))
     model = composition.compose(source, source, adapter="linear", out=tmp_path / "both")
