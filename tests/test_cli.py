@@ -775,6 +775,7 @@ def heard(model: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dic
 @pytest.mark.slow
 @pytest.mark.precision
 @pytest.mark.parametrize("code", COUNTING)
+@pytest.mark.long
 def test_the_language_is_detected_and_written(heard: dict[str, dict[str, Any]], code: str):
     root = clips()
     assert root is not None
@@ -805,6 +806,7 @@ ENGLISH = frozenset(COMMON.split())
 @pytest.mark.slow
 @pytest.mark.precision
 @pytest.mark.parametrize("code", HELLO)
+@pytest.mark.long
 def test_translation_is_english(mmx_cli: Cli, heard: dict[str, dict[str, Any]], tmp_path: Path, code: str):
     """Three clips of a few seconds are little to go by: whisper-base in float32 makes "with the moon" of "hola mundo",
     and of the Italian tongue-twister in bfloat16 "that terrible, wronged, wronged". So this asks only whether what
