@@ -13,7 +13,10 @@ It may also have, each only where it needs it:
 """
 
 import importlib
+import importlib.machinery
 import pkgutil
+import sys
+from pathlib import Path
 from types import ModuleType
 
 from mmx.errors import InputError, nearest
@@ -31,12 +34,14 @@ def families() -> dict[str, ModuleType]:
 def import_family(name: str) -> ModuleType:
     """The module of a family: one of `mmx.models`, or by its dotted name one of any package that Python finds.
 
+    A folder of weights names its family: a file that merely lies in the current folder is never imported for it.
+
     Raises:
         InputError: there is none of that name, or it builds no models.
     """
     path = name if "." in name else f"{HOME}.{name}"
     module = None
-    if all(map(str.isidentifier, name.split("."))):
+    if all(map(str.isidentifier, name.split("."))) and _is_installed(path.partition(".")[0]):
         try:
             module = importlib.import_module(path)
         except ModuleNotFoundError as e:
@@ -54,6 +59,17 @@ def import_family(name: str) -> ModuleType:
 def model_types() -> dict[str, str]:
     """The family of each model type that published checkpoints name."""
     return {t: name for name, module in families().items() for t in getattr(module, "MODEL_TYPES", (name,))}
+
+
+def _is_installed(package: str) -> bool:
+    """Whether a package is imported already, or found elsewhere than in the current folder, where `python -m` looks."""
+    if package in sys.modules:
+        return True
+    here = sys.path[:1] if sys.path and Path(sys.path[0]).resolve() == Path.cwd() else []
+    paths = sys.path[len(here) :]
+    finder = importlib.machinery.PathFinder
+    found = (f.find_spec(package, paths if f is finder else None) for f in sys.meta_path)
+    return any(spec is not None for spec in found)
 
 
 def _is_family(module: ModuleType) -> bool:
