@@ -276,8 +276,8 @@ class Synth(Protocol):
 
 
 class Recognizer(Protocol):
-    """Writes what is said in windows of recordings; made by `recognizer(model, options)`, which raises `InputError` for
-    options that the model cannot serve.
+    """Writes what is said in windows of recordings; made by the `recognizer(model, options)` of a module that
+    also has `fit(model, options)`, which raises `InputError` for options that the model cannot serve.
 
     Attributes:
         options: as the model takes them: its spelling of languages, its defaults.

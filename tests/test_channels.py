@@ -50,7 +50,7 @@ class Counts:
 
 @pytest.fixture
 def model(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(timed, "Decoder", Counts)
+    monkeypatch.setattr(timed, "TimestampRecognizer", Counts)
     monkeypatch.setattr(transcribe, "fit", lambda model, options: options)
 
     class Model:

@@ -467,7 +467,7 @@ def test_an_interrupted_run_goes_on(mmx_cli: Cli, tmp_path: Path, monkeypatch: p
         said(tmp_path / "in" / f"{name}.wav")
     out = tmp_path / "out"
     calls: list[int] = []
-    real = timed.Decoder.__call__
+    real = timed.TimestampRecognizer.__call__
 
     def second_fails(self: Any, jobs: Any) -> Any:
         calls.append(len(jobs))
@@ -475,7 +475,7 @@ def test_an_interrupted_run_goes_on(mmx_cli: Cli, tmp_path: Path, monkeypatch: p
             raise KeyboardInterrupt
         return real(self, jobs)
 
-    monkeypatch.setattr(timed.Decoder, "__call__", second_fails)
+    monkeypatch.setattr(timed.TimestampRecognizer, "__call__", second_fails)
     run = ("transcribe", tmp_path / "in", "--output-dir", out, "--batch-size", 1, "--skip-existing")
     mmx_cli(*run).refuses("interrupted: 1 of 3 were finished and kept", "--skip-existing", code=130)
     assert names(out) == ["a.txt"]

@@ -116,7 +116,7 @@ def test_a_server_that_forgets_the_session_loses_no_word(browse: Open, app: Any,
         float(a) * 3600 + float(b) * 60 + float(c.replace(",", "."))
         for a, b, c in re.findall(r"(\d+):(\d+):([\d,]+)", srt)
     ]
-    assert times == sorted(times) and times[-1] >= 0.5 * len(shown.split()) - 0.5
+    assert times == sorted(times) and times[-1] >= 0.5 * len(shown.split()) - 1  # a word may end early
     assert text_of(page, "translation").count("es(He was not)") == 1  # the sentence that was not finished is whole
 
 

@@ -120,7 +120,7 @@ def run_of(windows: dict[str, int], batch_size: int) -> tuple[dict[str, list[int
 
     run = object.__new__(_Run)
     run.options, run.queue, run.on_progress, run.on_error = Options(batch_size=batch_size), [], None, None
-    run.windows, run.model = decode, model(Precision("float32", "float32"))  # type: ignore[assignment]
+    run.recognize, run.model = decode, model(Precision("float32", "float32"))  # type: ignore[assignment]
     read: list[str] = []
 
     def parts(source: str, files: list[File]) -> Iterator[tuple[File, Window]]:
@@ -148,7 +148,7 @@ def test_short_recordings_are_decoded_as_soon_as_they_fill_a_batch() -> None:
 
 
 def test_memory_that_was_made_ahead_is_let_go_once_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    decoder = object.__new__(timed.Decoder)
+    decoder = object.__new__(timed.TimestampRecognizer)
     first, second = (Window.of_sound(np.zeros(16_000, np.float32), (Piece(0.0, float(i), 1.0),), i) for i in range(2))
     monkeypatch.setattr(decoder, "_heard", lambda _: pytest.fail("it was encoded ahead"))
     ahead = [(w, Seq(noise(1, 150, 128, seed=i), torch.tensor([150]), 50.0)) for i, w in enumerate((first, second))]

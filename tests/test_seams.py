@@ -55,7 +55,7 @@ def test_a_piece_over_a_seam_is_two_segments(word_timestamps: bool):
 
 @pytest.mark.parametrize("task", ["transcribe", "translate"])
 def test_a_sentence_without_time_tokens_over_a_seam_is_two_segments(task: Any):
-    decoder = object.__new__(plain.Decoder)
+    decoder = object.__new__(plain.PlainRecognizer)
     decoder.options, decoder.target = Options(language="en", task=task), "en"
     decoder.tok = SimpleNamespace(decode=lambda tokens: " Wait here for me.")  # type: ignore[assignment]
     first, second = decoder._segments(Job(File("x", "en"), WINDOW), Hypothesis((0, 1, 2, 3), -0.1, True), WORDS)

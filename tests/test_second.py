@@ -107,7 +107,7 @@ class Script:
 @pytest.mark.parametrize(("likely", "expected"), [(-0.9, ["first", "part"]), (-0.3, ["part", "part", "part"])])
 def test_a_run_keeps_the_better_text(monkeypatch: pytest.MonkeyPatch, batch_size: int, likely: float, expected: list):
     run = object.__new__(_Run)
-    run.options, run.windows, run.queue, run.on_progress = Options(batch_size=batch_size), Script(likely), [], None
+    run.options, run.recognize, run.queue, run.on_progress = Options(batch_size=batch_size), Script(likely), [], None
     file = File("x", "en")
     run.queue = [Job(file, window(0.0, 8.0)), Job(file, window(10.0, 8.0))]
     file.waiting = 2
@@ -119,9 +119,9 @@ def test_a_run_keeps_the_better_text(monkeypatch: pytest.MonkeyPatch, batch_size
 
 @pytest.mark.slow
 def test_digits_count_as_the_words_they_are_spoken_as():
-    from mmx.models.whisper.recognizer import Decoder, _Piece
+    from mmx.models.whisper.recognizer import TimestampRecognizer, _Piece
 
-    decoder = Decoder(mmx.load(), Options(language="en"))
+    decoder = TimestampRecognizer(mmx.load(), Options(language="en"))
     job = Job(File("x", "en"), window(0.0, 10.0))
     job.window = Window.of_sound(job.window.samples, job.window.pieces, 0, ((0.0, 9.0),))
 

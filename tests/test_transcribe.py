@@ -15,7 +15,7 @@ import mmx
 from mmx.bench.asr import word_error_rate
 from mmx.errors import InputError, MmxWarning
 from mmx.generate import Hypothesis
-from mmx.models.whisper.recognizer import Decoder, _Attempt, _Outcome, _Piece
+from mmx.models.whisper.recognizer import TimestampRecognizer, _Attempt, _Outcome, _Piece
 from mmx.tasks import align
 from mmx.tasks.second import Text
 from mmx.tasks.transcribe import Options, fit, transcribe
@@ -81,11 +81,11 @@ def test_threads_on_one_model_agree_with_one_after_the_other(model: mmx.Model, w
 
 
 @pytest.fixture
-def decoder(model: mmx.Model) -> Decoder:
-    return Decoder(model, Options(language="en"))
+def decoder(model: mmx.Model) -> TimestampRecognizer:
+    return TimestampRecognizer(model, Options(language="en"))
 
 
-def test_a_text_that_repeats_is_decoded_again_in_halves_before_it_is_heated(decoder: Decoder):
+def test_a_text_that_repeats_is_decoded_again_in_halves_before_it_is_heated(decoder: TimestampRecognizer):
     outcome, window = _Outcome(), job(20.0).window
     assert decoder._settled(job(20.0), attempt("la " * 50, ratio=3.0), outcome)
     first, second = outcome.again
@@ -95,19 +95,19 @@ def test_a_text_that_repeats_is_decoded_again_in_halves_before_it_is_heated(deco
     assert outcome.doubted is not None and outcome.doubted.text.startswith("la la"), "should the halves be no better"
 
 
-@pytest.mark.parametrize("which", [job(5.0), job(20.0, retry=Decoder.MAX_RETRY)], ids=["short", "tried"])
-def test_what_cannot_be_halved_is_heated_and_never_dropped(decoder: Decoder, which: Job):
+@pytest.mark.parametrize("which", [job(5.0), job(20.0, retry=TimestampRecognizer.MAX_RETRY)], ids=["short", "tried"])
+def test_what_cannot_be_halved_is_heated_and_never_dropped(decoder: TimestampRecognizer, which: Job):
     outcome, loop = _Outcome(), attempt("la " * 50, ratio=3.0)
     assert not decoder._settled(which, loop, outcome)
     assert outcome.attempt is loop and not outcome.again
 
 
-def test_a_text_cut_at_its_limit_goes_on_in_halves_or_says_so(decoder: Decoder):
+def test_a_text_cut_at_its_limit_goes_on_in_halves_or_says_so(decoder: TimestampRecognizer):
     full = replace(attempt("and so on"), hypothesis=Hypothesis((), -0.1, False))
     outcome = _Outcome()
     assert decoder._settled(job(20.0), full, outcome)
     assert outcome.attempt is None and len(outcome.again) == 2 and "limit" in outcome.notes[0].reason
-    for which in (job(5.0), job(20.0, retry=Decoder.MAX_RETRY)):
+    for which in (job(5.0), job(20.0, retry=TimestampRecognizer.MAX_RETRY)):
         outcome = _Outcome()
         assert decoder._settled(which, full, outcome)
         assert outcome.attempt is full and [n.action for n in outcome.notes] == ["warning"]
@@ -119,7 +119,7 @@ def test_little_room_loses_no_words(model: mmx.Model, wave: np.ndarray):
     assert any("limit" in n.reason for n in got.notes)
 
 
-def test_speech_without_any_text_leaves_a_note(decoder: Decoder, monkeypatch: pytest.MonkeyPatch):
+def test_speech_without_any_text_leaves_a_note(decoder: TimestampRecognizer, monkeypatch: pytest.MonkeyPatch):
     times = (decoder.tok.timestamp_begin,)
     monkeypatch.setattr(
         decoder, "_attempts", lambda *a, **k: [replace(attempt(), hypothesis=Hypothesis(times, -0.3, True))]
@@ -132,7 +132,7 @@ def test_spoken_words_that_cannot_stand_beside_a_translation_are_told(
     model: mmx.Model, wave: np.ndarray, monkeypatch: pytest.MonkeyPatch
 ):
     decoder, piece = (
-        Decoder(model, Options(language="en", task="translate", bilingual=True, beam_size=1)),
+        TimestampRecognizer(model, Options(language="en", task="translate", bilingual=True, beam_size=1)),
         wave[:113_600],
     )
     assert decoder.as_spoken is not None
@@ -143,7 +143,7 @@ def test_spoken_words_that_cannot_stand_beside_a_translation_are_told(
     assert [(n.action, n.start_s, n.end_s) for n in got.notes] == [("warning", 0.0, 7.1)]
 
 
-def test_silence_is_dropped_with_its_reason(decoder: Decoder):
+def test_silence_is_dropped_with_its_reason(decoder: TimestampRecognizer):
     outcome = _Outcome()
     assert decoder._settled(job(), attempt("Thank you.", score=-2.0, silence=0.9), outcome)
     assert outcome.attempt is None
@@ -151,19 +151,19 @@ def test_silence_is_dropped_with_its_reason(decoder: Decoder):
     assert "no speech" in outcome.notes[0].reason
 
 
-def test_doubtful_speech_is_kept_and_tried_again(decoder: Decoder):
+def test_doubtful_speech_is_kept_and_tried_again(decoder: TimestampRecognizer):
     outcome, weak, weaker = _Outcome(), attempt("a", score=-1.5), attempt("b", score=-3.0)
     assert not decoder._settled(job(), weak, outcome)
     assert not decoder._settled(job(), weaker, outcome)
     assert outcome.attempt is weak and len(outcome.notes) == 2
 
 
-def test_a_stretch_without_text_is_decoded_again(decoder: Decoder):
+def test_a_stretch_without_text_is_decoded_again(decoder: TimestampRecognizer):
     pieces = [_Piece(0.0, 5.0, (1,)), _Piece(5.5, 9.0, (1,)), _Piece(13.0, 16.0, (1,))]
     texts, got = [Text()] * 3, Decoded()
     decoder._keep(job(), got, pieces, texts, [])
     assert [(round(w.start_s, 3), round(w.end_s, 3)) for w in got.again] == [(109.0, 113.0), (116.0, 120.0)]
-    decoder._keep(job(retry=Decoder.MAX_RETRY), got := Decoded(), pieces, texts, [])
+    decoder._keep(job(retry=TimestampRecognizer.MAX_RETRY), got := Decoded(), pieces, texts, [])
     assert not got.again and [n.action for n in got.notes] == ["warning"] * 2, "nothing is left out in silence"
     decoder._keep(job(), got := Decoded(), [_Piece(0.0, 19.0, (1,))], texts[:1], [])
     assert not got.again and [n.reason for n in got.notes] == ["1.0 s of speech without text"]
@@ -171,7 +171,7 @@ def test_a_stretch_without_text_is_decoded_again(decoder: Decoder):
     assert not got.again and not got.notes
 
 
-def test_silence_without_text_is_no_loss(decoder: Decoder):
+def test_silence_without_text_is_no_loss(decoder: TimestampRecognizer):
     one = job()
     one.window = replace(one.window, speech=((0.0, 9.5), (12.4, 16.0)))
     pieces = [_Piece(0.0, 5.0, (1,)), _Piece(5.5, 9.0, (1,)), _Piece(13.0, 16.0, (1,))]
@@ -180,7 +180,7 @@ def test_silence_without_text_is_no_loss(decoder: Decoder):
     assert len(decoder._holes(one.window, pieces)) == 2
 
 
-def test_a_text_too_short_for_its_speech_is_decoded_again_in_halves(decoder: Decoder):
+def test_a_text_too_short_for_its_speech_is_decoded_again_in_halves(decoder: TimestampRecognizer):
     one, got = job(), Decoded()
     one.window = replace(one.window, speech=((0.0, 3.0), (6.0, 9.0), (10.0, 19.0)))
     short, slow, full = _Piece(0.0, 9.5, (1,) * 9), _Piece(10.0, 13.0, (1,)), _Piece(13.0, 19.0, (1,) * 20)
@@ -194,7 +194,7 @@ def test_a_text_too_short_for_its_speech_is_decoded_again_in_halves(decoder: Dec
         (second.parts[1].start_s, 109.5),
     ]
     assert got.notes[0].action == "retried" and "9 tokens for 6.0 s" in got.notes[0].reason
-    one.retry, got = Decoder.MAX_RETRY, Decoded()
+    one.retry, got = TimestampRecognizer.MAX_RETRY, Decoded()
     decoder._keep(one, got, pieces, texts, [short])
     assert not got.seconds and got.failed
 
@@ -251,10 +251,10 @@ def test_noise_gives_no_text(model: mmx.Model):
 def test_a_prompt_that_is_too_long_is_cut_at_its_start_says_so_and_keeps_the_hotwords(model: mmx.Model):
     long = Options(initial_prompt="begin " + "so " * 400 + "end", hotwords="Dashwood")
     with pytest.warns(MmxWarning, match=r"at most 223 tokens .*, got \d and 40\d: .* the last 22\d of them"):
-        prompt = Decoder(model, long).prompt
+        prompt = TimestampRecognizer(model, long).prompt
     written = model.tokenizer.decode(prompt[1:])
     assert len(prompt) == 224 and written.startswith(" Dashwood so") and written.endswith("so end")
-    both = Decoder(model, replace(long, initial_prompt="Austen.")).prompt
+    both = TimestampRecognizer(model, replace(long, initial_prompt="Austen.")).prompt
     assert model.tokenizer.decode(both[1:]) == " Dashwood Austen."
 
 

@@ -23,7 +23,7 @@ from mmx.generate import Hypothesis
 from mmx.model import Model
 from mmx.tasks import dub
 from mmx.tasks.cascade import cascade, first_step, sentences
-from mmx.tasks.recognizer import Decoder
+from mmx.tasks.recognizer import PlainRecognizer
 from mmx.tasks.result import Segment, Spoken, Transcript, Word
 from mmx.tasks.speak import speak_text
 from mmx.tasks.transcribe import Options, fit
@@ -123,7 +123,7 @@ def test_sentences_without_spaces_stay_in_order(model: Model, wave: np.ndarray) 
 
     pieces = ["你好", "。今", "天", "好。我们去。"]
     timed = [Word(t, i * 1.0, i + 1.0, 0.5, tokens=(i,)) for i, t in enumerate(pieces)]
-    decoder = Decoder(model, fit(model, Options(task="translate", to="de")))
+    decoder = PlainRecognizer(model, fit(model, Options(task="translate", to="de")))
     decoder.tok = Tokenizer()
     job = Job(File("x", "en"), Window.of_sound(wave[: 5 * 16_000], (Piece(0.0, 0.0, 5.0),), 0))
     found = decoder._segments(job, Hypothesis((0,), 0.0, True), timed)

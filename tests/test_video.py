@@ -15,8 +15,9 @@ import torch
 
 from mmx.clip import Input, join
 from mmx.errors import InputError, MediaError
+from mmx.media.blocks import BlockReader
 from mmx.media.clips import endings, open_clip
-from mmx.media.frames import FrameReader, at_rate
+from mmx.media.frames import at_rate
 from mmx.media.pose import open_numbers
 from mmx.media.video import open_video
 
@@ -69,7 +70,7 @@ def film(
     return path
 
 
-def all_of(reader: FrameReader) -> np.ndarray:
+def all_of(reader: BlockReader) -> np.ndarray:
     with reader:
         return np.concatenate(list(reader))
 

@@ -1,7 +1,7 @@
 """Sound from anything: every container and codec that FFmpeg's libraries (inside PyAV) read, stdin, arrays.
 
 One pipeline of generators, each step a function: source -> channels float32 at the source's rate, on the file's
-presentation clock (`media_decode.py`) -> one channel (`downmix.py`) -> resampled -> blocks of equal length. Nothing
+presentation clock (`decode.py`) -> one channel (`downmix.py`) -> resampled -> blocks of equal length. Nothing
 holds more than a block at a time.
 
 Letters: n samples, c channels. Rates are in Hz, times in seconds.
@@ -11,17 +11,18 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from collections.abc import Generator, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
 from mmx.errors import InputError, MmxWarning
 from mmx.media import downmix
-from mmx.media.container import open_container
+from mmx.media.blocks import BlockReader
+from mmx.media.container import open_container, opened
 from mmx.media.decode import NOT_FINITE, Peak, decoded, unit
 from mmx.media.downmix import SIDES, Sound
-from mmx.media.source import File, as_array, open_file
+from mmx.media.source import as_array
 
 __all__ = ["NOT_FINITE", "SAMPLE_RATE", "AudioReader", "Source", "open_audio", "read_audio"]
 
@@ -39,77 +40,26 @@ Piece = tuple[np.ndarray, int]
 """Mono float32 samples (n,) and their rate in Hz."""
 
 
-class AudioReader:
-    """Mono float32 blocks at `rate`, read lazily: memory does not grow with the length of the file.
-
-    Can be iterated once, like an open file. Closes at the end, by `close()`, or as a context manager.
+class AudioReader(BlockReader):
+    """Mono blocks (n,) float32, about -1 to 1, each `block_s` long except the last.
 
     Attributes:
-        name: for messages and output file names ("talk.mp4", "stdin", "array").
-        duration_s: what the container declares; None when it declares nothing. It may be wrong.
         rate: samples per second of the blocks.
         channels: how many the source has.
-        warnings: what was wrong with the sound yet did not stop the reading; complete after the last block.
-        remarks: what was done to hear it, such as that of two channels which cancel each other one was taken;
-            complete after the last block.
     """
 
     def __init__(
-        self,
-        name: str,
-        pieces: Iterator[Piece],
-        *,
-        rate: int,
-        block_s: float,
-        duration_s: float | None,
-        channels: int,
-        warnings: list[str],
-        remarks: list[str],
-        on_close: Callable[[], None] | None = None,
+        self, name: str, pieces: Generator[Piece, None, None], *, rate: int, block_s: float, channels: int, **rest: Any
     ) -> None:
-        self.name = name
-        self.rate = rate
-        self.duration_s = duration_s
+        super().__init__(name, _cut(pieces, rate, max(1, round(block_s * rate))), rate=rate, **rest)
         self.channels = channels
-        self.warnings, self.remarks = warnings, remarks
-        self._pieces = pieces
-        self._on_close = on_close
-        self._closed = False
-        self._blocks = self._run(block_s)
 
-    def _run(self, block_s: float) -> Iterator[np.ndarray]:
-        try:
-            yield from _blocks(_resampled(self._pieces, self.rate), max(1, round(block_s * self.rate)))
-        finally:
-            self._release()
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        """Blocks (n,) float32, about -1 to 1: each `block_s` long except the last, which is shorter.
-
-        Raises:
-            MediaError: when nothing at all can be decoded. A file that breaks later ends with a warning.
-        """
-        if self._closed:
-            raise InputError(f"{self.name}: this reader is closed; call open_audio() again to read it once more.")
-        return self._blocks
-
-    def _release(self) -> None:
-        cast(Any, self._pieces).close()  # first: it may be in the middle of the file that closes next
-        if self._on_close is not None:
-            self._on_close()
-            self._on_close = None
-
-    def close(self) -> None:
-        """Close the file if it was opened here, and delete its temporary copy. May be called twice."""
-        self._closed = True
-        cast(Any, self._blocks).close()
-        self._release()
-
-    def __enter__(self) -> AudioReader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+def _cut(pieces: Generator[Piece, None, None], rate: int, size: int) -> Generator[np.ndarray, None, None]:
+    try:
+        yield from _blocks(_resampled(pieces, rate), size)
+    finally:
+        pieces.close()
 
 
 def open_audio(
@@ -159,23 +109,11 @@ def open_audio(
             f"source_rate={source_rate} is for arrays: a file declares its own rate. For headerless samples "
             "pass an array, such as numpy.frombuffer(data, numpy.int16)."
         )
-    file, label, name, ours = open_file(source)
-    try:
-        container = open_container(File(file, label), label, track)
-    except BaseException:
-        if ours:
-            file.close()
-        raise
-
-    def on_close() -> None:
-        container.close()
-        if ours:
-            file.close()
-
+    container, name, on_close = opened(source, lambda file, label: open_container(file, label, track))
     warnings, remarks = list(container.warnings), []
     return AudioReader(
         name,
-        downmix.downmix(decoded(container, warnings, remarks), channels, remarks, label),
+        downmix.downmix(decoded(container, warnings, remarks), channels, remarks, container.label),
         rate=rate,
         block_s=block_s,
         duration_s=container.declared_s,

@@ -20,13 +20,11 @@ import torch
 from mmx.clip import Input, frame_at
 from mmx.errors import InputError, MediaError
 from mmx.media.audio import AudioReader, open_audio
-from mmx.media.frames import FrameReader
+from mmx.media.blocks import BlockReader
 from mmx.media.pose import ENDINGS, Numbers, open_numbers
 from mmx.media.source import FILMS, MEDIA, as_array, reopened
 from mmx.media.video import open_video
 from mmx.seq import Seq
-
-Reader = AudioReader | FrameReader
 
 BLOCK_S = 10.0
 """Seconds of sound at a time."""
@@ -114,7 +112,7 @@ class ClipReader:
 class _Stream:
     """The frames of one modality, given out up to times of the clock."""
 
-    def __init__(self, what: Input, reader: Reader) -> None:
+    def __init__(self, what: Input, reader: BlockReader) -> None:
         self.what, self.reader = what, reader
         self.blocks = iter(reader)
         self.held: list[np.ndarray] = []
@@ -209,7 +207,7 @@ def _sources(source: Any, inputs: Mapping[str, Input], stack: ExitStack) -> dict
     return dict.fromkeys(inputs, again)
 
 
-def _open(again: Callable[[], Any] | None, name: str, what: Input, track: int | None, channels: str) -> Reader:
+def _open(again: Callable[[], Any] | None, name: str, what: Input, track: int | None, channels: str) -> BlockReader:
     if again is None:
         raise MediaError(f"expected {what.medium} for {name}, got none: give its file, too")
     source, rate = again(), what.rate

@@ -7,12 +7,13 @@ The file is opened in Python and FFmpeg is handed the open object with every pro
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from mmx.errors import InputError, MediaError
-from mmx.media.source import File, incomplete_ogg, reason, trailing_wav_bytes, unreadable
+from mmx.media.source import File, incomplete_ogg, open_file, reason, trailing_wav_bytes, unreadable
 
 if TYPE_CHECKING:
     from av.audio.stream import AudioStream
@@ -146,9 +147,24 @@ def open_pictures(media: File, label: str) -> Container[VideoStream]:
     return Container(label, media, opened, stream, [], cut_off=incomplete_ogg(media))
 
 
-def has_pictures(container: Container[AudioStream]) -> bool:
-    """Whether a container whose sound is read has moving pictures, too."""
-    return any(s.type == "video" for s in _timed(container.opened))
+def opened(
+    source: Any, opening: Callable[[File, str], Container[TrackT]]
+) -> tuple[Container[TrackT], str, Callable[[], None]]:
+    """What `opening` makes of the file of a source, the recording's name, and what closes all that was opened here."""
+    file, label, name, ours = open_file(source)
+    try:
+        container = opening(File(file, label), label)
+    except BaseException:
+        if ours:
+            file.close()
+        raise
+
+    def on_close() -> None:
+        container.close()
+        if ours:
+            file.close()
+
+    return container, name, on_close
 
 
 def _open_sealed(media: File, label: str, wanted: str, options: dict[str, str]) -> InputContainer:

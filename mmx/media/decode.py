@@ -5,9 +5,9 @@ Letters: c channels, n samples. Rates are in Hz, times in seconds.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from mmx.media.downmix import Sound
 from mmx.media.source import reason
 
 if TYPE_CHECKING:
+    from av import FFmpegError
     from av.audio.frame import AudioFrame
     from av.audio.stream import AudioStream
     from av.packet import Packet
@@ -200,14 +201,20 @@ def _nothing(container: Container[AudioStream], error: BaseException | None) -> 
     )
 
 
-def _frames(container: Container[AudioStream], damage: Damage, clock: Clock) -> Iterator[AudioFrame]:
-    """Decoded frames; a packet that fails is skipped, a container that fails ends them. Both are noted."""
+class Ended(Protocol):
+    """What went wrong while decoding: `end` is why the container could not be read on."""
+
+    end: BaseException | None
+
+
+def packets(container: Container[Any], damage: Ended) -> Iterator[tuple[Packet, Sequence[Any], FFmpegError | None]]:
+    """Each packet with the frames in it, or with why it cannot be decoded; a container that fails ends them."""
     import av
 
-    packets, pace = container.opened.demux(container.stream), _Pace(container)
+    found = container.opened.demux(container.stream)
     while True:
         try:
-            packet = next(packets, None)
+            packet = next(found, None)
         except (av.FFmpegError, OSError) as error:
             damage.end = error
             return
@@ -216,11 +223,20 @@ def _frames(container: Container[AudioStream], damage: Damage, clock: Clock) -> 
         try:
             frames = packet.decode()
         except av.FFmpegError as error:
-            if not (container.format in COUNTED and bytes(packet).startswith(TAGS)):
-                damage.skip(error, clock.now_s)
-                clock.origin_s -= pace.missed_s(packet)
-            continue
-        pace.note(packet)
+            yield packet, (), error
+        else:
+            yield packet, frames, None
+
+
+def _frames(container: Container[AudioStream], damage: Damage, clock: Clock) -> Iterator[AudioFrame]:
+    """Decoded frames; a packet that fails is skipped and noted."""
+    pace = _Pace(container)
+    for packet, frames, error in packets(container, damage):
+        if error is None:
+            pace.note(packet)
+        elif not (container.format in COUNTED and bytes(packet).startswith(TAGS)):
+            damage.skip(error, clock.now_s)
+            clock.origin_s -= pace.missed_s(packet)
         for frame in frames:
             damage.resumed = damage.first is not None
             yield cast("AudioFrame", frame)

@@ -17,7 +17,8 @@ from typing import Any, BinaryIO, Literal
 import numpy as np
 
 from mmx.errors import InputError, MediaError
-from mmx.media.frames import FrameReader, at_rate
+from mmx.media.blocks import BlockReader
+from mmx.media.frames import at_rate
 from mmx.media.source import MEDIA, as_array, open_file
 
 ENDINGS = {"pose": frozenset({".npy", ".npz", ".pose"}), "features": frozenset({".npy", ".npz"})}
@@ -32,7 +33,7 @@ Numbers = Literal["pose", "features"]
 
 def open_numbers(
     source: Any, *, medium: Numbers, rate: float, shape: tuple[int, ...] = (), block_s: float = 10.0
-) -> FrameReader:
+) -> BlockReader:
     """Open the poses or features of `source` for reading block by block.
 
     Args:
@@ -67,7 +68,7 @@ def open_numbers(
     x = _checked(x, label, medium, shape)
     if source_rate != rate:
         x = at_rate(_finite(x, warnings, medium), source_rate, rate)
-    return FrameReader(
+    return BlockReader(
         name,
         _blocks(x, max(1, round(block_s * rate)), warnings, medium),
         rate=rate,

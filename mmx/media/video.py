@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from mmx.errors import InputError, MediaError
-from mmx.media.container import Container, open_pictures
-from mmx.media.decode import MAX_GAP_S
-from mmx.media.frames import FrameReader, Run, blocks_of
-from mmx.media.source import File, as_array, open_file, reason
+from mmx.media.blocks import BlockReader
+from mmx.media.container import Container, open_pictures, opened
+from mmx.media.decode import MAX_GAP_S, packets
+from mmx.media.frames import Run, blocks_of
+from mmx.media.source import as_array, reason
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -34,7 +35,7 @@ MOST_PIXELS = 2**27
 
 def open_video(
     source: Any, *, rate: float | None = None, shape: tuple[int, ...] | None = None, block_s: float = 1.0
-) -> FrameReader:
+) -> BlockReader:
     """Open the moving pictures of `source` for reading block by block.
 
     Args:
@@ -60,23 +61,11 @@ def open_video(
     given = as_array(source)
     if given is not None:
         return _of_array(given, rate or 25.0, shape, block_s)
-    file, label, name, ours = open_file(source)
-    try:
-        container = open_pictures(File(file, label), label)
-    except BaseException:
-        if ours:
-            file.close()
-        raise
-
-    def on_close() -> None:
-        container.close()
-        if ours:
-            file.close()
-
+    container, name, on_close = opened(source, open_pictures)
     rate = rate or float(_average(container.stream))
     warnings, remarks = list(container.warnings), []
     runs = _runs(container, Fraction(rate), shape, warnings, remarks)
-    return FrameReader(
+    return BlockReader(
         name,
         _blocks(runs, max(1, round(block_s * rate))),
         rate=rate,
@@ -87,13 +76,13 @@ def open_video(
     )
 
 
-def _of_array(x: np.ndarray, rate: float, shape: tuple[int, ...] | None, block_s: float) -> FrameReader:
+def _of_array(x: np.ndarray, rate: float, shape: tuple[int, ...] | None, block_s: float) -> BlockReader:
     if x.dtype != np.uint8 or x.ndim not in (3, 4) or not x.size or x.shape[1:] != (shape or x.shape[1:]):
         wanted = ", ".join(map(str, shape or ("H", "W", 3)))
         raise InputError(f"expected pictures of bytes of shape (T, {wanted}), got {x.dtype} {x.shape}")
     size = max(1, round(block_s * rate))
     blocks = (x[at : at + size] for at in range(0, len(x), size))
-    return FrameReader("array", blocks, rate=rate, duration_s=len(x) / rate, warnings=[], remarks=[])
+    return BlockReader("array", blocks, rate=rate, duration_s=len(x) / rate, warnings=[], remarks=[])
 
 
 def _blocks(runs: Generator[Run, None, None], size: int) -> Generator[np.ndarray, None, None]:
@@ -197,25 +186,12 @@ class _Damage:
 
 
 def _decoded(container: Container[VideoStream], damage: _Damage, clock: _Clock) -> Iterator[VideoFrame]:
-    """Decoded frames in order of presentation; a packet that fails is skipped, a container that fails ends them."""
-    import av
-
-    packets = container.opened.demux(container.stream)
-    while True:
-        try:
-            packet = next(packets, None)
-        except (av.FFmpegError, OSError) as error:
-            damage.end = error
-            return
-        if packet is None:
-            return
-        try:
-            frames = packet.decode()
-        except av.FFmpegError as error:
+    """Decoded frames in order of presentation; a packet that fails is skipped."""
+    for _, frames, error in packets(container, damage):
+        if error is not None:
             if damage.first is None:
                 damage.first, damage.at_s = error, float(clock.end_s)
             damage.packets += 1
-            continue
         for frame in frames:
             yield cast("VideoFrame", frame)
 

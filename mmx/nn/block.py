@@ -284,6 +284,12 @@ def untouched_zeros(shape: Sequence[int], like: Tensor) -> Tensor:
     return raw.view(like.dtype).view(*shape)
 
 
+def require_room(tokens: int, most: int) -> None:
+    """Raise `ValueError` for more tokens than a decoder has positions."""
+    if tokens > most:
+        raise ValueError(f"expected at most {most} tokens, got {tokens}: shorten the text")
+
+
 class HypothesisCache:
     """A view on the part of a `State` that holds the self-attention keys and values of up to K hypotheses in B rows.
 
@@ -313,16 +319,20 @@ class HypothesisCache:
             "layers": {str(i): {"k": room[i][0], "v": room[i][1]} for i in range(layers)},
         }
 
-    def begin(self, n_new: int, dtype: torch.dtype) -> Tensor:
-        """Reserve `n_new` positions in every row and prepare the attention mask, in `dtype`.
+    def begin(self, n_new: int, dtype: torch.dtype, most: int) -> Tensor:
+        """Reserve `n_new` positions in every row, `most` in all, and prepare the attention mask, in `dtype`.
 
         Returns:
             The new positions of each hypothesis, `(R, U)`.
+
+        Raises:
+            ValueError: there are more; the state is as it was.
         """
         length_B = tensor(self.state, "length")
         device = length_B.device
         pos_BU = length_B[:, None] + torch.arange(n_new, device=device)
         self.end = int(length_B.max()) + n_new
+        require_room(self.end, most)
         self._grow(self.end)
         slots_BKT = tensor(self.state, "ancestors")
         self.owner_R1 = torch.tensor(self.groups.owner, device=device)[:, None]

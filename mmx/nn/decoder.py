@@ -11,7 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmx.nn.block import Attention, FeedForward, Groups, HypothesisCache, Keys, Linear, attend, padding_mask, sinusoids
+from mmx.nn.block import (
+    Attention,
+    FeedForward,
+    Groups,
+    HypothesisCache,
+    Keys,
+    Linear,
+    attend,
+    padding_mask,
+    require_room,
+    sinusoids,
+)  # fmt: skip
 from mmx.seq import Seq
 from mmx.state import State, subtree, tensor
 
@@ -196,18 +207,16 @@ class TextDecoder(nn.Module):
 
         Without a state nothing is kept: whole texts, also in training, with dropout there.
         """
-        groups = Groups(owner, len(tokens), len(memory.x))
-        held = 0 if state is None else int(tensor(subtree(state, "self"), "length").max())
-        if held + tokens.shape[1] > self.ctx:
-            raise ValueError(f"expected at most {self.ctx} tokens, got {held + tokens.shape[1]}: shorten the text")
+        groups, n_new = Groups(owner, len(tokens), len(memory.x)), tokens.shape[1]
         if state is None:
-            positions = torch.arange(tokens.shape[1], device=tokens.device)
+            require_room(n_new, self.ctx)
+            positions = torch.arange(n_new, device=tokens.device)
             if len(tokens) != len(memory.x) or owner is not None:
                 memory = memory.rows(torch.tensor(groups.owner, device=memory.x.device))
             sight: Sight = _Whole(self, memory)
         else:
             cache = HypothesisCache(subtree(state, "self"), groups)
-            positions = cache.begin(tokens.shape[1], self.token.weight.dtype)
+            positions = cache.begin(n_new, self.token.weight.dtype, self.ctx)
             sight = _Steps(cache, self.memory_keys(memory, state))
         return self.through(self.embed(tokens, positions), sight, watch)
 

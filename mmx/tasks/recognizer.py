@@ -15,7 +15,7 @@ import torch
 from mmx.clip import pad
 from mmx.errors import InputError
 from mmx.generate import Hypothesis, SearchOptions
-from mmx.interfaces import Aligner
+from mmx.interfaces import Aligner, Recognizer
 from mmx.model import Model
 from mmx.seq import Seq
 from mmx.state import State
@@ -41,7 +41,12 @@ def fit(model: Model, options: Options) -> Options:
     return replace(options, language=language, to=to)
 
 
-class Decoder:
+def recognizer(model: Model, options: Options) -> Recognizer:
+    """What `transcribe` decodes with; the options are as `fit` returns them."""
+    return PlainRecognizer(model, options)
+
+
+class PlainRecognizer:
     """Decodes a batch of windows.
 
     Args:
@@ -58,9 +63,9 @@ class Decoder:
         self.write = Writer(model, self.target, options.shortlist)
         self.decoder = model.require_decoder()
         self.device = self.decoder.device
-        self.as_spoken: Decoder | None = None
+        self.as_spoken: PlainRecognizer | None = None
         if options.bilingual and options.task == "translate":
-            self.as_spoken = Decoder(model, replace(options, task="transcribe", speak=False, shortlist=None))
+            self.as_spoken = PlainRecognizer(model, replace(options, task="transcribe", speak=False, shortlist=None))
 
     @torch.inference_mode()
     def __call__(self, jobs: Sequence[Job]) -> list[Decoded]:

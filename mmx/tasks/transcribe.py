@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from mmx.clip import SPEECH, Clip, rate_of
 from mmx.errors import InputError, MediaError, MmxError
+from mmx.interfaces import Recognizer
 from mmx.media.audio import Source
 from mmx.media.clips import ClipReader, open_clip
 from mmx.media.downmix import SIDES
@@ -24,7 +25,7 @@ from mmx.tasks.second import Text, settle
 from mmx.tasks.segment import SegmentOptions, split
 from mmx.tasks.unheard import unheard
 from mmx.tasks.window import SAMPLE_RATE_HZ, Gap, Window
-from mmx.tasks.windows import OPENING, File, Job, Windows
+from mmx.tasks.windows import OPENING, File, Job
 
 if TYPE_CHECKING:
     from mmx.media.silero_vad import SileroVad
@@ -80,7 +81,7 @@ class _Run:
         options = fit(model, options)
         self.model, self.options = model, options
         self.on_progress, self.on_error = on_progress, on_error
-        self.windows: Windows = _kind(model).Decoder(model, options)
+        self.recognize: Recognizer = _kind(model).recognizer(model, options)
         self.inputs = model.recorded
         # A recogniser's windows are as long as it was trained to read at once.
         longest_s = min(getattr(model.encoders[name], "window_s", 30.0) for name in self.inputs)
@@ -216,7 +217,7 @@ class _Run:
     def _decode(self) -> None:
         jobs, self.queue = self.queue[: self.options.batch_size], self.queue[self.options.batch_size :]
         again: list[Job] = []
-        for job, got in zip(jobs, self.windows(jobs), strict=True):
+        for job, got in zip(jobs, self.recognize(jobs), strict=True):
             job.file.spoken += got.spoken
             if job.second is not None:
                 job.second.open += len(got.again) + len(got.seconds)

@@ -6,7 +6,6 @@ A recognizer is called with jobs and answers with `Decoded`s: that of `mmx.tasks
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
 
 import torch
 
@@ -105,14 +104,6 @@ class Decoded:
     log_prob: float = 0.0
     tokens: int = 0
     failed: bool = False
-
-
-class Windows(Protocol):
-    """Decodes windows in batches."""
-
-    def __call__(self, jobs: Sequence[Job]) -> list[Decoded]:
-        """One answer for each job."""
-        ...
 
 
 def require_aligner(model: Model) -> tuple[Aligner, tuple[tuple[int, int], ...]]:

@@ -16,6 +16,7 @@ import torch
 
 from mmx.errors import InputError, MmxWarning
 from mmx.generate import Filter, Hypothesis, SearchOptions, Suppress, SuppressFirst, search
+from mmx.interfaces import Recognizer
 from mmx.model import Model
 from mmx.models.whisper import TimestampRules, other_language
 from mmx.models.whisper.tokenizer import LANGUAGES, WhisperTokenizer, find_language
@@ -94,7 +95,12 @@ def fit(model: Model, options: Options) -> Options:
     return replace(options, language=language)
 
 
-class Decoder:
+def recognizer(model: Model, options: Options) -> Recognizer:
+    """What `transcribe` decodes with; the options are as `fit` returns them."""
+    return TimestampRecognizer(model, options)
+
+
+class TimestampRecognizer:
     """Decodes a batch of windows: encoder, language, search with fallback, segments and words.
 
     Args:
@@ -119,9 +125,9 @@ class Decoder:
         self.codes = list(self.tok.language_ids) if self.tok.multilingual else ["en"]
         self.filters = self._filters()
         self.prompt = self._prompt()
-        self.as_spoken: Decoder | None = None
+        self.as_spoken: TimestampRecognizer | None = None
         if options.bilingual and options.task == "translate":
-            self.as_spoken = Decoder(model, replace(options, task="transcribe", word_timestamps=True))
+            self.as_spoken = TimestampRecognizer(model, replace(options, task="transcribe", word_timestamps=True))
 
     def _filters(self) -> list[Filter]:
         tok = self.tok
