@@ -61,6 +61,37 @@ def verify_contract(
     _Law(block, make_input, lengths, fixed_length, tolerance).verify()
 
 
+def at_once(work: Callable[[int], None]) -> None:
+    """`work(k)`, several times over, in `N_THREADS` threads that take turns as often as they can.
+
+    Raises:
+        ContractError: what one of them raised.
+    """
+    failures: list[BaseException] = []
+    start = threading.Barrier(N_THREADS)
+
+    def repeated(k: int) -> None:
+        try:
+            start.wait()
+            for _ in range(N_ROUNDS):
+                work(k)
+        except BaseException as e:  # whatever it was, the caller's thread reports it
+            failures.append(e)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        workers = [threading.Thread(target=repeated, args=(k,)) for k in range(N_THREADS)]
+        for w in workers:
+            w.start()
+        for w in workers:
+            w.join()
+    finally:
+        sys.setswitchinterval(interval)
+    if failures:
+        raise ContractError("threads", f"several at once: {failures[0]}") from failures[0]
+
+
 class _Law:
     def __init__(
         self, block: Any, make: MakeInput, lengths: Sequence[int] | None, fixed_length: bool, tolerance: float
@@ -304,35 +335,17 @@ class _Law:
         inputs = [self.make(self.lengths, 10 + k) for k in range(N_THREADS)]
         with torch.no_grad():
             wanted = [rows_of(self.block(zero_padding(seq))) for seq in inputs]
-        failures: list[BaseException] = []
-        start = threading.Barrier(N_THREADS)
         size = self.stride + 1
 
         def work(k: int) -> None:
-            try:
-                start.wait()
-                for _ in range(N_ROUNDS):
-                    with torch.no_grad():
-                        got = rows_of(self.block(zero_padding(inputs[k])))
-                    self.same("threads", got, "offline", wanted[k])
-                    if self.block.lookahead != math.inf:
-                        got = self.stream(inputs[k], [size] * (max(self.lengths) // size))
-                        self.same("threads", got, "streaming", wanted[k])
-            except BaseException as e:  # whatever it was, the caller's thread reports it
-                failures.append(e)
+            with torch.no_grad():
+                got = rows_of(self.block(zero_padding(inputs[k])))
+            self.same("threads", got, "offline", wanted[k])
+            if self.block.lookahead != math.inf:
+                got = self.stream(inputs[k], [size] * (max(self.lengths) // size))
+                self.same("threads", got, "streaming", wanted[k])
 
-        interval = sys.getswitchinterval()
-        sys.setswitchinterval(1e-6)
-        try:
-            workers = [threading.Thread(target=work, args=(k,)) for k in range(N_THREADS)]
-            for w in workers:
-                w.start()
-            for w in workers:
-                w.join()
-        finally:
-            sys.setswitchinterval(interval)
-        if failures:
-            raise ContractError("threads", f"several at once: {failures[0]}") from failures[0]
+        at_once(work)
 
     # -------------------- tools
 

@@ -4,13 +4,12 @@ Letters: B rows, U tokens, N samples.
 """
 
 import math
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import torch
-from contract import N_THREADS, ContractError, attributes, fill_padding, rows_of
+from contract import N_THREADS, ContractError, at_once, attributes, fill_padding, rows_of
 from contract_decoder import watched
 from torch import Tensor
 
@@ -113,23 +112,8 @@ class _SynthLaw:
     def threads(self) -> None:
         """Several texts are said by one module at once."""
         texts = [self.make(self.lengths, 10 + k) for k in range(N_THREADS)]
-        wanted, failures = [self.say(t) for t in texts], list[BaseException]()
-        start = threading.Barrier(N_THREADS)
-
-        def work(k: int) -> None:
-            try:
-                start.wait()
-                self.same("threads", self.say(texts[k]), wanted[k], "several at once")
-            except BaseException as e:  # whatever it was, the caller's thread reports it
-                failures.append(e)
-
-        workers = [threading.Thread(target=work, args=(k,)) for k in range(N_THREADS)]
-        for w in workers:
-            w.start()
-        for w in workers:
-            w.join()
-        if failures:
-            raise ContractError("threads", f"{failures[0]}") from failures[0]
+        wanted = [self.say(t) for t in texts]
+        at_once(lambda k: self.same("threads", self.say(texts[k]), wanted[k], "a text"))
 
     def say(self, speech: Speech) -> list[Tensor]:
         with torch.no_grad():
