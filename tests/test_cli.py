@@ -827,7 +827,7 @@ def test_translation_is_english(mmx_cli: Cli, heard: dict[str, dict[str, Any]], 
 
 def test_an_interrupt_that_ffmpeg_swallows_still_counts(mmx_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """PyAV drops a KeyboardInterrupt that is raised while it reads, and gives silence instead."""
-    from mmx.media import audio as media
+    from mmx.media import source as media
 
     said(tmp_path / "in" / "a.wav")
     real = media.File.read

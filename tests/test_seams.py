@@ -40,7 +40,7 @@ def test_words_are_parted_at_the_seam():
 
 @pytest.mark.parametrize("word_timestamps", [False, True])
 def test_a_piece_over_a_seam_is_two_segments(word_timestamps: bool):
-    decoder = object.__new__(whisper.Decoder)
+    decoder = object.__new__(whisper.TimestampRecognizer)
     decoder.options = Options(language="en", word_timestamps=word_timestamps)
     texts = [w.text for w in WORDS]
     decoder.tok = SimpleNamespace(decode=lambda tokens: "".join(texts[t] for t in tokens))  # type: ignore[assignment]
