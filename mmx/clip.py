@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias, get_args
 import torch
 
 from mmx.seq import Seq
+from mmx.seq import pad as pad_rows
 
 Clip: TypeAlias = Mapping[str, Seq]
 """Rows of each modality (`{"speech": Seq (B, N), "lips": Seq (B, T, H, W, 3)}`), all of them with a rate."""
@@ -113,7 +114,10 @@ def pad(clips: Sequence[Clip]) -> dict[str, Seq]:
     """Clips of one row each as the rows of one clip; a modality that one of them lacks has length 0 there."""
     if not clips:
         raise ValueError("expected at least one clip to pad, got none")
-    return {name: Seq(*_stacked(seqs), seqs[0].rate, seqs[0].final) for name, seqs in _by_modality(clips)}
+    return {
+        name: pad_rows([seq.x[0, : int(seq.lengths[0])] for seq in seqs], seqs[0].rate, seqs[0].final)
+        for name, seqs in _by_modality(clips)
+    }
 
 
 def _by_modality(clips: Sequence[Clip]) -> Iterator[tuple[str, list[Seq]]]:
@@ -124,14 +128,6 @@ def _by_modality(clips: Sequence[Clip]) -> Iterator[tuple[str, list[Seq]]]:
         for seq in seqs:
             _check_joint(name, first, seq)
         yield name, seqs
-
-
-def _stacked(seqs: Sequence[Seq]) -> tuple[torch.Tensor, torch.Tensor]:
-    lengths = torch.cat([seq.lengths for seq in seqs])
-    x = seqs[0].x.new_zeros(len(seqs), int(lengths.max()), *seqs[0].x.shape[2:])
-    for row, seq in zip(x, seqs, strict=True):
-        row[: int(seq.lengths[0])] = seq.x[0, : int(seq.lengths[0])]
-    return x, lengths
 
 
 def rate_of(name: str, seq: Seq) -> float:

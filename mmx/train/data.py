@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmx.clip import Input
+from mmx.clip import pad as pad_clips
 from mmx.errors import InputError
 from mmx.interfaces import Needs
 from mmx.model import Model, Stage
@@ -212,7 +213,7 @@ class Data:
         """The examples as tensors; what is augmented depends on the seed, the epoch and the example alone."""
         if self.changes.features is not None and self.recorded:
             rows = [self._features(i, epoch) for i in indices]
-            inputs = {name: stack([row[name] for row in rows]) for name in self.recorded}
+            inputs = pad_clips(rows)
             return self.with_inputs(indices, inputs, "encoders", epoch)
         rows = [{name: x for name, (x, _) in self.samples(i, epoch).items()} for i in indices]
         inputs = {name: pad([row[name] for row in rows], float(i.rate or 1)) for name, i in self.recorded.items()}
@@ -323,7 +324,7 @@ class EncodedData:
     def batch(self, indices: Sequence[int], epoch: int = 0) -> Batch:
         """The examples as tensors, encoded."""
         rows = [self._encoded(i) for i in indices]
-        inputs = {name: stack([row[name] for row in rows]) for name in self.data.recorded}
+        inputs = pad_clips(rows)
         return self.data.with_inputs(indices, inputs, "adapters", epoch)
 
     @torch.no_grad()
@@ -346,11 +347,6 @@ class EncodedData:
 def encodes_frozen(model: Model) -> bool:
     """Whether nothing of what an input passes before the adapters is trained."""
     return not any(p.requires_grad for part in (model.front, model.encoders) for p in part.parameters())
-
-
-def stack(rows: Sequence[Seq]) -> Seq:
-    """One `Seq` of several that have one row each."""
-    return pad([r.x[0, : int(r.lengths[0])] for r in rows], rows[0].rate)
 
 
 def _device(model: Model) -> torch.device:
