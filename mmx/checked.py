@@ -17,7 +17,7 @@ _WORDS: dict[Any, tuple[str, str]] = {
 }
 
 
-def words(annotation: Any, plural: bool = False) -> str:
+def describe(annotation: Any, plural: bool = False) -> str:
     """What an annotation asks for: "a whole number", "a list of texts", "pieces or bytes"."""
     if annotation in _WORDS:
         return _WORDS[annotation][plural]
@@ -26,10 +26,10 @@ def words(annotation: Any, plural: bool = False) -> str:
         *first, last = map(str, arguments)
         return f"{', '.join(first)} or {last}" if first else last
     if isinstance(kind, type) and issubclass(kind, Mapping):
-        return "tables" if plural else f"a table of {words(arguments[1], True)}"
+        return "tables" if plural else f"a table of {describe(arguments[1], True)}"
     if isinstance(kind, type) and issubclass(kind, Sequence):
-        return "lists" if plural else f"a list of {words(arguments[0], True)}"
-    return " or ".join(words(a, plural) for a in arguments if a is not NoneType) or str(annotation)
+        return "lists" if plural else f"a list of {describe(arguments[0], True)}"
+    return " or ".join(describe(a, plural) for a in arguments if a is not NoneType) or str(annotation)
 
 
 def fits(value: Any, annotation: Any) -> bool:

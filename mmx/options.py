@@ -22,7 +22,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Concatenate, ParamSpec, TypeVar, get_args, get_origin, get_type_hints
 
-from mmx.checked import fits, words
+from mmx.checked import describe, fits
 from mmx.errors import InputError, nearest
 
 P = ParamSpec("P")
@@ -108,7 +108,7 @@ def wanted(kind: type, name: str) -> str:
     """What an option may be, in words: "a number above 0"."""
     option = options_of(kind)[name]
     size = f", {' or '.join(map(str, option.sizes))} of them" if option.sizes else ""
-    return f"{words(type_of(kind, name))}{option.range()}{size}"
+    return f"{describe(type_of(kind, name))}{option.range()}{size}"
 
 
 def given(options: Any) -> list[str]:
@@ -184,7 +184,7 @@ def flaws_of(kind: type, name: str, value: Any, called: str = "") -> list[str]:
 
 def _hint(value: Any, annotation: Any, called: str) -> str:
     """How a list of texts is written, or which of the choices may be meant."""
-    if isinstance(value, str) and words(annotation).startswith("a list of texts"):
+    if isinstance(value, str) and describe(annotation).startswith("a list of texts"):
         return f': write {called} = ["{value}"]'
     texts = [value] if isinstance(value, str) else value if isinstance(value, list | tuple) else []
     arguments = get_args(annotation) if isinstance(value, str) else get_args((*get_args(annotation), None)[0])

@@ -22,14 +22,14 @@ from mmx.media.kaldi import Fbank
 from mmx.model import Model
 from mmx.nn.conformer import (
     Attention,
+    ChunkView,
     Convolution,
     EncoderLayer,
     FrozenBatchNorm,
     RelativeKey,
     RelativeSinusoid,
-    View,
+    chunk_view,
     feed_forward,
-    look,
 )
 from mmx.seq import Seq, after, concat
 from mmx.state import State, subtree, tensor
@@ -162,7 +162,7 @@ class Encoder(nn.Module):
             raise InputError("expected the whole input, got final=False: build the encoder with a chunk mask to stream")
         seq = seq._replace(x=seq.masked).to(self.features_ln.weight.dtype)  # the lengths follow to its device
         if self.chunk is None or (state is None and seq.x.shape[1] <= (self.left_chunks + 1) * self.chunk):
-            view = look(seq, torch.zeros_like(seq.lengths), 0, self.chunk, self.left_chunks)
+            view = chunk_view(seq, torch.zeros_like(seq.lengths), 0, self.chunk, self.left_chunks)
             return seq._replace(x=self.through(seq.x, view, None))
         if state is None:
             state = self._new_state(len(seq.x), self.left_chunks * self.chunk, 0)
@@ -181,12 +181,12 @@ class Encoder(nn.Module):
             lengths_B = (ready_B - at).clamp(0, stretch)
             part = ready._replace(x=ready.x[:, at : at + stretch], lengths=lengths_B)
             filled_B = tensor(state, "filled")
-            view = look(part, filled_B, past, chunk, self.left_chunks)
+            view = chunk_view(part, filled_B, past, chunk, self.left_chunks)
             parts.append(self.through(part.x, view, subtree(state, "layers")))
             state["filled"] = (filled_B + lengths_B).clamp(max=past)
         return ready._replace(x=torch.cat(parts, dim=1))
 
-    def through(self, x_BTF: Tensor, view: View, state: State | None) -> Tensor:
+    def through(self, x_BTF: Tensor, view: ChunkView, state: State | None) -> Tensor:
         x_BTD = self.features(self.features_ln(x_BTF))
         for i, layer in enumerate(self.layers):
             x_BTD = layer(x_BTD, view, None if state is None else subtree(state, str(i)))
@@ -284,7 +284,7 @@ class AdaptorLayer(nn.Module):
         residual_BTD = self.pool(self.residual_ln, self.residual_conv, seq.masked, heard_BT1, n_made)
         made = Seq(self.pool(self.attn_ln, self.attn_conv, seq.masked, heard_BT1, n_made), made_B, rate, seq.final)
         past, filled_B = tensor(state, "k").shape[1], tensor(state, "filled")
-        view = look(made, filled_B, past, self.chunk, self.left_chunks)
+        view = chunk_view(made, filled_B, past, self.chunk, self.left_chunks)
         x_BTD = residual_BTD + self.attn(made.x, view, state)
         state["filled"] = (filled_B + made_B).clamp(max=past)
         return made._replace(x=x_BTD + self.mlp(self.mlp_ln(x_BTD)))

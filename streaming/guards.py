@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
-from mmx.streaming.voice import Voice
+from mmx.streaming.activity import SpeechActivity
 from mmx.tasks.windows import RATE
 
 SLACK_S = 0.3
@@ -30,7 +30,7 @@ DOUBT = 0.3
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class AttendedWord:
     """Where the decoder looks as it writes a word.
 
     Attributes:
@@ -48,7 +48,7 @@ class Look:
     mark: bool = False
 
 
-def onward(words: Sequence[Look], since_s: float, back_s: float, voice: Voice) -> int:
+def onward(words: Sequence[AttendedWord], since_s: float, back_s: float, voice: SpeechActivity) -> int:
     """How many words come before one that looks `back_s` behind what was looked at before it.
 
     What such a word says was said before: the text ran out of sound. A text that begins anew first looks into the
@@ -71,18 +71,19 @@ def onward(words: Sequence[Look], since_s: float, back_s: float, voice: Voice) -
     return len(words)
 
 
-def spoken(words: Sequence[Look], voice: Voice) -> int:
+def before_end_of_speech(words: Sequence[AttendedWord], voice: SpeechActivity) -> int:
     """How many words come before one that looks past the end of all speech."""
-    end_s = voice.spoken_until / RATE + SLACK_S
+    end_s = voice.speech_until / RATE + SLACK_S
     return next((i for i, word in enumerate(words) if not word.mark and word.first_s > end_s), len(words))
 
 
-def _silent(word: Look, voice: Voice) -> bool:
+def _silent(word: AttendedWord, voice: SpeechActivity) -> bool:
     """Whether nobody speaks where a word looks."""
-    return not voice.spoken_s(round((word.first_s - SLACK_S / 2) * RATE), round((word.last_s + SLACK_S / 2) * RATE))
+    first_s, last_s = word.first_s - SLACK_S / 2, word.last_s + SLACK_S / 2
+    return not voice.speech_within(round(first_s * RATE), round(last_s * RATE))
 
 
-def passed_over(words: Sequence[Look], since_s: float, voice: Voice) -> tuple[int, int] | None:
+def passed_over(words: Sequence[AttendedWord], since_s: float, voice: SpeechActivity) -> tuple[int, int] | None:
     """Speech that no word looks at, before one that looks at what was said after it.
 
     It is a whole stretch between pauses, or more of one than a word spans. A single word that looks ahead is an error
@@ -108,12 +109,12 @@ def passed_over(words: Sequence[Look], since_s: float, voice: Voice) -> tuple[in
     return None
 
 
-def _digits(words: Sequence[Look], at: int) -> int:
+def _digits(words: Sequence[AttendedWord], at: int) -> int:
     """Digits of a word and of the one before it, which both may last."""
     return sum(c.isdigit() for w in words[max(0, at - 1) : at + 1] for c in w.text)
 
 
-def _unheeded(from_s: float, to_s: float, most_s: float, voice: Voice) -> int | None:
+def _unheeded(from_s: float, to_s: float, most_s: float, voice: SpeechActivity) -> int | None:
     """Sample with which speech between two moments begins that is more than the words there hold; None without."""
     begin, end = round(from_s * RATE), round(to_s * RATE)
     slack = round(SLACK_S * RATE)
@@ -121,7 +122,7 @@ def _unheeded(from_s: float, to_s: float, most_s: float, voice: Voice) -> int | 
         whole = first > begin + slack / 2 and last < end - slack / 2
         if whole and last - first >= STRETCH_S * RATE:
             return first - slack  # in the pause: no word before it is in there
-        if first <= begin < last and voice.spoken_s(begin, min(end, last)) > most_s:
+        if first <= begin < last and voice.speech_within(begin, min(end, last)) > most_s:
             return begin + slack // 2  # past most of the word that is there
     return None
 

@@ -24,11 +24,11 @@ from mmx.greedy import Continuation, continue_text
 from mmx.model import Model
 from mmx.seq import Seq
 from mmx.state import State
+from mmx.streaming.activity import SpeechActivity
 from mmx.streaming.encoders import stream_encoder
-from mmx.streaming.guards import Look, certain, lengthened, onward, passed_over, recurs, spoken
+from mmx.streaming.guards import AttendedWord, before_end_of_speech, certain, lengthened, onward, passed_over, recurs
 from mmx.streaming.policies import Policy, View
-from mmx.streaming.script import Script
-from mmx.streaming.voice import Voice
+from mmx.streaming.prompt import Prompter
 from mmx.tasks import align
 from mmx.tasks.transcribe import vad as load_vad
 from mmx.tasks.translate import has_loop
@@ -100,9 +100,9 @@ class Listener:
     ):
         self.decoder, self.heads = require_aligner(model)
         self.policy, self.monotonic = policy, monotonic
-        self.script = Script(model, language, task, to)
+        self.script = Prompter(model, language, task, to)
         self.encoder = stream_encoder(model)
-        self.voice = Voice(load_vad() if vad is True else vad)
+        self.voice = SpeechActivity(load_vad() if vad is True else vad)
         # Whether the text follows the sound word by word, to the tenth of a second or three.
         self.follows = self.script.task == "transcribe" and bool(model.card and model.card.alignment_heads)
         self.open = False  # whether the window holds speech that is being written
@@ -113,7 +113,7 @@ class Listener:
         self.marks: list[_Mark] = []  # ... and where their words end
         self.rest: list[int] = []  # tokens after them, which may change
         self.words: list[Word] = []  # ... and their words
-        self.looks: list[Look] = []  # ... and where in the sound they look
+        self.looks: list[AttendedWord] = []  # ... and where in the sound they look
 
     # -------------------- the session
 
@@ -130,7 +130,7 @@ class Listener:
     @property
     def behind_s(self) -> float:
         """Seconds of speech that was heard and is not written."""
-        return self.voice.spoken_s(max(self.settled, self._written_until()))
+        return self.voice.speech_within(max(self.settled, self._written_until()))
 
     def _written_until(self) -> int:
         """Sample up to which the sound of the window is written."""
@@ -139,17 +139,17 @@ class Listener:
     def step(self, samples: NDArray[np.float32], final: bool, others: Clip | None = None) -> list[Word]:
         """Hear the next samples, at 16 kHz; `final` is the end of the session. Words that may be written."""
         self.encoder.push(samples, final, others)
-        self.voice.hear(samples, final)
+        self.voice.push(samples, final)
         if not self.open:
-            if self.voice.spoken_until <= self.settled:
+            if self.voice.speech_until <= self.settled:
                 self.encoder.drop(self.voice.heard - round(self.PAD_S * RATE))
                 return []
             self.open = True
             self.encoder.drop(max(self.settled, self.voice.onset(self.settled) - round(self.PAD_S * RATE)))
-        heard_all = self.encoder.covered >= self.voice.spoken_until
+        heard_all = self.encoder.covered >= self.voice.speech_until
         over = final or (heard_all and self.voice.quiet_s >= self.REST_S)
         out: list[Word] = []
-        if self.voice.spoken_until > self.settled:
+        if self.voice.speech_until > self.settled:
             out = self._look(over or (heard_all and self.voice.quiet_s >= self.PAUSE_S), over)
             self.voice.forget(self.encoder.begin)
         return out + self._close() if over else out
@@ -172,7 +172,7 @@ class Listener:
     def _look(self, finished: bool, over: bool) -> list[Word]:
         """Read the window, continue the text, write what the policy allows."""
         source_s = (self.encoder.covered - self.encoder.begin) / RATE
-        speech_s = self.voice.spoken_s(self.encoder.begin)
+        speech_s = self.voice.speech_within(self.encoder.begin)
         least_s = self.SHORT_S if self.script.spoken else self.ENOUGH_S
         if not source_s or (speech_s < least_s and not self.committed and not finished):
             return []
@@ -192,7 +192,7 @@ class Listener:
         if any(w.text for w in out):
             self.wrote = self.encoder.covered
         if finished:
-            self.settled = self.voice.spoken_until
+            self.settled = self.voice.speech_until
         self._trim()
         return out
 
@@ -232,7 +232,7 @@ class Listener:
             if not recurs([*before, *(w.text for w in self.looks)], len(before) + kept):
                 kept = len(self.looks)
         if self.follows:
-            kept = min(kept, spoken(self.looks, self.voice))
+            kept = min(kept, before_end_of_speech(self.looks, self.voice))
         self.looks = self.looks[:kept]
         return sum(w.tokens for w in self.looks)
 
@@ -264,14 +264,14 @@ class Listener:
         if any(not w.mark for w in self.looks):
             return None
         if not self.committed:  # the context is all that could be in the way
-            unheeded = finished and self.context and self.voice.spoken_s(self.encoder.begin) >= self.SHORT_S
+            unheeded = finished and self.context and self.voice.speech_within(self.encoder.begin) >= self.SHORT_S
             return self.encoder.begin if unheeded else None
         since, translates = self._written_until(), self.script.task != "transcribe"
         after = max(since, self.wrote) if translates else since  # a translation moves words
         begin = self.voice.after_pause(after, self.PAUSE_S)
-        if self.voice.spoken_s(begin) >= (self.BRIEF_S if finished else self.SHORT_S):
+        if self.voice.speech_within(begin) >= (self.BRIEF_S if finished else self.SHORT_S):
             return begin - round(self.PAD_S * RATE)
-        return since if finished and not translates and self.voice.spoken_s(since) >= self.DEAF_S else None
+        return since if finished and not translates and self.voice.speech_within(since) >= self.DEAF_S else None
 
     def _since_s(self) -> float:
         """Where the text before the hypothesis ends, in seconds of the session."""
@@ -325,7 +325,7 @@ class Listener:
             part = slice(ends[i], ends[i + 1])
             self.words.append(Word(text, bounds_s[i], bounds_s[i + 1], probability[part].mean().item()))
             at_s = [begin_s + t for t in looks_s[part]]
-            self.looks.append(Look(text, len(group), min(at_s), max(at_s), _is_mark(text)))
+            self.looks.append(AttendedWord(text, len(group), min(at_s), max(at_s), _is_mark(text)))
         return looks_s
 
     def _p_choose(

@@ -163,7 +163,7 @@ def test_in_training_there_are_as_many_vectors_as_tokens() -> None:
     torch.testing.assert_close(scaled.sum(1), targets.float())
 
 
-def test_the_quantity_loss_is_the_distance_of_the_weights_from_the_length() -> None:
+def test_the_quantity_loss_is_its_formula() -> None:
     block = CIF(IN, OUT, weight=0.25)
     nn.init.zeros_(block.weigh.weight)
     for part in (block, Chain(Linear(IN, IN, 1), block)):
@@ -230,7 +230,7 @@ class Reader(nn.Module):
         return memory.x.mean(1, keepdim=True).expand(-1, tokens.shape[1], -1)
 
 
-def test_training_gives_cif_the_lengths_of_the_texts_and_validation_does_not() -> None:
+def test_cif_knows_text_lengths_in_training_only() -> None:
     torch.manual_seed(0)
     reader = Reader()
     cif = CIF(6, 8, weight=0.05)

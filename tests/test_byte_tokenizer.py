@@ -99,7 +99,7 @@ WORDS = {"one": "один", "two": "два", "three": "три", "six": "шест
 
 
 @pytest.mark.slow
-def test_a_model_of_bytes_is_trained_resumed_loaded_converted_and_gone_on_from(tmp_path: Path) -> None:
+def test_a_byte_model_trains_resumes_loads_and_converts(tmp_path: Path) -> None:
     rng = random.Random(0)
     chosen = [rng.choices(list(WORDS), k=rng.randint(1, 2)) for _ in range(200)]
     lines = [f"{' '.join(c)}\t{' '.join(WORDS[w] for w in c)}\ten\tru" for c in chosen]

@@ -148,7 +148,7 @@ def test_the_search_writes_what_transformers_would(decoder: CausalLM) -> None:
             assert list(row[0].tokens) == greedy(decoder, memory.x[b, : memory.lengths[b]], [1, 5], 6)
 
 
-def test_the_beam_of_a_batch_is_that_of_each_row_and_its_scores_are_right(decoder: CausalLM) -> None:
+def test_the_beam_of_a_batch_is_that_of_each_row(decoder: CausalLM) -> None:
     memory, how = memories(), SearchOptions(beam_size=3, max_tokens=6)
     prefix = torch.tensor([[1, 5]] * 3)
     together = search(decoder, memory, prefix, 2, how)

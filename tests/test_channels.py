@@ -20,9 +20,9 @@ from mmx.media.audio import read_audio
 from mmx.models.whisper import recognizer as timed
 from mmx.tasks import transcribe
 from mmx.tasks.cascade import sentences
+from mmx.tasks.no_speech import no_speech_note
 from mmx.tasks.result import Note, Segment, Transcript, Word
 from mmx.tasks.transcribe import Options, Progress
-from mmx.tasks.unheard import unheard
 from mmx.tasks.window import Piece, Window
 from mmx.tasks.windows import Decoded, File, Job
 
@@ -203,14 +203,14 @@ def file(peak: float, *notes: Note, **more: Any) -> File:
     ],
 )
 def test_the_likely_reason_is_told(heard: File, words: list[str]):
-    (note,) = unheard(heard)
+    (note,) = no_speech_note(heard)
     assert (note.action, note.start_s, note.end_s) == ("warning", 0.0, 10.0)
     assert all(w in note.reason for w in words), note.reason
 
 
 def test_nothing_is_told_of_what_was_heard():
-    assert unheard(file(0.5, segments=[Segment(0, 1, " a", "en")])) == []
-    assert unheard(file(0.5, segments=[Segment(0, 1, " ", "en")])) != []
+    assert no_speech_note(file(0.5, segments=[Segment(0, 1, " a", "en")])) == []
+    assert no_speech_note(file(0.5, segments=[Segment(0, 1, " ", "en")])) != []
 
 
 def test_silence_and_noise_are_told_with_a_reason(model: Any):

@@ -420,9 +420,7 @@ class Signs(nn.Module):
 
 
 @pytest.mark.parametrize("whole", [False, True])
-def test_an_encoder_of_another_clock_is_padded_in_its_own_frames_where_it_says_so(
-    models: dict[str, Model], whole: bool
-) -> None:
+def test_padding_is_in_the_encoders_own_frames(models: dict[str, Model], whole: bool) -> None:
     signs, front = Signs(whole), Keypoints()
     config = composed.Config(
         modality="pose",

@@ -17,8 +17,8 @@ from mmx.models import seamless_m4t, seamless_m4t_v1
 from mmx.models.seamless_m4t import SpeechTables, hifigan, units
 from mmx.seq import Seq
 from mmx.state import State
-from mmx.tasks.result import Spoken
-from mmx.tasks.speak import Voice, say
+from mmx.tasks.result import SpokenSegment
+from mmx.tasks.speak import Voice, synthesize
 
 WIDTH, FIRST, VOCAB = 8, 5, 12
 PIECES = {str(i): chr(ord("a") + i) for i in range(FIRST, VOCAB)}
@@ -96,8 +96,8 @@ def test_a_voice_of_another_kind_speaks_by_the_same_task() -> None:
     """Flow matching over the text encoder, at a rate of its own, in a model without a decoder."""
     model = new_toy("text_to_mel")
     assert isinstance(model.synth, FlowSynth)
-    spoken = say(model, "one", "one", "eng_Latn", "eng_Latn", Voice())
-    assert isinstance(spoken, Spoken) and spoken.rate == model.synth.rate
+    spoken = synthesize(model, "one", "one", "eng_Latn", "eng_Latn", Voice())
+    assert isinstance(spoken, SpokenSegment) and spoken.rate == model.synth.rate
     assert len(spoken.samples) == 5 * 1280  # language, three letters, the end
 
 

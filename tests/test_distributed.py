@@ -117,7 +117,7 @@ def test_two_processes_go_on_from_one(data: Path, alone: Path, tmp_path: Path) -
 
 
 @pytest.mark.long
-def test_two_processes_train_cif_as_one_and_keep_what_a_frozen_encoder_made(tmp_path: Path) -> None:
+def test_two_processes_train_cif_as_one(tmp_path: Path) -> None:
     """The quantity loss has one weight whatever the number of processes, and a batch that waits teaches nothing."""
     pytest.importorskip("soundfile")
     from tiny_speech import tiny_whisper, tones

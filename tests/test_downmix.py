@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mmx.errors import MediaError
-from mmx.media.downmix import Sound, downmix, names_by_count, weights
+from mmx.media.downmix import ChannelAudio, downmix, names_by_count, weights
 
 RATE = 16_000
 SURROUND = ("FL", "FR", "FC", "LFE", "SL", "SR")
@@ -24,9 +24,9 @@ def heard(*parts: Iterable[np.ndarray], names: tuple[str, ...] = ("FL", "FR"), p
 def mixed(
     x_cn: np.ndarray, names: tuple[str, ...], channels: str = "mix", piece: int = 1000
 ) -> tuple[np.ndarray, list[str]]:
-    def sounds() -> Iterator[Sound]:
+    def sounds() -> Iterator[ChannelAudio]:
         for start in range(0, x_cn.shape[1], piece):
-            yield Sound(x_cn[:, start : start + piece], names, RATE)
+            yield ChannelAudio(x_cn[:, start : start + piece], names, RATE)
 
     remarks: list[str] = []
     pieces = [mono for mono, _ in downmix((s for s in sounds()), channels, remarks, "talk.wav")]
@@ -71,7 +71,7 @@ def test_two_channels_that_cancel_each_other_are_one(gain: float):
     assert len(remarks) == 1 and "cancel each other (one is inverted)" in remarks[0]
 
 
-def test_only_where_they_cancel_each_other_one_is_taken_and_nothing_clicks():
+def test_cancelling_channels_give_one_without_clicks():
     x = noise(6, 5) + np.sin(np.arange(6 * RATE) * 2 * np.pi * 200 / RATE).astype(np.float32)
     right = np.concatenate([x[: 2 * RATE], -x[2 * RATE : 4 * RATE], x[4 * RATE :]])
     found, remarks = mixed(np.stack([x, right]), ("FL", "FR"))

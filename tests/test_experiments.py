@@ -17,7 +17,7 @@ SMALL = Size(train=300, test=40, updates=240, further=120)
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_an_average_beats_its_snapshots_and_one_with_a_stranger_is_ruinous(tmp_path: Path) -> None:
+def test_an_average_beats_its_snapshots(tmp_path: Path) -> None:
     found = averaging.run(1, tmp_path, SMALL)
     assert found["average"] < found["median single"]
     assert found["unrelated alone"] < 1  # a model as good as any
@@ -35,7 +35,7 @@ def test_the_target_token_reaches_directions_that_were_not_trained(tmp_path: Pat
 
 @pytest.mark.slow
 @pytest.mark.long
-def test_old_languages_stay_when_they_are_replayed_and_else_are_forgotten(tmp_path: Path) -> None:
+def test_replay_keeps_old_languages(tmp_path: Path) -> None:
     found = extension.reports(1, tmp_path, SMALL)
     assert found["replayed"].worst < 0.05
     assert found["new alone"].worst > 1

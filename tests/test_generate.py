@@ -122,7 +122,7 @@ def test_scores_are_those_among_the_tokens_that_filters_allow(options: dict[str,
     assert max(shares) > 0.5, "what the filters take must be worth telling"
 
 
-def test_a_streams_scores_are_those_among_the_tokens_that_filters_allow():
+def test_scores_of_a_stream_are_among_allowed_tokens():
     memory = tables(4, seed=5)
     for b in range(4):
         one = memory.rows(torch.tensor([b]))

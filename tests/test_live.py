@@ -18,14 +18,14 @@ from mmx.cli import app as cli
 from mmx.errors import InputError, MediaError, OutputError
 from mmx.model import Model
 from mmx.streaming.client import session as live
-from mmx.streaming.client.microphone import FileSource, Heard
+from mmx.streaming.client.microphone import Captured, FileSource
 from mmx.streaming.client.options import LiveOptions
 from mmx.streaming.client.session import Recorder, Saver, Session, SpeechFile, run
-from mmx.streaming.client.terminal import JsonView, PlainView, Status, TerminalView
+from mmx.streaming.client.terminal import JsonDisplay, PlainDisplay, Status, TerminalDisplay
 from mmx.streaming.lag import LagControl
 from mmx.tasks.cascade import Translator
 from mmx.tasks.events import Event
-from mmx.tasks.result import Segment, Spoken, Transcript, Word
+from mmx.tasks.result import Segment, SpokenSegment, Transcript, Word
 from mmx.weights.options import LoadOptions
 
 sf = pytest.importorskip("soundfile")
@@ -306,14 +306,14 @@ class Pressed:
         self.at, self.number, self.reads, self.left = at, number, 0, -1
         self.closed = False
 
-    def read(self) -> Heard:
+    def read(self) -> Captured:
         self.reads += 1
         if self.reads == self.at:
             os.kill(os.getpid(), self.number)
         if self.left > 0:
             self.left -= 1
         assert self.reads < 1000, "nobody stopped it"
-        return Heard(noise(0.1, self.reads), self.reads / 10, self.left == 0)
+        return Captured(noise(0.1, self.reads), self.reads / 10, self.left == 0)
 
     def stop(self) -> None:
         self.left = 2 if self.left < 0 else self.left
@@ -358,7 +358,7 @@ def test_a_source_that_breaks_off_loses_nothing(tmp_path: Path):
     source = Pressed(999)
     real = source.read
 
-    def read() -> Heard:
+    def read() -> Captured:
         if source.reads == 26:
             raise MediaError("'USB' gives no more audio: was it unplugged?")
         return real()
@@ -446,9 +446,9 @@ def test_each_sentence_is_said_once(tmp_path: Path):
     path = tmp_path / "said.wav"
     said: list[tuple[str, str]] = []
 
-    def voice(text: str, language: str) -> Spoken:
+    def voice(text: str, language: str) -> SpokenSegment:
         said.append((text, language))
-        return Spoken(0.0, np.full(RATE // 2, 0.25, np.float32))
+        return SpokenSegment(0.0, np.full(RATE // 2, 0.25, np.float32))
 
     listen(voice=voice, output=SpeechFile(path))[0].run()
     assert said == [("w0 w1 w2 w3.", "en"), ("w4 w5 w6 w7.", "en"), ("w8 w9", "en")]
@@ -468,14 +468,14 @@ def test_a_model_without_a_voice_is_refused():
 
 def test_plain_lines_are_only_appended_to():
     out = io.StringIO()
-    session, _ = listen(view=PlainView(out))
+    session, _ = listen(view=PlainDisplay(out))
     session.run()
     assert out.getvalue() == "w0 w1 w2 w3.\nw4 w5 w6 w7.\nw8 w9\n"
 
 
 def test_plain_lines_of_a_translation(shouting: Any):
     out = io.StringIO()
-    listen(view=PlainView(out, bilingual=True), translator=Translator.of(shouting, "fr"))[0].run()
+    listen(view=PlainDisplay(out, bilingual=True), translator=Translator.of(shouting, "fr"))[0].run()
     assert out.getvalue().splitlines()[:4] == [
         "[en] w0 w1 w2 w3.", "[fr] W0 W1 W2 W3.", "[en] w4 w5 w6 w7.", "[fr] W4 W5 W6 W7.",
     ]  # fmt: skip
@@ -483,7 +483,7 @@ def test_plain_lines_of_a_translation(shouting: Any):
 
 def test_json_lines_have_the_fields_of_events(shouting: Any):
     out = io.StringIO()
-    listen(view=JsonView(out), translator=Translator.of(shouting, "fr"))[0].run()
+    listen(view=JsonDisplay(out), translator=Translator.of(shouting, "fr"))[0].run()
     rows = [json.loads(line) for line in out.getvalue().splitlines()]
     text = [r for r in rows if r["type"] == "text"]
     assert "".join(r["text"] for r in text) == words(10)
@@ -492,11 +492,11 @@ def test_json_lines_have_the_fields_of_events(shouting: Any):
     assert next(r["text"] for r in rows if r["type"] == "translation") == " W0 W1 W2 W3."
 
 
-def terminal(**options: Any) -> tuple[TerminalView, io.StringIO, Callable[[], str]]:
+def terminal(**options: Any) -> tuple[TerminalDisplay, io.StringIO, Callable[[], str]]:
     from rich.console import Console
 
     out = io.StringIO()
-    view = TerminalView("talk.wav → scribe", Console(file=out, width=70, force_terminal=True), **options)
+    view = TerminalDisplay("talk.wav → scribe", Console(file=out, width=70, force_terminal=True), **options)
 
     def shown() -> str:
         console = Console(width=70, record=True, file=io.StringIO())

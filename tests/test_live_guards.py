@@ -4,19 +4,19 @@ import math
 
 import pytest
 
-from mmx.streaming.guards import Look, certain, lengthened, onward, passed_over, recurs, spoken
-from mmx.streaming.voice import Voice
+from mmx.streaming.activity import SpeechActivity
+from mmx.streaming.guards import AttendedWord, before_end_of_speech, certain, lengthened, onward, passed_over, recurs
 from mmx.tasks.windows import RATE
 
 
-def voice(*spans: tuple[float, float]) -> Voice:
-    made = Voice(None)
+def voice(*spans: tuple[float, float]) -> SpeechActivity:
+    made = SpeechActivity(None)
     made.spans = [[round(a * RATE), round(b * RATE)] for a, b in spans]
     return made
 
 
-def looks(*found: tuple[str, float]) -> list[Look]:
-    return [Look(text, 1, at, at, mark=text in {".", ","}) for text, at in found]
+def looks(*found: tuple[str, float]) -> list[AttendedWord]:
+    return [AttendedWord(text, 1, at, at, mark=text in {".", ","}) for text, at in found]
 
 
 SAID = voice((0.0, 1.0), (2.0, 3.0))
@@ -46,8 +46,8 @@ def test_a_repeat_may_be_all_that_is_new():
 
 def test_what_looks_past_all_speech_was_not_said():
     words = looks(("Sit", 2.3), ("down", 3.2), (".", 3.9), ("Thank", 3.5))
-    assert spoken(words, SAID) == 3
-    assert spoken(words[:3], SAID) == 3
+    assert before_end_of_speech(words, SAID) == 3
+    assert before_end_of_speech(words[:3], SAID) == 3
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,9 @@ import mmx
 from mmx.greedy import Continuation
 from mmx.media.silero_vad import load as load_vad
 from mmx.seq import Seq
+from mmx.streaming.activity import FRAME
 from mmx.streaming.policies import POLICIES
 from mmx.streaming.stream import Stream
-from mmx.streaming.voice import FRAME
 
 Script = Callable[[float, float], Sequence[tuple[int, float]]]
 """From where a window begins and what of the session was heard, in seconds: the tokens of its text, and where the

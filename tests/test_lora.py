@@ -40,7 +40,7 @@ def trained(model: Model) -> Model:
 
 
 @torch.no_grad()
-def test_it_changes_nothing_at_first_and_the_merged_model_is_the_trained_one() -> None:
+def test_lora_starts_at_zero_and_merges_exactly() -> None:
     model = tiny()
     names, before = [n for n, _ in model.named_parameters()], logits(model)
     chosen = add_lora(model, 4, 8.0, ["decoder.layers.*", "encoders.*.query"])

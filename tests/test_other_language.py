@@ -34,13 +34,13 @@ def told(w: Window, written: str, heard: dict[float, list[float]]) -> list[tuple
     return [(n.start_s, n.end_s, n.action, n.reason) for n in found]
 
 
-def test_a_stretch_in_another_language_is_told_with_its_time_and_both_languages():
+def test_another_language_is_noted_with_its_time():
     heard = {0.0: [0.99, 0.01, 0.0, 0.0], 8.0: [0.01, 0.98, 0.01, 0.0]}
     (one,) = told(window((0.0, 5.0), (8.0, 11.0)), "en", heard)
     assert one == (108.0, 111.0, "warning", "sounds like French, and the text is written as English")
 
 
-def test_a_language_that_is_not_sure_or_a_neighbour_of_the_one_written_is_not_told():
+def test_unsure_and_neighbouring_languages_give_no_note():
     w = window((8.0, 11.0))
     assert told(w, "en", {8.0: [0.1, 0.6, 0.2, 0.1]}) == []
     assert told(w, "en", {8.0: [0.01, 0.6, 0.3, 0.09]}) == [], "not English, but which language is not sure"
@@ -48,7 +48,7 @@ def test_a_language_that_is_not_sure_or_a_neighbour_of_the_one_written_is_not_to
     assert told(w, "hr", {8.0: [0.0, 0.0, 0.08, 0.92]}) == []
 
 
-def test_stretches_are_long_enough_to_tell_and_short_enough_to_hold_one_language():
+def test_spans_hold_one_language_and_are_long_enough():
     found = stretches(window((0.0, 0.6), (2.0, 3.5), (5.0, 23.0)))
     assert found[0] == (2.0, 3.5) and len(found) == 4
     assert all(1.0 <= b - a <= LONGEST_S for a, b in found)
@@ -62,7 +62,7 @@ def test_neighbouring_stretches_are_told_once():
 
 
 @pytest.mark.slow
-def test_sentences_in_other_languages_are_told_and_those_in_english_are_not():
+def test_sentences_in_other_languages_are_noted():
     """A person's English around clips in French and Japanese, which are left out of the text or translated."""
     package = find_spec("pytest_audioeval")
     if package is None or not package.submodule_search_locations:

@@ -18,7 +18,7 @@ from mmx.errors import InputError
 from mmx.files import cannot_write, file_name, readable
 from mmx.tasks import outputs
 from mmx.tasks.options import Options
-from mmx.tasks.result import Segment, Spoken, Transcript
+from mmx.tasks.result import Segment, SpokenSegment, Transcript
 from mmx.weights.options import LoadOptions
 
 Run = Callable[..., str]
@@ -27,7 +27,7 @@ Run = Callable[..., str]
 def transcript(source: str) -> Transcript:
     """What "hears" its recording: the text is what the file holds."""
     text = "piped" if source == "-" else Path(source).read_text("utf-8")
-    said = Spoken(0.0, np.zeros(1600, np.float32))
+    said = SpokenSegment(0.0, np.zeros(1600, np.float32))
     return Transcript(
         Path(source).name, (Segment(0.0, 1.0, text, "en"),), "en", 1.0, 1.0, "transcribe", "m", (), (said,)
     )
@@ -65,7 +65,7 @@ def there(folder: Path) -> dict[str, str]:
     return {p.relative_to(folder).as_posix(): p.read_text("utf-8").strip() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_a_namesake_in_a_later_run_gets_another_name_and_both_keep_theirs(run: Run, tmp_path: Path):
+def test_namesakes_of_later_runs_keep_their_names(run: Run, tmp_path: Path):
     wav, mp3, out = record(tmp_path / "a.wav", "one"), record(tmp_path / "a.mp3", "two"), tmp_path / "out"
     run(wav)
     assert "'a' is there already" in run(mp3) and there(out) == {"a.txt": "one", "a.mp3.txt": "two"}

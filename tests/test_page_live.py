@@ -71,7 +71,7 @@ def test_a_lost_connection_is_taken_up_again(browse: Open, app: Any, address: st
     whole(text_of(page))
 
 
-def test_stop_while_the_connection_is_away_ends_and_the_rest_can_be_written(browse: Open, address: str):
+def test_stop_while_disconnected_keeps_the_rest(browse: Open, address: str):
     network = Network()
     page = browse(address, before=speaking(network))
     listening(page)

@@ -161,7 +161,7 @@ def texts(transcript: Transcript) -> list[str]:
     return [cue.content for cue in cues(transcript)]
 
 
-def test_long_segment_is_cut_after_its_sentences_and_timed_by_its_words():
+def test_a_long_segment_is_cut_after_its_sentences():
     sentence = "I think that we should go there tomorrow morning."
     found = cues(make(said(f"{sentence} But nobody knows what the weather will be like.")))
     assert [cue.content.replace("\n", " ") for cue in found] == [
@@ -255,7 +255,7 @@ def test_a_cue_lasts_at_most_seven_seconds():
     assert cues(make(said("endless", step_s=60.0)))[0].end == timedelta(seconds=7)
 
 
-def test_wide_characters_count_twice_and_punctuation_stays_at_the_end_of_its_line():
+def test_wide_characters_count_twice():
     text = "これは長い日本語の文章です。字幕を読みやすくするために、適切な位置で改行しなければなりません。"
     found = texts(make(Segment(0, 14, text, "ja")))
     assert "".join(found).replace("\n", "") == text
@@ -273,7 +273,7 @@ def test_chinese_words_are_not_cut():
         assert all(line[i : i + 2] in words for i in range(0, len(line), 2))
 
 
-def test_chinese_in_one_word_of_an_english_segment_is_still_cut_to_lines():
+def test_chinese_within_english_is_cut_to_lines():
     found = texts(make(said("今天天气很好" * 10, step_s=6.0)))
     assert len(found) > 1
     assert all(len(line) <= 21 for cue in found for line in cue.split("\n"))
@@ -354,7 +354,7 @@ def test_vtt_escape_reads_back():
     assert html.unescape(webvtt.from_string(SMALL.to_vtt())[1].raw_text) == "Fish & <chips>"
 
 
-def test_times_that_overlap_run_backwards_or_are_no_numbers_are_repaired():
+def test_impossible_times_are_repaired():
     odd = [(-1.0, 2.0), (1.5, 1.2), (1.5, 3.0), (math.nan, math.nan), (2.0, math.inf), (4.0, 4.0)]
     texts = [f"s{i} {'is too long for one line' * 2}" for i in range(len(odd))]
     found = cues(make(*(Segment(a, b, text, "en") for (a, b), text in zip(odd, texts, strict=True))))
@@ -379,7 +379,7 @@ def test_a_cue_lasts_until_it_can_be_read_where_there_is_room(timed: bool, lasts
     assert all(b - a >= 0.7 for a, b, _ in found)
 
 
-def test_without_room_after_it_a_cue_begins_earlier_but_not_over_the_one_before():
+def test_a_cue_without_room_begins_earlier():
     long = "A whole sentence that takes two lines of forty columns, and so is alone."
     found = spans_of(
         Segment(0.0, 3.0, long, "en"), Segment(4.0, 4.1, " Oh dear, what a day.", "en"), Segment(4.2, 7.0, long, "en")
@@ -388,7 +388,7 @@ def test_without_room_after_it_a_cue_begins_earlier_but_not_over_the_one_before(
     assert found[1][1] - found[1][0] >= 0.7 and found[0][1] <= found[1][0] and found[1][1] <= found[2][0]
 
 
-def test_what_is_too_brief_to_be_read_alone_is_a_line_beside_its_neighbour():
+def test_brief_text_joins_its_neighbour():
     found = spans_of(Segment(1.0, 1.1, " Why?", "en"), Segment(1.2, 3.0, " Nobody can tell.", "en"))
     assert found == [(1.0, 3.0, "Why?\nNobody can tell.")]
 

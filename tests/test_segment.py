@@ -412,7 +412,7 @@ def test_halves_part_at_a_joint_else_where_it_is_quiet():
     assert np.array_equal(np.concatenate([first.samples, second.samples]), single.samples)
 
 
-def test_a_word_that_an_alignment_stretched_over_a_pause_is_where_it_is_loud():
+def test_a_word_stretched_over_a_pause_is_where_it_is_loud():
     samples = np.zeros(6 * HZ, np.float32)
     samples[: 2 * HZ] = 0.01  # a breath before the pause
     samples[4 * HZ : 6 * HZ] = 0.3

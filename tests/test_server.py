@@ -311,7 +311,7 @@ class Live:
             if message["type"] in kinds:
                 return message
 
-    def hear(self, seconds: float) -> None:
+    def push(self, seconds: float) -> None:
         """Send sound and wait until it is acknowledged."""
         want = self.samples + round(seconds * 16_000)
         self.socket.send_bytes(pcm(seconds))
@@ -345,7 +345,7 @@ def test_a_live_session_writes_as_it_hears(client: TestClient):
         assert created["session"]["type"] == "transcription"
         assert created["session"]["audio"]["input"]["transcription"] == {"model": "tiny", "language": "de"}
         for _ in range(40):
-            me.hear(0.1)
+            me.push(0.1)
         me.until("tentative")
         me.close()
     assert me.text == " He was not an"
@@ -369,14 +369,14 @@ def test_base64_at_openais_rate_is_the_same(client: TestClient):
 def test_a_dropped_connection_loses_nothing(client: TestClient):
     with live(client) as me:
         id = me.until("session.created")["session"]["id"]
-        me.hear(2.5)
+        me.push(2.5)
         me.until(DELTA)
     again = f"session={id}&after={me.last}"
     with live(client, again) as back:
         known = back.until("session.resumed")["acknowledged"]
         assert known["samples"] == 40_000 == me.samples
         back.last, back.samples = me.last, me.samples
-        back.hear(2.5)
+        back.push(2.5)
         back.close()
     assert me.text + back.text == " He was not an ill"
     with live(client, f"session={id}&after={back.last - 1}") as late:  # even the end can be asked for again
@@ -390,7 +390,7 @@ def test_a_dropped_connection_loses_nothing(client: TestClient):
 def test_who_comes_back_cannot_ask_for_another_session(client: TestClient):
     with live(client, "rate=16000&language=de") as me:
         id = me.until("session.created")["session"]["id"]
-        me.hear(1.0)
+        me.push(1.0)
     for other, param in (("rate=8000", "rate"), ("language=en", "language"), ("to=es", "to"), ("source=0", "source")):
         with live(client, f"session={id}&{other}") as back:
             assert back.fails("invalid_value")["param"] == param
@@ -401,7 +401,7 @@ def test_who_comes_back_cannot_ask_for_another_session(client: TestClient):
 def test_a_new_connection_takes_over_from_one_that_hangs(client: TestClient):
     with live(client) as old:
         id = old.until("session.created")["session"]["id"]
-        old.hear(1.5)
+        old.push(1.5)
         with live(client, f"session={id}&after=-1") as new:
             new.until("session.resumed")
             with pytest.raises(WebSocketDisconnect) as closed:
@@ -409,7 +409,7 @@ def test_a_new_connection_takes_over_from_one_that_hangs(client: TestClient):
                     old.until("never")
             assert closed.value.code == 4001
             new.samples = 24_000
-            new.hear(1.5)
+            new.push(1.5)
             new.close()
     assert new.text == " He was not"
 
@@ -444,7 +444,7 @@ def test_nonsense_is_answered_and_survived(client: TestClient):
         me.fails("invalid_audio")
         me.socket.send_bytes(bytes(1025 * 1024))
         me.fails("frame_too_large")
-        me.hear(1.0)
+        me.push(1.0)
         me.close()
     assert me.text == " He" and me.samples == 16_000
 
@@ -468,7 +468,7 @@ def test_a_connection_that_fails_is_closed_as_such(
 def test_a_client_that_goes_is_no_failure(client: TestClient, caplog: pytest.LogCaptureFixture):
     with live(client) as me:
         me.until("session.created")
-        me.hear(1.0)
+        me.push(1.0)
     assert not caplog.records
 
 
@@ -510,7 +510,7 @@ def test_a_client_that_waits_for_its_last_text_is_not_idle(engine: FakeEngine, m
     with serve(engine, idle_timeout_s=1.0) as client:
         with live(client) as me:
             me.until("session.created")
-            me.hear(2.0)
+            me.push(2.0)
             me.close()
         assert me.text == " He was"
         assert "idle_timeout" not in client.get("/metrics").text
@@ -531,7 +531,7 @@ def test_limits_of_live_sessions_are_named(engine: FakeEngine):
             id = me.until("session.created")["session"]["id"]
             with live(client) as second:
                 assert "max_sessions 1" in second.fails("too_many_sessions")["message"]
-            me.hear(2.0)
+            me.push(2.0)
             me.socket.send_bytes(pcm(2.0))
             me.fails("session_too_long")
             me.until("session.closed")
@@ -584,13 +584,13 @@ def test_translations_have_openais_shape(client: TestClient):
 def test_a_commit_and_an_update_write_what_is_left(client: TestClient):
     with live(client) as me:
         me.until("session.created")
-        me.hear(1.5)
+        me.push(1.5)
         me.socket.send_json({"type": "input_audio_buffer.commit"})
         me.until(COMPLETED)
-        me.hear(1.5)
+        me.push(1.5)
         me.socket.send_json({"type": "session.update", "session": {"input_audio_transcription": {"language": "de"}}})
         me.until(COMPLETED)
-        me.hear(1.0)
+        me.push(1.0)
         me.close()
     deltas = [m for m in me.told if m["type"] == DELTA]
     assert [(m["delta"], m["start_ms"], m["language"]) for m in deltas] == [

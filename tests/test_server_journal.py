@@ -62,7 +62,7 @@ def test_what_was_refused_is_not_kept(tmp_path: Path):
         id = me.until("session.created")["session"]["id"]
         me.socket.send_json({"type": "session.update", "session": {"audio": {"input": {"format": {"rate": 5}}}}})
         me.fails("invalid_value")
-        me.hear(0.1)  # a session that heard nothing is not kept
+        me.push(0.1)  # a session that heard nothing is not kept
     with serve(engine, state_dir=tmp_path) as client, live(client, f"session={id}") as back:
         assert back.until("session.resumed")["session"]["audio"]["input"]["format"]["rate"] == 16_000
 
@@ -70,7 +70,7 @@ def test_what_was_refused_is_not_kept(tmp_path: Path):
 def test_a_server_without_a_sessions_language_starts_without_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with serve(FakeEngine(), state_dir=tmp_path) as client, live(client, "rate=16000&language=de") as me:
         id = me.until("session.created")["session"]["id"]
-        me.hear(0.1)
+        me.push(0.1)
 
     def check(self: FakeEngine, language: str | None, to: str | None) -> None:
         if language == "de":
@@ -97,7 +97,7 @@ def test_a_line_is_kept_before_it_is_told(tmp_path: Path, monkeypatch: pytest.Mo
     with serve(FakeEngine(), state_dir=tmp_path) as client, live(client) as me:
         me.until("session.created")
         for _ in range(4):
-            me.hear(1.0)
+            me.push(1.0)
             me.until(DELTA)
         me.close()
     assert [before for before, _, _ in seen] == [told for _, told, _ in seen]
@@ -122,12 +122,12 @@ def test_a_disk_that_is_full_takes_no_sound(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(server_journal, "open", opened, raising=False)
     with serve(engine, state_dir=tmp_path) as client, live(client) as me:
         id = me.until("session.created")["session"]["id"]
-        me.hear(1.0)
+        me.push(1.0)
         full = True
         me.socket.send_bytes(pcm(1.0))
         me.fails("storage_full")
         full = False
-        me.hear(2.0)
+        me.push(2.0)
         assert me.samples == 48_000
         me.until(COMPLETED)
     with serve(engine, state_dir=tmp_path) as client, live(client, f"session={id}&after={me.last}") as back:
@@ -206,7 +206,7 @@ def test_a_session_that_fails_says_so_and_the_others_go_on(tmp_path: Path, monke
             me.until("session.closed")
         with live(client) as other:
             id = other.until("session.created")["session"]["id"]
-            other.hear(1.0)
+            other.push(1.0)
             other.until(DELTA)
         deadline = time.monotonic() + 20
         while list(tmp_path.glob(f"{id}.*")) and time.monotonic() < deadline:
@@ -246,7 +246,7 @@ def test_a_folder_serves_one_server_at_a_time(tmp_path: Path):
             create_app(FakeEngine(), settings)  # type: ignore[arg-type]
         with live(client) as me:  # nothing happened to the first
             me.until("session.created")
-            me.hear(1.0)
+            me.push(1.0)
             me.close()
     with serve(FakeEngine(), state_dir=tmp_path):
         pass
@@ -269,7 +269,7 @@ def test_nobody_else_reads_what_was_said(tmp_path: Path):
         (folder / "earlier.00.journal").write_bytes(b"")
         with serve(FakeEngine(), state_dir=folder) as client, live(client) as me:
             me.until("session.created")
-            me.hear(1.0)
+            me.push(1.0)
             me.until(DELTA)
             modes = {p.name.rpartition(".")[2]: stat.S_IMODE(p.stat().st_mode) for p in folder.iterdir()}
             assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -305,7 +305,7 @@ def test_sound_is_flushed_before_it_is_acknowledged(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(os, name, flush)
     with serve(FakeEngine(), state_dir=tmp_path) as client, live(client) as me:
         me.until("session.created")
-        me.hear(0.1)
+        me.push(0.1)
         session = next(iter(client.app.state.registry.sessions.values()))  # type: ignore[attr-defined]
         go.clear()
         for _ in range(20):
@@ -337,7 +337,7 @@ def test_what_comes_after_a_hole_is_not_taken_either(tmp_path: Path, monkeypatch
     monkeypatch.setattr(Journal, "add_all", add_all)
     with serve(FakeEngine(), state_dir=tmp_path) as client, live(client) as me:
         id = me.until("session.created")["session"]["id"]
-        me.hear(1.0)
+        me.push(1.0)
         fails.append(True)
         me.socket.send_bytes(pcm(1.0))
         assert inside.wait(20)
@@ -351,7 +351,7 @@ def test_what_comes_after_a_hole_is_not_taken_either(tmp_path: Path, monkeypatch
         go.set()
         me.fails("storage_full")
         assert (session.intake.samples, session.intake.closing) == (16_000, False)
-        me.hear(2.0)  # sent again
+        me.push(2.0)  # sent again
         me.close()
     assert me.text == " He was not" and me.samples == 48_000
 

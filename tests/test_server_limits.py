@@ -134,7 +134,7 @@ def test_a_connection_that_does_not_say_what_it_wants_is_closed():
         assert post(address, 3.0).status_code == 200
 
 
-def test_an_upload_that_stands_still_is_refused_and_a_work_in_progress_is_not():
+def test_only_stalled_uploads_are_refused():
     engine = FakeEngine()
     with serving(engine, upload_timeout_s=0.4, header_timeout_s=0.4) as address:
         for length in ("Content-Length: 100000", "Transfer-Encoding: chunked"):
@@ -186,7 +186,7 @@ def _answers(address: str) -> bool:
     return httpx.get(f"http://{address}/health").status_code == 200
 
 
-def test_a_server_that_stops_ends_what_is_at_work_and_takes_nothing_new(caplog: pytest.LogCaptureFixture):
+def test_a_stopping_server_finishes_and_takes_nothing_new(caplog: pytest.LogCaptureFixture):
     from websockets.exceptions import InvalidStatus
     from websockets.sync.client import connect
 

@@ -107,9 +107,7 @@ def test_numbers_have_no_noise_and_seek_is_the_window(client: TestClient, monkey
     assert not re.search(r"\d\.\d{7}", json.dumps(whole))
 
 
-def test_the_track_and_the_channels_are_asked_for_as_on_the_command_line(
-    client: TestClient, monkeypatch: pytest.MonkeyPatch
-):
+def test_track_and_channels_are_those_of_the_command_line(client: TestClient, monkeypatch: pytest.MonkeyPatch):
     asked: list[Any] = []
     real = FakeEngine.transcribe
 

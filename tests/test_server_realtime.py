@@ -72,7 +72,7 @@ def eventually(true: Callable[[], bool], what: str) -> None:
 def test_one_commit_gives_one_item_with_all_its_sentences(engine: FakeEngine):
     with serve(engine) as client, live(client) as me:
         manual(me)
-        me.hear(4.0)
+        me.push(4.0)
         me.socket.send_bytes(pcm(4.0))
         me.socket.send_json(COMMIT)
         me.socket.send_bytes(pcm(2.0))
@@ -101,17 +101,17 @@ def test_one_commit_gives_one_item_with_all_its_sentences(engine: FakeEngine):
     assert whole["content"] == [{"type": "input_audio", "transcript": done[0]["transcript"]}]
 
 
-def test_a_commit_of_silence_is_completed_and_one_of_nothing_is_an_error(engine: FakeEngine):
+def test_commits_of_silence_and_of_nothing(engine: FakeEngine):
     with serve(engine) as client, live(client) as me:
         manual(me)
         me.socket.send_json({**COMMIT, "event_id": "mine"})
         assert me.fails("input_audio_buffer_commit_empty")["event_id"] == "mine"
-        me.hear(0.5)  # not a word
+        me.push(0.5)  # not a word
         me.socket.send_json(COMMIT)
         assert me.until(COMPLETED)["transcript"] == ""
         me.socket.send_json(COMMIT)
         assert me.fails("input_audio_buffer_commit_empty")["event_id"] is None
-        me.hear(0.5)
+        me.push(0.5)
         me.socket.send_json(CLEAR)
         me.until("input_audio_buffer.cleared")
         me.socket.send_json(COMMIT)
@@ -123,11 +123,11 @@ def test_a_commit_of_silence_is_completed_and_one_of_nothing_is_an_error(engine:
 def test_what_was_cleared_is_in_no_item(engine: FakeEngine):
     with serve(engine) as client, live(client) as me:
         manual(me)
-        me.hear(2.0)
+        me.push(2.0)
         me.until(DELTA)
         me.until(DELTA)
         me.socket.send_json(CLEAR)
-        me.hear(1.0)
+        me.push(1.0)
         me.socket.send_json(COMMIT)
         done = me.until(COMPLETED)
         me.close()
@@ -138,10 +138,10 @@ def test_what_was_cleared_is_in_no_item(engine: FakeEngine):
 def test_an_update_completes_no_item_that_a_commit_will(engine: FakeEngine):
     with serve(engine) as client, live(client) as me:
         manual(me)
-        me.hear(2.0)
+        me.push(2.0)
         me.socket.send_json(update(transcription={"language": "de"}))
         me.until("session.updated")
-        me.hear(2.0)
+        me.push(2.0)
         me.socket.send_json(COMMIT)
         me.until(COMPLETED)
         me.close()
@@ -152,11 +152,11 @@ def test_an_update_completes_no_item_that_a_commit_will(engine: FakeEngine):
 def test_a_setting_without_effect_breaks_no_sentence(engine: FakeEngine):
     with serve(engine) as client, live(client) as me:
         me.until("session.created")
-        me.hear(1.0)
+        me.push(1.0)
         me.until(DELTA)
         me.socket.send_json(update(noise_reduction={"type": "near_field"}))
         me.until("session.updated")
-        me.hear(2.0)
+        me.push(2.0)
         me.close()
     assert [m["transcript"] for m in of(me, COMPLETED)] == ["He was not"]
 
@@ -164,7 +164,7 @@ def test_a_setting_without_effect_breaks_no_sentence(engine: FakeEngine):
 def test_turns_are_told_as_openai_does(engine: FakeEngine):
     with serve(engine) as client, live(client) as me:
         assert me.until("session.created")["session"]["audio"]["input"]["turn_detection"] == {"type": "server_vad"}
-        me.hear(5.0)
+        me.push(5.0)
         me.close()
     kinds = [m["type"] for m in me.told if "item_id" in m or "item" in m]
     started, stopped, committed = (f"input_audio_buffer.{x}" for x in ("speech_started", "speech_stopped", "committed"))
@@ -182,7 +182,7 @@ def test_turns_are_told_as_openai_does(engine: FakeEngine):
 def test_a_commit_within_a_turn_completes_it_once(engine: FakeEngine):
     with serve(engine) as client, live(client) as me:
         me.until("session.created")
-        me.hear(4.0)
+        me.push(4.0)
         me.until(COMPLETED)
         me.socket.send_json(COMMIT)
         me.until(COMPLETED)
@@ -194,7 +194,7 @@ def test_a_commit_within_a_turn_completes_it_once(engine: FakeEngine):
 def test_nothing_is_taken_after_the_end(engine: FakeEngine):
     with serve(engine) as client, live(client) as me:
         manual(me)
-        me.hear(1.0)
+        me.push(1.0)
         for message in ({"type": "session.close"}, COMMIT, MANUAL, {"type": "session.close"}):
             me.socket.send_json(message)
         me.until("session.closed")
@@ -207,16 +207,16 @@ def test_items_go_on_after_a_restart(tmp_path: Path, engine: FakeEngine):
     with serve(engine, state_dir=tmp_path) as client, live(client) as me:
         manual(me)
         id = me.told[0]["session"]["id"]
-        me.hear(2.0)
+        me.push(2.0)
         me.socket.send_json(COMMIT)
         me.until(COMPLETED)
-        me.hear(4.0)
+        me.push(4.0)
         for _ in range(4):
             me.until(DELTA)
     with serve(engine, state_dir=tmp_path) as client, live(client, f"session={id}&after={me.last}") as back:
         back.last, back.samples = me.last, me.samples
         assert back.until("session.resumed")["session"]["audio"]["input"]["turn_detection"] is None
-        back.hear(1.0)
+        back.push(1.0)
         back.socket.send_json(COMMIT)
         done = back.until(COMPLETED)
         back.socket.send_json(COMMIT)
@@ -238,7 +238,7 @@ def test_a_session_that_fails_names_the_item(engine: FakeEngine, monkeypatch: py
     monkeypatch.setattr(FakeStream, "push", push)
     with serve(engine) as client, live(client) as me:
         manual(me)
-        me.hear(1.0)
+        me.push(1.0)
         me.until(DELTA)
         me.socket.send_bytes(pcm(1.0))
         failed = me.until("conversation.item.input_audio_transcription.failed")
@@ -414,7 +414,7 @@ def test_an_update_beside_an_order_at_work_is_not_undone(engine: FakeEngine, mon
         me.socket.send_json(update(format={"type": "audio/pcm", "rate": 16_000}))
         assert me.until("session.updated")["session"]["audio"]["input"]["format"]["rate"] == 16_000
         go.set()
-        me.hear(3.0)
+        me.push(3.0)
         me.close()
     assert me.text == " He was not"
 
@@ -485,7 +485,7 @@ def test_who_waits_for_a_client_takes_no_place(engine: FakeEngine):
         for _ in range(5):
             with live(client) as me:
                 ids.append(me.until("session.created")["session"]["id"])
-                me.hear(1.0)
+                me.push(1.0)
                 me.until(DELTA)
         eventually(lambda: places(client) == {"yes": 0, "no": 3}, "more wait than there are places")
         for id in ids[:2]:  # those that had waited longest made way when the last began
@@ -518,7 +518,7 @@ def test_one_that_hangs_keeps_nobody_else(engine: FakeEngine, monkeypatch: pytes
             assert inside.wait(20)
         with live(client) as other:
             id = other.until("session.created")["session"]["id"]
-            other.hear(1.0)
+            other.push(1.0)
         registry = client.app.state.registry  # type: ignore[attr-defined]
         try:
             eventually(lambda: id not in registry.sessions, "one session that hangs keeps the others")
@@ -611,7 +611,7 @@ def test_a_sentence_that_cannot_be_translated_stays_as_it_was_said():
 
     def heard(engine: FakeEngine) -> list[tuple[str, str, str]]:
         interpreter = Interpreter(engine, SessionConfig("de", "es", source=False))  # type: ignore[arg-type]
-        return [(p.track, p.text, p.language) for p in interpreter.hear(np.zeros(3 * 16_000, np.float32))]
+        return [(p.track, p.text, p.language) for p in interpreter.push(np.zeros(3 * 16_000, np.float32))]
 
     assert heard(FakeEngine()) == [("translation", " es(He was not)", "es")]
     told = ("error", "not translated: expected a language that it reads, got de", "language_not_translated")

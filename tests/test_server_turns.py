@@ -84,7 +84,7 @@ def test_who_waited_long_goes_before_newcomers():
     thread.join(10)
 
 
-def test_who_gives_up_waits_no_more_and_holds_its_turn_until_its_worker_has_ended():
+def test_giving_up_holds_the_turn_until_the_worker_ends():
     turns = Turns(1)
     at_work, waiting = turns.join(), turns.join()
     got: list[bool] = []

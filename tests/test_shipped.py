@@ -8,7 +8,7 @@ import pytest
 import mmx
 from mmx.cli import app as cli
 from mmx.errors import InputError
-from mmx.tasks.cascade import second_step, shipped
+from mmx.tasks.cascade import cascade_model, shipped
 from mmx.tasks.options import Options
 from mmx.weights import hub
 from mmx.weights.card import cards
@@ -48,7 +48,7 @@ def test_it_has_no_other_direction(en_es: mmx.Model) -> None:
             en_es.translate_text(["Hola."], src=src, to=to)
 
 
-def test_a_text_is_translated_by_the_model_that_ships_unless_another_is_named(
+def test_text_is_translated_by_the_shipped_model(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert cli.main(["translate", "--text", "The house is big.", "--from", "en", "--to", "Spanish"]) == 0
@@ -60,14 +60,14 @@ def test_a_text_is_translated_by_the_model_that_ships_unless_another_is_named(
     assert "use en-es (English to Spanish), or nllb" in capsys.readouterr().err
 
 
-def test_a_shipped_model_is_the_second_step_of_one_that_lacks_the_language() -> None:
+def test_a_shipped_model_completes_a_cascade() -> None:
     assert shipped() == {"en-es": ("es",)}
     whisper = mmx.load("whisper-base")
     spanish, english, german = (Options(task="translate", to=to) for to in ("Spanish", "en", "de"))
-    assert second_step(whisper, spanish) == "en-es"
-    assert second_step(whisper, english) is None
+    assert cascade_model(whisper, spanish) == "en-es"
+    assert cascade_model(whisper, english) is None
     with pytest.raises(InputError, match="translates to English only"):
-        second_step(whisper, german)
+        cascade_model(whisper, german)
 
 
 SPANISH = frozenset({

@@ -28,12 +28,12 @@ from mmx.models import w2v_bert, whisper
 from mmx.nn.decoder import DecoderLayer, LearnedPositions, TextDecoder
 from mmx.seq import Seq
 from mmx.state import State
+from mmx.streaming.activity import FRAME, SpeechActivity
 from mmx.streaming.encoders import IncrementalEncoder, WindowEncoder, stream_encoder
-from mmx.streaming.guards import Look
+from mmx.streaming.guards import AttendedWord
 from mmx.streaming.listener import Listener, _Mark
 from mmx.streaming.policies import View
 from mmx.streaming.stream import Stream
-from mmx.streaming.voice import FRAME, Voice
 from mmx.tasks.events import Event
 
 ROOT = Path(__file__).parents[1]
@@ -450,18 +450,18 @@ class Detector:
 
 
 def test_speech_is_known_by_its_spans():
-    voice = Voice(Detector([0, 0, 1, 1, 0.4, 0, 1, 0, 0, 1]))
+    voice = SpeechActivity(Detector([0, 0, 1, 1, 0.4, 0, 1, 0, 0, 1]))
     for frames in (4, 3, 3):
-        voice.hear(np.zeros(frames * FRAME, np.float32))
+        voice.push(np.zeros(frames * FRAME, np.float32))
     assert [[a // FRAME, b // FRAME] for a, b in voice.spans] == [[2, 5], [6, 7], [9, 10]]
     assert [voice.onset(n * FRAME) // FRAME for n in (0, 3, 5, 7, 10)] == [2, 3, 6, 9, 10]
-    assert [round(voice.spoken_s(n * FRAME) * RATE / FRAME) for n in (0, 3, 7, 10)] == [5, 4, 1, 0]
+    assert [round(voice.speech_within(n * FRAME) * RATE / FRAME) for n in (0, 3, 7, 10)] == [5, 4, 1, 0]
     pauses = {(0, 0.06): 2, (2, 0.06): 9, (2, 0.03): 6, (9, 0.0): 10}  # a frame has 0.032 s
     assert {(n, s): voice.after_pause(n * FRAME, s) // FRAME for n, s in pauses} == pauses
     voice.forget(7 * FRAME)
     assert voice.spans == [[9 * FRAME, 10 * FRAME]]
     voice.forget(20 * FRAME)
-    assert voice.spoken_until == 10 * FRAME
+    assert voice.speech_until == 10 * FRAME
 
 
 def test_a_flicker_of_the_detector_hides_no_speech(monkeypatch: pytest.MonkeyPatch):
@@ -505,9 +505,9 @@ def test_speech_that_a_decoder_leaves_out_at_the_end_is_found():
 
     listener.voice.heard, listener.voice.spans = 6 * RATE, [[0, 2 * RATE], [3 * RATE, 5 * RATE]]
     listener.committed, listener.marks = said, [_Mark(1, 2.0, False)]
-    listener.looks = [Look(" B", 1, 3.2, 3.2)]
+    listener.looks = [AttendedWord(" B", 1, 3.2, 3.2)]
     assert left() is None, "a word is to be written"
-    listener.looks = [Look(".", 1, 2.0, 2.0, mark=True)]
+    listener.looks = [AttendedWord(".", 1, 2.0, 2.0, mark=True)]
     assert left() == 3 * RATE - pad, "speech after a pause"
     assert listener._passed_over(0, False, False) is None, "the decoder would go on"
     listener.script.task, listener.wrote = "translate", 4 * RATE
@@ -535,7 +535,7 @@ def test_what_is_not_credible_is_neither_written_nor_tentative(monkeypatch: pyte
     assert not [e for e in listen(session(model), sound(4)) if e.text], "... and what was said before is not"
 
 
-def test_a_window_without_stops_is_cut_at_a_pause_and_loses_its_context():
+def test_a_window_without_stops_is_cut_at_a_pause():
     listener = session(build("whole"), vad=Detector([])).listener
     listener.encoder.push(np.zeros(9 * RATE, np.float32), False)
     listener.voice.heard, listener.voice.spans = 9 * RATE, [[0, 3 * RATE], [4 * RATE, 6 * RATE], [7 * RATE, 9 * RATE]]

@@ -34,7 +34,7 @@ from mmx.text.train_tokenizer import train_tokenizer
 from mmx.train import checkpoints as checkpointing
 from mmx.train import manifest
 from mmx.train.batch import IGNORED, Batch
-from mmx.train.checkpoints import alone_in, average, checkpoints, latest_checkpoint, save_checkpoint
+from mmx.train.checkpoints import average, checkpoints, latest_checkpoint, locked, save_checkpoint
 from mmx.train.data import Changes, Data
 from mmx.train.loop import TrainOptions, train
 from mmx.train.manifest import Example, check_manifest, read_manifest
@@ -192,7 +192,7 @@ def test_a_run_is_not_resumed_with_other_options_or_data(data: Path, tmp_path: P
 
 
 def test_a_run_is_not_trained_by_two_processes_at_once(data: Path, tmp_path: Path) -> None:
-    with alone_in(tmp_path / "run"), pytest.raises(InputError, match="another out"):
+    with locked(tmp_path / "run"), pytest.raises(InputError, match="another out"):
         train(options(data, tmp_path / "run"))
     assert not (tmp_path / "run" / "tokenizer").exists()
 

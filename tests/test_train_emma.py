@@ -50,7 +50,7 @@ def test_rough_speech_is_the_same_for_a_seed_and_has_silence_around() -> None:
     assert first[: RATE // 20].any()
 
 
-def test_a_person_is_heard_sentence_by_sentence_and_no_copy_is_like_another(tmp_path: Path) -> None:
+def test_sentences_of_a_speaker_are_varied(tmp_path: Path) -> None:
     demo = Path(__file__).parents[1] / "demos" / "dashwood.flac"
     found = spoken(demo)
     assert [text for text, _ in found] == demo.with_suffix(".txt").read_text("utf-8").splitlines()

@@ -52,7 +52,7 @@ def cif_run(hears: Path, spoken: Path, out: Path, **changes: Any) -> _Run:  # no
     return _Run(speech_options(spoken, out, **{**fixed, **changes}), ALONE)
 
 
-def test_small_batches_give_the_gradient_of_a_large_one_with_the_quantity_loss(
+def test_accumulation_with_the_quantity_loss(
     hears: Path,
     spoken: Path,  # noqa: F811
     tmp_path: Path,
@@ -167,7 +167,7 @@ def test_fewer_snapshots_are_averaged_where_fewer_are_wanted(data: Path, tmp_pat
 @pytest.mark.parametrize(
     ("which", "fault"), [("train", "gone"), ("valid", "gone"), ("valid", "short"), ("valid", "damaged")]
 )
-def test_a_recording_that_cannot_be_used_is_told_before_the_model_is_loaded(
+def test_unusable_recordings_are_refused_before_loading(
     spoken: Path,  # noqa: F811
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

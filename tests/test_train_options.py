@@ -128,7 +128,7 @@ def texts(path: Path, **more: str) -> str:
         ({"device": "gpu"}, "the option device"),
     ],
 )
-def test_what_does_not_go_with_the_data_is_told_before_anything_is_made(
+def test_what_does_not_fit_the_data_is_refused_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], message: str
 ) -> None:
     monkeypatch.setattr(starting, "_tokenizer", lambda *_: pytest.fail("a tokenizer was made first"))

@@ -17,7 +17,7 @@ from mmx.errors import InputError, MmxWarning
 from mmx.generate import Hypothesis
 from mmx.models.whisper.recognizer import TimestampRecognizer, _Attempt, _Outcome, _Piece
 from mmx.tasks import align
-from mmx.tasks.second import Text
+from mmx.tasks.second_pass import Text
 from mmx.tasks.transcribe import Options, fit, transcribe
 from mmx.tasks.window import Piece, Window
 from mmx.tasks.windows import Decoded, File, Job
@@ -85,7 +85,7 @@ def decoder(model: mmx.Model) -> TimestampRecognizer:
     return TimestampRecognizer(model, Options(language="en"))
 
 
-def test_a_text_that_repeats_is_decoded_again_in_halves_before_it_is_heated(decoder: TimestampRecognizer):
+def test_repeating_text_is_decoded_in_halves_first(decoder: TimestampRecognizer):
     outcome, window = _Outcome(), job(20.0).window
     assert decoder._settled(job(20.0), attempt("la " * 50, ratio=3.0), outcome)
     first, second = outcome.again
@@ -222,7 +222,7 @@ def test_words_begin_where_the_sound_is_soft():
     # Two words of one and two tokens and the end token, fifty frames a second; no two costs are alike.
     matrix = 1e-3 * torch.rand(4, 500, generator=torch.Generator().manual_seed(0))
     matrix[0, :200] = matrix[1, 300:400] = matrix[2, 400:] = 1.0  # attention leaves the start of the second open
-    extra = align.reluctance(speech_with_a_pause(5.4, 5.6), 500, 50.0, 16_000)
+    extra = align.onset_penalty(speech_with_a_pause(5.4, 5.6), 500, 50.0, 16_000)
     free = align.token_times(matrix, [1.0] * 3, 50.0).start_s
     heard = align.token_times(matrix, [1.0] * 3, 50.0, [1, 2], extra).start_s
     assert not 5.3 < free[1] < 5.7
@@ -230,12 +230,12 @@ def test_words_begin_where_the_sound_is_soft():
     assert abs(heard[2] - 8.0) < 0.15, "inside a word attention alone decides"
 
 
-def test_what_beginning_a_word_costs_is_heard_where_attention_will_have_turned_to_it():
-    extra = align.reluctance(speech_with_a_pause(5.0, 5.4), 600, 50.0, 16_000)
+def test_the_onset_penalty_is_at_the_loudness_after_it():
+    extra = align.onset_penalty(speech_with_a_pause(5.0, 5.4), 600, 50.0, 16_000)
     loud, soft = extra[: 4 * 50], extra[round((5.1 - align.LEAD_S) * 50) : round((5.3 - align.LEAD_S) * 50)]
     assert (soft < 1e-3).all() and (extra[510:] < 1e-3).all(), "past the sound there is silence"
     assert (loud > 0.7 * align.LOUD_COST).all() and loud.max() <= align.LOUD_COST
-    quiet = align.reluctance(speech_with_a_pause(5.0, 5.4, level=0.002), 600, 50.0, 16_000)
+    quiet = align.onset_penalty(speech_with_a_pause(5.0, 5.4, level=0.002), 600, 50.0, 16_000)
     np.testing.assert_allclose(quiet, extra, atol=0.05)  # what counts is how loud beside the rest
 
 
@@ -248,7 +248,7 @@ def test_noise_gives_no_text(model: mmx.Model):
     assert told[0] == "warning" and told[1].startswith("no speech was detected: no voice was found")
 
 
-def test_a_prompt_that_is_too_long_is_cut_at_its_start_says_so_and_keeps_the_hotwords(model: mmx.Model):
+def test_a_long_prompt_is_cut_and_keeps_the_hotwords(model: mmx.Model):
     long = Options(initial_prompt="begin " + "so " * 400 + "end", hotwords="Dashwood")
     with pytest.warns(MmxWarning, match=r"at most 223 tokens .*, got \d and 40\d: .* the last 22\d of them"):
         prompt = TimestampRecognizer(model, long).prompt

@@ -24,11 +24,11 @@ from mmx.model import Model
 from mmx.tasks import dub
 from mmx.tasks.cascade import cascade, first_step, sentences
 from mmx.tasks.recognizer import PlainRecognizer
-from mmx.tasks.result import Segment, Spoken, Transcript, Word
+from mmx.tasks.result import Segment, SpokenSegment, Transcript, Word
 from mmx.tasks.speak import speak_text
 from mmx.tasks.transcribe import Options, fit
 from mmx.tasks.window import Piece, Window
-from mmx.tasks.windows import File, Job, beside
+from mmx.tasks.windows import File, Job, attach_source_text
 from mmx.tasks.words import SentenceTranslation, Translation
 
 SAMPLE = Path(__file__).parents[1] / "demos" / "dashwood.flac"
@@ -177,7 +177,7 @@ def test_a_speaker_that_is_not_there_is_told_before_the_work(model: Model, monke
 
 
 @pytest.mark.parametrize("args", [["--to", "de", "--language", "de"], ["--to", "en"]])
-def test_a_direction_that_cannot_be_is_told_before_the_recording_is_read(
+def test_an_impossible_direction_is_refused_before_reading(
     folder: Path,  # noqa: F811
     model: Model,
     args: list[str],
@@ -303,26 +303,26 @@ def test_the_first_step_goes_through_english_only_where_it_must(model: Model) ->
 
 
 def test_nothing_overlaps_and_nothing_is_cut() -> None:
-    said = [Spoken(1.0, np.full(32_000, 0.1, np.float32)), Spoken(1.5, np.full(16_000, 0.2, np.float32))]
+    said = [SpokenSegment(1.0, np.full(32_000, 0.1, np.float32)), SpokenSegment(1.5, np.full(16_000, 0.2, np.float32))]
     track = dub.lay(said, 2.0).samples
     assert np.count_nonzero(np.isclose(track, 0.1)) == 32_000
     assert np.count_nonzero(np.isclose(track, 0.2)) == 16_000
     assert track[15_999] == 0 and track[16_000] != 0
     assert len(dub.lay([], 2.0).samples) == 32_000
-    fast = dub.lay([Spoken(0.5, np.ones(10, np.float32), 24_000.0)], 1.0)
+    fast = dub.lay([SpokenSegment(0.5, np.ones(10, np.float32), 24_000.0)], 1.0)
     assert fast.rate == 24_000 and len(fast.samples) == 24_000 and fast.samples[12_000] == 1
 
 
 def test_a_track_is_written_as_its_ending_says(tmp_path: Path) -> None:
     for kind in ("wav", "flac"):
-        path = dub.write(tmp_path / f"a.{kind}", Spoken(0.0, np.zeros(160, np.float32), 24_000.0))
+        path = dub.write(tmp_path / f"a.{kind}", SpokenSegment(0.0, np.zeros(160, np.float32), 24_000.0))
         assert soundfile.info(io.BytesIO(path.read_bytes())).samplerate == 24_000
         assert soundfile.info(io.BytesIO(path.read_bytes())).frames == 160
     with pytest.raises(InputError, match=r"\.wav or \.flac"):
-        dub.write(tmp_path / "a.mp3", Spoken(0.0, np.zeros(160, np.float32)))
+        dub.write(tmp_path / "a.mp3", SpokenSegment(0.0, np.zeros(160, np.float32)))
 
 
 def test_every_spoken_word_stands_beside_a_segment() -> None:
     words = [Word(f" {t}", i, i + 0.5, 1.0) for i, t in enumerate("abcdef")]
     segments = [Segment(0.0, 1.6, " eins", "de"), Segment(3.2, 4.0, " zwei", "de")]
-    assert [s.source_text for s in beside(segments, words)] == ["a b c", "d e f"]
+    assert [s.source_text for s in attach_source_text(segments, words)] == ["a b c", "d e f"]

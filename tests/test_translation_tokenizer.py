@@ -202,7 +202,7 @@ def test_a_damaged_file_is_an_error(content: bytes, name: str, folder: Path) -> 
         TranslationTokenizer.from_file(folder / name)
 
 
-def test_where_there_are_no_spaces_each_piece_that_begins_with_a_letter_is_a_word(folder: Path) -> None:
+def test_words_without_spaces_are_pieces(folder: Path) -> None:
     (folder / "special_tokens_map.json").write_text(json.dumps({"additional_special_tokens": ["zho_Hans"]}))
     tok = read(folder)
     ids = tok.encode("你好，世界。今天天气很好。")

@@ -26,7 +26,7 @@ from mmx.model import Model
 from mmx.models import nllb
 from mmx.seq import Seq
 from mmx.text import byte_tokenizer, tokenizer_files
-from mmx.text.sentencepiece_file import Kind, Piece, is_bpe, read_pieces, with_pieces
+from mmx.text.sentencepiece_proto import Kind, Piece, is_bpe, read_pieces, with_pieces
 from mmx.text.shortlist import count_pieces
 from mmx.text.translation_tokenizer import TranslationTokenizer
 from mmx.train.manifest import Example

@@ -199,7 +199,7 @@ class _Bench:
         pen = ours.decoder
         assert isinstance(pen, TextDecoder)
         pen.positions.to(self.dtype)
-        memory, shared = self._hear(ours), {}
+        memory, shared = self._encode(ours), {}
         theirs.generation_config.text_decoder_lang_to_code_id = {"deu": LANGUAGE}
         theirs.generation_config.update(decoder_start_token_id=EOS, eos_token_id=EOS, pad_token_id=0, bos_token_id=2)
         written = search_row(ours, memory, self, shared)
@@ -207,7 +207,7 @@ class _Bench:
         short = ShortlistDecoder(pen, pen.token.weight, [*range(8_000), LANGUAGE])
         encoder = Part(
             "speech encoder",
-            lambda: self._hear(ours).x,
+            lambda: self._encode(ours).x,
             lambda: theirs.speech_encoder(self.features).last_hidden_state,
         )
         states = Part(
@@ -227,7 +227,7 @@ class _Bench:
         writing.difference = 0.0 if same else float("nan")
         return [encoder, writing, shortlist, states]
 
-    def _hear(self, ours: Model) -> Seq:
+    def _encode(self, ours: Model) -> Seq:
         seq = Seq(self.features, torch.tensor([self.features.shape[1]], device=self.device), 50.0)
         return ours.adapters["speech"](ours.encoders["speech"](seq))
 

@@ -13,7 +13,7 @@ from mmx.files import drop_output, try_folder
 from mmx.media.expand import is_address
 from mmx.media.source import MEDIA
 from mmx.tasks.options import Options
-from mmx.tasks.outputs import Folder, Input, named, recording, settle
+from mmx.tasks.outputs import Folder, Input, assign_names, named, recording
 from mmx.text.languages import find_language
 from mmx.weights.options import LoadOptions
 
@@ -46,7 +46,7 @@ def run(job: Job) -> int:
     """Transcribe all inputs of the job; returns the exit code: 0 when every one succeeded."""
     inputs = named(job.files, lambda: _endings(job.load.model))
     folders = _folders(job, len(inputs) > 1)
-    todo, done = settle(inputs, folders, job.output.skip_existing, say)
+    todo, done = assign_names(inputs, folders, job.output.skip_existing, say)
     if done:
         say(f"{done} of {len(inputs)} are done already")
     if not todo:
@@ -90,13 +90,13 @@ def _check_writable(job: Job, inputs: Sequence[Input]) -> None:
         try_folder(job.output.output_dir)
     if job.speech is None:
         return
-    from mmx.tasks.dub import is_sound, kind_of
+    from mmx.tasks.dub import is_audio_file, kind_of
 
     if len(inputs) == 1:
         kind_of(job.speech)
         if job.speech.exists() and Path(inputs[0].source).exists() and job.speech.samefile(inputs[0].source):
             raise InputError(f"expected another file for the speech than the recording, got {job.speech} for both")
-    elif is_sound(job.speech):
+    elif is_audio_file(job.speech):
         raise InputError(f"expected a folder for the speech of {len(inputs)} recordings, got the file {job.speech}")
 
 
@@ -128,11 +128,11 @@ def _missing(todo: Sequence[Input]) -> list[tuple[str, MmxError]]:
 
 def _transcripts(job: Job, todo: Sequence[Input], report: Report) -> Iterator[tuple[Input, "Transcript"]]:
     from mmx.api import open_model
-    from mmx.tasks.cascade import second_step
+    from mmx.tasks.cascade import cascade_model
     from mmx.tasks.transcribe import fit, transcribe
 
     model, options = open_model(job.load), job.options
-    text_model = job.load.text_model or second_step(model, options)
+    text_model = job.load.text_model or cascade_model(model, options)
     options, second = _two_steps(job, model.name, text_model) if text_model else (options, iter)
     fit(model, options)
     if options.speak:

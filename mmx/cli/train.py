@@ -57,9 +57,9 @@ def train(
     try:
         model = _trained(recipe, changes or [])
     except MmxError as e:
-        from mmx.train.distributed import says
+        from mmx.train.distributed import is_first_to_report
 
-        if not says(str(e)):  # of the processes that torchrun starts, one is enough
+        if not is_first_to_report(str(e)):  # of the processes that torchrun starts, one is enough
             raise typer.Exit(e.exit_code) from None
         raise
     if os.environ.get("RANK", "0") == "0":

@@ -21,7 +21,7 @@ from mmx.media import downmix
 from mmx.media.blocks import BlockReader
 from mmx.media.container import open_container, opened
 from mmx.media.decode import NOT_FINITE, Peak, decoded, unit
-from mmx.media.downmix import SIDES, Sound
+from mmx.media.downmix import SIDES, ChannelAudio
 from mmx.media.source import as_array
 
 __all__ = ["NOT_FINITE", "SAMPLE_RATE", "AudioReader", "Source", "open_audio", "read_audio"]
@@ -202,7 +202,7 @@ def _open_array(samples: np.ndarray, *, rate: int, source_rate: int, block_s: fl
     bad, peak = 0, Peak()
     for piece in _slices(samples, source_rate) if kind == "f" else ():
         bad += piece.size - int(np.count_nonzero(np.isfinite(piece)))
-        peak.hear(piece)
+        peak.push(piece)
     if bad:
         raise InputError(
             f"the array holds {bad} NaN or infinite values among {samples.size}: expected finite samples. "
@@ -211,9 +211,9 @@ def _open_array(samples: np.ndarray, *, rate: int, source_rate: int, block_s: fl
     scale, remarks = np.float32(peak.scale), [] if peak.scale == 1.0 else [peak.remark]
     names = downmix.names_by_count(1 if samples.ndim == 1 else samples.shape[1])
 
-    def sounds() -> Generator[Sound, None, None]:
+    def sounds() -> Generator[ChannelAudio, None, None]:
         for piece in _slices(samples, source_rate):
-            yield Sound(np.atleast_2d(unit(piece).T) / scale, names, source_rate)
+            yield ChannelAudio(np.atleast_2d(unit(piece).T) / scale, names, source_rate)
 
     return AudioReader(
         "array",

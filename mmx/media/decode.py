@@ -13,7 +13,7 @@ import numpy as np
 
 from mmx.errors import MediaError
 from mmx.media.container import GAP_S, Container, open_container
-from mmx.media.downmix import Sound
+from mmx.media.downmix import ChannelAudio
 from mmx.media.source import reason
 
 if TYPE_CHECKING:
@@ -153,7 +153,9 @@ class Damage:
         return f"the file is damaged: it has no audio from {first} s{more}, which is silence"
 
 
-def decoded(container: Container[AudioStream], warnings: list[str], remarks: list[str]) -> Generator[Sound, None, None]:
+def decoded(
+    container: Container[AudioStream], warnings: list[str], remarks: list[str]
+) -> Generator[ChannelAudio, None, None]:
     """The stream's sound on the presentation clock, one codec frame (or 1 s of silence) at a time.
 
     What was damaged is added to `warnings` at the end, what was done to the level to `remarks`.
@@ -177,9 +179,9 @@ def decoded(container: Container[AudioStream], warnings: list[str], remarks: lis
                 damage.spoil(bad.size, clock.now_s - (frame.samples - bad[0]) / rate)
             names = tuple(channel.name for channel in frame.layout.channels)
             for start in range(0, gap, rate):
-                yield Sound(np.zeros((len(x_cn), min(rate, gap - start)), np.float32), names, rate)
+                yield ChannelAudio(np.zeros((len(x_cn), min(rate, gap - start)), np.float32), names, rate)
             if x_cn.shape[1]:
-                yield Sound(x_cn, names, rate)
+                yield ChannelAudio(x_cn, names, rate)
         ended = True
     finally:
         if heard:
@@ -304,7 +306,7 @@ class Peak:
     def __init__(self) -> None:
         self.peak, self.whole = 0.0, True
 
-    def hear(self, x: np.ndarray) -> None:
+    def push(self, x: np.ndarray) -> None:
         """Take samples of any shape; what is no finite number counts for nothing."""
         x = x[np.isfinite(x)]
         self.peak = max(self.peak, float(np.abs(x).max(initial=0.0)))
@@ -339,7 +341,7 @@ def _scale_of(container: Container[AudioStream], remarks: list[str]) -> float:
     other = open_container(container.media, container.label, track)
     try:
         for frame in _frames(other, Damage(), Clock(Fraction(0))):
-            peak.hear(np.asarray(frame.to_ndarray()))
+            peak.push(np.asarray(frame.to_ndarray()))
     finally:
         other.close()
         container.media.seek(at)

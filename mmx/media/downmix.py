@@ -43,7 +43,7 @@ SILENT = 1e-4
 """Power of a channel, as a part of the other one's, below which nothing is on it (-40 dB)."""
 
 
-class Sound(NamedTuple):
+class ChannelAudio(NamedTuple):
     """Samples `(c, n)` float32, what their channels are called ("FL"; any name when unknown), their rate in Hz."""
 
     x_cn: np.ndarray
@@ -51,7 +51,7 @@ class Sound(NamedTuple):
     rate: int
 
 
-Sounds = Generator[Sound, None, None]
+Sounds = Generator[ChannelAudio, None, None]
 """Stretches that follow each other; closed when nothing more is asked of them."""
 
 
@@ -129,7 +129,7 @@ class _Stereo:
         self.inverted_s, self.first_s = 0.0, 0.0
         self.power = [0.0, 0.0]
 
-    def push(self, sound: Sound) -> Iterator[tuple[np.ndarray, int]]:
+    def push(self, sound: ChannelAudio) -> Iterator[tuple[np.ndarray, int]]:
         """Take a stretch; gives out what is whole blocks by now."""
         if sound.rate != self.rate:
             yield from self.flush()

@@ -1,7 +1,7 @@
 """The parts of a Conformer layer (Gulati et al. 2020, arXiv 2005.08100), offline and streaming.
 
-New frames come behind remembered ones. A `View` says which exist and who attends to whom; it is computed once for all
-layers. With a state, each part keeps the last frames that it needs, and no more.
+New frames come behind remembered ones. A `ChunkView` says which exist and who attends to whom; it is computed once for
+all layers. With a state, each part keeps the last frames that it needs, and no more.
 
 Letters: B rows, T new frames, P remembered ones, S keys (P + T), D width, H heads, C head width, N distances.
 """
@@ -20,7 +20,7 @@ from mmx.state import State, tensor
 # -------------------- who sees whom
 
 
-class View(NamedTuple):
+class ChunkView(NamedTuple):
     """What the layers need to know of a stretch of new frames.
 
     Attributes:
@@ -34,7 +34,7 @@ class View(NamedTuple):
     mask: Tensor
 
 
-def look(seq: Seq, filled_B: Tensor, past: int, chunk: int | None, left_chunks: int) -> View:
+def chunk_view(seq: Seq, filled_B: Tensor, past: int, chunk: int | None, left_chunks: int) -> ChunkView:
     """The view of new frames behind `past` remembered ones, the last `filled_B` of which exist.
 
     A chunk begins with the first new frame, and a whole number of chunks is remembered, so chunks count from there. A
@@ -47,10 +47,10 @@ def look(seq: Seq, filled_B: Tensor, past: int, chunk: int | None, left_chunks: 
     if chunk is not None:
         back_TS = t_T1 // chunk - s_S.div(chunk, rounding_mode="floor")
         mask_BTS = mask_BTS & (back_TS >= 0) & (back_TS <= left_chunks)
-    return View(seq.mask, seq.lengths, (mask_BTS | (t_T1 == s_S))[:, None])
+    return ChunkView(seq.mask, seq.lengths, (mask_BTS | (t_T1 == s_S))[:, None])
 
 
-def remember(state: State | None, key: str, new_BTD: Tensor, view: View) -> Tensor:
+def remember(state: State | None, key: str, new_BTD: Tensor, view: ChunkView) -> Tensor:
     """Remembered frames and the new ones, `(B, P + T, D)`; the state keeps the last P of them that exist."""
     if state is None:
         return new_BTD
@@ -131,7 +131,7 @@ class Attention(nn.Module):
         self.query, self.key, self.value, self.out = (nn.Linear(width, width) for _ in range(4))
         self.positions = positions
 
-    def forward(self, x_BTD: Tensor, view: View, state: State | None = None) -> Tensor:
+    def forward(self, x_BTD: Tensor, view: ChunkView, state: State | None = None) -> Tensor:
         k_BHSC = split_heads(remember(state, "k", self.key(x_BTD), view), self.heads)
         v_BHSC = split_heads(remember(state, "v", self.value(x_BTD), view), self.heads)
         q_BHTC, mask = split_heads(self.query(x_BTD), self.heads), view.mask
@@ -188,7 +188,7 @@ class Convolution(nn.Module):
         self.norm = norm
         self.project = nn.Conv1d(width, width, 1, bias=False)
 
-    def forward(self, x_BTD: Tensor, view: View, state: State | None = None) -> Tensor:
+    def forward(self, x_BTD: Tensor, view: ChunkView, state: State | None = None) -> Tensor:
         h_BTD = F.glu(self.expand(self.ln(x_BTD).transpose(1, 2)), dim=1).transpose(1, 2)
         h_BTD = torch.where(view.valid[..., None], h_BTD, torch.zeros((), dtype=h_BTD.dtype, device=h_BTD.device))
         around = (self.kernel - 1, 0) if self.causal else (self.kernel // 2, self.kernel // 2)
@@ -215,7 +215,7 @@ class EncoderLayer(nn.Module):
         self.mlp2_ln, self.mlp2 = nn.LayerNorm(width), feed_forward(width, hidden, nn.SiLU())
         self.ln = nn.LayerNorm(width)
 
-    def forward(self, x_BTD: Tensor, view: View, state: State | None = None) -> Tensor:
+    def forward(self, x_BTD: Tensor, view: ChunkView, state: State | None = None) -> Tensor:
         x_BTD = x_BTD + 0.5 * self.mlp1(self.mlp1_ln(x_BTD))
         x_BTD = x_BTD + self.attn(self.attn_ln(x_BTD), view, state)
         x_BTD = x_BTD + self.conv(x_BTD, view, state)

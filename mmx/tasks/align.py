@@ -73,7 +73,7 @@ def confine(matrix_UM: Tensor, spans_s: Sequence[tuple[float, float]], rate: flo
     return out
 
 
-def reluctance(samples: NDArray[np.float32], n_frames: int, rate: float, sample_rate: int) -> NDArray[np.float64]:
+def onset_penalty(samples: NDArray[np.float32], n_frames: int, rate: float, sample_rate: int) -> NDArray[np.float64]:
     """`(n_frames,)` cost of beginning a word at a frame: how loud the sound is `LEAD_S` later, 0 in silence.
 
     Args:

@@ -37,7 +37,7 @@ def text_model_for(language: str) -> str | None:
     return next((name for name, tags in shipped().items() if tag in tags), None)
 
 
-def second_step(model: Model, options: Options) -> str | None:
+def cascade_model(model: Model, options: Options) -> str | None:
     """The name of a shipped text model for a language that the speech model cannot write; None where it can.
 
     Raises:

@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 
 from mmx.errors import InputError
 from mmx.files import atomic_write
-from mmx.tasks.result import Spoken
+from mmx.tasks.result import SpokenSegment
 
 PAUSE_S = 0.15
 """Silence between two stretches of which the first ran late."""
 
 
-def lay(spoken: Sequence[Spoken], duration_s: float = 0.0) -> Spoken:
+def lay(spoken: Sequence[SpokenSegment], duration_s: float = 0.0) -> SpokenSegment:
     """All stretches, of one rate, on one track that is at least `duration_s` long."""
     if not spoken:
-        silence = Spoken(0.0, np.zeros(0, np.float32))
+        silence = SpokenSegment(0.0, np.zeros(0, np.float32))
         return replace(silence, samples=np.zeros(round(duration_s * silence.rate), np.float32))
     rate = spoken[0].rate
     placed: list[tuple[int, NDArray[np.float32]]] = []
@@ -36,22 +36,22 @@ def lay(spoken: Sequence[Spoken], duration_s: float = 0.0) -> Spoken:
     track = np.zeros(max([round(duration_s * rate), *ends]), np.float32)
     for start, samples in placed:
         track[start : start + len(samples)] = samples
-    return Spoken(0.0, track, rate)
+    return SpokenSegment(0.0, track, rate)
 
 
 def kind_of(path: Path) -> str:
     """The format that a file's ending names. Raises `InputError` for one that is not written."""
-    if not is_sound(path):
+    if not is_audio_file(path):
         raise InputError(f"expected a .wav or .flac file for speech, got {str(path)!r}")
     return path.suffix.upper().lstrip(".")
 
 
-def is_sound(path: Path) -> bool:
+def is_audio_file(path: Path) -> bool:
     """Whether a file's ending names a format that `write` writes."""
     return path.suffix.lower() in (".wav", ".flac")
 
 
-def write(path: Path, track: Spoken) -> Path:
+def write(path: Path, track: SpokenSegment) -> Path:
     """Write a track as WAV or FLAC. Raises `InputError` for another ending, `OutputError` for a full disk."""
     kind, buffer = kind_of(path), io.BytesIO()
     soundfile.write(buffer, track.samples, round(track.rate), subtype="PCM_16", format=kind)

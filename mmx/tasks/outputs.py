@@ -201,7 +201,7 @@ class Folder:
         return os.path.lexists(self._at(stem, ending))
 
 
-def settle(
+def assign_names(
     inputs: Sequence[Input], folders: Sequence[Folder], skip_existing: bool, say: Callable[[str], None]
 ) -> tuple[list[Input], int]:
     """The recordings to read, with the names of their outputs, and how many are done already.

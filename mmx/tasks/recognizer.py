@@ -22,9 +22,9 @@ from mmx.state import State
 from mmx.tasks.options import Options
 from mmx.tasks.result import Note, Segment
 from mmx.tasks.speak import Voice, say_rows
-from mmx.tasks.windows import Decoded, Job, beside, between_seams, on_clock, timed_words
+from mmx.tasks.text_search import TextSearch, has_loop
+from mmx.tasks.windows import Decoded, Job, attach_source_text, between_seams, timed_words, to_file_time
 from mmx.tasks.words import Word
-from mmx.tasks.writer import Writer, has_loop
 from mmx.text.languages import find_language
 from mmx.text.sentences import split_sentences
 
@@ -60,7 +60,7 @@ class PlainRecognizer:
     def __init__(self, model: Model, options: Options):
         self.model, self.options, self.tok = model, options, model.require_tokenizer()
         self.target = options.to if options.task == "translate" else options.language or ""
-        self.write = Writer(model, self.target, options.shortlist)
+        self.write = TextSearch(model, self.target, options.shortlist)
         self.decoder = model.require_decoder()
         self.device = self.decoder.device
         self.as_spoken: PlainRecognizer | None = None
@@ -74,7 +74,7 @@ class PlainRecognizer:
         out = self._decoded(jobs, memory, shared)
         if self.as_spoken is not None:
             for one, source in zip(out, self.as_spoken._decoded(jobs, memory, shared), strict=True):
-                one.segments = beside(one.segments, [w for s in source.segments for w in s.words])
+                one.segments = attach_source_text(one.segments, [w for s in source.segments for w in s.words])
         return out
 
     def _encode(self, jobs: Sequence[Job]) -> Seq:
@@ -143,7 +143,7 @@ class PlainRecognizer:
                 at += 1
             runs = between_seams(job.window, timed[first:at]) or [()]
             for run in runs:
-                mine = on_clock(job.window, run)
+                mine = to_file_time(job.window, run)
                 last_s = (
                     out[-1].end_s if out else job.window.start_s
                 )  # the word before may have taken all of a sentence

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mmx.errors import InputError, nearest
 from mmx.files import atomic_write, file_name, readable
-from mmx.tasks.subtitles import clean, clock, cues, encodable, escape, join, spoken
+from mmx.tasks.subtitles import clean, clock, cues, encodable, escape, join, valid_spans
 from mmx.tasks.words import Segment, Word
 
 FORMATS = ("txt", "srt", "vtt", "tsv", "json")
@@ -29,7 +29,7 @@ Action = Literal["skipped", "retried", "dropped", "warning"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Spoken:
+class SpokenSegment:
     """A stretch said aloud: `samples` `(N,)` float32, `rate` of them per second, from `start_s` of the recording on."""
 
     start_s: float
@@ -65,7 +65,7 @@ class Transcript:
     task: str
     model: str
     notes: tuple[Note, ...] = ()
-    spoken: tuple[Spoken, ...] = ()
+    spoken: tuple[SpokenSegment, ...] = ()
 
     @property
     def text(self) -> str:
@@ -149,7 +149,7 @@ class Transcript:
         """
         several = any(segment.channel for segment in self.segments)
         rows = ["start\tend\ttext" + ("\tchannel" if several else "")]
-        for channel, (start_ms, end_ms, text) in self._by_channel(spoken):
+        for channel, (start_ms, end_ms, text) in self._by_channel(valid_spans):
             rows.append(f"{start_ms}\t{end_ms}\t{clean(text).strip()}" + (f"\t{clean(channel)}" if several else ""))
         return "\n".join(rows) + "\n"
 

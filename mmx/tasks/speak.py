@@ -11,7 +11,7 @@ from mmx.model import Model
 from mmx.seq import Seq, pad
 from mmx.state import State
 from mmx.tasks import dub
-from mmx.tasks.result import Spoken
+from mmx.tasks.result import SpokenSegment
 from mmx.tasks.translate import translate_text
 from mmx.tasks.words import Translation
 
@@ -34,7 +34,7 @@ def speak_text(
     speed: float = 1.0,
     beam_size: int = 5,
     shortlist: str | None = None,
-) -> tuple[Translation, Spoken]:
+) -> tuple[Translation, SpokenSegment]:
     """Translate a text and say the translation, sentence by sentence.
 
     Args:
@@ -57,8 +57,8 @@ def speak_text(
     (done,) = translate_text(model, [text], src=src, to=to, beam_size=beam_size, shortlist=shortlist)
     said, at_s = [], 0.0
     for segment in done.segments:
-        spoken = say(model, segment.source, segment.text, done.src, done.to, Voice(speaker, speed))
-        said.append(Spoken(at_s, spoken.samples, spoken.rate))
+        spoken = synthesize(model, segment.source, segment.text, done.src, done.to, Voice(speaker, speed))
+        said.append(SpokenSegment(at_s, spoken.samples, spoken.rate))
         at_s += len(spoken.samples) / spoken.rate + dub.PAUSE_S
     return done, dub.lay(said)
 
@@ -71,7 +71,7 @@ def require_voice(model: Model, to: str, speaker: int) -> None:
 
 
 @torch.inference_mode()
-def say(model: Model, source: str, text: str, src: str, to: str, voice: Voice) -> Spoken:
+def synthesize(model: Model, source: str, text: str, src: str, to: str, voice: Voice) -> SpokenSegment:
     """One sentence said.
 
     Args:
@@ -99,7 +99,7 @@ def say_rows(
     memory: Seq | None,
     shared: State | None = None,
     texts: Sequence[str] | None = None,
-) -> list[Spoken]:
+) -> list[SpokenSegment]:
     """Texts said together.
 
     Args:
@@ -125,7 +125,7 @@ def say_rows(
         Speech(texts=texts, tokens=rows, language=to, encoded=encoded, voice=voice.speaker, speed=voice.speed)
     )
     waves = [x[:n].float().cpu().numpy() for x, n in zip(wav.x, wav.lengths.tolist(), strict=True)]
-    return [Spoken(0.0, wave, synth.rate) for wave in waves]
+    return [SpokenSegment(0.0, wave, synth.rate) for wave in waves]
 
 
 def written_states(model: Model, memory: Seq, rows: Sequence[Sequence[int]], shared: State | None = None) -> Seq:

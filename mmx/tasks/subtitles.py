@@ -121,7 +121,7 @@ def clock(time_ms: int, point: str) -> str:
     return f"{hours:02d}:{minutes:02d}:{seconds:02d}{point}{ms:03d}"
 
 
-def spoken(items: Iterable[Segment | Word], from_ms: int = 0) -> Iterator[tuple[int, int, str]]:
+def valid_spans(items: Iterable[Segment | Word], from_ms: int = 0) -> Iterator[tuple[int, int, str]]:
     """Yield start and end (ms) and text; never negative, the end after the start.
 
     A time that is no number is replaced by the end of the item before it, or by `from_ms`.
@@ -141,12 +141,12 @@ def cues(segments: Sequence[Segment]) -> list[_Cue]:
     drafts: list[_Cue] = []
     run: list[_Atom] = []  # one segment's, or those of neighbours of which one is a bit of the other's sentence
     run_unspaced = False
-    for segment, whole in zip(segments, spoken(segments), strict=True):
+    for segment, whole in zip(segments, valid_spans(segments), strict=True):
         if segment.source_text:
             drafts += [*_packed(run), *_bilingual(segment, *whole[:2])]
             run = []
             continue
-        words = list(spoken(segment.words, whole[0]))
+        words = list(valid_spans(segment.words, whole[0]))
         timed = any(clean(text).strip() for _, _, text in words)
         unspaced = not is_spaced(segment.language)
         atoms = _atoms(words if timed else [_at_pace(*whole)], unspaced, timed)

@@ -19,11 +19,11 @@ from mmx.media.clips import ClipReader, open_clip
 from mmx.media.downmix import SIDES
 from mmx.media.source import reopened
 from mmx.model import Model
+from mmx.tasks.no_speech import no_speech_note
 from mmx.tasks.options import Options
 from mmx.tasks.result import Note, Segment, Transcript
-from mmx.tasks.second import Text, settle
+from mmx.tasks.second_pass import Text, settle
 from mmx.tasks.segment import SegmentOptions, split
-from mmx.tasks.unheard import unheard
 from mmx.tasks.window import SAMPLE_RATE_HZ, Gap, Window
 from mmx.tasks.windows import OPENING, File, Job
 
@@ -200,7 +200,7 @@ class _Run:
             self.on_progress(Progress(most.name, duration_s, duration_s, finished=True))
         segments = [replace(s, channel=f.channel) if f.channel else s for f in files for s in f.segments]
         notes = dict.fromkeys(
-            n for f in files for n in [*f.wrong, *(_of(n, f.channel) for n in f.notes), *unheard(f)]
+            n for f in files for n in [*f.wrong, *(_of(n, f.channel) for n in f.notes), *no_speech_note(f)]
         )  # what is wrong with the file is so on both channels and told once
         return Transcript(
             source=most.name,

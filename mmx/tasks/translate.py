@@ -15,8 +15,8 @@ from mmx.generate import Hypothesis, SearchOptions
 from mmx.interfaces import SourceTokenizer
 from mmx.model import Model
 from mmx.seq import pad
+from mmx.tasks.text_search import TextSearch, has_loop
 from mmx.tasks.words import SentenceTranslation, Translation
-from mmx.tasks.writer import Writer, has_loop
 from mmx.text.languages import check_script, find_language
 from mmx.text.sentences import Sentence, split_long, split_sentences
 from mmx.weights.card import cards
@@ -84,7 +84,7 @@ def translate_text(
     longest = min(max_source, model.encoders["text"].ctx)  # pyright: ignore[reportArgumentType]
     pieces = [_pieces(text, lambda t, tok=tok: tok.source(t, source), longest) for text in texts]
     rows = [p for text_pieces in pieces for p in text_pieces if p.text]
-    writer = _Sentences(model, Writer(model, target, shortlist), SearchOptions(beam_size=beam_size))
+    writer = _Sentences(model, TextSearch(model, target, shortlist), SearchOptions(beam_size=beam_size))
     done = iter(_in_batches(rows, batch_size, writer))
     joint = " " if find_language(target).spaced else ""
     return [_assembled(text_pieces, done, source, target, joint) for text_pieces in pieces]
@@ -153,7 +153,7 @@ class _Sentences:
 
     NO_REPEAT = 3
 
-    def __init__(self, model: Model, write: Writer, options: SearchOptions):
+    def __init__(self, model: Model, write: TextSearch, options: SearchOptions):
         self.model, self.write, self.options = model, write, options
 
     def __call__(self, batch: Sequence[_Piece]) -> list[SentenceTranslation]:

@@ -79,7 +79,7 @@ class Window:
         """Seconds of the file that the window holds: speech, and the short silences within and around it."""
         return sum(p.duration_s for p in self.pieces)
 
-    def spoken_s(self, start_s: float, end_s: float) -> float:
+    def speech_within(self, start_s: float, end_s: float) -> float:
         """Seconds of speech between two times of the window; all of it counts where nobody listened."""
         heard = ((0.0, self.duration_s),) if self.speech is None else self.speech
         return sum(max(0.0, min(end_s, b) - max(start_s, a)) for a, b in heard)

@@ -15,8 +15,8 @@ from mmx.model import Model
 from mmx.seq import Seq
 from mmx.state import State, select
 from mmx.tasks import align
-from mmx.tasks.result import Note, Segment, Spoken, Word
-from mmx.tasks.second import Second
+from mmx.tasks.result import Note, Segment, SpokenSegment, Word
+from mmx.tasks.second_pass import SecondPass
 from mmx.tasks.window import Window
 
 RATE = 16_000
@@ -56,7 +56,7 @@ class File:
     segments: list[Segment] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
     wrong: list[Note] = field(default_factory=list)
-    spoken: list[Spoken] = field(default_factory=list)
+    spoken: list[SpokenSegment] = field(default_factory=list)
     opening: list[Window] = field(default_factory=list)
     ahead: list[tuple[Window, Seq]] = field(default_factory=list)
     waiting: int = 0
@@ -78,7 +78,7 @@ class Job:
     file: File
     window: Window
     retry: int = 0
-    second: Second | None = None
+    second: SecondPass | None = None
 
 
 @dataclass
@@ -91,7 +91,7 @@ class Decoded:
         again: stretches of it to decode again.
         seconds: stretches of it to decode again, and what was written of them; the better text stays.
         spoken: what was said of it aloud.
-        log_prob: of the tokens of the segments' texts, where the window is decoded for a `Second`.
+        log_prob: of the tokens of the segments' texts, where the window is decoded for a `SecondPass`.
         tokens: how many these are.
         failed: whether a text repeats itself or says too little for its speech, though no further try is left.
     """
@@ -99,8 +99,8 @@ class Decoded:
     segments: list[Segment] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
     again: list[Window] = field(default_factory=list)
-    seconds: list[Second] = field(default_factory=list)
-    spoken: list[Spoken] = field(default_factory=list)
+    seconds: list[SecondPass] = field(default_factory=list)
+    spoken: list[SpokenSegment] = field(default_factory=list)
     log_prob: float = 0.0
     tokens: int = 0
     failed: bool = False
@@ -163,19 +163,19 @@ def timed_words(
         if spans_s is not None:
             matrix = align.confine(matrix, spans_s[i], rate, SPAN_SLACK_S)
         found = split(job, text)
-        extra = align.reluctance(job.window.samples, frames, rate, RATE) if listen else None
+        extra = align.onset_penalty(job.window.samples, frames, rate, RATE) if listen else None
         given = probs[0, first : first + len(text)].cpu().tolist()
         times = align.token_times(matrix, given, rate, [len(tokens) for _, tokens in found], extra)
         out.append(align.words(times, found))
     return out
 
 
-def on_clock(window: Window, words: Iterable[Word]) -> tuple[Word, ...]:
+def to_file_time(window: Window, words: Iterable[Word]) -> tuple[Word, ...]:
     """Words of a window on the file's clock, without the silence that an alignment stretched them over."""
-    return tuple(Word(w.text, *window.file_span(*_said(window, w), math.inf), w.probability) for w in words)
+    return tuple(Word(w.text, *window.file_span(*_speech_span(window, w), math.inf), w.probability) for w in words)
 
 
-def _said(window: Window, word: Word) -> tuple[float, float]:
+def _speech_span(window: Window, word: Word) -> tuple[float, float]:
     """Where in the window a word was said: an alignment may stretch it over a silence."""
     return window.within_speech(word.start_s, word.end_s, LATE_S)
 
@@ -185,7 +185,8 @@ def between_seams(window: Window, words: Sequence[Word]) -> list[Sequence[Word]]
     runs: list[list[Word]] = []
     last = -1
     for w in words:
-        at = max(last, *window.held_by(*_said(window, w), math.inf))  # an alignment that slips back is no new run
+        # an alignment that slips back is no new run
+        at = max(last, *window.held_by(*_speech_span(window, w), math.inf))
         if at != last:
             runs.append([])
         runs[-1].append(w)
@@ -193,7 +194,7 @@ def between_seams(window: Window, words: Sequence[Word]) -> list[Sequence[Word]]
     return list(runs)
 
 
-def beside(segments: Sequence[Segment], words: Sequence[Word]) -> list[Segment]:
+def attach_source_text(segments: Sequence[Segment], words: Sequence[Word]) -> list[Segment]:
     """Segments of a translation with the words spoken meanwhile as their `source_text`; no word is left out."""
     if not segments:
         return []

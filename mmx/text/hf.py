@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from mmx.text.sentencepiece_file import Kind, is_bpe, normalization, read_pieces
+from mmx.text.sentencepiece_proto import Kind, is_bpe, normalization, read_pieces
 from mmx.text.translation_tokenizer import TranslationTokenizer
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from mmx.errors import InputError
 from mmx.files import atomic_write
 from mmx.text import byte_tokenizer
-from mmx.text.sentencepiece_file import Kind, Piece, is_bpe, read_pieces, with_pieces
+from mmx.text.sentencepiece_proto import Kind, Piece, is_bpe, read_pieces, with_pieces
 from mmx.text.train_tokenizer import FILE
 from mmx.text.translation_tokenizer import TranslationTokenizer, byte_of
 

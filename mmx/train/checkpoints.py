@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mmx.errors import CheckpointError, InputError, MmxWarning, OutputError
 from mmx.model import Model
-from mmx.train.distributed import part_of, whole
+from mmx.train.distributed import full_tensor, shard_like
 from mmx.train.optim import trained_tensors
 from mmx.weights.formats import LazyTensors, open_checkpoint, write_safetensors
 from mmx.weights.hub import digest
@@ -63,7 +63,7 @@ def save_checkpoint(folder: Path, update: int, tensors: Mapping[str, Tensor], re
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
     """Hold a run's folder, so that a command given twice does not train twice into it. A killed process lets go.
 
     Raises:
@@ -129,13 +129,13 @@ def training_tensors(model: Model, optimizer: torch.optim.Optimizer) -> dict[str
     out = {f"model.{name}": value for name, value in weights(trained_tensors(model)).items()}
     for name, p in model.named_parameters():
         for key, value in optimizer.state.get(p, {}).items():
-            out[f"optimizer.{name}.{key}"] = whole(value)
+            out[f"optimizer.{name}.{key}"] = full_tensor(value)
     return out
 
 
 def weights(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The values of parameters and buffers by name. Of a model in parts, all processes must ask for them."""
-    return {name: whole(value.detach()) for name, value in tensors.items()}
+    return {name: full_tensor(value.detach()) for name, value in tensors.items()}
 
 
 def restore(model: Model, optimizer: torch.optim.Optimizer, source: Mapping[str, Tensor]) -> None:
@@ -157,10 +157,10 @@ def restore(model: Model, optimizer: torch.optim.Optimizer, source: Mapping[str,
             state.setdefault(name, {})[field] = source[key]
     with torch.no_grad():
         for name, p in wanted.items():
-            p.copy_(part_of(source[f"model.{name}"], p))
+            p.copy_(shard_like(source[f"model.{name}"], p))
             if name in state:
                 optimizer.state[p] = {
-                    field: value.clone() if field == "step" else part_of(value, p).to(p.device, copy=True)
+                    field: value.clone() if field == "step" else shard_like(value, p).to(p.device, copy=True)
                     for field, value in state[name].items()
                 }
 

@@ -73,7 +73,7 @@ class World:
             dist.barrier()
 
     @contextmanager
-    def first_alone(self) -> Iterator[None]:
+    def rank_zero_first(self) -> Iterator[None]:
         """The first process does this before the others, which then find the files it wrote."""
         if not self.first:
             self.wait()
@@ -115,7 +115,7 @@ def join(device: torch.device) -> Iterator[World]:
         dist.destroy_process_group()
 
 
-def says(message: str) -> bool:
+def is_first_to_report(message: str) -> bool:
     """Whether this process is to say a message that others may have too: the first that asks is.
 
     With torchrun, whose store outlives the processes' own connection; without it there is one process, which says all.
@@ -179,18 +179,18 @@ def agree(statistics: Iterable[Tensor]) -> None:
             t /= dist.get_world_size()
 
 
-def part_again(root: nn.Module) -> None:
+def reshard(root: nn.Module) -> None:
     """Leave only the parts after forward passes without a backward one, which would have seen to it."""
     if isinstance(root, FSDPModule):
         root.reshard()  # of its blocks, each did it after its forward
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """A tensor of which each process has a part, whole on the CPU; others as they are. All processes must call it."""
     return tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
 
 
-def part_of(value: Tensor, like: Tensor) -> Tensor:
+def shard_like(value: Tensor, like: Tensor) -> Tensor:
     """This process's part of a whole tensor that every process has, where `like` is in parts; else the tensor."""
     if not isinstance(like, DTensor):
         return value

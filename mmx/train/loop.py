@@ -30,10 +30,10 @@ from mmx.nn.lora import add_lora, merge_lora
 from mmx.train import distributed
 from mmx.train.batch import Batch
 from mmx.train.checkpoints import (
-    alone_in,
     average,
     checkpoints,
     latest_checkpoint,
+    locked,
     prune,
     prune_snapshots,
     restore,
@@ -46,8 +46,8 @@ from mmx.train.checkpoints import (
 from mmx.train.data import Data, EncodedData, encodes_frozen
 from mmx.train.manifest import digest_manifest
 from mmx.train.optim import freeze, learning_rate, parameter_groups, set_dropout, train_mode, trained_tensors
-from mmx.train.options import CHANGEABLE, TrainOptions, acts
-from mmx.train.progress import Means, Progress, Silence
+from mmx.train.options import CHANGEABLE, TrainOptions, has_effect
+from mmx.train.progress import Means, NoProgress, Progress
 from mmx.train.sampling import Sampler
 from mmx.train.setup import check_data, objective, start, training_data
 from mmx.train.stopping import StopSignals
@@ -100,7 +100,7 @@ def train(options: TrainOptions) -> Path:
         if world.first:
             _require_out(Path(options.out))
         with (
-            alone_in(Path(options.out)) if world.first else nullcontext(),
+            locked(Path(options.out)) if world.first else nullcontext(),
             torch.random.fork_rng(),
             StopSignals() as stop,
         ):
@@ -130,7 +130,7 @@ class _Run:
         torch.manual_seed(options.seed)
         self.spoken = check_data(options)  # all of it, before the minutes that a tokenizer takes
         self.digests = {"data": digest_manifest(options.train), "valid": digest_manifest(options.valid)}
-        with world.first_alone():
+        with world.rank_zero_first():
             self.start = start(options, self.folders["tokenizer"])
         self.model = self.start.model.to(self.device)
         self.objective = objective(options, self.model)
@@ -153,7 +153,7 @@ class _Run:
             fused=True,
         )
         self.at, self.stopping = Position(), False
-        report, found = Progress if world.first else Silence, self._checkpoint()
+        report, found = Progress if world.first else NoProgress, self._checkpoint()
         at = Position() if found is None else _position(found[1])
         self.progress = report(self.out, options.updates, at.update, at.tokens, self.objective.perplexity)
         if found is not None:
@@ -238,7 +238,7 @@ class _Run:
         counts = self._counts(batches)
         with _memory_errors(o.batch_tokens):
             sums = self._backward(batches, self.objective.weights(counts))
-        norm = float(distributed.whole(torch.nn.utils.clip_grad_norm_(self.model.parameters(), o.clip)))
+        norm = float(distributed.full_tensor(torch.nn.utils.clip_grad_norm_(self.model.parameters(), o.clip)))
         if not math.isfinite(norm):
             raise TrainingError(
                 f"expected a finite gradient in update {self.at.update}, got {norm}: lower lr or lengthen warmup, in a "
@@ -305,7 +305,7 @@ class _Run:
             if not batch.waits:
                 name, value = next(iter(figures.items()))
                 total, count = total + float(value), count + self.objective.count(batch)[name]
-        distributed.part_again(self.losses)
+        distributed.reshard(self.losses)
         done = self.world.total({"loss": total, "count": count})
         return done["loss"] / done["count"]
 
@@ -330,7 +330,7 @@ class _Run:
         now = _comparable(self.options)
         # An option that mmx did not have when the training was begun had what is now its default.
         before = {**_comparable(TrainOptions(train="", valid="", out="")), **record["options"]}
-        changed = sorted(k for k in now if now[k] != before[k] and acts(k, self.options, self.spoken))
+        changed = sorted(k for k in now if now[k] != before[k] and has_effect(k, self.options, self.spoken))
         if record["data"] != self.digests["data"]:
             changed.append("the content of train")
         if changed:
@@ -413,7 +413,7 @@ def _fill(model: Model, values: Mapping[str, Tensor]) -> None:
     """Give parameters and buffers these values; what is frozen is not among them."""
     places = tensors(model)
     for name, value in values.items():
-        places[name].copy_(distributed.part_of(value, places[name]))
+        places[name].copy_(distributed.shard_like(value, places[name]))
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_type_hints
 
-from mmx.checked import fits, words
+from mmx.checked import describe, fits
 from mmx.errors import InputError, nearest
 from mmx.options import Option, check, default_of, given, options_of, wanted
 from mmx.train.manifest import Example
@@ -319,7 +319,7 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         check(self)
-        if flaws := [*_card_flaws(self.card), *_choice_flaws(self), *idle(self)]:
+        if flaws := [*_card_flaws(self.card), *_choice_flaws(self), *without_effect(self)]:
             raise InputError("; ".join(flaws))
 
     @classmethod
@@ -360,7 +360,7 @@ def reference() -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def idle(options: TrainOptions, spoken: bool | None = None) -> list[str]:
+def without_effect(options: TrainOptions, spoken: bool | None = None) -> list[str]:
     """What is said of the options that are given (other than by default) and can have no effect.
 
     Args:
@@ -371,7 +371,7 @@ def idle(options: TrainOptions, spoken: bool | None = None) -> list[str]:
     return [f"{flaw}: remove one of them" if " beside " in flaw else f"{flaw}: remove it" for flaw in flaws]
 
 
-def acts(name: str, options: TrainOptions, spoken: bool) -> bool:
+def has_effect(name: str, options: TrainOptions, spoken: bool) -> bool:
     """Whether an option can have an effect in this training."""
     return not _no_effect(name, options, spoken)
 
@@ -446,7 +446,7 @@ def _card_flaws(card: Mapping[str, Any]) -> list[str]:
                 f"expected fields of a card ({', '.join(kinds)}) in card, got {name!r}.{nearest(name, list(kinds))}"
             )
         elif not fits(value, kinds[name]):
-            flaws.append(f"expected card.{name} = {words(kinds[name])}, got {value!r}")
+            flaws.append(f"expected card.{name} = {describe(kinds[name])}, got {value!r}")
     return flaws
 
 

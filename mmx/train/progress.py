@@ -135,7 +135,7 @@ def sparkline(values: Sequence[float], width: int = 40) -> str:
 _BARS = "▁▂▃▄▅▆▇█"
 
 
-class Silence:
+class NoProgress:
     """What a process reports with whose figures another one reports; as `Progress`."""
 
     def __init__(self, out: Path, total: int, done: int, tokens: int, perplexity: bool = True):

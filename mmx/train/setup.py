@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 from torch import Tensor
 
 from mmx import api
-from mmx.checked import fits, words
+from mmx.checked import describe, fits
 from mmx.errors import InputError, nearest
 from mmx.interfaces import Needs, Objective
 from mmx.model import Model, tensors
@@ -24,7 +24,7 @@ from mmx.train.data import ANYTHING, Changes, Data, EncodedData, encodes_frozen
 from mmx.train.manifest import Example, kind_of, read_manifest, require_recordings
 from mmx.train.objectives import build_objective
 from mmx.train.optim import initialize
-from mmx.train.options import TrainOptions, idle
+from mmx.train.options import TrainOptions, without_effect
 from mmx.train.reading import require_content
 from mmx.weights.family import import_family
 from mmx.weights.folder import card_fields, copy_tokenizer
@@ -74,7 +74,7 @@ def check_data(options: TrainOptions) -> bool:
     require_content(valid)
     spoken = of_recordings(examples, options.train)
     of_recordings(valid, options.valid)
-    if flaws := idle(options, spoken):
+    if flaws := without_effect(options, spoken):
         raise InputError("; ".join(flaws))
     tasks = sorted({e.task for e in examples})
     for name in options.task_weights:
@@ -119,7 +119,7 @@ def _config(options: TrainOptions, vocab: int) -> Any:
                 f"{nearest(name, list(kinds))}"
             )
         if not fits(value, kinds[name]):
-            raise InputError(f"expected config.{name} = {words(kinds[name])}, got {value!r}")
+            raise InputError(f"expected config.{name} = {describe(kinds[name])}, got {value!r}")
     try:
         return module.Config(**{**options.config, "vocab": vocab})
     except (TypeError, ValueError) as e:

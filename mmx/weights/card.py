@@ -7,7 +7,7 @@ from dataclasses import fields as fields_of
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from mmx.checked import fits, words
+from mmx.checked import describe, fits
 from mmx.errors import InputError, ModelNotFoundError, nearest
 
 CARDS = Path(__file__).parents[1] / "models" / "cards"
@@ -106,7 +106,7 @@ def _check_fields(kind: type, raw: Mapping[str, Any], what: str) -> None:
         )
     for name, annotation in get_type_hints(kind).items():
         if name in raw and name != "weights" and not fits(raw[name], annotation):
-            raise InputError(f"expected {what} with {name} = {words(annotation)}, got {raw[name]!r}")
+            raise InputError(f"expected {what} with {name} = {describe(annotation)}, got {raw[name]!r}")
 
 
 def cards() -> dict[str, Card]:

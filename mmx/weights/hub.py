@@ -262,11 +262,11 @@ def cached(name: str, identity: str, make: Callable[[], Iterable[tuple[str, Tens
         Path of a safetensors file, or None when the cache cannot be written (a warning says so).
     """
     folder = cache_dir() / "models" / f"{name}-{identity[:12]}-v{CACHE_VERSION}"
-    if _sound(folder):
+    if _is_valid(folder):
         return folder / "model.safetensors"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _sweep(folder.parent)
+        _remove_stale(folder.parent)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".making-") as tmp:
             made = Path(tmp) / "made"
             made.mkdir()
@@ -276,15 +276,15 @@ def cached(name: str, identity: str, make: Callable[[], Iterable[tuple[str, Tens
             try:
                 made.rename(folder)  # never over a folder with something in it
             except OSError:
-                if not _sound(folder):  # else another process was faster, and its copy is as good
-                    _mend(folder, made)
+                if not _is_valid(folder):  # else another process was faster, and its copy is as good
+                    _repair(folder, made)
     except OSError as e:
         warnings.warn(f"the cache {folder.parent} cannot be used ({e}); set MMX_CACHE to a folder", MmxWarning, 2)
         return None
     return folder / "model.safetensors"
 
 
-def _mend(folder: Path, made: Path) -> None:
+def _repair(folder: Path, made: Path) -> None:
     """Replace damaged files one by one: readers always find one, and every process makes the same bytes."""
     if folder.is_file():
         folder.unlink(missing_ok=True)
@@ -293,7 +293,7 @@ def _mend(folder: Path, made: Path) -> None:
         (made / name).replace(folder / name)
 
 
-def _sweep(folder: Path) -> None:
+def _remove_stale(folder: Path) -> None:
     """Remove the temporary folders of processes that were killed."""
     for left in folder.glob(".making-*"):
         with suppress(OSError):
@@ -301,7 +301,7 @@ def _sweep(folder: Path) -> None:
                 shutil.rmtree(left, ignore_errors=True)
 
 
-def _sound(folder: Path) -> bool:
+def _is_valid(folder: Path) -> bool:
     try:
         seal = json.loads((folder / "seal.json").read_text())
         return seal["sha256"] == digest(folder / "model.safetensors")

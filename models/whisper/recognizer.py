@@ -24,18 +24,18 @@ from mmx.seq import Seq
 from mmx.state import State, select, subtree
 from mmx.tasks.options import Options
 from mmx.tasks.result import Note, Segment, Word
-from mmx.tasks.second import Second, Text
+from mmx.tasks.second_pass import SecondPass, Text
 from mmx.tasks.window import Window, cut, halves
 from mmx.tasks.windows import (
     RATE,
     SPAN_SLACK_S,
     Decoded,
     Job,
-    beside,
+    attach_source_text,
     between_seams,
-    on_clock,
     require_aligner,
     timed_words,
+    to_file_time,
 )
 
 
@@ -194,7 +194,7 @@ class TimestampRecognizer:
                 whole = Text(failed=True)
                 for text in texts:
                     whole.add(text)
-                one.seconds, one.again = [Second(whole, o.again)], []
+                one.seconds, one.again = [SecondPass(whole, o.again)], []
                 continue
             self._keep(job, one, pieces, texts, doubted)
             one.failed = one.failed or self._repeats(a)
@@ -207,8 +207,8 @@ class TimestampRecognizer:
         for piece, text in zip(pieces, texts, strict=True):
             if piece in doubted and job.retry < self.MAX_RETRY:
                 part = cut(job.window, *piece.span(job.window))
-                one.seconds.append(Second(text, halves(part)))
-                heard_s = job.window.spoken_s(*piece.span(job.window))
+                one.seconds.append(SecondPass(text, halves(part)))
+                heard_s = job.window.speech_within(*piece.span(job.window))
                 why = f"{len(piece.tokens)} tokens for {heard_s:.1f} s of speech: decoded again in halves"
                 one.notes.append(Note(part.start_s, part.end_s, "retried", why))
                 continue
@@ -219,7 +219,7 @@ class TimestampRecognizer:
         if not pieces:
             one.notes.append(Note(job.window.start_s, job.window.end_s, "dropped", "no text was written"))
         for hole in self._holes(job.window, pieces):
-            heard_s = hole.spoken_s(0.0, hole.duration_s)
+            heard_s = hole.speech_within(0.0, hole.duration_s)
             if heard_s > self.MISSED_S and job.retry < self.MAX_RETRY:
                 one.again.append(hole)
                 one.notes.append(Note(hole.start_s, hole.end_s, "retried", "speech without text"))
@@ -447,7 +447,7 @@ class TimestampRecognizer:
         ends = len(piece.tokens) - np.cumsum([0, *(sum(len(w.tokens) for w in run) for run in reversed(runs[1:]))])
         bounds = [0, *ends[::-1].tolist()]
         for run, (first, end) in zip(runs, pairwise(bounds), strict=True):
-            timed = on_clock(window, run)
+            timed = to_file_time(window, run)
             span_s = window.file_span(*piece.span(window), SPAN_SLACK_S)
             if timed:  # words know better than time tokens where a segment begins and ends
                 span_s = min(w.start_s for w in timed), max(w.end_s for w in timed)
@@ -477,7 +477,7 @@ class TimestampRecognizer:
         if window.speech is None:
             return []
         for piece in pieces:
-            heard_s = window.spoken_s(*piece.span(window))
+            heard_s = window.speech_within(*piece.span(window))
             if heard_s >= self.THIN_S and self._spoken_tokens(piece) <= self.THIN_TOKENS_PER_S * heard_s:
                 found.append(piece)
         return found
@@ -493,7 +493,7 @@ class TimestampRecognizer:
         starts = [begin for begin, _ in spans]
         at = np.maximum.accumulate([0.0, *(end for _, end in spans)]).tolist()
         holes = [(a, b) for a, b in zip(at, [*starts, window.duration_s], strict=True)]
-        holes = [(a, b) for a, b in holes if b > a and window.spoken_s(a, b) > self.NOTED_S]
+        holes = [(a, b) for a, b in holes if b > a and window.speech_within(a, b) > self.NOTED_S]
         whole = len(holes) == 1 and holes[0] == (0.0, window.duration_s)
         return [] if whole else [cut(window, a, b) for a, b in holes]
 
@@ -562,10 +562,10 @@ class _Piece:
 
 
 def _put_beside(one: Decoded, source: Decoded) -> None:
-    """Put what was spoken in a window beside its translation, that in doubt included."""
+    """Put what was spoken in a window attach_source_text its translation, that in doubt included."""
     words = [w for s in _all_segments(source) for w in s.words]
     parts = [one.segments, *(s.first.segments for s in one.seconds)]
-    found = iter(beside([s for part in parts for s in part], words))
+    found = iter(attach_source_text([s for part in parts for s in part], words))
     one.segments, *doubted = [[next(found) for _ in part] for part in parts]
     for second, segments in zip(one.seconds, doubted, strict=True):
         second.first.segments = segments

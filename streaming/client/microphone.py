@@ -23,7 +23,7 @@ from mmx.errors import InputError, MediaError, nearest
 from mmx.media.audio import SAMPLE_RATE as RATE
 from mmx.media.audio import Source as Media
 from mmx.media.audio import open_audio
-from mmx.tasks.result import Spoken
+from mmx.tasks.result import SpokenSegment
 
 BLOCK_S = 0.1
 """How much sound comes at a time."""
@@ -33,7 +33,7 @@ UNAVAILABLE, BAD_RATE, BAD_CHANNELS = -9985, -9997, -9998
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class Captured:
     """Sound that came.
 
     Attributes:
@@ -58,7 +58,7 @@ class Source(Protocol):
     name: str
     live: bool
 
-    def read(self) -> Heard:
+    def read(self) -> Captured:
         """Wait for sound and take all that has come. Nothing comes after `final`."""
         ...
 
@@ -115,14 +115,14 @@ class FileSource:
         self._stop_s = math.inf
         self._told = 0
 
-    def read(self) -> Heard:
+    def read(self) -> Captured:
         """Paced: all that is due, at least a block. Else the next block."""
         start = self._read
         parts = [self._take()]
         while self.live and self._next is not None and self._due(len(self._next)) <= 0:
             parts.append(self._take())
         samples = np.concatenate(parts) if len(parts) > 1 else parts[0]
-        return Heard(samples, start / RATE, self._next is None)
+        return Captured(samples, start / RATE, self._next is None)
 
     def _take(self) -> NDArray[np.float32]:
         block, at = self._next, self._read
@@ -329,7 +329,7 @@ class Microphone:
             self._missed += n
             self._lost += n
 
-    def read(self) -> Heard:
+    def read(self) -> Captured:
         """All sound that has come; waits for the first of it.
 
         Raises:
@@ -349,7 +349,7 @@ class Microphone:
         if self._resample is not None:
             x_N = self._resample.resample_chunk(x_N, last=final)
         self._read += len(x_N)
-        return Heard(x_N, start / RATE, final)
+        return Captured(x_N, start / RATE, final)
 
     def _next(self) -> list[NDArray[np.float32]]:
         waited_s = 0.0
@@ -437,7 +437,7 @@ class Loudspeaker:
         except self._sd.PortAudioError as e:
             raise MediaError(f"cannot play to {found.name!r}: {_reason(e)}; write a file: --speak out.wav") from e
 
-    def say(self, spoken: Spoken) -> None:
+    def say(self, spoken: SpokenSegment) -> None:
         """Play it after those that wait."""
         self._queue.put(spoken.samples)
 

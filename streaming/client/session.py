@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 from mmx.errors import InputError, MmxError, OutputError
 from mmx.media.audio import SAMPLE_RATE as RATE
-from mmx.streaming.client.microphone import FileSource, Heard, Loudspeaker, Microphone, Source, find_device
+from mmx.streaming.client.microphone import Captured, FileSource, Loudspeaker, Microphone, Source, find_device
 from mmx.streaming.client.options import LiveOptions
-from mmx.streaming.client.terminal import JsonView, PlainView, Status, TerminalView, View
+from mmx.streaming.client.terminal import Display, JsonDisplay, PlainDisplay, Status, TerminalDisplay
 from mmx.streaming.lag import LagControl
 from mmx.tasks.events import Event
-from mmx.tasks.result import Spoken, Transcript, check_format
+from mmx.tasks.result import SpokenSegment, Transcript, check_format
 from mmx.weights.options import LoadOptions
 
 if TYPE_CHECKING:
@@ -83,9 +83,9 @@ class SpeechFile:
         from mmx.tasks.dub import kind_of
 
         kind_of(path)
-        self.path, self._said = path, list[Spoken]()
+        self.path, self._said = path, list[SpokenSegment]()
 
-    def say(self, spoken: Spoken) -> None:
+    def say(self, spoken: SpokenSegment) -> None:
         """Lay it down from its beginning on, or after those before."""
         self._said.append(spoken)
 
@@ -144,11 +144,11 @@ class Session:
 
     source: Source
     stream: "Stream"
-    view: View
+    view: Display
     translator: "Translator | None" = None
     recorder: Recorder | None = None
     savers: Sequence[Saver] = ()
-    voice: Callable[[str, str], Spoken] | None = None
+    voice: Callable[[str, str], SpokenSegment] | None = None
     output: Any = None
     clock: Callable[[], float] = time.monotonic
     stopping: bool = field(default=False, init=False)
@@ -188,13 +188,13 @@ class Session:
             try:
                 heard = self.source.read()
             except MmxError as e:  # what was heard before is written first
-                broken, heard = e, Heard(np.zeros(0, np.float32), self.stream.source_s, True)
+                broken, heard = e, Captured(np.zeros(0, np.float32), self.stream.source_s, True)
             self._take(heard)
             final = heard.final
         if broken is not None:
             raise broken
 
-    def _take(self, heard: Heard) -> None:
+    def _take(self, heard: Captured) -> None:
         begun = self.clock()
         self._record(heard)
         events = self.stream.push(heard.samples, heard.final)
@@ -223,7 +223,7 @@ class Session:
         for note in self.source.notes():
             self.view.note(note)
 
-    def _record(self, heard: Heard) -> None:
+    def _record(self, heard: Captured) -> None:
         self._tell_notes()
         if self.recorder is None:
             return
@@ -258,7 +258,7 @@ class Session:
                 said = self.voice(text, words[0].language)
                 self.output.say(replace(said, start_s=words[-1].at_s))
 
-    def _status(self, heard: Heard) -> Status:
+    def _status(self, heard: Captured) -> Status:
         sound_s, work_s = (sum(x) for x in zip(*self._spans, strict=True))
         power = float(np.square(heard.samples, dtype=np.float64).mean()) if len(heard.samples) else 0.0
         written_s = self.stream.events[-1].end_s if self.stream.events else 0.0
@@ -398,10 +398,10 @@ def _second_step(job: LiveOptions, model: "Model") -> str | None:
     """The text model that ships for a language which the speech model cannot write."""
     if not job.to:
         return None
-    from mmx.tasks.cascade import second_step
+    from mmx.tasks.cascade import cascade_model
     from mmx.tasks.options import Options
 
-    return second_step(model, Options(language=job.language, task="translate", to=job.to))
+    return cascade_model(model, Options(language=job.language, task="translate", to=job.to))
 
 
 def _heard_by(
@@ -429,15 +429,15 @@ def _heard_by(
     return stream, translator
 
 
-def _voice(job: LiveOptions, model: "Model") -> Callable[[str, str], Spoken]:
+def _voice(job: LiveOptions, model: "Model") -> Callable[[str, str], SpokenSegment]:
     """Says a sentence in its own language."""
-    from mmx.tasks.speak import Voice, say
+    from mmx.tasks.speak import Voice, synthesize
 
     model.require_synth()
 
-    def said(text: str, language: str) -> Spoken:
+    def said(text: str, language: str) -> SpokenSegment:
         code = model.require_tokenizer().language(language)
-        return say(model, text, text, code, code, Voice(job.speaker))
+        return synthesize(model, text, text, code, code, Voice(job.speaker))
 
     return said
 
@@ -446,9 +446,9 @@ def _output(speak: str, rate: float) -> "Loudspeaker | SpeechFile":
     return Loudspeaker(rate) if speak == "play" else SpeechFile(Path(speak))
 
 
-def _view(job: LiveOptions, title: str, bilingual: bool) -> View:
+def _view(job: LiveOptions, title: str, bilingual: bool) -> Display:
     if job.json:
-        return JsonView()
+        return JsonDisplay()
     if not sys.stdout.isatty():
-        return PlainView(bilingual=bilingual)
-    return TerminalView(title, recording=str(job.record or ""))
+        return PlainDisplay(bilingual=bilingual)
+    return TerminalDisplay(title, recording=str(job.record or ""))

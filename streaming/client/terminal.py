@@ -35,7 +35,7 @@ class Status:
     stopping: bool = False
 
 
-class View(Protocol):
+class Display(Protocol):
     """Shows a session."""
 
     def written(self, events: Sequence[Event]) -> None:
@@ -63,7 +63,7 @@ def _complain(text: str) -> None:
     print(f"mmx: {text}", file=sys.stderr, flush=True)
 
 
-class PlainView:
+class PlainDisplay:
     """Text that is only appended to, a sentence a line; notes go to standard error.
 
     Args:
@@ -107,7 +107,7 @@ class PlainView:
             self._open = False
 
 
-class JsonView:
+class JsonDisplay:
     """Each event as a line of JSON with the fields of `Event` and `type`: text, or translation."""
 
     def __init__(self, out: TextIO | None = None):
@@ -134,7 +134,7 @@ class JsonView:
         self.out.flush()
 
 
-class TerminalView:
+class TerminalDisplay:
     """Finished sentences scroll away; below them stand the sentence that grows, what may still change, and the gauges.
 
     Args:

@@ -91,7 +91,7 @@ class Interpreter:
         if config.to is not None and self.route in ("text", "english"):
             self.translator = Translator(self._translate, config.to)
 
-    def hear(self, samples: NDArray[np.float32], final: bool = False) -> list[Piece]:
+    def push(self, samples: NDArray[np.float32], final: bool = False) -> list[Piece]:
         """Listen on, at 16 kHz; what may be written now."""
         out: list[Piece] = []
         for track, stream in self.streams.items():

@@ -158,7 +158,7 @@ def _begins(segment: Path) -> int:
 
 
 @dataclass(frozen=True)
-class Kept:
+class StoredSession:
     """What `read` finds of a session: the facts that it gave, the lines of its log, what is still to be heard, and the
     stem of its streams' files."""
 
@@ -169,7 +169,7 @@ class Kept:
     journal: Journal
 
 
-def read(path: Path) -> Kept:
+def read(path: Path) -> StoredSession:
     """A session of which `path` is the `ID.session.json`, to go on with.
 
     Raises:
@@ -184,7 +184,7 @@ def read(path: Path) -> Kept:
     end = records[-1].end if records else facts["heard_to"]
     size = sum(len(line.encode()) + 1 for line in lines)  # what follows nobody has seen
     journal = Journal(path.parent, id, end, len(lines), size, facts["turn"])
-    return Kept(facts, lines, records, path.with_name(f"{id}.{facts['turn']:08d}.part"), journal)
+    return StoredSession(facts, lines, records, path.with_name(f"{id}.{facts['turn']:08d}.part"), journal)
 
 
 def _records(segments: list[Path], since: int) -> Iterator[Record]:

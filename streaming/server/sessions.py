@@ -63,7 +63,7 @@ class Command:
 
 
 @dataclass
-class Sound:
+class AudioChunk:
     """16-bit little-endian samples at the client's rate; `end` is their place in the journal."""
 
     pcm: bytearray
@@ -88,9 +88,9 @@ class Intake:
     commands: int = 0
     closing: bool = False
 
-    def after(self, x: "Sound | Command") -> "Intake":
+    def after(self, x: "AudioChunk | Command") -> "Intake":
         """With what comes next."""
-        if isinstance(x, Sound):
+        if isinstance(x, AudioChunk):
             count = len(x.pcm) // 2
             return replace(self, samples=self.samples + count, uncommitted=self.uncommitted + count)
         return replace(
@@ -166,9 +166,9 @@ class Session:
         self.opening = False
         self.left_at = time.monotonic()
         self.pulse = asyncio.Event()
-        self.inbox: deque[Sound | Command] = deque()
+        self.inbox: deque[AudioChunk | Command] = deque()
         self._queued = 0  # bytes of sound in the inbox
-        self._pending: list[tuple[str, bytes, Sound | Command, Intake]] = []  # on its way to the disk
+        self._pending: list[tuple[str, bytes, AudioChunk | Command, Intake]] = []  # on its way to the disk
         self._writer: asyncio.Task[None] | None = None
         self._losses = 0  # how often the disk refused
         self.hearing = config
@@ -216,7 +216,7 @@ class Session:
                 413, "session_too_long", f"expected a session of at most {self.context.settings.max_audio_s:g} s "
                 "(max_audio_s), got more: it was closed, begin a new one",
             )  # fmt: skip
-        self._submit("sound", pcm, Sound(bytearray(pcm)))
+        self._submit("sound", pcm, AudioChunk(bytearray(pcm)))
 
     def command(self, command: Command) -> None:
         """Take what is to be done after the sound so far."""
@@ -251,7 +251,7 @@ class Session:
         with blaming("rate"):
             check_rate(config.rate)
 
-    def _submit(self, kind: str, data: bytes, x: Sound | Command) -> None:
+    def _submit(self, kind: str, data: bytes, x: AudioChunk | Command) -> None:
         """Into the inbox; where there is a journal, by way of the disk, many pieces at once if it is slow."""
         if self._stopping:
             raise closing()
@@ -298,13 +298,13 @@ class Session:
             await asyncio.wait([self._writer])
         return losses == self._losses
 
-    def _put(self, x: Sound | Command, end: int, state: Intake) -> None:
+    def _put(self, x: AudioChunk | Command, end: int, state: Intake) -> None:
         self.safe, x = state, replace(x, end=end)
-        if isinstance(x, Sound):
+        if isinstance(x, AudioChunk):
             self._queued += len(x.pcm)
             self._arrivals.append((state.samples / self.asked.rate, time.monotonic()))
             last = self.inbox[-1] if self.inbox else None
-            if isinstance(last, Sound) and len(last.pcm) < PIECE:
+            if isinstance(last, AudioChunk) and len(last.pcm) < PIECE:
                 last.pcm += x.pcm
                 last.end = end
                 x = last
@@ -312,7 +312,7 @@ class Session:
                 self.inbox.append(x)
         else:
             skipped = 0
-            while x.kind == "clear" and self.inbox and isinstance(last := self.inbox[-1], Sound):
+            while x.kind == "clear" and self.inbox and isinstance(last := self.inbox[-1], AudioChunk):
                 skipped += len(last.pcm) // 2
                 self._queued -= len(last.pcm)
                 self.inbox.pop()
@@ -397,14 +397,14 @@ class Session:
 
     async def _heard(self, sound: bytes, command: Command | None) -> list[Piece]:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self.context.pool, self._hear, sound, command)
+            return await asyncio.get_running_loop().run_in_executor(self.context.pool, self._push, sound, command)
         except MmxError as e:
             return [Piece("error", str(e), language="invalid_value"), Piece("end", "")]
         except Exception:
             log.exception("session %s failed", self.id[:6])
             return [_failed(), Piece("end", "")]
 
-    def _hear(self, sound: bytes, command: Command | None) -> list[Piece]:
+    def _push(self, sound: bytes, command: Command | None) -> list[Piece]:
         """In a worker thread: listen, then do what was asked for. Only one turn of a session runs at a time."""
         config = self.hearing if command is None or command.config is None else command.config
         anew = not config.hears_as(self.hearing) or config.rate != self.hearing.rate
@@ -416,7 +416,7 @@ class Session:
         if self.interpreter is None and len(x):
             self.interpreter = Interpreter(self.context.engine, self.hearing, self.heard / RATE)
         if self.interpreter is not None:
-            pieces = self.interpreter.hear(x, final)
+            pieces = self.interpreter.push(x, final)
             self.behind_s = max((s.lag_s for s in self.interpreter.streams.values()), default=0.0)
             self.tentative = {} if final else self.interpreter.tentative
         self.heard += len(x)
@@ -528,9 +528,9 @@ class Session:
         return Transcript("live", segments, language, 1.0, self.received / self.asked.rate, task, model)
 
 
-def _item(record: Record) -> Sound | Command:
+def _item(record: Record) -> AudioChunk | Command:
     """What a record of the journal puts into the inbox."""
     if record.kind == "sound":
-        return Sound(bytearray(record.data))
+        return AudioChunk(bytearray(record.data))
     command = json.loads(record.data)
     return Command(command["kind"], None if command["config"] is None else SessionConfig(**command["config"]))

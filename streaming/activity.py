@@ -18,7 +18,7 @@ FRAME = 512
 """Samples that one probability of the voice activity model speaks for."""
 
 
-class Voice:
+class SpeechActivity:
     """Follows one stream.
 
     Speech starts at a frame of at least `START` and goes on until frames stay below `STOP`; quiet sound is amplified
@@ -46,7 +46,7 @@ class Voice:
         self.spans: list[list[int]] = [[0, 0]] if vad is None else []
         self.level = 0.0
 
-    def hear(self, samples: NDArray[np.float32], final: bool = False) -> None:
+    def push(self, samples: NDArray[np.float32], final: bool = False) -> None:
         """Take the next samples, at 16 kHz."""
         if self.vad is None:
             self.heard += len(samples)
@@ -73,7 +73,7 @@ class Voice:
         return np.float32(min(max(self.LEVEL / max(self.level, 1e-9), 1.0), self.MOST_GAIN))
 
     @property
-    def spoken_until(self) -> int:
+    def speech_until(self) -> int:
         """Sample at which the latest speech ended, so far."""
         return self.spans[-1][1] if self.spans else 0
 
@@ -87,7 +87,7 @@ class Voice:
         pairs = zip(self.spans, ends, strict=False)
         return next((begin for (begin, _), end in pairs if begin > since and begin - end >= pause_s * RATE), self.heard)
 
-    def spoken_s(self, since: int, until: float = math.inf) -> float:
+    def speech_within(self, since: int, until: float = math.inf) -> float:
         """Seconds of speech after a sample, and before another."""
         return sum(max(0, min(end, until) - max(begin, since)) for begin, end in self.spans) / RATE
 
@@ -113,7 +113,7 @@ class Voice:
     @property
     def quiet_s(self) -> float:
         """Seconds since the latest speech."""
-        return 0.0 if self.speaking else (self.heard - self.spoken_until) / RATE
+        return 0.0 if self.speaking else (self.heard - self.speech_until) / RATE
 
     def saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The memory, to be written to a file."""

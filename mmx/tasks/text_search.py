@@ -1,4 +1,4 @@
-"""`Writer`: texts in one language by a model with language tokens, with its whole vocabulary or a shortlist of it."""
+"""`TextSearch`: texts in one language by a model with language tokens, with all its vocabulary or a shortlist."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +15,7 @@ from mmx.text import shortlist
 from mmx.text.translation_tokenizer import TranslationTokenizer
 
 
-class Writer:
+class TextSearch:
     """Searches for texts in a language.
 
     Args:

@@ -45,7 +45,7 @@ class Text:
 
 
 @dataclass
-class Second:
+class SecondPass:
     """A stretch that is decoded again in parts, and its first text.
 
     Attributes:
@@ -63,7 +63,7 @@ class Second:
 
     first: Text
     parts: Sequence[Window]
-    within: "Second | None" = None
+    within: "SecondPass | None" = None
     found: Text = field(default_factory=Text)
     open: int = 0
 
@@ -91,7 +91,7 @@ class Second:
         return Text(first.segments, first.log_prob, first.tokens, first.failed, [kept])
 
 
-def settle(text: Text, within: Second | None) -> Text | None:
+def settle(text: Text, within: SecondPass | None) -> Text | None:
     """Give a text to the stretch that it is a part of, and that in turn, while one settles; what has no such stretch.
 
     Args:

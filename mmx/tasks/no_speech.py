@@ -9,7 +9,7 @@ QUIET_DB = -80.0
 """Peak, against full scale, below which a recording is as good as silent."""
 
 
-def unheard(file: File) -> list[Note]:
+def no_speech_note(file: File) -> list[Note]:
     """The warning of a recording, or of a channel, in which nothing was heard, with the likely reason; else none."""
     if any(segment.text.strip() for segment in file.segments):
         return []

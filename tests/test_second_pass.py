@@ -7,7 +7,7 @@ import pytest
 
 import mmx
 from mmx.tasks.result import Note, Segment
-from mmx.tasks.second import Second, Text, settle
+from mmx.tasks.second_pass import SecondPass, Text, settle
 from mmx.tasks.transcribe import Options, _Run
 from mmx.tasks.window import Piece, Window, halves
 from mmx.tasks.windows import Decoded, File, Job
@@ -25,7 +25,7 @@ def text(words: str, mean: float, start_s: float = 0.0, failed: bool = False) ->
 
 
 def outcome(first: Text, *parts: Text) -> Text:
-    second = Second(first, [window(float(i), 1.0) for i in range(len(parts))])
+    second = SecondPass(first, [window(float(i), 1.0) for i in range(len(parts))])
     got = [settle(part, second) for part in parts]
     assert got[:-1] == [None] * (len(parts) - 1), "nothing is settled before the last part"
     assert got[-1] is not None
@@ -76,8 +76,8 @@ def test_means_are_of_tokens_and_not_of_parts():
 
 
 def test_a_part_may_be_doubted_in_turn():
-    outer = Second(text("thin", -0.4), [window(0.0, 1.0), window(1.0, 1.0)])
-    inner = Second(text("one", -0.3, 0.0), [window(0.0, 0.5), window(0.5, 0.5)], outer)
+    outer = SecondPass(text("thin", -0.4), [window(0.0, 1.0), window(1.0, 1.0)])
+    inner = SecondPass(text("one", -0.3, 0.0), [window(0.0, 0.5), window(0.5, 0.5)], outer)
     outer.open += 1
     assert settle(Text(), outer) is None  # the part itself, of which all is doubted
     assert settle(text("two", -0.3, 5.0), outer) is None
@@ -99,7 +99,7 @@ class Script:
         start_s, end_s = job.window.start_s, job.window.end_s
         if job.second is None and start_s == 0:
             first = Text([Segment(start_s, end_s, " first", "en")], -0.4, 1)
-            return Decoded(seconds=[Second(first, halves(job.window))])
+            return Decoded(seconds=[SecondPass(first, halves(job.window))])
         return Decoded([Segment(start_s, end_s, " part", "en")], log_prob=self.likely, tokens=1)
 
 

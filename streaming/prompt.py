@@ -15,7 +15,7 @@ from mmx.text.languages import find_language
 _JOINING = frozenset("-'’")
 
 
-class Script:
+class Prompter:
     """The text side of a session.
 
     Tokenizers with time tokens (Whisper's) take the text before the window as context and tell the language of the
