@@ -19,6 +19,8 @@ from mmx.media.clips import ClipReader, open_clip
 from mmx.media.downmix import SIDES
 from mmx.media.source import reopened
 from mmx.model import Model
+from mmx.nn.ctc import NAME
+from mmx.tasks import ctc_recognizer
 from mmx.tasks.no_speech import no_speech_note
 from mmx.tasks.options import Options
 from mmx.tasks.result import Note, Segment, Transcript
@@ -253,7 +255,8 @@ def vad() -> "SileroVad":
 
 def fit(model: Model, options: Options) -> Options:
     """The options in this model's own terms. Raises `InputError` for what it cannot do."""
-    model.require_decoder()
+    if NAME not in model.heads:
+        model.require_decoder()
     if model.tokenizer is None:
         raise InputError("expected a model with a tokenizer, got one without: load it with mmx.load")
     if not model.recorded:
@@ -267,4 +270,6 @@ def fit(model: Model, options: Options) -> Options:
 
 def _kind(model: Model) -> ModuleType:
     """The module with the recognizer: the one that a tokenizer whose texts hold more than text names, else ours."""
+    if model.decoder is None:
+        return ctc_recognizer
     return importlib.import_module(getattr(model.tokenizer, "recognizer", "mmx.tasks.recognizer"))

@@ -60,7 +60,9 @@ ara ar arb | Arab Latn | Arabic, Modern Standard Arabic, Standard Arabic
 ars | Arab | Najdi Arabic, Saudi Arabic
 ary | Arab | Moroccan Arabic
 arz | Arab | Egyptian Arabic
+ase | Latn | American Sign Language, ASL
 asm as | Beng | Assamese
+asq | Latn | Austrian Sign Language
 ast | Latn | Asturian
 awa | Deva | Awadhi
 aym ay ayr | Latn | Aymara, Central Aymara
@@ -79,12 +81,15 @@ bos bs | Latn | Bosnian
 bre br | Latn | Breton
 bug | Latn | Buginese
 bul bg | Cyrl | Bulgarian
+bzs | Latn | Brazilian Sign Language, Libras
 cat ca | Latn | Catalan, Valencian
 ceb | Latn | Cebuano
 ces cs cze | Latn | Czech
 cjk | Latn | Chokwe
 ckb | Arab | Central Kurdish, Sorani, Kurdish Sorani
 crh | Latn | Crimean Tatar
+cse | Latn | Czech Sign Language
+csq | Latn | Croatian Sign Language
 cym cy wel | Latn | Welsh
 dan da | Latn | Danish
 deu de ger | Latn | German
@@ -94,6 +99,7 @@ dzo dz | Tibt | Dzongkha
 ell el gre | Grek | Greek
 eng en | Latn | English
 epo eo | Latn | Esperanto
+eso | Latn | Estonian Sign Language
 est et ekk | Latn | Estonian
 eus eu baq | Latn | Basque
 ewe ee | Latn | Ewe
@@ -110,6 +116,8 @@ gla gd | Latn | Scottish Gaelic
 gle ga | Latn | Irish
 glg gl | Latn | Galician
 grn gn gug | Latn | Guarani
+gsg | Latn | German Sign Language, DGS
+gss | Grek | Greek Sign Language
 guj gu | Gujr | Gujarati
 hat ht | Latn | Haitian Creole, Haitian
 hau ha | Latn | Hausa
@@ -123,9 +131,11 @@ hye hy arm | Armn | Armenian
 ibo ig | Latn | Igbo
 ilo | Latn | Ilocano, Iloko
 ind id in | Latn | Indonesian
+ise | Latn | Italian Sign Language, LIS
 isl is ice | Latn | Icelandic
 ita it | Latn | Italian
 jav jv jw | Latn | Javanese
+jos | Arab | Jordanian Sign Language
 jpn ja | Jpan | Japanese
 kab | Latn | Kabyle
 kac | Latn | Jingpho, Kachin
@@ -152,6 +162,7 @@ lij | Latn | Ligurian
 lim li | Latn | Limburgish
 lin ln | Latn | Lingala
 lit lt | Latn | Lithuanian
+lls | Latn | Lithuanian Sign Language
 lmo | Latn | Lombard
 ltg | Latn | Latgalian
 ltz lb | Latn | Luxembourgish, Letzeburgesch
@@ -163,6 +174,7 @@ mag | Deva | Magahi
 mai | Deva | Maithili
 mal ml | Mlym | Malayalam
 mar mr | Deva | Marathi
+mfs | Latn | Mexican Sign Language
 min | Latn Arab | Minangkabau
 mkd mk mac | Cyrl | Macedonian
 mlg mg plt | Latn | Malagasy, Plateau Malagasy
@@ -189,6 +201,7 @@ pap | Latn | Papiamento
 pol pl | Latn | Polish
 por pt | Latn | Portuguese
 prs | Arab | Dari
+psr | Latn | Portuguese Sign Language
 pus ps pbt | Arab | Pashto, Pushto, Southern Pashto
 que qu quy | Latn | Quechua, Ayacucho Quechua
 ron ro rum mo mol | Latn | Romanian, Moldavian, Moldovan
@@ -198,6 +211,7 @@ sag sg | Latn | Sango
 san sa | Deva | Sanskrit
 sat | Beng Olck | Santali
 scn | Latn | Sicilian
+sgg | Latn | Swiss German Sign Language
 shn | Mymr | Shan
 sin si | Sinh | Sinhala, Sinhalese
 slk sk slo | Latn | Slovak
@@ -211,10 +225,13 @@ spa es | Latn | Spanish, Castilian
 sqi sq alb als | Latn | Albanian, Tosk Albanian
 srd sc | Latn | Sardinian
 srp sr | Cyrl Latn | Serbian
+ssp | Latn | Spanish Sign Language
 ssw ss | Latn | Swati
 sun su | Latn | Sundanese
+svk | Latn | Slovak Sign Language
 swa sw swh | Latn | Swahili
 swe sv | Latn | Swedish
+swl | Latn | Swedish Sign Language
 szl | Latn | Silesian
 tam ta | Taml | Tamil
 taq | Latn Tfng | Tamasheq
@@ -225,6 +242,7 @@ tgl tl fil | Latn | Tagalog, Filipino
 tha th | Thai | Thai
 tir ti | Ethi | Tigrinya
 tpi | Latn | Tok Pisin
+tsm | Latn | Turkish Sign Language
 tsn tn | Latn | Tswana
 tso ts | Latn | Tsonga
 tuk tk | Latn | Turkmen
@@ -233,6 +251,7 @@ tur tr | Latn | Turkish
 twi tw | Latn | Twi
 tzm | Tfng | Central Atlas Tamazight, Tamazight
 uig ug | Arab | Uyghur, Uighur
+ukl | Cyrl | Ukrainian Sign Language
 ukr uk | Cyrl | Ukrainian
 umb | Latn | Umbundu
 urd ur | Arab | Urdu

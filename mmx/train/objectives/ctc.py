@@ -4,6 +4,7 @@ Letters: B rows, M memory frames, D width, V vocabulary.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -12,20 +13,19 @@ from torch import Tensor
 from mmx.errors import InputError
 from mmx.interfaces import Losses, Needs
 from mmx.model import Model
+from mmx.nn.ctc import NAME as HEAD
+from mmx.nn.ctc import CTCHead
 from mmx.seq import Seq, pad
 from mmx.train.batch import IGNORED, Batch
 from mmx.train.objectives.weigh import mean_of_each
-
-HEAD = "ctc"
-"""Name of the head that projects memory frames to V tokens and, last, the blank."""
 
 
 class CTCLoss:
     """The negative log-likelihood of a text over all its alignments with the memory, a mean over tokens.
 
-    The model has a head "ctc", `(D,)` to `(V + 1,)`, whose last entry is the blank. The decoder's prompt and the token
-    that ends a text are no part of the text here. A row with fewer frames than its text needs has no alignment and
-    teaches nothing.
+    The model has a head "ctc", `(D,)` to `(V + 1,)`, whose last entry is the blank; a `CTCHead` is told the language of
+    each row. The decoder's prompt and the token that ends a text are no part of the text here. A row with fewer frames
+    than its text needs has no alignment and teaches nothing.
     """
 
     perplexity = False
@@ -49,13 +49,21 @@ class CTCLoss:
 
     def __call__(self, model: Model, batch: Batch) -> Losses:
         """Reports the same in nats."""
-        loss = ctc_loss(model.heads[HEAD], model.memory(batch.inputs, batch.begin), texts(batch))
+        memory, head = model.memory(batch.inputs, batch.begin), model.heads[HEAD]
+        told = partial(head, language_B=languages(batch)) if isinstance(head, CTCHead) else head
+        loss = ctc_loss(told, memory, texts(batch))
         return Losses({HEAD: loss}, self.count(batch), {HEAD: loss.detach()})
 
 
 def texts(batch: Batch) -> list[Tensor]:
     """The tokens of each row's text, without prompt and end."""
     return [row[row != IGNORED][:-1] for row in batch.targets]
+
+
+def languages(batch: Batch) -> Tensor:
+    """`(B,)` the last token of each row's prompt, which names the language that it is to write."""
+    first_B = (batch.targets != IGNORED).int().argmax(1, keepdim=True)
+    return batch.tokens.gather(1, first_B)[:, 0]
 
 
 def ctc_loss(head: Callable[[Tensor], Tensor], memory: Seq, targets: Sequence[Tensor]) -> Tensor:

@@ -1,0 +1,395 @@
+"""Fingerspelled words made from recorded letters: `python -m mmx.datasets.recipes.fingerspelling OUT`.
+
+The package spoken-to-signed (MIT) carries one recording of each letter of the manual alphabets of 19 sign languages, as
+points that MediaPipe found. Words are joined from them: the points of a letter at a drawn pace, then a transition to
+the next. What a person never does the same twice is varied: pace, tilt of the camera, size, proportions of the bones,
+which hand spells, noise, and frames in which a hand was not found. Test words are joined by the package itself.
+
+The words are those of wordfreq (its data CC BY-SA 4.0); a tenth of them, by their spelling without accents, is held
+out. `pip install spoken-to-signed pose-format wordfreq`.
+
+Letters: T frames, H hands (left, right), J points of a hand, C coordinates.
+"""
+
+import csv
+import sys
+import unicodedata
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmx.errors import InputError, MmxError
+from mmx.files import atomic_write
+
+Array = NDArray[np.float32]
+
+RATE = 25.0
+POINTS = 21
+WRIST, MIDDLE = 0, 9
+"""The points of a hand that MediaPipe numbers so: the wrist, and where the middle finger begins."""
+SPELLS = {
+    "ase": "en", "asq": "de", "bzs": "pt", "cse": "cs", "csq": "hr", "eso": "fi", "gsg": "de", "gss": "el", "ise": "it",
+    "jos": "ar", "lls": "lt", "mfs": "es", "psr": "pt", "sgg": "de", "ssp": "es", "svk": "sk", "swl": "sv", "tsm": "tr",
+    "ukl": "uk",
+}  # fmt: skip
+"""The spoken language that each alphabet spells; words of Finnish stand for Estonian, which has no list."""
+LONGEST, SHORTEST = 9, 3
+HELD_OUT = 10
+"""One word in so many is held out."""
+
+
+class Hands(NamedTuple):
+    """Points of two hands: `points` `(T, H, J, C)`, and `present` `(T, H)`, whether each was found."""
+
+    points: Array
+    present: NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def part(self, start: int, stop: int) -> "Hands":
+        """Frames from `start` to `stop`."""
+        return Hands(self.points[start:stop], self.present[start:stop])
+
+    @property
+    def filled(self) -> Array:
+        """The points as they are stored: zeros where a hand was not found."""
+        return np.where(self.present[..., None, None], self.points, 0.0).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A recorded letter at 25 frames a second; frames `start` to `stop` are without raising and lowering the hand."""
+
+    text: str
+    hands: Hands
+    start: int
+    stop: int
+    moves: bool
+
+
+def read_letters(folder: Path) -> dict[str, dict[str, Letter]]:
+    """The recorded letters by sign language and text (lower case).
+
+    Args:
+        folder: `assets/fingerspelling_lexicon` of the package, with `data.csv`.
+    """
+    out: dict[str, dict[str, Letter]] = {}
+    with (folder / "data.csv").open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            text = _lower(row["words"], row["signed_language"])
+            letter = _letter(text, read_pose((folder / row["path"]).read_bytes()))
+            out.setdefault(row["signed_language"], {})[text] = letter
+    return out
+
+
+def read_pose(data: bytes) -> Hands:
+    """The hands of a .pose file, in widths of the shoulders, at 25 frames a second.
+
+    MediaPipe gives the depth of a hand in widths of the picture, all else in pixels.
+    """
+    from pose_format import Pose  # type: ignore[import-not-found]
+
+    return hands_of(Pose.read(data))
+
+
+def hands_of(pose: object) -> Hands:
+    """The hands of a pose of pose-format; see `read_pose`."""
+    header, body = pose.header, pose.body  # type: ignore[attr-defined]
+    x_TJC = np.ma.getdata(body.data)[:, 0].astype(np.float32)
+    found_TJ = np.asarray(body.confidence)[:, 0] > 0
+    sides = [header.get_point_index("POSE_LANDMARKS", f"{side}_SHOULDER") for side in ("LEFT", "RIGHT")]
+    width = float(np.median(np.linalg.norm(x_TJC[:, sides[0], :2] - x_TJC[:, sides[1], :2], axis=-1)))
+    width = width or header.dimensions.width / 3  # shoulders that were not found
+    hands, present = [], []
+    for side in ("LEFT", "RIGHT"):
+        first = header.get_point_index(f"{side}_HAND_LANDMARKS", "WRIST")
+        hand_TJC = np.nan_to_num(x_TJC[:, first : first + POINTS, :3].copy())
+        hand_TJC[..., 2] *= header.dimensions.width
+        hands.append(hand_TJC / width)
+        present.append(found_TJ[:, first : first + POINTS].mean(1) > 0.5)
+    return _paced(Hands(np.stack(hands, 1), np.stack(present, 1)), RATE / float(body.fps))
+
+
+def _lower(text: str, language: str) -> str:
+    text = text.replace("I", "ı").replace("İ", "i") if language == "tsm" else text
+    return text.lower()
+
+
+def _paced(hands: Hands, factor: float) -> Hands:
+    return hands if abs(factor - 1) < 0.02 else resampled(hands, max(2, round(len(hands) * factor)))
+
+
+def resampled(hands: Hands, n: int) -> Hands:
+    """As many frames as asked for, between which is interpolated; where a hand is absent it takes its nearest place."""
+    at_N = np.linspace(0, len(hands) - 1, n)
+    low_N = np.minimum(at_N.astype(int), max(0, len(hands) - 2))
+    high_N = np.minimum(low_N + 1, len(hands) - 1)
+    share_N = (at_N - low_N)[:, None, None, None]
+    both_NH = hands.present[low_N] & hands.present[high_N]
+    near_N = np.rint(at_N).astype(int)
+    mixed = hands.points[low_N] * (1 - share_N) + hands.points[high_N] * share_N
+    points = np.where(both_NH[..., None, None], mixed, hands.points[near_N])
+    return Hands(points.astype(np.float32), hands.present[near_N])
+
+
+def _letter(text: str, hands: Hands) -> Letter:
+    """Where its sign begins and ends: after the hand that spells was raised, before it falls."""
+    side = int(hands.present[:, 1].sum() >= hands.present[:, 0].sum())
+    here_T, height_T = hands.present[:, side], -hands.points[:, side, WRIST, 1]
+    rise_T, n = np.diff(height_T, prepend=height_T[0]), len(hands)
+    start, stop = 0, n
+    while start < min(8, n // 3) and (not here_T[start] or rise_T[min(start + 1, n - 1)] > 0.05):
+        start += 1
+    while stop > max(n - 8, 2 * n // 3) and (not here_T[stop - 1] or rise_T[stop - 1] < -0.06):
+        stop -= 1
+    return Letter(text, hands, start, stop, _moves(hands.part(start, stop), side))
+
+
+def _moves(hands: Hands, side: int) -> bool:
+    """Whether the movement is part of the letter: the wrist goes a quarter of the shoulders, or the shape changes."""
+    if len(hands) < 3:
+        return False
+    wrist_NC = resampled(hands, 8).points[:, side, WRIST, :2]
+    shape_TJC = hands.points[:, side] - hands.points[:, side, :1]
+    change = np.abs(shape_TJC - np.median(shape_TJC, 0)).mean() / (np.abs(shape_TJC).mean() + 1e-6)
+    return bool(np.linalg.norm(np.diff(wrist_NC, axis=0), axis=1).sum() > 0.25 or change > 0.35)
+
+
+# -------------------- words
+
+
+def spelled(word: str, letters: Mapping[str, Letter]) -> list[str] | None:
+    """The letters of a word, the longest first ("sch"); an accent that the alphabet lacks is left out.
+
+    None where a letter is missing.
+    """
+    word, out, at = unicodedata.normalize("NFC", word).replace("ς", "σ"), [], 0
+    longest = max(map(len, letters))
+    while at < len(word):
+        found = next((word[at : at + n] for n in range(longest, 0, -1) if word[at : at + n] in letters), None)
+        plain = unicodedata.normalize("NFD", word[at])[0]
+        if found is None and plain not in letters:
+            return None
+        out.append(plain if found is None else found)
+        at += 1 if found is None else len(found)
+    return out
+
+
+def is_held_out(text: str) -> bool:
+    """Whether words that are spelled so, accents apart, are for tests alone."""
+    plain = "".join(c for c in unicodedata.normalize("NFD", text) if not unicodedata.combining(c))
+    return zlib.crc32(plain.encode()) % HELD_OUT == 0
+
+
+def words(language: str, letters: Mapping[str, Letter], most: int = 20_000) -> tuple[list[list[str]], list[list[str]]]:
+    """Words of an alphabet, cut into letters: those to train on, and those that are held out."""
+    try:
+        from wordfreq import top_n_list  # type: ignore[import-not-found]
+    except ImportError as e:
+        raise InputError("expected the package wordfreq, which has lists of words, got none: pip install it") from e
+    train, held = {}, {}
+    for word in top_n_list(SPELLS[language], most):
+        found = spelled(word, letters)
+        if found and SHORTEST <= len("".join(found)) <= LONGEST:
+            (held if is_held_out("".join(found)) else train)["".join(found)] = found
+    return list(train.values()), list(held.values())
+
+
+# -------------------- joining
+
+
+def join(letters: Sequence[Letter], rng: np.random.Generator, pace: float | None = None) -> Hands:
+    """Letters one after the other, as one spells a word.
+
+    Args:
+        letters: recordings.
+        rng: what the word is varied by.
+        pace: above 1 is faster; drawn when None. At 2 a letter that does not move has 3 to 6 frames.
+    """
+    pace = rng.uniform(0.6, 2.2) if pace is None else pace
+    pieces: list[Hands] = []
+    for i, letter in enumerate(letters):
+        piece = _held(letter, rng, pace)
+        if i == 0 and letter.start and rng.random() < 0.6:
+            piece = _chain(letter.hands.part(0, letter.start), piece)
+        if i == len(letters) - 1 and letter.stop < len(letter.hands) and rng.random() < 0.6:
+            piece = _chain(piece, letter.hands.part(letter.stop, len(letter.hands)))
+        if pieces:
+            doubled = letters[i - 1].text[-1:] == letter.text[:1]
+            pieces.append(_transition(pieces[-1], piece, doubled, rng, pace))
+        pieces.append(piece)
+    return _chain(*pieces)
+
+
+def _chain(*pieces: Hands) -> Hands:
+    return Hands(np.concatenate([p.points for p in pieces]), np.concatenate([p.present for p in pieces]))
+
+
+def _held(letter: Letter, rng: np.random.Generator, pace: float) -> Hands:
+    """The sign of a letter for as long as it is held, which is longer where it moves."""
+    low, high, least = (9, 20, 7) if letter.moves else (4, 15, 2)
+    n = int(np.clip(rng.uniform(low, high) / pace, least, 26))
+    cut = (0, 0) if letter.moves or letter.stop - letter.start < 11 else rng.integers(0, 3, 2)
+    held = resampled(letter.hands.part(letter.start + cut[0], letter.stop - cut[1]), n)
+    shift = np.zeros((1, 2, 1, 3), np.float32)
+    shift[..., :2] = rng.normal(0, 0.04, (1, 1, 1, 2))
+    return Hands(held.points + shift, held.present)
+
+
+def _transition(before: Hands, after: Hands, doubled: bool, rng: np.random.Generator, pace: float) -> Hands:
+    """From the last frame of one letter to the first of the next; one that is spelled twice bounces or slides."""
+    n = int(rng.integers(3, 7)) if doubled else max(1, round(rng.integers(2, 7) / max(1.0, pace)))
+    rise_N = ((1 - np.cos(np.linspace(0, np.pi, n + 2)[1:-1])) / 2).astype(np.float32)
+    a, b = before.points[-1].copy(), after.points[0].copy()
+    here_a, here_b = before.present[-1], after.present[0]
+    a[~here_a], b[~here_b] = b[~here_a], a[~here_b]
+    points = a + rise_N[:, None, None, None] * (b - a)
+    if doubled:
+        arc_N = np.sin(np.linspace(0, np.pi, n)).astype(np.float32)
+        points[..., int(rng.integers(2))] += (arc_N * rng.uniform(0.05, 0.25) * rng.choice([-1, 1]))[:, None, None]
+        if rng.random() < 0.4:  # the hand opens a little between the two
+            points += arc_N[:, None, None, None] * rng.normal(0, 0.02, (1, 2, POINTS, 3)).astype(np.float32)
+    return Hands(points.astype(np.float32), np.where((rise_N < 0.5)[:, None], here_a, here_b))
+
+
+# -------------------- what differs from one person and camera to the next
+
+
+def varied(hands: Hands, rng: np.random.Generator) -> Hands:
+    """A word as another person spells it before another camera; half of them with the other hand."""
+    points, present = hands
+    if rng.random() < 0.5:
+        points, present = mirrored(hands)
+    wrist = points[:, :, :1]
+    shape = _other_bones(points - wrist, rng)
+    turn = _rotation(rng.normal(0, 1, 3) * (0.25, 0.3, 0.2))
+    flat = _rotation(np.array([0.0, 0.0, np.arctan2(turn[1, 0], turn[0, 0])]))
+    size = np.exp(rng.normal(0, 0.08, 3))
+    points = (shape @ turn.T + wrist @ flat.T) * size
+    points = points + rng.normal(0, 0.006, points.shape) * rng.random()
+    lost = rng.random(present.shape) < 0.12 * rng.random()
+    return Hands(points.astype(np.float32), present & ~lost)
+
+
+def mirrored(hands: Hands) -> Hands:
+    """Spelled with the other hand."""
+    return Hands(hands.points[:, ::-1] * np.array([-1, 1, 1], np.float32), hands.present[:, ::-1])
+
+
+PARENT = np.array([0, 0, 1, 2, 3, 0, 5, 6, 7, 0, 9, 10, 11, 0, 13, 14, 15, 0, 17, 18, 19])
+"""The point of a hand that each one's bone begins at."""
+
+
+def _other_bones(shape_THJC: Array, rng: np.random.Generator) -> Array:
+    """Hands whose bones have other lengths and, a little, other directions, the same in the whole clip."""
+    bones = shape_THJC - shape_THJC[:, :, PARENT]
+    length = np.linalg.norm(bones, axis=-1, keepdims=True)
+    bones = bones * np.exp(rng.normal(0, 0.12, (1, 1, POINTS, 1))) + length * rng.normal(0, 0.12, (1, 1, POINTS, 3))
+    out = np.zeros_like(bones)
+    for joint in range(1, POINTS):
+        out[:, :, joint] = out[:, :, PARENT[joint]] + bones[:, :, joint]
+    return out
+
+
+def _rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """About x, then y, then z, in radians."""
+    (cx, cy, cz), (sx, sy, sz) = np.cos(angles), np.sin(angles)
+    x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
+    y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
+    return z @ y @ x
+
+
+# -------------------- files
+
+
+def prepare(out: Path, words_each: int = 1500, seed: int = 0, languages: Sequence[str] = ()) -> list[Path]:
+    """Write `train.tsv` and `valid.tsv` with their poses, and `test.tsv` of words that the package itself joined.
+
+    Args:
+        out: folder.
+        words_each: to train on, of each language; American Sign Language gets three times as many.
+        seed: of what is drawn.
+        languages: sign languages; all when empty.
+    """
+    folder = lexicon_folder()
+    found = read_letters(folder)
+    chosen = list(languages) or sorted(found)
+    if unknown := sorted(set(chosen) - set(found)):
+        raise InputError(f"expected sign languages among {', '.join(sorted(found))}, got {', '.join(unknown)}")
+    rows: dict[str, list[tuple[str, ...]]] = {"train": [], "valid": []}
+    for language in chosen:
+        rng = np.random.default_rng([seed, zlib.crc32(language.encode())])
+        letters = found[language]
+        known, held = words(language, letters)
+        for split, n in (("train", words_each * (3 if language == "ase" else 1)), ("valid", 20)):
+            (out / split / language).mkdir(parents=True, exist_ok=True)
+            for i in range(n):
+                word = _drawn(split, known, held, list(letters), rng)
+                made = join([letters[c] for c in word], rng)
+                made = varied(made, rng) if split == "train" else made
+                name = f"{split}/{language}/{i}.npz"
+                save(out / name, made)
+                rows[split].append((f"{split}-{language}-{i}", name, "".join(word), language))
+    return [_manifest(out / f"{split}.tsv", found_rows) for split, found_rows in rows.items()]
+
+
+def _drawn(
+    split: str, known: Sequence[list[str]], held: Sequence[list[str]], alphabet: Sequence[str], rng: np.random.Generator
+) -> list[str]:
+    """A word; of those to train on, 4 in 10 are letters at random, with doubled ones among them."""
+    if split != "train":
+        return held[int(rng.integers(len(held)))]
+    if rng.random() >= 0.4:
+        return known[int(rng.integers(len(known)))]
+    drawn = [alphabet[i] for i in rng.integers(0, len(alphabet), int(rng.integers(2, 8)))]
+    for i in range(1, len(drawn)):
+        if rng.random() < 0.15:
+            drawn[i] = drawn[i - 1]
+    return drawn if not is_held_out("".join(drawn)) else known[int(rng.integers(len(known)))]
+
+
+def lexicon_folder() -> Path:
+    """The recordings in the package. Raises `InputError` where it is not installed."""
+    try:
+        import spoken_to_signed  # type: ignore[import-not-found]
+    except ImportError as e:
+        raise InputError(
+            "expected the package spoken-to-signed, which has the recordings, got none: pip install spoken-to-signed"
+        ) from e
+    return Path(spoken_to_signed.__file__).parent / "assets" / "fingerspelling_lexicon"
+
+
+def save(path: Path, hands: Hands) -> None:
+    """Write a clip as `mmx.media.pose` reads it: 42 points a frame, the left hand first, zeros for an absent hand."""
+    np.savez(path, pose=hands.filled.reshape(len(hands), 2 * POINTS, 3).astype(np.float16), rate=np.float64(RATE))
+
+
+def _manifest(path: Path, rows: Sequence[Sequence[str]]) -> Path:
+    lines = ["\t".join(row) for row in (("id", "pose", "text", "src_lang"), *rows)]
+    return atomic_write(path, "\n".join(lines) + "\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`OUT [WORDS]`: words of each language."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if len(given) not in (1, 2):
+        print("usage: python -m mmx.datasets.recipes.fingerspelling OUT [WORDS]", file=sys.stderr)
+        return 2
+    try:
+        for path in prepare(Path(given[0]), *map(int, given[1:])):
+            print(path)
+    except MmxError as e:
+        print(e, file=sys.stderr)
+        return e.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""What a memory says in text without a decoder, frame by frame: connectionist temporal classification.
+
+Graves et al. 2006. Letters: B rows, M memory frames, D width, L languages, V vocabulary.
+"""
+
+import torch
+from torch import Tensor, nn
+
+NAME = "ctc"
+"""Of the head among a model's `heads`."""
+
+
+class CTCHead(nn.Module):
+    """Scores of each token, and of the blank, in each frame; told which language is written.
+
+    Args:
+        width: D of the memory.
+        vocab: V.
+        first_language: id of the first language token.
+        languages: L.
+        forget: share of the rows in training that are not told their language.
+    """
+
+    def __init__(self, width: int, vocab: int, first_language: int, languages: int, forget: float = 0.2):
+        super().__init__()
+        self.vocab, self.first, self.forget = vocab, first_language, forget
+        self.language = nn.Embedding(languages + 1, width)
+        self.hidden, self.norm, self.out = nn.Linear(width, width), nn.LayerNorm(width), nn.Linear(width, vocab + 1)
+
+    @property
+    def blank(self) -> int:
+        """The last of the scores: no token."""
+        return self.vocab
+
+    def forward(self, x_BMD: Tensor, language_B: Tensor | None = None) -> Tensor:
+        """Logits `(B, M, V + 1)`.
+
+        Args:
+            x_BMD: memory.
+            language_B: token of each row's language; not told when None.
+        """
+        told_B = torch.zeros(len(x_BMD), dtype=torch.int64, device=x_BMD.device)
+        if language_B is not None:
+            told_B = language_B - self.first + 1
+            if self.training and self.forget:
+                told_B = torch.where(torch.rand(told_B.shape, device=told_B.device) < self.forget, 0, told_B)
+        h_BMD = x_BMD + self.language(told_B)[:, None]
+        return self.out(self.norm(h_BMD + nn.functional.gelu(self.hidden(h_BMD))))
