@@ -34,11 +34,13 @@ class Input:
         rate: samples or frames a second; None in text, which has no clock.
         shape: of a sample or frame: `()` for sound, `(H, W)` for grey and `(H, W, 3)` for RGB pictures of bytes,
             `(J, C)` for points of a body, `(F,)` for features.
+        points: of a body, names of the J points, or of groups of them, as .pose files have them.
     """
 
     medium: Medium
     rate: float | None
     shape: tuple[int, ...] = ()
+    points: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.medium not in get_args(Medium):

@@ -71,6 +71,18 @@ class Front(Block, Protocol):
 
 
 @runtime_checkable
+class PoseFront(Front, Protocol):
+    """The first block of a modality of poses, which names the points that it reads.
+
+    Attributes:
+        points: groups of them in their order, as .pose files name them: "LEFT_HAND_LANDMARKS".
+    """
+
+    @property
+    def points(self) -> Sequence[str]: ...
+
+
+@runtime_checkable
 class Fuse(Protocol):
     """Anything that makes one memory of those of several modalities.
 

@@ -209,16 +209,41 @@ def test_poses_of_every_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     (tmp_path / "a.pose").write_bytes(b"pose")
     monkeypatch.setitem(sys.modules, "pose_format", None)
-    with pytest.raises(InputError, match="pip install pose-format"):
+    with pytest.raises(InputError, match=r"mmx\[pose\]"):
         open_numbers(tmp_path / "a.pose", medium="pose", rate=25.0)
     body = types.SimpleNamespace(fps=50.0, data=np.ma.masked_array(np.stack([x, x + 1], 1), mask=False))
     body.data[0, 0, 0] = np.ma.masked
     package: Any = types.ModuleType("pose_format")
-    package.Pose = types.SimpleNamespace(read=lambda data: types.SimpleNamespace(body=body))
+    groups = [types.SimpleNamespace(name=name, points=["A", "B"]) for name in ("BODY", "LEFT_HAND_LANDMARKS")]
+    header = types.SimpleNamespace(components=groups, dimensions=types.SimpleNamespace(width=500))
+    package.Pose = types.SimpleNamespace(read=lambda data: types.SimpleNamespace(body=body, header=header))
     monkeypatch.setitem(sys.modules, "pose_format", package)
     reader = open_numbers(tmp_path / "a.pose", medium="pose", rate=50.0, shape=(4, 2))
     made = all_of(reader)
     assert not made[0, 0].any() and np.array_equal(made[1:], x[1:]) and "2 people" in reader.remarks[0]
+    with pytest.raises(MediaError, match=r"RIGHT_HAND_LANDMARKS.*got BODY, LEFT_HAND"):
+        open_numbers(tmp_path / "a.pose", medium="pose", rate=50.0, points=("RIGHT_HAND_LANDMARKS",))
+
+
+def test_points_of_a_pose_are_found_by_name_and_are_in_one_unit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = np.random.default_rng(0).normal(size=(5, 1, 4, 3)).astype(np.float32)
+    names = ("LEFT_HAND_LANDMARKS", "BODY")
+    groups = [types.SimpleNamespace(name=name, points=["A", "B"]) for name in names]
+    header = types.SimpleNamespace(components=groups, dimensions=types.SimpleNamespace(width=500))
+    body = types.SimpleNamespace(fps=25.0, data=np.ma.masked_array(x, mask=False))
+    package: Any = types.ModuleType("pose_format")
+    package.Pose = types.SimpleNamespace(read=lambda data: types.SimpleNamespace(body=body, header=header))
+    monkeypatch.setitem(sys.modules, "pose_format", package)
+    (tmp_path / "a.pose").write_bytes(b"pose")
+
+    def read(*points: str) -> np.ndarray:
+        return all_of(open_numbers(tmp_path / "a.pose", medium="pose", rate=25.0, points=points))
+
+    np.testing.assert_array_equal(read("BODY"), x[:, 0, 2:])
+    np.testing.assert_allclose(read(*names[:1]), x[:, 0, :2] * (1, 1, 500), rtol=1e-6)
+    assert read("BODY", "LEFT_HAND_LANDMARKS").shape == (5, 4, 3)
 
 
 def test_numbers_at_another_rate_go_by_straight_lines() -> None:

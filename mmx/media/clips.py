@@ -216,4 +216,4 @@ def _open(again: Callable[[], Any] | None, name: str, what: Input, track: int | 
         return open_audio(source, rate=int(rate), track=track, channels=channels, block_s=BLOCK_S)
     if what.medium == "video":
         return open_video(source, rate=rate, shape=what.shape)
-    return open_numbers(source, medium=cast(Numbers, what.medium), rate=rate, shape=what.shape)
+    return open_numbers(source, medium=cast(Numbers, what.medium), rate=rate, shape=what.shape, points=what.points)

@@ -32,7 +32,13 @@ Numbers = Literal["pose", "features"]
 
 
 def open_numbers(
-    source: Any, *, medium: Numbers, rate: float, shape: tuple[int, ...] = (), block_s: float = 10.0
+    source: Any,
+    *,
+    medium: Numbers,
+    rate: float,
+    shape: tuple[int, ...] = (),
+    points: tuple[str, ...] = (),
+    block_s: float = 10.0,
 ) -> BlockReader:
     """Open the poses or features of `source` for reading block by block.
 
@@ -41,6 +47,7 @@ def open_numbers(
         medium: which of the two; a .npz with several arrays is asked for the one of this name.
         rate: wanted frames a second.
         shape: wanted shape of a frame, `(J, C)` or `(F,)`; any when empty.
+        points: groups of points that are taken of a .pose file, in this order; all when empty.
         block_s: length of a block in seconds.
 
     Returns:
@@ -60,7 +67,7 @@ def open_numbers(
     else:
         file, label, name, ours = open_file(source)
         try:
-            x, source_rate = _read(file, label, source, medium, remarks)
+            x, source_rate = _read(file, label, source, medium, points, remarks)
         finally:
             if ours:
                 file.close()
@@ -79,14 +86,14 @@ def open_numbers(
 
 
 def _read(
-    file: BinaryIO, label: str, source: Any, medium: Numbers, remarks: list[str]
+    file: BinaryIO, label: str, source: Any, medium: Numbers, points: tuple[str, ...], remarks: list[str]
 ) -> tuple[np.ndarray, float | None]:
     """The numbers of a file, and its frames a second where it says them."""
     start = file.tell()
     head = file.read(6)
     file.seek(start)
     if medium == "pose" and label.lower().endswith(".pose"):
-        return _pose_format(file.read(), label, remarks)
+        return _pose_format(file.read(), label, points, remarks)
     try:
         if head == b"\x93NUMPY":
             if isinstance(source, str | os.PathLike) and source != "-" and not start:
@@ -129,16 +136,17 @@ def _npz(file: BinaryIO, label: str, medium: Numbers) -> tuple[np.ndarray, float
         return held[medium if medium in names else names[0]], rates[0] if rates else None
 
 
-def _pose_format(data: bytes, label: str, remarks: list[str]) -> tuple[np.ndarray, float]:
+def _pose_format(data: bytes, label: str, points: tuple[str, ...], remarks: list[str]) -> tuple[np.ndarray, float]:
     """What the package pose-format reads; points that were not found are 0."""
     try:
         from pose_format import Pose  # type: ignore[import-not-found]
     except ImportError as e:
         raise InputError(
-            f"{label}: expected the package pose-format, which reads .pose files, got none: pip install pose-format"
+            f"{label}: expected the package pose-format, which reads .pose files, got none: pip install 'mmx[pose]'"
         ) from e
     try:
-        body = Pose.read(data).body
+        pose = Pose.read(data)
+        body = pose.body
         x_TPJC = np.ma.filled(np.ma.asarray(body.data, dtype=np.float32), 0.0)
         if x_TPJC.ndim != 4 or not x_TPJC.shape[1] or not body.fps > 0:
             raise ValueError(f"{x_TPJC.shape} numbers at {body.fps} frames a second")
@@ -146,7 +154,24 @@ def _pose_format(data: bytes, label: str, remarks: list[str]) -> tuple[np.ndarra
         raise MediaError(f"{label}: expected a .pose file, got a damaged one or something else ({e}).") from e
     if x_TPJC.shape[1] > 1:
         remarks.append(f"{x_TPJC.shape[1]} people: only the first is read")
-    return x_TPJC[:, 0], float(body.fps)
+    return _chosen(x_TPJC[:, 0], pose.header, label, points), float(body.fps)
+
+
+def _chosen(x_TJC: np.ndarray, header: Any, label: str, points: tuple[str, ...]) -> np.ndarray:
+    """The groups of points that are asked for. Depth of a hand, which MediaPipe gives in widths of the picture, becomes
+    pixels as the rest is."""
+    first, parts = 0, {}
+    for group in header.components:
+        part_TJC = x_TJC[:, first : first + len(group.points)].copy()
+        if "HAND" in group.name and part_TJC.shape[-1] > 2:
+            part_TJC[..., 2] *= header.dimensions.width
+        parts[group.name], first = part_TJC, first + len(group.points)
+    if missing := [name for name in points if name not in parts]:
+        raise MediaError(
+            f"{label}: expected the points {', '.join(points)}, got {', '.join(parts) or 'none'} without "
+            f"{', '.join(missing)}: find them with MediaPipe Holistic, as pose-format's video_to_pose does."
+        )
+    return np.concatenate([parts[name] for name in points or parts], 1)
 
 
 def _checked(x: np.ndarray, label: str, medium: str, shape: tuple[int, ...]) -> np.ndarray:
