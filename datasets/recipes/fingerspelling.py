@@ -11,7 +11,9 @@ out. `pip install spoken-to-signed pose-format wordfreq`.
 Letters: T frames, H hands (left, right), J points of a hand, C coordinates.
 """
 
+import contextlib
 import csv
+import io
 import sys
 import unicodedata
 import zlib
@@ -32,6 +34,7 @@ RATE = 25.0
 POINTS = 21
 WRIST, MIDDLE = 0, 9
 """The points of a hand that MediaPipe numbers so: the wrist, and where the middle finger begins."""
+HANDS = ("LEFT_HAND_LANDMARKS", "RIGHT_HAND_LANDMARKS")
 SPELLS = {
     "ase": "en", "asq": "de", "bzs": "pt", "cse": "cs", "csq": "hr", "eso": "fi", "gsg": "de", "gss": "el", "ise": "it",
     "jos": "ar", "lls": "lt", "mfs": "es", "psr": "pt", "sgg": "de", "ssp": "es", "svk": "sk", "swl": "sv", "tsm": "tr",
@@ -340,6 +343,47 @@ def prepare(out: Path, words_each: int = 1500, seed: int = 0, languages: Sequenc
     return [_manifest(out / f"{split}.tsv", found_rows) for split, found_rows in rows.items()]
 
 
+def prepare_test(out: Path, words_each: int = 300, seed: int = 1, languages: Sequence[str] = ()) -> Path:
+    """Write `test.tsv`: words held out, joined from the recordings by the package's own `concatenate_poses`.
+
+    Args:
+        out: folder.
+        words_each: of each language.
+        seed: of the words that are drawn.
+        languages: sign languages; all when empty.
+    """
+    folder, rows = lexicon_folder(), []
+    found, files = read_letters(folder), _files(folder)
+    for language in languages or sorted(found):
+        rng = np.random.default_rng([seed, zlib.crc32(language.encode())])
+        _, held = words(language, found[language])
+        (out / "test" / language).mkdir(parents=True, exist_ok=True)
+        for i, k in enumerate(rng.permutation(len(held))[:words_each]):
+            name = f"test/{language}/{i}.npz"
+            save(out / name, _joined_by_package([files[language, c] for c in held[k]]))
+            rows.append((f"test-{language}-{i}", name, "".join(held[k]), language))
+    return _manifest(out / "test.tsv", rows)
+
+
+def _files(folder: Path) -> dict[tuple[str, str], Path]:
+    """The recording of each letter, by language and text."""
+    with (folder / "data.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return {(r["signed_language"], _lower(r["words"], r["signed_language"])): folder / r["path"] for r in rows}
+
+
+def _joined_by_package(files: Sequence[Path]) -> Hands:
+    """All but a point of the face is left out, with which it takes ten times as long."""
+    from pose_format import Pose  # type: ignore[import-not-found]
+    from spoken_to_signed.gloss_to_pose import concatenate  # type: ignore[import-not-found]
+
+    parts, few = ["POSE_LANDMARKS", "FACE_LANDMARKS", *HANDS], {"FACE_LANDMARKS": ["0"]}
+    poses = [Pose.read(file.read_bytes()).get_components(parts, few) for file in files]
+    concatenate.ConcatenationSettings.is_reduce_holistic = False
+    with contextlib.redirect_stdout(io.StringIO()):  # it tells what it does
+        return hands_of(concatenate.concatenate_poses(poses))
+
+
 def _drawn(
     split: str, known: Sequence[list[str]], held: Sequence[list[str]], alphabet: Sequence[str], rng: np.random.Generator
 ) -> list[str]:
@@ -387,7 +431,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("usage: python -m mmx.datasets.recipes.fingerspelling OUT [WORDS]", file=sys.stderr)
         return 2
     try:
-        for path in prepare(Path(given[0]), *map(int, given[1:])):
+        out = Path(given[0])
+        for path in (*prepare(out, *map(int, given[1:])), prepare_test(out)):
             print(path)
     except MmxError as e:
         print(e, file=sys.stderr)

@@ -88,7 +88,7 @@ class CTCRecognizer:
 
     def _decoded(self, job: Job, path: Path, rate: float) -> Decoded:
         out, tag = Decoded(), find_language(self.language).tag
-        job.file.language = job.file.language or tag
+        job.file.language = tag
         text, window = self.tok.decode(path.tokens).strip(), job.window
         if not text:
             out.notes.append(Note(window.start_s, window.end_s, "dropped", "no text was written"))

@@ -1,0 +1,220 @@
+"""Fingerspelling: its parts keep the contract, its head writes text, and words are joined from recorded letters.
+
+Letters: B rows, T frames, H hands, J points, C coordinates, M memory frames.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from contract import verify_contract
+
+import mmx
+from mmx.datasets.recipes import fingerspelling as recipe
+from mmx.errors import InputError
+from mmx.model import Model, tensors
+from mmx.models import fingerspelling
+from mmx.nn.ctc import NAME, CTCHead
+from mmx.seq import Seq
+from mmx.tasks.ctc_recognizer import best_paths
+from mmx.text import byte_tokenizer
+from mmx.train.batch import IGNORED, Batch
+from mmx.train.objectives.ctc import CTCLoss, ctc_loss
+from mmx.weights.folder import write_model
+
+POINTS = recipe.POINTS
+
+
+def poses(lengths: Sequence[int], seed: int) -> Seq:
+    """Points of two hands; in some frames one of them was not found."""
+    g = torch.Generator().manual_seed(seed)
+    x = torch.randn(len(lengths), max(lengths), 2, POINTS, 3, generator=g) * 40 + 200
+    x[torch.rand(*x.shape[:3], generator=g) < 0.3] = 0
+    return Seq(x.flatten(2, 3), torch.tensor(lengths), 25.0)
+
+
+def features(lengths: Sequence[int], seed: int) -> Seq:
+    x = torch.randn(len(lengths), max(lengths), fingerspelling.HandFront.width)
+    return Seq(x, torch.tensor(lengths), 25.0)
+
+
+def tiny(languages: int = 2) -> Model:
+    torch.manual_seed(0)
+    vocab = byte_tokenizer.LANGUAGES + languages
+    model = fingerspelling.build(fingerspelling.Config(vocab=vocab, width=8, dilations=(1, 2))).eval()
+    model.tokenizer = byte_tokenizer.byte_tokenizer(["ase_Latn", "ukl_Cyrl"][:languages])
+    return model
+
+
+def test_its_blocks_keep_the_contract() -> None:
+    verify_contract(fingerspelling.HandFront(), poses)
+    verify_contract(tiny().encoders["signs"], features)
+
+
+def test_features_know_no_place_and_no_size() -> None:
+    front, seq = fingerspelling.HandFront(), poses([9], 0)
+    here = (seq.x.unflatten(2, (2, POINTS)) != 0).any(-1, keepdim=True).flatten(2, 3)
+    moved = seq._replace(x=torch.where(here, seq.x * 0.5 + torch.tensor([30.0, -20.0, 5.0]), 0.0))
+    torch.testing.assert_close(front(moved).x, front(seq).x, rtol=1e-4, atol=1e-4)
+    assert not front(seq._replace(x=torch.zeros_like(seq.x))).x.any()
+
+
+def test_the_best_path_has_no_repeats_and_no_blanks() -> None:
+    blank, rows = 3, [[3, 0, 0, 3, 0, 1, 1], [2, 2, 3, 3, 3, 3, 3]]
+    scores = torch.full((2, 7, 4), -9.0)
+    for b, row in enumerate(rows):
+        scores[b, torch.arange(7), row] = 0.0
+    first, second = best_paths(scores, torch.tensor([7, 2]), blank)
+    assert first.tokens == [0, 0, 1] and first.frames == [1, 4, 5]
+    assert second.tokens == [2] and second.log_prob == 0.0
+
+
+def test_the_head_is_told_the_language_and_may_forget_it_in_training() -> None:
+    head, x = CTCHead(8, 20, first_language=17, languages=3, forget=1.0), torch.randn(2, 5, 8)
+    told = torch.tensor([17, 19])
+    plain = head.eval()(x)
+    assert plain.shape == (2, 5, 21) and head.blank == 20
+    assert not torch.equal(head(x, told), plain)
+    assert torch.equal(head.train()(x, told), plain)
+
+
+def test_the_loss_takes_each_rows_language_from_its_prompt() -> None:
+    model = tiny()
+    tok = model.require_tokenizer()
+    rows = [(tok.prompt(lang), [*tok.encode(text), tok.eot]) for lang, text in (("ase_Latn", "ab"), ("ukl_Cyrl", "в"))]
+    n = max(len(p) + len(t) for p, t in rows)
+    tokens = torch.tensor([(p + t + [0] * n)[:n] for p, t in rows])
+    wanted = [[IGNORED] * len(p) + t + [IGNORED] * n for p, t in rows]
+    targets = torch.tensor([row[:n] for row in wanted])
+    batch = Batch({"signs": poses([12, 9], 0)}, tokens[:, :-1], targets[:, 1:], ("a", "b"))
+    with torch.no_grad():
+        got = CTCLoss()(model, batch).total["ctc"]
+        told = torch.tensor([p[-1] for p, _ in rows])
+        by_hand = ctc_loss(
+            lambda x: model.heads[NAME](x, told), model.memory(batch.inputs), [torch.tensor(t[:-1]) for _, t in rows]
+        )
+    torch.testing.assert_close(got, by_hand)
+
+
+class Spelling(torch.nn.Module):
+    """A head that writes a word, whatever it sees: a frame for each byte and a blank after it."""
+
+    def __init__(self, word: str):
+        super().__init__()
+        self.ids = byte_tokenizer.byte_tokenizer(["ase_Latn"]).encode(word)
+
+    def forward(self, x_BMD: torch.Tensor) -> torch.Tensor:
+        out = torch.zeros(*x_BMD.shape[:2], byte_tokenizer.LANGUAGES + 3)
+        for m in range(x_BMD.shape[1]):
+            out[:, m, self.ids[m // 2] if m % 2 == 0 and m // 2 < len(self.ids) else -1] = 9.0
+        return out
+
+
+def test_a_file_of_poses_becomes_text_with_times(tmp_path: Path) -> None:
+    model = tiny()
+    model.heads[NAME] = Spelling("book")
+    x = poses([20], 1).x[0].numpy()
+    np.savez(tmp_path / "word.npz", pose=x, rate=25.0)
+    made = mmx.api.transcribe(model, str(tmp_path / "word.npz"), language="asl", word_timestamps=True)
+    assert made.text == "book" and made.language == "ase"
+    (word,) = made.words
+    assert (word.start_s, word.end_s) == (0.0, 7 / 25)
+    model.heads[NAME] = Spelling("")
+    silent = mmx.api.transcribe(model, str(tmp_path / "word.npz"), language="ase")
+    assert silent.text == "" and "no text" in silent.notes[0].reason
+    with pytest.raises(InputError, match="--language"):
+        mmx.api.transcribe(model, str(tmp_path / "word.npz"))
+    with pytest.raises(InputError, match="Unknown language"):
+        mmx.api.transcribe(model, str(tmp_path / "word.npz"), language="bfi")
+
+
+def test_a_written_folder_writes_the_same(tmp_path: Path) -> None:
+    model = tiny()
+    folder = tmp_path / "model"
+    byte_tokenizer.write(["ase_Latn", "ukl_Cyrl"], tmp_path)
+    config = {"vocab": byte_tokenizer.LANGUAGES + 2, "width": 8, "dilations": [1, 2]}
+    card = {"name": "x", "summary": "a test", "license": "Apache-2.0", "commercial": True}
+    write_model(folder, tensors(model).items(), family="fingerspelling", config=config, card=card, tokenizer=tmp_path)
+    again, seq = mmx.load(folder, dtype="float32"), poses([11, 4], 2)
+    with torch.no_grad():
+        torch.testing.assert_close(again.memory({"signs": seq}).x, model.memory({"signs": seq}).x)
+
+
+# -------------------- the recipe
+
+
+def letter(text: str, n: int = 20, moves: bool = False) -> recipe.Letter:
+    """A right hand that stands still, or goes to the side."""
+    rng = np.random.default_rng(sum(map(ord, text)))
+    points = np.zeros((n, 2, POINTS, 3), np.float32)
+    points[:, 1] = rng.normal(0, 0.2, (POINTS, 3))
+    points[:, 1, :, 0] += np.linspace(0, 1, n)[:, None] if moves else 0
+    present = np.zeros((n, 2), bool)
+    present[:, 1] = True
+    return recipe.Letter(text, recipe.Hands(points, present), 2, n - 2, moves)
+
+
+ALPHABET = {c: letter(c) for c in ("a", "b", "c", "h", "s", "sch", "ch")}
+
+
+def test_words_are_cut_into_the_longest_letters() -> None:
+    assert recipe.spelled("schah", ALPHABET) == ["sch", "a", "h"]
+    assert recipe.spelled("bach", ALPHABET) == ["b", "a", "ch"]
+    assert recipe.spelled("bäh", ALPHABET) == ["b", "a", "h"]  # the accent is not in the alphabet
+    assert recipe.spelled("box", ALPHABET) is None
+
+
+def test_accents_do_not_let_a_word_into_both_sets() -> None:
+    words = ("café", "déjà", "señor", "über", "niño")
+    plain = ("cafe", "deja", "senor", "uber", "nino")
+    assert [recipe.is_held_out(w) for w in words] == [recipe.is_held_out(w) for w in plain]
+    held = sum(recipe.is_held_out(f"{a}{b}{c}") for a in "abcdefghij" for b in "klmnopqrst" for c in "uvwxyzabcd")
+    assert 70 < held < 130
+
+
+def test_letters_are_joined_without_jumps_and_at_the_pace_asked_for() -> None:
+    rng = np.random.default_rng(0)
+    word = [ALPHABET[c] for c in ("a", "b", "c")]
+    slow, fast = (np.mean([len(recipe.join(word, rng, pace)) for _ in range(30)]) for pace in (0.7, 2.2))
+    assert fast < 0.6 * slow
+    made = recipe.join(word, rng, 1.0)
+    assert made.present[:, 1].all() and not made.present[:, 0].any()
+    steps = np.linalg.norm(np.diff(made.points[:, 1], axis=0), axis=-1).max(1)
+    apart = np.linalg.norm(word[0].hands.points[0, 1] - word[1].hands.points[0, 1], axis=-1).max()
+    assert steps.max() < 0.9 * apart
+
+
+def test_a_letter_twice_is_seen_twice() -> None:
+    made = recipe.join([ALPHABET["a"]] * 2, np.random.default_rng(1), 1.0)
+    wrist = made.points[:, 1, recipe.WRIST, :2]
+    assert np.linalg.norm(wrist - wrist[0], axis=-1).max() > 0.04
+
+
+def test_a_word_of_the_other_hand_is_its_mirror_image() -> None:
+    made = recipe.join([ALPHABET["a"]], np.random.default_rng(0), 1.0)
+    other = recipe.Hands(*recipe.mirrored(made))
+    assert np.array_equal(other.present, made.present[:, ::-1])
+    assert np.array_equal(other.points[:, 0, :, 0], -made.points[:, 1, :, 0])
+    assert np.array_equal(recipe.Hands(*recipe.mirrored(other)).points, made.points)
+
+
+def test_what_is_varied_keeps_its_time_and_loses_some_frames() -> None:
+    made = recipe.join([ALPHABET[c] for c in ("a", "b", "c", "s")], np.random.default_rng(0), 0.8)
+    many = [recipe.varied(made, np.random.default_rng(i)) for i in range(20)]
+    assert {len(v) for v in many} == {len(made)}
+    lost = np.mean([1 - v.present.sum() / made.present.sum() for v in many])
+    assert 0.01 < lost < 0.12
+    left = np.mean([v.present[:, 0].any() for v in many])
+    assert 0.2 < left < 0.8
+
+
+def test_a_hand_that_comes_and_goes_is_resampled_where_it_is() -> None:
+    points = np.zeros((4, 2, POINTS, 3), np.float32)
+    points[:2, 0], points[2:, 1] = 1.0, 2.0
+    present = np.array([[True, False], [True, False], [False, True], [False, True]])
+    made = recipe.resampled(recipe.Hands(points, present), 7)
+    assert made.filled[made.present[:, 0], 0].min() == 1.0 and made.filled[made.present[:, 1], 1].min() == 2.0
+    assert math.isclose(made.present.mean(), 0.5, abs_tol=0.1)
