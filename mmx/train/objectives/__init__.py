@@ -6,6 +6,7 @@
 | `ctc` | the same of a text over its alignments with the memory, without a decoder | a text for each input |
 | `contrastive` | InfoNCE between the embeddings of two modalities | two media in each row |
 | `flow` | the error of the velocity from noise to features | what is to be made, as `target_audio` |
+| `acoustic` | that, the error of a prior mean, and durations | frames with their text, as `target_features` |
 | `distillation` | the divergence from another model's next token | a text for each input |
 
 Each is an `mmx.interfaces.Objective`. A family brings its own by its dotted name, `toys.text_to_mel.Objective`.
@@ -18,6 +19,7 @@ from typing import Any
 
 from mmx.errors import InputError, nearest
 from mmx.interfaces import Objective
+from mmx.train.objectives.acoustic import AcousticLoss
 from mmx.train.objectives.contrastive import ContrastiveLoss
 from mmx.train.objectives.ctc import CTCLoss
 from mmx.train.objectives.distillation import DistillationLoss
@@ -30,6 +32,7 @@ OBJECTIVES: Mapping[str, Callable[..., Objective]] = {
     "contrastive": ContrastiveLoss,
     "flow": FlowLoss,
     "distillation": DistillationLoss,
+    "acoustic": AcousticLoss,
 }
 
 
