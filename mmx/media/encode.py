@@ -60,7 +60,7 @@ class Encoder:
     def __init__(self, format: str, rate: int):
         if format not in ENCODINGS:
             raise InputError(
-                f"expected a format among {', '.join(ENCODINGS)}, got {format!r}.{nearest(format, ENCODINGS)}"
+                f"expected a format among {', '.join(ENCODINGS)}, got {format!r}.{nearest(format, tuple(ENCODINGS))}"
             )
         self.encoding, self._rate = ENCODINGS[format], rate
         self._sink, self._given, self._over = _Sink(), 0, False

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from mmx.errors import InputError
 from mmx.files import atomic_write
+from mmx.media.encode import Encoder
+from mmx.media.film import CODECS, is_film, replace_audio
 from mmx.tasks.result import SpokenSegment
 from mmx.tasks.words import Word
 
@@ -67,20 +69,45 @@ def _moved(word: Word, by_s: float) -> Word:
     return replace(word, start_s=max(0.0, word.start_s + by_s), end_s=max(0.0, word.end_s + by_s))
 
 
-def kind_of(path: Path) -> str:
-    """The format that a file's ending names. Raises `InputError` for one that is not written."""
-    if not is_audio_file(path):
-        raise InputError(f"expected a .wav or .flac file for speech, got {str(path)!r}")
-    return path.suffix.upper().lstrip(".")
+ENDINGS = {".wav": "wav", ".flac": "flac", ".mp3": "mp3", ".opus": "opus", ".ogg": "opus", ".aac": "aac"}
+"""Endings of the files that speech is written to, and the format of each."""
 
 
 def is_audio_file(path: Path) -> bool:
     """Whether a file's ending names a format that `write` writes."""
-    return path.suffix.lower() in (".wav", ".flac")
+    return path.suffix.lower() in ENDINGS
 
 
-def write(path: Path, track: SpokenSegment) -> Path:
-    """Write a track as WAV or FLAC. Raises `InputError` for another ending, `OutputError` for a full disk."""
-    kind, buffer = kind_of(path), io.BytesIO()
-    soundfile.write(buffer, track.samples, round(track.rate), subtype="PCM_16", format=kind)
-    return atomic_write(path, buffer.getvalue())
+def check_target(path: Path, source: str | None = None) -> None:
+    """Raise `InputError` for a file that speech is not written to.
+
+    Args:
+        path: the file.
+        source: of the recording that it is laid over; without one, no film can be written.
+    """
+    if is_audio_file(path) or (source is not None and is_film(path)):
+        if source == "-" and is_film(path):
+            raise InputError("expected a film's file to take the pictures from, got standard input")
+        return
+    endings = ", ".join([*ENDINGS, *(CODECS if source is not None else ())])
+    raise InputError(f"expected a file for speech that ends with one of {endings}, got {str(path)!r}")
+
+
+def write(path: Path, track: SpokenSegment, source: str | None = None) -> Path:
+    """Write a track by the file's ending: as sound, or as the film of `source` with this sound in place of its own.
+
+    Raises:
+        InputError: the ending is of neither.
+        MediaError: the source is no film.
+        OutputError: it cannot be written; what was there is intact.
+    """
+    check_target(path, source)
+    if not is_audio_file(path):
+        return replace_audio(source, path, track.samples, track.rate)
+    kind, rate = ENDINGS[path.suffix.lower()], round(track.rate)
+    if kind in ("wav", "flac"):  # their headers say how long they are
+        buffer = io.BytesIO()
+        soundfile.write(buffer, track.samples, rate, subtype="PCM_16", format=kind.upper())
+        return atomic_write(path, buffer.getvalue())
+    encoder = Encoder(kind, rate)
+    return atomic_write(path, encoder.push(track.samples) + encoder.finish())

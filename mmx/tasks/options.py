@@ -74,3 +74,20 @@ class Options:
             raise InputError("expected at least one temperature, got none")
         for language in filter(None, (self.language, self.to)):
             find_language(language)  # a typing slip is told before a model is loaded
+
+
+@dataclass(frozen=True, kw_only=True)
+class DubOptions:
+    """How a translation is spoken over its recording."""
+
+    voice_model: Annotated[
+        str | None,
+        Option("A model that speaks the translation; otherwise that of --voice, or of the speech model itself."),
+    ] = None
+    isochrony: Annotated[
+        bool,
+        Option("Keep the timing of the recording: pauses, and phrases as long as their originals, if a voice can."),
+    ] = True
+
+    def __post_init__(self) -> None:
+        check(self)
