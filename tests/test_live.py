@@ -533,7 +533,7 @@ def run_cli(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str]:
         (["--file", "x.wav", "--microphone", "1"], "expected --file or --microphone"),
         (["--file", "x.wav", "--text-model", "nllb"], "expected --to with --text-model"),
         (["--file", "x.wav", "--speak", "play"], "expected --to with --speak"),
-        (["--file", "x.wav", "--to", "de", "--speak", "out.mp3"], "expected a .wav or .flac file"),
+        (["--file", "x.wav", "--to", "de", "--speak", "out.m3"], "expected a file for speech that ends in"),
         (["--file", "x.wav", "--save", "talk.doc"], "Unknown format"),
     ],
 )

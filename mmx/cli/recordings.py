@@ -91,7 +91,8 @@ def _check_writable(job: Job, inputs: Sequence[Input]) -> None:
     if job.speech is None:
         return
     from mmx.media.film import is_film
-    from mmx.tasks.dub import check_target, is_audio_file
+    from mmx.media.write import is_audio_file
+    from mmx.tasks.dub import check_target
 
     path = job.speech.path
     if len(inputs) == 1:

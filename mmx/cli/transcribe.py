@@ -53,7 +53,7 @@ def translate(
     speak: Annotated[
         Path | None,
         typer.Option(
-            help="Also speak it: a .wav, .flac, .mp3 or .opus file, a film (.mp4, .mkv) with the recording's pictures, "
+            help="Also speak it: a wav, flac, mp3 or opus file, a film (mp4, mkv) with the recording's pictures, "
             "or a folder for several recordings."
         ),
     ] = None,

@@ -5,19 +5,16 @@ Each phrase starts where its original did, or when the one before it has ended: 
 Letters: N samples.
 """
 
-import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
 from mmx.errors import InputError
-from mmx.files import atomic_write
-from mmx.media.encode import Encoder
 from mmx.media.film import CODECS, is_film, replace_audio
+from mmx.media.write import format_of, is_audio_file, write_audio
 from mmx.tasks.result import SpokenSegment
 from mmx.tasks.words import Word
 
@@ -69,15 +66,6 @@ def _moved(word: Word, by_s: float) -> Word:
     return replace(word, start_s=max(0.0, word.start_s + by_s), end_s=max(0.0, word.end_s + by_s))
 
 
-ENDINGS = {".wav": "wav", ".flac": "flac", ".mp3": "mp3", ".opus": "opus", ".ogg": "opus", ".aac": "aac"}
-"""Endings of the files that speech is written to, and the format of each."""
-
-
-def is_audio_file(path: Path) -> bool:
-    """Whether a file's ending names a format that `write` writes."""
-    return path.suffix.lower() in ENDINGS
-
-
 def check_target(path: Path, source: str | None = None) -> None:
     """Raise `InputError` for a file that speech is not written to.
 
@@ -89,8 +77,11 @@ def check_target(path: Path, source: str | None = None) -> None:
         if source == "-" and is_film(path):
             raise InputError("expected a film's file to take the pictures from, got standard input")
         return
-    endings = ", ".join([*ENDINGS, *(CODECS if source is not None else ())])
-    raise InputError(f"expected a file for speech that ends with one of {endings}, got {str(path)!r}")
+    try:
+        format_of(path)
+    except InputError as e:
+        films = f" (or a film: {', '.join(CODECS)})" if source is not None else ""
+        raise InputError(f"{e}{films}") from None
 
 
 def write(path: Path, track: SpokenSegment, source: str | None = None) -> Path:
@@ -104,10 +95,4 @@ def write(path: Path, track: SpokenSegment, source: str | None = None) -> Path:
     check_target(path, source)
     if not is_audio_file(path):
         return replace_audio(source, path, track.samples, track.rate)
-    kind, rate = ENDINGS[path.suffix.lower()], round(track.rate)
-    if kind in ("wav", "flac"):  # their headers say how long they are
-        buffer = io.BytesIO()
-        soundfile.write(buffer, track.samples, rate, subtype="PCM_16", format=kind.upper())
-        return atomic_write(path, buffer.getvalue())
-    encoder = Encoder(kind, rate)
-    return atomic_write(path, encoder.push(track.samples) + encoder.finish())
+    return write_audio(path, [track.samples], track.rate)

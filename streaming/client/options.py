@@ -35,7 +35,7 @@ class LiveOptions:
     vad: Annotated[bool, Option("Skip what is not speech.")] = True
     beam_size: Annotated[int, Option("Hypotheses that the text model's search keeps.", least=1)] = 5
     speak: Annotated[
-        str | None, Option("Also speak the translation: play, or the .wav or .flac file that keeps it.")
+        str | None, Option("Also speak the translation: play, or the file that keeps it (wav, flac, mp3, opus).")
     ] = None  # fmt: skip
     headphones: Annotated[
         bool,

@@ -54,14 +54,14 @@ class Recorder:
     def __init__(self, path: Path, rate: float = RATE):
         import soundfile
 
-        from mmx.tasks.dub import kind_of
-
-        kind = kind_of(path)
+        kind = path.suffix.lower()
+        if kind not in (".wav", ".flac"):  # what a crash leaves of other formats cannot be read
+            raise InputError(f"expected a .wav or .flac file for the recording, got {str(path)!r}")
         _new(path)
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = soundfile.SoundFile(str(path), "w", round(rate), 1, "PCM_16", format=kind)
+            self._file = soundfile.SoundFile(str(path), "w", round(rate), 1, "PCM_16", format=kind[1:].upper())
         except (OSError, soundfile.SoundFileError) as e:
             raise OutputError(f"cannot record to {path}: {e}") from e
 
@@ -376,9 +376,9 @@ def _check_files(job: LiveOptions) -> None:
     """That no file of the session overwrites another, nor a recording that was there before."""
     speak = Path(job.speak) if job.speak not in (None, "play") else None
     if speak is not None:
-        from mmx.tasks.dub import kind_of
+        from mmx.media.write import format_of
 
-        kind_of(speak)
+        format_of(speak)
     for path in filter(None, (job.record, speak)):
         _new(path)
     uses = [("--file", job.file), ("--record", job.record), ("--speak", speak), *(("--save", p) for p in job.save)]

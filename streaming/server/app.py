@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 
 from mmx._version import __version__
 from mmx.errors import MmxError
-from mmx.media.encode import ENCODINGS
+from mmx.media.write import FORMATS
 from mmx.streaming.server.engine import Engine
 from mmx.streaming.server.files import FileJobs, api_error_of, formatted
 from mmx.streaming.server.guard import Guard, route_of
@@ -206,7 +206,7 @@ def _form_schema(*more: str) -> dict[str, Any]:
 
 def _speech_schema() -> dict[str, Any]:
     texts: dict[str, Any] = {name: {"type": "string"} for name in ("model", "input", "voice", "language")}
-    choices = {"response_format": list(ENCODINGS), "stream_format": ["audio", "sse"]}
+    choices = {"response_format": list(FORMATS), "stream_format": ["audio", "sse"]}
     fields = {
         **texts, **{n: {"type": "string", "enum": v} for n, v in choices.items()},
         **{n: {"type": "number"} for n in ("speed", "pitch")},

@@ -21,7 +21,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 
 from mmx.errors import MmxError
-from mmx.media.encode import ENCODINGS, Encoder
+from mmx.media.write import FORMATS, Encoder
 from mmx.streaming.server.files import api_error_of
 from mmx.streaming.server.form import Body
 from mmx.streaming.server.guard import closing
@@ -153,7 +153,7 @@ class SpeechJobs:
             if fields.get(name) is not None:
                 with blaming(name):
                     options = replace(options, **{name: _number(fields, name)})
-        format = _choice(fields, "response_format", tuple(ENCODINGS), "mp3")
+        format = _choice(fields, "response_format", tuple(FORMATS), "mp3")
         return Ask(text, voice, options, format, _choice(fields, "stream_format", ("audio", "sse"), "audio") == "sse")
 
     async def drain(self, hurry: Callable[[], bool] = lambda: False) -> None:
@@ -206,7 +206,7 @@ class _Job:
     # -------------------- in the worker's thread
 
     def _speak(self) -> None:
-        ask, encoder = self.ask, Encoder(self.ask.format, RATE)
+        ask, encoder = self.ask, Encoder(RATE, self.ask.format)
         convert = _Rate()
         try:
             if not self.turn.take():
@@ -215,7 +215,7 @@ class _Job:
                 self._give(encoder.push(convert(one)), one)
                 if not self._go_on():
                     raise Cancelled("nobody waits for this speech")
-            self._give(encoder.push(convert.rest()) + encoder.finish())
+            self._give(encoder.push(convert.rest()) + encoder.close())
         finally:
             self.turn.end()
 
@@ -308,7 +308,7 @@ class _Stream(StreamingResponse):
 
     def __init__(self, job: _Job, first: list[Block]):
         body: Any = job.events(first) if job.ask.events else job.file(first)
-        kind = "text/event-stream" if job.ask.events else ENCODINGS[job.ask.format].media_type
+        kind = "text/event-stream" if job.ask.events else FORMATS[job.ask.format].mime
         super().__init__(body, media_type=kind, headers=STREAM_HEADERS)
         self.job = job
 
