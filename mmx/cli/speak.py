@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mmx.cli.flags import Without, with_flags
-from mmx.tasks.synthesize import SpeakOptions
+from mmx.tasks.options import SpeakOptions
 from mmx.weights.options import LoadOptions
 
 TEXT = typer.Argument(metavar="TEXT|FILE|-", help="A text, a file with one, or - for standard input.")

@@ -93,6 +93,6 @@ def write(path: Path, track: SpokenSegment, source: str | None = None) -> Path:
         OutputError: it cannot be written; what was there is intact.
     """
     check_target(path, source)
-    if not is_audio_file(path):
+    if source is not None and is_film(path):
         return replace_audio(source, path, track.samples, track.rate)
     return write_audio(path, [track.samples], track.rate)

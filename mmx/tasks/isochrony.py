@@ -12,8 +12,9 @@ from mmx.errors import InputError
 from mmx.model import Model
 from mmx.tasks.cascade import sentences
 from mmx.tasks.dub import PAUSE_S, end_of, trimmed
+from mmx.tasks.options import SpeakOptions
 from mmx.tasks.result import Note, SpokenSegment, Transcript
-from mmx.tasks.synthesize import SpeakOptions, join, synthesize
+from mmx.tasks.synthesize import join, synthesize
 from mmx.tasks.words import Segment
 from mmx.text.sentences import clause_ends
 

@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import soxr
-from mmx.tasks.synthesize import SpeakOptions
 from numpy.typing import NDArray
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
@@ -31,6 +30,7 @@ from mmx.streaming.server.settings import ApiError, Settings, blaming
 from mmx.streaming.server.turns import Turns
 from mmx.streaming.server.voices import ServedVoice, Speaker, find
 from mmx.streaming.server.watch import LEFT
+from mmx.tasks.options import SpeakOptions
 from mmx.tasks.result import SpokenSegment
 from mmx.tasks.words import Word
 from mmx.text.languages import find_language

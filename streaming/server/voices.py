@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from mmx.tasks.synthesize import SpeakOptions, synthesize
-from mmx.tasks.voices import speaks
-
 from mmx.api import load
 from mmx.model import Model
 from mmx.streaming.server.settings import ApiError
+from mmx.tasks.options import SpeakOptions
 from mmx.tasks.result import SpokenSegment
+from mmx.tasks.synthesize import synthesize
+from mmx.tasks.voices import speaks
 from mmx.text.languages import find_language
 
 MODELS = ("tts-1", "tts-1-hd", "gpt-4o-mini-tts")
