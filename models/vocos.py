@@ -3,10 +3,9 @@
     mels (T) -> conv 7 -> norm -> L ConvNeXt blocks -> norm -> linear: log magnitude and phase of each bin
         -> inverse short-time Fourier transform -> R samples a frame
 
-There is no upsampling: the network works at the rate of the mels. `Mel24k` is the front end that goes with it, and
-with the voices over these mels (F5-TTS, E2-TTS): log magnitudes of 100 bands, 93.75 frames a second.
+There is no upsampling: the network works at the rate of the mels, those of `mmx.media.mel.LogMel`.
 
-Letters: B rows, T frames, N samples, F mels, D width, H bins, R samples for each frame.
+Letters: B rows, T frames, N samples of a window, F mels, D width, H bins, R samples for each frame.
 """
 
 import math
@@ -18,8 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mmx.clip import Medium
-from mmx.media.mel import htk_filterbank
+from mmx.media.mel import LogMel
 from mmx.model import Model
 from mmx.nn.block import Linear
 from mmx.seq import Seq
@@ -28,7 +26,6 @@ from mmx.weights.convert import Rule, count, needed
 from mmx.weights.formats import LazyTensors
 
 MODEL_TYPES = ("vocos",)
-RATE_HZ = 24_000
 LOUDEST = 1e2
 """Past which a magnitude is cut, so that no weight makes an infinite sound."""
 
@@ -50,51 +47,6 @@ class Config:
     layers: int = 8
     n_fft: int = 1024
     hop: int = 256
-
-
-# -------------------- mels
-
-
-class Mel24k(nn.Module):
-    """Log mel magnitudes of a waveform at 24 kHz; an `mmx.interfaces.Front`.
-
-    The windows are centred and the ends mirrored, so N samples make N // hop + 1 frames.
-
-    Args:
-        mels: F.
-        n_fft: samples of a Hann window.
-        hop: samples between two.
-        floor: the least magnitude. F5-TTS takes 1e-5, Vocos alone 1e-7.
-    """
-
-    medium: Medium = "audio"
-    rate = float(RATE_HZ)
-    shape: tuple[int, ...] = ()
-    lookahead = math.inf
-
-    def __init__(self, mels: int = 100, n_fft: int = 1024, hop: int = 256, floor: float = 1e-5):
-        super().__init__()
-        self.n_fft, self.stride, self.floor = n_fft, hop, floor
-        self.register_buffer("filters", htk_filterbank(RATE_HZ, n_fft, mels), persistent=False)
-        self.register_buffer("window", torch.hann_window(n_fft, device="cpu"), persistent=False)
-        self.filters: Tensor
-        self.window: Tensor
-
-    def init_state(self, batch: int, capacity: int = 0) -> State:
-        """Nothing is remembered: the last frames mirror the end."""
-        return {}
-
-    def forward(self, seq: Seq, state: State | None = None) -> Seq:
-        """`(B, N)` samples in [-1, 1] to `(B, T, F)`."""
-        half = self.n_fft // 2
-        at_N = torch.arange(-half, seq.x.shape[1] + half, device=seq.x.device).abs()
-        last_B1 = (seq.lengths - 1).clamp(min=0)[:, None]
-        # What even the mirror does not reach, of rows shorter than half a window, is their last sample.
-        at_BN = torch.where(at_N > last_B1, 2 * last_B1 - at_N, at_N).clamp(min=0).minimum(last_B1)
-        x_BN = F.pad(seq.masked, (0, int(seq.x.shape[1] == 0))).gather(1, at_BN).float()
-        spectrum = torch.stft(x_BN, self.n_fft, self.stride, window=self.window, center=False, return_complex=True)
-        mel_BTF = (self.filters @ spectrum.abs()).transpose(1, 2).clamp(min=self.floor).log()
-        return Seq(mel_BTF, seq.lengths // self.stride + 1, self.rate / self.stride, seq.final)
 
 
 # -------------------- the network
@@ -171,7 +123,7 @@ def overlap(frames_BTN: Tensor, hop: int) -> Tensor:
 
 def build(c: Config) -> Model:
     """Mels and what makes them sound again: `memory` of speech is its copy."""
-    front = Mel24k(c.mels, c.n_fft, c.hop, floor=1e-7)
+    front = LogMel(c.mels, c.n_fft, c.hop, floor=1e-7)
     return Model(front={"speech": front}, encoders={"speech": Vocos(c)})
 
 

@@ -4,6 +4,7 @@ Letters: B rows, S times, T frames, H heads, C head width, D width.
 """
 
 from functools import partial
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,7 @@ tanh_gelu = partial(nn.GELU, approximate="tanh")
 
 
 def rotations(length: int, head_width: int, device: torch.device, base: float = 10_000.0) -> Tensor:
-    """`(T, C / 2)` complex of modulus 1: by what each pair of channels is turned at each position (arXiv 2104.09864)."""
+    """`(T, C / 2)` complex of modulus 1: what turns each pair of channels at each position (arXiv 2104.09864)."""
     frequency = base ** -(torch.arange(0, head_width, 2, device=device).float() / head_width)
     angle = torch.arange(length, device=device).float()[:, None] * frequency
     return torch.polar(torch.ones_like(angle), angle)
@@ -96,14 +97,14 @@ class DiT(nn.Module):
         self.head_width = width // heads
         self.layers = nn.ModuleList(DiTLayer(width, heads, hidden, rotary_heads) for _ in range(layers))
         self.time = nn.Linear(width, 2 * width)
-        for linear in (self.time, *(layer.time for layer in self.layers)):
-            nn.init.zeros_(linear.weight)
-            nn.init.zeros_(linear.bias)
+        for name, value in self.named_parameters():
+            if "time." in name:
+                nn.init.zeros_(value)
 
     def steps(self, clock_SD: Tensor) -> Steps:
         """Shift, scale and gate of each layer, and scale and shift of the last norm."""
-        active = F.silu(clock_SD)
-        return [*(layer.time(active) for layer in self.layers), self.time(active)]
+        active, layers = F.silu(clock_SD), cast("list[DiTLayer]", list(self.layers))
+        return [*(layer.time(active) for layer in layers), self.time(active)]
 
     def forward(self, h_BTD: Tensor, step: Steps, mask_BT: Tensor | None) -> Tensor:
         """See `field.Backbone`."""

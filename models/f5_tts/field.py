@@ -51,7 +51,7 @@ class ResponseNorm(nn.Module):
 
     def __init__(self, width: int):
         super().__init__()
-        self.gain, self.bias = nn.Parameter(torch.zeros(width)), nn.Parameter(torch.zeros(width))
+        self.gain, self.bias = (nn.Parameter(torch.zeros(1, 1, width)) for _ in range(2))
 
     def forward(self, x_BTD: Tensor, mask_BT1: Tensor | None) -> Tensor:
         """`(B, T, D)` to the same; frames that are none count for nothing."""
