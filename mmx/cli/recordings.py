@@ -90,10 +90,10 @@ def _check_writable(job: Job, inputs: Sequence[Input]) -> None:
         try_folder(job.output.output_dir)
     if job.speech is None:
         return
-    from mmx.tasks.dub import is_audio_file, kind_of
+    from mmx.media.write import format_of, is_audio_file
 
     if len(inputs) == 1:
-        kind_of(job.speech)
+        format_of(job.speech)
         if job.speech.exists() and Path(inputs[0].source).exists() and job.speech.samefile(inputs[0].source):
             raise InputError(f"expected another file for the speech than the recording, got {job.speech} for both")
     elif is_audio_file(job.speech):

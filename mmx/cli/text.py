@@ -36,9 +36,9 @@ def run_text(text: str, options: Options, load: LoadOptions, speak: Path | None 
     if options.language is None:
         raise InputError("expected the language of the text, got none: add --from, as in --from en")
     if speak is not None:
-        from mmx.tasks.dub import kind_of
+        from mmx.media.write import format_of
 
-        kind_of(speak)
+        format_of(speak)
     from mmx.api import open_model
 
     model = open_model(load, _text_model(load.model, options.to))

@@ -50,7 +50,8 @@ def translate(
     load: LoadOptions,
     options: Annotated[Options, Without("task"), Defaults(to="")],
     speak: Annotated[
-        Path | None, typer.Option(help="Also speak it: a .wav or .flac file, or a folder for several recordings.")
+        Path | None,
+        typer.Option(help="Also speak it: a wav, flac, mp3 or opus file, or a folder for several recordings."),
     ] = None,
     output: OutputOptions,
 ) -> None:

@@ -38,7 +38,7 @@ def add(
     reference.check_name(name)
     reference.check_consent(consent)
     if name in reference.names():
-        raise InputError(f"expected a new name, got {name!r}, which is taken: `mmx voice remove {name}`, or another one")
+        raise InputError(f"expected a new name, got {name!r}, which is taken: remove it first, or take another one")
     from mmx.api import open_model
 
     made = reference.make(

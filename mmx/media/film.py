@@ -4,7 +4,6 @@ Letters: N samples.
 """
 
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from mmx.errors import InputError, MediaError
 from mmx.files import replacing
 from mmx.media.container import open_pictures, opened
+from mmx.media.write import BLOCK, Coder
 
 if TYPE_CHECKING:
     from mmx.media.audio import Source
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 CODECS = {".mp4": "aac", ".m4v": "aac", ".mov": "aac", ".mkv": "libopus", ".webm": "libopus"}
 """The endings of films that are written, and the codec of the sound in each."""
 OPUS_RATE = 48_000
-BLOCK = 4_800
-"""Samples that are encoded at a time."""
 
 
 def is_film(path: Path) -> bool:
@@ -91,15 +89,7 @@ def _mux(container: Any, out: Any, samples: NDArray[np.float32], rate: int, targ
 
 def _encoded(stream: Any, samples: NDArray[np.float32], rate: int) -> Iterator[Any]:
     """Packets of the sound."""
-    import av
-
-    to_codec = av.AudioResampler(stream.codec_context.format, "mono", stream.codec_context.sample_rate)
+    coder = Coder(stream, rate)
     for start in range(0, len(samples), BLOCK):
-        block = np.clip(samples[start : start + BLOCK], -1, 1).astype(np.float32)
-        frame = av.AudioFrame.from_ndarray(block[None], format="fltp", layout="mono")
-        frame.sample_rate, frame.time_base, frame.pts = rate, Fraction(1, rate), start
-        for ready in to_codec.resample(frame):
-            yield from stream.encode(ready)
-    for ready in to_codec.resample(None):
-        yield from stream.encode(ready)
-    yield from stream.encode(None)
+        yield from coder.push(samples[start : start + BLOCK])
+    yield from coder.finish()

@@ -5,17 +5,14 @@ Each phrase starts where its original did, or when the one before it has ended: 
 Letters: N samples.
 """
 
-import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import soundfile
 from numpy.typing import NDArray
 
-from mmx.errors import InputError
-from mmx.files import atomic_write
+from mmx.media.write import write_audio
 from mmx.tasks.result import SpokenSegment
 from mmx.tasks.words import Word
 
@@ -67,20 +64,6 @@ def _moved(word: Word, by_s: float) -> Word:
     return replace(word, start_s=max(0.0, word.start_s + by_s), end_s=max(0.0, word.end_s + by_s))
 
 
-def kind_of(path: Path) -> str:
-    """The format that a file's ending names. Raises `InputError` for one that is not written."""
-    if not is_audio_file(path):
-        raise InputError(f"expected a .wav or .flac file for speech, got {str(path)!r}")
-    return path.suffix.upper().lstrip(".")
-
-
-def is_audio_file(path: Path) -> bool:
-    """Whether a file's ending names a format that `write` writes."""
-    return path.suffix.lower() in (".wav", ".flac")
-
-
 def write(path: Path, track: SpokenSegment) -> Path:
-    """Write a track as WAV or FLAC. Raises `InputError` for another ending, `OutputError` for a full disk."""
-    kind, buffer = kind_of(path), io.BytesIO()
-    soundfile.write(buffer, track.samples, round(track.rate), subtype="PCM_16", format=kind)
-    return atomic_write(path, buffer.getvalue())
+    """Write a track in the format that the file's ending names; arguments and errors as of `write_audio`."""
+    return write_audio(path, [track.samples], track.rate)

@@ -1,0 +1,1 @@
+"""Our own voice: an acoustic model by flow matching, and its vocoder."""
