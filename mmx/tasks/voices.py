@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 
 from mmx.errors import InputError, ModelNotFoundError, nearest
+from mmx.tasks import reference
 from mmx.text.languages import find_language
 from mmx.weights.card import Card, cards
 from mmx.weights.hub import locate
 
+CLONE = "clone"
+"""Task of a card whose model speaks in the voice of a recording."""
 FIRST = ("hibari", "kokoro")
 """Cards in the order in which a voice is looked for; the others come behind."""
 
@@ -37,6 +40,13 @@ def voices() -> list[KnownVoice]:
     return out
 
 
+def added() -> list[KnownVoice]:
+    """The voices that the user added, with a model that speaks in the voice of a recording: the one that is here."""
+    models = [card for card in cards().values() if CLONE in card.tasks]
+    model = next((card for card in models if _is_here(card)), models[-1])
+    return [KnownVoice(name, ("en", "zh"), model) for name in reference.names()]
+
+
 def choose(voice: str = "", language: str | None = None) -> KnownVoice:
     """The voice of a name, or the first that speaks a language (English if none is given) and whose weights are here.
 
@@ -45,6 +55,7 @@ def choose(voice: str = "", language: str | None = None) -> KnownVoice:
     """
     every = voices()
     if voice:
+        every += added()
         named = [v for v in every if voice in (v.name, f"{v.card.name}/{v.name}")]
         if not named:
             hint = nearest(voice, [v.name for v in every])
