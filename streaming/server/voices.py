@@ -109,9 +109,9 @@ def find(voices: Sequence[ServedVoice], model: str, name: str, language: str | N
     named = [v for v in own if v.name == name or (name in VOICES and v.name.rpartition("_")[2] == name)]
     if not named and name not in ("", *VOICES):
         raise ApiError(404, "voice_not_found", f"expected a voice of /v1/audio/voices, got {name!r}", param="voice")
-    among = [v for v in named or own if language is None or speaks(v, language)]
+    among = [v for v in named or own if language is None or speaks(v.languages, language)]
     if not among and name in VOICES:
-        among = [v for v in own if language is not None and speaks(v, language)]
+        among = [v for v in own if language is not None and speaks(v.languages, language)]
     if not among:
         tags = ", ".join(dict.fromkeys(t for v in named or own for t in v.languages))
         got = find_language(language or "en").name
