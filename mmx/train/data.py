@@ -158,7 +158,7 @@ class Data:
         self.inputs = modalities(model, examples, needs)
         self.recorded = {n: i for n, i in self.inputs.items() if i.medium != "text"}
         self.windows = {n: window(model, n) for n in self.recorded}
-        self.makes = {needs.makes: float(getattr(model.synth, "rate", 1.0))} if needs.makes else {}
+        self.makes = {needs.makes: needs.rate or float(getattr(model.synth, "rate", 1.0))} if needs.makes else {}
         self.room = min(max_tokens, getattr(model.decoder, "ctx", max_tokens))
         self._spell = cache(lambda text: model.require_tokenizer().language(text))
         self.examples: list[Example] = []
