@@ -32,13 +32,15 @@ Action = Literal["skipped", "retried", "dropped", "warning"]
 class SpokenSegment:
     """Synthesized speech: `samples` `(N,)` float32, `rate` of them per second, from `start_s` of the recording on.
 
-    `words` have times from its own start; a synth that knows none leaves it empty.
+    `words` have times from its own start; a synth that knows none leaves it empty. `text` is what is spoken, where it
+    was kept.
     """
 
     start_s: float
     samples: NDArray[np.float32]
     rate: float = 16_000.0
     words: tuple[Word, ...] = ()
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)
