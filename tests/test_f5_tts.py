@@ -17,6 +17,7 @@ from test_vocos import reference as their_vocoder
 from torch import Tensor, nn
 
 import mmx
+from mmx.api import Precision, prepare
 from mmx.errors import CheckpointError, InputError
 from mmx.interfaces import Speech
 from mmx.make.export import convert_model
@@ -402,3 +403,15 @@ def test_a_vocabulary_of_another_model_is_told(tmp_path: Path) -> None:
     (path.parent / "vocab.txt").write_text("\n".join(LETTERS[::-1]) + "\n")
     with pytest.raises(CheckpointError, match="first symbol is the space"):
         mmx.load(path)
+
+
+def test_the_field_computes_as_an_encoder_and_what_is_heard_in_float32(synth: InfillSynth) -> None:
+    model = tiny_model()
+    asked = speech("some words to say", voice="anna")
+    whole = model.synth.speak(asked).wave.x
+    for encoder, dtype in (("float32", torch.float32), ("int8", torch.float32), ("bfloat16", torch.bfloat16)):
+        prepare(model, torch.device("cpu"), Precision(encoder, "int8"))
+        assert {p.dtype for p in model.synth.field.parameters()} == {dtype}
+        assert {p.dtype for p in model.synth.vocoder.parameters()} == {torch.float32}
+    narrow = model.synth.speak(asked).wave.x
+    assert 0 < float((narrow - whole).abs().max()) < 0.2 * float(whole.abs().max())

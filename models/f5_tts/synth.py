@@ -7,7 +7,7 @@ Letters: B rows, T frames, U tokens, N samples, F mels.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -118,6 +118,10 @@ class InfillSynth(nn.Module):
         for block in self._parts(text, self.prompt(speech), speech):
             yield Sound(pad([block], self.rate, final=False))
         yield Sound(pad([torch.zeros(0)], self.rate, speech.final))
+
+    def narrow(self) -> Iterable[nn.Module]:
+        """The field; see `mmx.interfaces.HalfPrecise`."""
+        return [self.field]
 
     # -------------------- what is said
 
