@@ -354,12 +354,14 @@ class Needs:
         text: whether every example has a text to write.
         modalities: that every example has; whatever the model reads of them when empty.
         makes: the medium of what is to be made, empty for none.
+        rate: frames or samples of it a second; those of the synth when 0.
         raw: whether what frozen encoders made of the inputs is of no use.
     """
 
     text: bool = True
     modalities: tuple[str, ...] = ()
     makes: str = ""
+    rate: float = 0.0
     raw: bool = False
 
 

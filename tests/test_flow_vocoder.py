@@ -12,8 +12,11 @@ import torch
 from contract import verify_contract
 from torch import Tensor
 
-from mmx.models.flow_voice.vocoder import HOP, RATE, Vocoder, VocoderConfig, pulses
+from mmx.models.flow_voice import copy_synthesis
+from mmx.models.flow_voice.vocoder import BINS, HOP, RATE, Vocoder, VocoderConfig, pulses
 from mmx.seq import Seq
+from mmx.train.batch import Batch
+from mmx.train.objectives.spectral import SpectralLoss, mel_losses, spectral_losses
 
 TINY = VocoderConfig(latent=6, width=16, blocks=2, hidden=24, kernel=5, ahead=2)
 SAMPLES = 2 * HOP
@@ -95,7 +98,7 @@ def test_no_click_at_the_joins():
     with torch.no_grad():  # harmonics alone, and steady: what breaks is heard
         vocoder.head.weight.zero_()
         vocoder.head.bias.fill_(-30.0)
-        vocoder.head.bias[:601] = torch.linspace(0, -9, 601)
+        vocoder.head.bias[:BINS] = torch.linspace(0, -9, 601)
     seq = latents([200])
     seq.x[..., TINY.latent : TINY.latent + 2] = math.log(173.21)
     seq.x[..., TINY.latent + 2 :] = 1.0
@@ -147,3 +150,55 @@ def test_refusals():
     for wrong in ({"kernel": 3, "ahead": 3}, {"blocks": 1, "ahead": 1}):
         with pytest.raises(ValueError, match="ahead"):
             VocoderConfig(**wrong)
+
+
+# -------------------- training
+
+
+def spoken(lengths: Sequence[int]) -> Batch:
+    """Latents, and as what is to be made the sound of another vocoder."""
+    seq = latents(lengths)
+    with torch.no_grad():
+        wave = tiny(seed=1)(seq)
+    none = torch.zeros(len(lengths), 0, dtype=torch.int64)
+    keys = tuple(f"row {n}" for n in lengths)
+    return Batch({"latent": seq}, none, none, ("speak",) * len(lengths), "front", {"audio": wave}, keys)
+
+
+def test_the_spectral_loss_ignores_phase_and_hears_pitch_and_level():
+    """Another phase costs next to nothing, twice the amplitude log 2 of each logarithm, another pitch a lot."""
+    time = torch.arange(RATE)[None] / RATE
+    tone, shifted, other = (torch.sin(2 * math.pi * f * time + p) for f, p in ((440, 0.0), (440, 1.0), (470, 0.0)))
+    assert float(spectral_losses(shifted, tone)) < 0.05 < 0.2 < float(spectral_losses(other, tone))
+    assert float(mel_losses(shifted, tone, RATE)) < 0.05 < 0.1 < float(mel_losses(other, tone, RATE))
+    noise = 0.1 * torch.randn(1, RATE, generator=torch.Generator().manual_seed(0))
+    assert float(mel_losses(2 * noise, noise, RATE)) == pytest.approx(math.log(2), abs=0.01)
+    assert float(spectral_losses(2 * noise, noise)) == pytest.approx(math.log(2) + 1, abs=0.05)
+
+
+def test_it_learns_the_sound_that_goes_with_a_latent():
+    """In a few updates."""
+    model, objective, batch = copy_synthesis.build(TINY), SpectralLoss(seconds=0.5), spoken([40, 25])
+    assert objective.needs(model).makes == "audio" and objective.needs(model).rate == RATE
+    optimizer = torch.optim.Adam(model.parameters(), 5e-3)
+    seen = []
+    for _ in range(12):
+        found = objective(model, batch)
+        weights = objective.weights(objective.count(batch))
+        loss = torch.stack([loss * weights[name] for name, loss in found.total.items()]).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        seen.append(float(loss))
+    assert seen[-1] < 0.8 * seen[0]
+
+
+def test_both_sides_are_cut_at_the_same_place():
+    """Samples of the frames that are read, of each row its own, whatever the other rows are."""
+    frames = Seq(torch.arange(60.0)[None, :, None].expand(2, 60, 1), torch.tensor([60, 45]), 40.0)
+    wave = Seq(frames.x[..., 0].repeat_interleave(SAMPLES, 1), frames.lengths * SAMPLES, float(RATE))
+    read, heard = SpectralLoss(seconds=0.5).cut(frames, wave, ["a", "b"])
+    assert torch.equal(read.x[..., 0].repeat_interleave(SAMPLES, 1), heard.x)
+    assert not torch.equal(heard.x[0], heard.x[1])
+    (alone, _) = SpectralLoss(seconds=0.5).cut(frames.rows(torch.tensor([1])), wave.rows(torch.tensor([1])), ["b"])
+    assert torch.equal(alone.x[0], read.x[1])

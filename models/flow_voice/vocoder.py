@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmx.clip import Medium
 from mmx.nn.adapters import gather_windows, new_wait
 from mmx.seq import Seq, after, concat
 from mmx.state import State, subtree, tensor
@@ -34,6 +35,8 @@ FRAMES = 2
 """Spectral frames of a latent frame; of each its F0 and voicing are given."""
 BACK, AHEAD = 2, 2
 """Frames before and after its own of which a spectral frame reads the F0: its window is four hops long."""
+JITTER = 0.15
+"""In training, the largest deviation of the noise on a row's latent: at run time it is not quite its teacher's."""
 NOISE_FRAMES = 509
 """Of the table of noise, which repeats."""
 LOWEST_HZ, HIGHEST_HZ = 30.0, 11_000.0
@@ -132,11 +135,14 @@ class Vocoder(nn.Module):
 
     Attributes:
         lookahead: latent frames past the current one that the sound of a frame depends on.
-        rate: samples per second of what it makes.
+        medium: what it reads.
+        rate: frames of it a second.
+        shape: of a frame.
     """
 
-    stride = None  # of an upsampling block; it makes 600 samples of a frame
-    rate = float(RATE)
+    stride = None  # it makes 600 samples of a frame
+    medium: Medium = "features"
+    rate = RATE / HOP / FRAMES
 
     def __init__(self, config: VocoderConfig):
         super().__init__()
@@ -145,6 +151,7 @@ class Vocoder(nn.Module):
         self.blocks = nn.ModuleList(ConvNeXt(c.width, c.hidden, c.kernel, c.ahead) for _ in range(c.blocks))
         self.norm = nn.LayerNorm(c.width)
         self.head = nn.Linear(c.width, 5 * BINS)
+        self.shape = (c.latent + 2 * FRAMES,)
         self.lookahead = math.ceil((c.blocks * c.ahead + AHEAD) / FRAMES)
         self.room = BACK + c.blocks * c.ahead  # frames whose F0 waits
         random = np.random.default_rng(0)
@@ -185,7 +192,11 @@ class Vocoder(nn.Module):
         """`(B, J, 5 F)`: log magnitude and phase of harmonics, log magnitude of noise, both of the free part."""
         at = self.config.latent
         log_hz_BMC = (seq.x[..., at : at + FRAMES] - MIDDLE) * seq.mask[..., None]
-        x_BMC = torch.cat([seq.x[..., :at], log_hz_BMC, seq.x[..., at + FRAMES :]], 2).to(self.enter.weight.dtype)
+        latent_BMC = seq.x[..., :at]
+        if self.training:
+            loud_B11 = JITTER * torch.rand(len(latent_BMC), 1, 1, device=latent_BMC.device)
+            latent_BMC = latent_BMC + loud_B11 * torch.randn_like(latent_BMC)
+        x_BMC = torch.cat([latent_BMC, log_hz_BMC, seq.x[..., at + FRAMES :]], 2).to(self.enter.weight.dtype)
         x_BJD = self.enter(x_BMC).unflatten(2, (FRAMES, -1)).flatten(1, 2)
         rate = None if seq.rate is None else seq.rate * FRAMES
         out = Seq(x_BJD, seq.lengths * FRAMES, rate, seq.final)
@@ -242,7 +253,7 @@ class Vocoder(nn.Module):
         x = made.x.unflatten(2, (4, HOP))
         # A hop is the third quarter of its own frame, the fourth of the one before, the first of the second after it.
         wave_BJN = x[:, 3 : 3 + n, 0] + x[:, 2 : 2 + n, 1] + x[:, 1 : 1 + n, 2] + x[:, :n, 3]
-        return Seq(wave_BJN.flatten(1), made.lengths * HOP, self.rate, seq.final)
+        return Seq(wave_BJN.flatten(1), made.lengths * HOP, float(RATE), seq.final)
 
 
 def magnitude(log_BJF: Tensor) -> Tensor:
