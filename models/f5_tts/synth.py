@@ -189,7 +189,7 @@ class InfillSynth(nn.Module):
         """A waveform `(B, N)` to what the field is over, `(B, T, F)`."""
         return self.mels(wave)
 
-    def condition(self, tokens: Seq, known: Seq, drop: bool = False) -> Seq:
+    def told(self, tokens: Seq, known: Seq, drop: Tensor) -> Seq:
         """What the velocity depends on; see `Field.condition`."""
         return self.field.condition(known, tokens, drop)
 
