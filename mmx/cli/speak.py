@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mmx.cli.flags import Without, with_flags
-from mmx.tasks.synthesize import SpeakOptions
+from mmx.tasks.options import SpeakOptions
 from mmx.weights.options import LoadOptions
 
 TEXT = typer.Argument(metavar="TEXT|FILE|-", help="A text, a file with one, or - for standard input.")
@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 def speak(
     *,
     text: Annotated[str, TEXT],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where to: a .wav or .flac file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to: a wav, flac, mp3 or opus file.")],
     options: SpeakOptions,
     load: Annotated[LoadOptions, Without("text_model")],
 ) -> None:
@@ -30,7 +30,7 @@ def speak(
     from mmx.tasks import dub
     from mmx.tasks.synthesize import join, synthesize
 
-    dub.kind_of(out)
+    dub.check_target(out)
     words = sys.stdin.read() if text == "-" else text
     model, asked = open_voice(options, load)
     dub.write(out, join(synthesize(model, words, asked)))
