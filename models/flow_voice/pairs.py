@@ -46,7 +46,7 @@ class Generator:
 
     def sound(self, take: Take, f0_hz: NDArray[np.float32], style: NDArray[np.float32]) -> NDArray[np.float32]:
         """`(600 M,)` samples at 24 kHz."""
-        hidden = take.hidden_MF.reshape(len(f0_hz), -1).T[None]
+        hidden = take.hidden.reshape(len(f0_hz), -1).T[None]
         (wave,) = self.part.run(None, {HIDDEN: hidden, F0: f0_hz[None], "style": style[None]})
         return wave.reshape(-1)[: len(f0_hz) * HOP]
 
@@ -55,12 +55,14 @@ def write_pair(take: Take, wave: NDArray[np.float32], f0_hz: NDArray[np.float32]
     """The files of a sentence; its row of the manifest."""
     features, audio = f"features/{take.name}.npy", f"audio/{take.name}.wav"
     # Standardized by 0 and 1: the vocoder reads the logarithm of Hz itself.
-    np.save(out / features, with_pitch(latent(take.hidden_MF), f0_hz, 0.0, 1.0).astype(np.float32))
+    np.save(out / features, with_pitch(latent(take.hidden), f0_hz, 0.0, 1.0).astype(np.float32))
     write_audio(out / audio, [wave.clip(-1, 1)], float(RATE))
     return "\t".join((take.name, "en", "en", take.text, features, audio, "kokoro"))
 
 
-def prepare(teacher: Teacher, generator: Generator, rows: Sequence[Any], latent: Latent, out: Path, hours: float) -> None:
+def prepare(
+    teacher: Teacher, generator: Generator, rows: Sequence[Any], latent: Latent, out: Path, hours: float
+) -> None:
     """Write manifests and files until there are so many hours."""
     for folder in ("features", "audio"):
         (out / folder).mkdir(parents=True, exist_ok=True)
