@@ -21,16 +21,17 @@ def register(app: typer.Typer) -> None:
 def speak(
     *,
     text: Annotated[str, TEXT],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Where to: a .wav or .flac file.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Where to: a wav, flac, mp3 or opus file.")],
     options: SpeakOptions,
     load: Annotated[LoadOptions, Without("text_model")],
 ) -> None:
     """Speak a text."""
     from mmx.api import open_voice
+    from mmx.media.write import format_of
     from mmx.tasks import dub
     from mmx.tasks.synthesize import join, synthesize
 
-    dub.kind_of(out)
+    format_of(out)
     words = sys.stdin.read() if text == "-" else text
     model, asked = open_voice(options, load)
     dub.write(out, join(synthesize(model, words, asked)))
