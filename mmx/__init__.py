@@ -15,9 +15,8 @@ if TYPE_CHECKING:
     from mmx.errors import MmxError
     from mmx.make.compose import compose
     from mmx.seq import Seq
-    from mmx.tasks.options import Options
+    from mmx.tasks.options import Options, SpeakOptions
     from mmx.tasks.result import Note, Segment, SpokenSegment, Transcript, Word
-    from mmx.tasks.synthesize import SpeakOptions
     from mmx.weights.card import Card, cards
 
 __all__ = [
@@ -26,7 +25,7 @@ __all__ = [
 ]  # fmt: skip
 
 _HOME = {
-    "load": "api", "speak": "api", "SpeakOptions": "tasks.synthesize", "SpokenSegment": "tasks.result",
+    "load": "api", "speak": "api", "SpeakOptions": "tasks.options", "SpokenSegment": "tasks.result",
     "Card": "weights.card", "cards": "weights.card", "compose": "make.compose",
     "MmxError": "errors", "Model": "api", "Note": "tasks.result", "Segment": "tasks.result",
     "Transcript": "tasks.result", "Word": "tasks.result", "Seq": "seq", "Options": "tasks.options",

@@ -20,9 +20,9 @@ from mmx.nn.decoder import TextDecoder
 from mmx.nn.quantize import quantize_linears, supported
 from mmx.options import taking
 from mmx.tasks import transcribe as tasks
-from mmx.tasks.options import Options
+from mmx.tasks.options import Options, SpeakOptions
 from mmx.tasks.result import SpokenSegment, Transcript
-from mmx.tasks.synthesize import SpeakOptions, join, synthesize
+from mmx.tasks.synthesize import join, synthesize
 from mmx.tasks.translate import translate_text
 from mmx.tasks.voices import choose
 from mmx.weights import hub

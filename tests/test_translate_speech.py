@@ -247,7 +247,11 @@ def test_the_command_line_writes_and_speaks(
         (["--text", "x", "--from", "en", "--to", "de", "--speak", "x.txt"], r"ends in \.wav, \.flac"),
         ([str(SAMPLE), "--to", "de", "--speak", "x.txt"], r"ends in \.wav, \.flac"),
         ([str(SAMPLE), "--to", "de"], "English only"),
-        ([str(SAMPLE), "--to", "en", "--speak", "x.wav"], "voice"),
+        ([str(SAMPLE), "--to", "en", "--speak", "x.wav", "--voice", "nobody"], "expected a voice"),
+        ([str(SAMPLE), "--to", "en", "--voice", "heart", "--no-isochrony"], "--speak with --voice, --isochrony"),
+        (["--text", "x", "--from", "en", "--to", "es", "--speak", "x.wav", "--no-isochrony"], "--isochrony"),
+        (["--text", "x", "--from", "en", "--to", "es", "--speak", "x.mp4"], "ends in .*, got 'x.mp4'"),
+        (["-", "--to", "en", "--speak", "x.mp4"], "to take the pictures from, got standard input"),
         ([str(SAMPLE), "--to", "germn"], "(?i)german"),
         (
             ["--text", "x", "--from", "en", "--to", "de", "--bilingual", "--output-dir", "x"],

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mmx.cli.flags import Without, with_flags
-from mmx.tasks.synthesize import SpeakOptions
+from mmx.tasks.options import SpeakOptions
 from mmx.weights.options import LoadOptions
 
 TEXT = typer.Argument(metavar="TEXT|FILE|-", help="A text, a file with one, or - for standard input.")
@@ -27,11 +27,10 @@ def speak(
 ) -> None:
     """Speak a text."""
     from mmx.api import open_voice
-    from mmx.media.write import format_of
     from mmx.tasks import dub
     from mmx.tasks.synthesize import join, synthesize
 
-    format_of(out)
+    dub.check_target(out)
     words = sys.stdin.read() if text == "-" else text
     model, asked = open_voice(options, load)
     dub.write(out, join(synthesize(model, words, asked)))

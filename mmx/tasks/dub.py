@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mmx.media.write import write_audio
+from mmx.errors import InputError
+from mmx.media.film import CODECS, is_film, replace_audio
+from mmx.media.write import format_of, is_audio_file, write_audio
 from mmx.tasks.result import SpokenSegment
 from mmx.tasks.words import Word
 
@@ -64,6 +66,33 @@ def _moved(word: Word, by_s: float) -> Word:
     return replace(word, start_s=max(0.0, word.start_s + by_s), end_s=max(0.0, word.end_s + by_s))
 
 
-def write(path: Path, track: SpokenSegment) -> Path:
-    """Write a track in the format that the file's ending names; arguments and errors as of `write_audio`."""
+def check_target(path: Path, source: str | None = None) -> None:
+    """Raise `InputError` for a file that speech is not written to.
+
+    Args:
+        path: the file.
+        source: of the recording that it is laid over; without one, no film can be written.
+    """
+    if is_audio_file(path) or (source is not None and is_film(path)):
+        if source == "-" and is_film(path):
+            raise InputError("expected a film's file to take the pictures from, got standard input")
+        return
+    try:
+        format_of(path)
+    except InputError as e:
+        films = f" (or a film: {', '.join(CODECS)})" if source is not None else ""
+        raise InputError(f"{e}{films}") from None
+
+
+def write(path: Path, track: SpokenSegment, source: str | None = None) -> Path:
+    """Write a track by the file's ending: as sound, or as the film of `source` with this sound in place of its own.
+
+    Raises:
+        InputError: the ending is of neither.
+        MediaError: the source is no film.
+        OutputError: it cannot be written; what was there is intact.
+    """
+    check_target(path, source)
+    if source is not None and is_film(path):
+        return replace_audio(source, path, track.samples, track.rate)
     return write_audio(path, [track.samples], track.rate)

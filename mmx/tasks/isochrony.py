@@ -8,14 +8,20 @@ the next phrase starts late and catches up. Nothing is cut, nothing overlaps.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from mmx.errors import InputError
+from mmx.model import Model
 from mmx.tasks.cascade import sentences
 from mmx.tasks.dub import PAUSE_S, end_of, trimmed
+from mmx.tasks.options import SpeakOptions
 from mmx.tasks.result import Note, SpokenSegment, Transcript
+from mmx.tasks.synthesize import join, synthesize
 from mmx.tasks.words import Segment
 from mmx.text.sentences import clause_ends
 
 RATES = (0.8, 1.3)
 """Speeds between which a voice is adapted; past them it is no longer natural."""
+SPEEDS = (0.5, 2.0)
+"""Those that `SpeakOptions` may have."""
 NEAR = 0.04
 """A speed so near to 1 is not worth a second synthesis."""
 BREATH_S = 0.5
@@ -25,7 +31,7 @@ SHIFT = 0.2
 LATE_S = 1.0
 """A phrase that starts so much after its original is told."""
 Say = Callable[[str, float], SpokenSegment]
-"""A text at a speed, as speech; `mmx.tasks.voices.speaker` makes one of a model."""
+"""A text at a speed, as speech; `sayer` makes one of a model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,16 @@ class Phrase:
     silent_s: float = 0.0
 
 
+def sayer(model: Model, options: SpeakOptions) -> Say:
+    """Speaks with a model, at speeds relative to that of the options."""
+    slowest, fastest = SPEEDS
+
+    def say(text: str, speed: float) -> SpokenSegment:
+        return join(synthesize(model, text, replace(options, speed=min(max(options.speed * speed, slowest), fastest))))
+
+    return say
+
+
 def dub(transcript: Transcript, say: Say, isochrony: bool = True) -> Transcript:
     """A transcript with its text spoken, in `spoken`: phrase by phrase, with the times of words that the voice knows.
 
@@ -53,14 +69,17 @@ def dub(transcript: Transcript, say: Say, isochrony: bool = True) -> Transcript:
         say: the voice.
         isochrony: whether speeds follow the source; otherwise sentences start at their times, at the voice's own speed.
     """
-    found = phrases(transcript.segments, split=isochrony)
     spoken: list[SpokenSegment] = []
     notes, free_s = list(transcript.notes), 0.0
-    for phrase in found:
+    for phrase in phrases(transcript.segments, split=isochrony):
         start_s = max(phrase.start_s, free_s)
-        one = replace(_fitted(phrase, start_s, say) if isochrony else trimmed(say(phrase.text, 1.0)), start_s=start_s)
-        free_s = end_of(one) + PAUSE_S
-        spoken.append(one)
+        try:
+            one = _fitted(phrase, start_s, say) if isochrony else trimmed(say(phrase.text, 1.0))
+        except InputError as e:  # what the voice cannot speak; the others are
+            notes.append(Note(phrase.start_s, phrase.end_s, "warning", f"not spoken: {e}"))
+            continue
+        spoken.append(replace(one, start_s=start_s))
+        free_s = end_of(spoken[-1]) + PAUSE_S
         if start_s - phrase.start_s > LATE_S:
             late = f"spoken {start_s - phrase.start_s:.1f} s late: what came before it is longer than its original"
             notes.append(Note(phrase.start_s, phrase.end_s, "warning", late))

@@ -7,7 +7,6 @@ synth speaks it, and the times of its words are told in the words of the text.
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Annotated
 
 import numpy as np
 import torch
@@ -17,8 +16,8 @@ from mmx.interfaces import Speech, Voice
 from mmx.mark.marker import Marker
 from mmx.model import Model
 from mmx.nn.voice import find_voice
-from mmx.options import Option, check
 from mmx.tasks import speak
+from mmx.tasks.options import SpeakOptions
 from mmx.tasks.result import SpokenSegment
 from mmx.tasks.words import Word
 from mmx.text.languages import find_language
@@ -31,25 +30,6 @@ BLOCK_S = 0.4
 """Length of a block of a stream, where the synth makes blocks."""
 PARAGRAPH_S = 0.45
 """Silence between two paragraphs, beyond that of their sentences."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpeakOptions:
-    """How a text is spoken; in Python, on the command line and in the server."""
-
-    voice: Annotated[str, Option("A voice by name (`mmx voices` lists them); that of the language if not given.")] = ""
-    language: Annotated[
-        str | None, Option("Language of the text: es, spa or Spanish, pt-BR. That of the voice if not given.")
-    ] = None  # fmt: skip
-    speed: Annotated[float, Option("Speaking rate; above 1 is faster.", least=0.5, most=2.0)] = 1.0
-    pitch: Annotated[float, Option("Semitones above the voice's own pitch.", least=-12, most=12)] = 0.0
-    steps: Annotated[int, Option("Steps of a voice that samples; 0 leaves it to the voice.", least=0, most=256)] = 0
-    seed: Annotated[int, Option("Of what is drawn at random: the same seed gives the same sound.", least=0)] = 0
-
-    def __post_init__(self) -> None:
-        check(self)
-        if self.language:
-            find_language(self.language)  # a typing slip is told before a model is loaded
 
 
 def synthesize(model: Model, text: str, options: SpeakOptions, *, blocks: bool = False) -> Iterator[SpokenSegment]:

@@ -1,5 +1,6 @@
 """The voices that cards name, and which of them speaks a language."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mmx.errors import InputError, ModelNotFoundError, nearest
@@ -62,12 +63,12 @@ def choose(voice: str = "", language: str | None = None) -> KnownVoice:
             raise InputError(f"expected a voice that `mmx voices` lists, got {voice!r}.{hint}")
         if language is None:
             return named[0]
-        fitting = [v for v in named if speaks(v, language)]
+        fitting = [v for v in named if speaks(v.languages, language)]
         if not fitting:
             tags = ", ".join(named[0].languages)
             raise InputError(f"expected a voice for {find_language(language)}, got {voice}, which speaks {tags}")
         return fitting[0]
-    fitting = [v for v in every if speaks(v, language or "en")]
+    fitting = [v for v in every if speaks(v.languages, language or "en")]
     if not fitting:
         tags = sorted({t for v in every for t in v.languages})
         raise InputError(
@@ -77,11 +78,11 @@ def choose(voice: str = "", language: str | None = None) -> KnownVoice:
     return next((v for v in fitting if _is_here(v.card)), fitting[0])
 
 
-def speaks(voice: KnownVoice, language: str) -> bool:
-    """Whether a voice speaks a language; a region asks for that accent ("en-GB")."""
+def speaks(languages: Sequence[str], language: str) -> bool:
+    """Whether a voice of some languages (BCP-47 tags) speaks one; a region asks for that accent ("en-GB")."""
     wanted = find_language(language).tag
     region = language.replace("_", "-").partition("-")[2].upper()
-    same = [t for t in voice.languages if find_language(t).tag == wanted]
+    same = [t for t in languages if find_language(t).tag == wanted]
     regions = {t.partition("-")[2] for t in same} - {""}
     return bool(same) and (len(region) != 2 or not regions or region in regions)
 

@@ -124,7 +124,8 @@ def _in_packages(weights: Weights) -> Found:
         except importlib.metadata.PackageNotFoundError:
             raise ModelNotFoundError(f"package {package}: not installed") from None
         for file in files:
-            by_name.setdefault(file.name, Path(str(file.locate())))
+            for name in (file.name, file.as_posix()):  # by its path where several packages have files of one name
+                by_name.setdefault(name, Path(str(file.locate())))
     names = ", ".join(weights.packages)
     wanted = [*weights.files, *([weights.tokenizer] if weights.tokenizer else [])]
     lacking = [n for n in wanted if n not in by_name or not by_name[n].is_file()]
