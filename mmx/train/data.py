@@ -74,7 +74,7 @@ def modalities(model: Model, examples: Sequence[Example], needs: Needs = ANYTHIN
     found |= texts if reads_text or (model.fuse is not None and not needs.modalities) else {}
     if missing := [n for n in needs.modalities if n not in found]:
         raise InputError(f"expected data with {' and '.join(needs.modalities)}, got none of {' and '.join(missing)}")
-    if not found:
+    if not found and not (needs.makes and not known):  # a model that only speaks may read all of what it is to make
         raise InputError(_unreadable(model, first))
     return found
 

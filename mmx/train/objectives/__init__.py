@@ -6,6 +6,7 @@
 | `ctc` | the same of a text over its alignments with the memory, without a decoder | a text for each input |
 | `contrastive` | InfoNCE between the embeddings of two modalities | two media in each row |
 | `flow` | the error of the velocity from noise to features | what is to be made, as `target_audio` |
+| `acoustic` | that, the error of a prior mean, and durations | frames with their text, as `target_features` |
 | `spectral` | the differences of spectra at several resolutions, for a vocoder | its sound, as `target_audio` |
 | `distillation` | the divergence from another model's next token | a text for each input |
 
@@ -19,6 +20,7 @@ from typing import Any
 
 from mmx.errors import InputError, nearest
 from mmx.interfaces import Objective
+from mmx.train.objectives.acoustic import AcousticLoss
 from mmx.train.objectives.contrastive import ContrastiveLoss
 from mmx.train.objectives.ctc import CTCLoss
 from mmx.train.objectives.distillation import DistillationLoss
@@ -33,6 +35,7 @@ OBJECTIVES: Mapping[str, Callable[..., Objective]] = {
     "flow": FlowLoss,
     "spectral": SpectralLoss,
     "distillation": DistillationLoss,
+    "acoustic": AcousticLoss,
 }
 
 
