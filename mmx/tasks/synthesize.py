@@ -13,6 +13,7 @@ import torch
 
 from mmx.errors import InputError
 from mmx.interfaces import Speech, Voice
+from mmx.mark.marker import Marker
 from mmx.model import Model
 from mmx.nn.voice import find_voice
 from mmx.tasks import speak
@@ -57,9 +58,9 @@ def synthesize(model: Model, text: str, options: SpeakOptions, *, blocks: bool =
         texts=(), language=language, voice=voice, speed=options.speed, pitch=options.pitch, steps=options.steps,
         seed=options.seed,
     )  # fmt: skip
-    at_s = 0.0
+    at_s, marker = 0.0, Marker(synth.rate)
     for piece in pieces(text, language):
-        for one in _spoken(model, piece, how, blocks):
+        for one in _spoken(model, piece, how, blocks, marker):
             placed = replace(one, start_s=at_s)
             at_s += len(one.samples) / one.rate
             yield placed
@@ -173,8 +174,8 @@ def _divided(words: Sequence[Spoken]) -> list[list[Spoken]]:
     return [*parts, part]
 
 
-def _spoken(model: Model, piece: Piece, how: Speech, blocks: bool) -> Iterator[SpokenSegment]:
-    """One piece: its blocks, with its own words, and the silence behind a paragraph."""
+def _spoken(model: Model, piece: Piece, how: Speech, blocks: bool, marker: Marker) -> Iterator[SpokenSegment]:
+    """One piece: its blocks, marked, with its own words, and the silence behind a paragraph."""
     synth = model.require_synth()
     if synth.reads != "text":
         if how.pitch:
@@ -188,12 +189,15 @@ def _spoken(model: Model, piece: Piece, how: Speech, blocks: bool) -> Iterator[S
     at_s, spelling = 0.0, _Spelling(piece.words)
     with torch.inference_mode():
         for sound in synth.stream(said, BLOCK_S) if blocks else [synth.speak(said)]:
-            (one,) = speak.rows_of(sound)
+            (one,) = speak.rows_of(sound, marker, final=not blocks)
             words = [replace(w, start_s=w.start_s - at_s, end_s=w.end_s - at_s) for w in spelling(one.words)]
             yield replace(one, words=tuple(words), text=text)
             at_s, text = at_s + len(one.samples) / one.rate, ""
+    if blocks:
+        yield SpokenSegment(0.0, marker.push(np.zeros(0, np.float32), final=True), synth.rate)
     if piece.ends_paragraph:
-        yield SpokenSegment(0.0, np.zeros(round(PARAGRAPH_S * synth.rate), np.float32), synth.rate)
+        silence = np.zeros(round(PARAGRAPH_S * synth.rate), np.float32)
+        yield SpokenSegment(0.0, marker.push(silence, final=True), synth.rate)
 
 
 class _Spelling:
