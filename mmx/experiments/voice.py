@@ -1,12 +1,14 @@
 """Our own voices beside their teacher: what is understood, how it sounds, whose voice it is, how long it takes.
 
     python -m mmx.experiments.voice speak OUT --model flow-voice-en --steps 4 [--texts FILE] [--lines 100]
-    python -m mmx.experiments.voice score OUT [OUT ...] [--texts FILE]
+    python -m mmx.experiments.voice score OUT [OUT ...] [--texts FILE] [--reference OUT]
+    python -m mmx.experiments.voice time [--model flow-voice-en]
 
 `speak` has line i spoken by voice i modulo their number, one WAV file each, and measures the time; `score` has the
 default recognizer write what it hears (word error rate), and rates the sound by DNSMOS (Reddy et al. 2021, arXiv
-2010.15258; package speechmos) where that is installed. With `--reference OUT` the speakers are compared with those
-there (package resemblyzer): how often the nearest of all voices is the right one, and both similarities.
+2010.15258; package speechmos). With `--reference OUT` the speakers are compared with those there (package resemblyzer):
+how often the nearest of all voices is the right one, and both similarities. `--only wer` leaves out the packages.
+`time` says how long the first audio of 5 and of 500 words takes, and how far blocks are from the whole.
 
 Letters: V voices, L lines, D width of an embedding.
 """
@@ -50,6 +52,28 @@ def speak(out: Path, model: Any, lines: Sequence[str], steps: str) -> dict[str, 
         soundfile.write(out / f"{i}.wav", said.samples, int(said.rate))
     found = {"sound_s": sound_s, "work_s": work_s, "real_time_factor": work_s / sound_s, "voices": float(len(names))}
     (out / TIMES).write_text(json.dumps(found))
+    return found
+
+
+def timed(model: Any, lines: Sequence[str], repeats: int = 5) -> dict[str, float]:
+    """Seconds to the first audio of 5 and of 500 words, the least of some, and the error of blocks in percent.
+
+    Both as a clock has them, and of the processor's time, which other programs on the machine change less.
+    """
+    found: dict[str, float] = {}
+    words = " ".join(lines).split()
+    for n in (5, 500):
+        text, rows = " ".join(words[:n]), []
+        for _ in range(repeats):
+            before = time.perf_counter(), time.process_time()
+            next(iter(model.stream_speech(text, language="en")))
+            rows.append((time.perf_counter() - before[0], time.process_time() - before[1]))
+        found[f"first_audio_of_{n}_words_s"], found[f"first_audio_of_{n}_words_cpu_s"] = map(
+            min, zip(*rows, strict=True)
+        )
+    whole = model.speak(lines[40], language="en").samples
+    blocks = np.concatenate([part.samples for part in model.stream_speech(lines[40], language="en")])
+    found["blocks_differ_percent"] = float(100 * np.linalg.norm(blocks - whole) / np.linalg.norm(whole))
     return found
 
 
@@ -105,20 +129,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """See above."""
     parser = argparse.ArgumentParser(prog="python -m mmx.experiments.voice")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    talk, judge = verbs.add_parser("speak"), verbs.add_parser("score")
+    talk, judge, watch = verbs.add_parser("speak"), verbs.add_parser("score"), verbs.add_parser("time")
     talk.add_argument("out", type=Path)
-    talk.add_argument("--model", default="flow-voice-en")
+    for verb in (talk, watch):
+        verb.add_argument("--model", default="flow-voice-en")
     talk.add_argument("--steps", default="0", help="0 for the model's own number, or prior")
     judge.add_argument("out", type=Path, nargs="+")
     judge.add_argument("--reference", type=Path)
     judge.add_argument("--only", nargs="*", default=["wer", "mos", "voice"])
-    for verb in (talk, judge):
+    for verb in (talk, judge, watch):
         verb.add_argument("--texts", type=Path, default=TEXTS)
     talk.add_argument("--lines", type=int, default=100)
     given = parser.parse_args(arguments)
     lines = given.texts.read_text("utf-8").splitlines()
     if given.verb == "speak":
         print(json.dumps(speak(given.out, mmx.load(given.model), lines[: given.lines], given.steps)))
+        return 0
+    if given.verb == "time":
+        print(json.dumps(timed(mmx.load(given.model), lines)))
         return 0
     for folder in given.out:
         found: dict[str, Any] = {"folder": folder.name, **json.loads((folder / TIMES).read_text())}
