@@ -1,7 +1,7 @@
 """`mmx detect`: whether recordings are speech that mmx made."""
 
 import json
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -42,8 +42,8 @@ def detect(
             failed = True
             continue
         found = found or got.found
-        write_out((json.dumps({**got.to_dict(), "source": item.source}) if output_format == "json" else
-                   f"{item.source}: {_told(got)}") + "\n")
+        told = f"{item.source}: {_told(got)}"
+        write_out((json.dumps({**got.to_dict(), "source": item.source}) if output_format == "json" else told) + "\n")
     raise typer.Exit(1 if failed else 0 if found else NOT_FOUND)
 
 
@@ -52,7 +52,7 @@ def _told(got: "Marking") -> str:
     if got.found:
         spans = ", ".join(f"{s.start_s:.1f}-{s.end_s:.1f} s" for s in got.spans)
         payload = "" if got.payload is None else f", payload {got.payload}"
-        line = f"marked as made by mmx ({spans}; chance of a false alarm below {max(got.false_alarm, 1e-99):.0e}{payload})"
+        line = f"marked as made by mmx ({spans}; false alarm below {max(got.false_alarm, 1e-99):.0e}{payload})"
     else:
         line = f"no mark found (probability {got.probability:.2f})"
     p = got.provenance

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmx.mark import provenance
 from mmx.mark.detector import FALSE_ALARM, RATE, Span, detect_blocks
 from mmx.mark.pattern import KEY
+from mmx.mark.provenance import Provenance, read
 from mmx.media.audio import Source, open_audio
 
 
@@ -33,7 +33,7 @@ class Marking:
     payload: int | None
     spans: tuple[Span, ...]
     duration_s: float
-    provenance: provenance.Provenance | None = None
+    provenance: Provenance | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as `mmx detect` writes it."""
@@ -73,6 +73,6 @@ def detect(
 
         got, name = detect_blocks(blocks(), key, false_alarm), reader.name
     duration_s = count / RATE
-    told = provenance.read(Path(source)) if isinstance(source, str | os.PathLike) and source != "-" else None
+    told = read(Path(source)) if isinstance(source, str | os.PathLike) and source != "-" else None
     spans = tuple(Span(s.start_s, min(s.end_s, duration_s)) for s in got.spans)
     return Marking(name, got.found, got.probability, got.false_alarm, got.payload, spans, duration_s, told)

@@ -77,7 +77,7 @@ def sign(path: Path, folder: Path, title: str = "") -> bool:
         signed.replace(path)
     except c2pa.C2paError as e:
         raise InputError(
-            f"expected a certificate chain and key that C2PA takes in {CERTIFICATE} and {KEY_FILE}, or neither, got: {e}"
+            f"expected a chain and a key that C2PA takes in {CERTIFICATE} and {KEY_FILE}, or neither, got: {e}"
         ) from e
     finally:
         with suppress(OSError):
