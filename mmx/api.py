@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mmx.errors import CheckpointError, InputError, MmxWarning, ModelNotFoundError, nearest
+from mmx.interfaces import HalfPrecise
 from mmx.media.audio import Source
 from mmx.model import Model, Side, tensors
 from mmx.nn.decoder import TextDecoder
@@ -413,7 +414,8 @@ def _keep_few_kernels() -> None:
 def prepare(model: Model, device: torch.device, precision: Precision) -> Model:
     """Cast and, for int8, quantize in place."""
     _keep_few_kernels()
-    # The front end stays in float32: half precision loses a waveform's quiet parts. So does a voice: it is heard.
+    # The front end stays in float32: half precision loses a waveform's quiet parts. So does a voice: it is heard; what
+    # samples its features (flow matching) computes as an encoder does.
     dtypes: dict[Side, str] = {
         "front": "float32", "encoder": precision.encoder, "decoder": precision.decoder, "synth": "float32",
     }  # fmt: skip
@@ -421,6 +423,9 @@ def prepare(model: Model, device: torch.device, precision: Precision) -> Model:
     for _, part, side in model.parts():
         dtype = dtypes[side]
         part.to(device=device, dtype=torch.float32 if dtype == "int8" else getattr(torch, dtype))
+        if isinstance(part, HalfPrecise) and precision.encoder != "int8":
+            for inner in part.narrow():
+                inner.to(dtype=getattr(torch, precision.encoder))
         if dtype == "int8":
             with _preparing:
                 quantize_linears(part, narrow)
