@@ -25,6 +25,7 @@ from mmx.tasks.options import Options, SpeakOptions
 from mmx.tasks.result import SpokenSegment, Transcript
 from mmx.tasks.synthesize import join, synthesize
 from mmx.tasks.translate import translate_text
+from mmx.tasks.verify import listener, verified
 from mmx.tasks.voices import choose
 from mmx.weights import hub
 from mmx.weights.card import Card, Weights, cards, find_card, read_card
@@ -95,12 +96,27 @@ transcribe, transcribe_many = taking(Options, _transcribe), taking(Options, _tra
 
 def _speak_text(model: Model, text: str, options: SpeakOptions) -> SpokenSegment:
     """A text spoken, as one waveform with the times of its words; see `mmx.tasks.synthesize.synthesize`."""
-    return join(synthesize(model, text, options))
+    return join(speech(model, text, options) if options.verify else synthesize(model, text, options))
 
 
 def _stream_speech(model: Model, text: str, options: SpeakOptions) -> Iterator[SpokenSegment]:
     """A text spoken, block by block, each as soon as it is made; see `mmx.tasks.synthesize.synthesize`."""
-    return synthesize(model, text, options, blocks=True)
+    return speech(model, text, options)
+
+
+def speech(model: Model, text: str, options: SpeakOptions, recognizer: Model | None = None) -> Iterator[SpokenSegment]:
+    """A text spoken: in blocks, each as soon as it is made, or, with `verify`, in sentences that were checked.
+
+    What remains of their faults is issued as `MmxWarning`; `recognizer` checks, the default model if not given.
+    """
+    if not options.verify:
+        yield from synthesize(model, text, options, blocks=True)
+        return
+    listen = listener(recognizer or load(), options.language or "en")
+    for one, faults in verified(model, text, options, listen):
+        if faults is not None:
+            warnings.warn(f"check of speech: {faults}", MmxWarning, 3)
+        yield one
 
 
 speak_text, stream_speech = taking(SpeakOptions, _speak_text), taking(SpeakOptions, _stream_speech)

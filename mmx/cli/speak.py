@@ -83,10 +83,12 @@ def voices(
     found = [v for v in [*known(), *added()] if language is None or speaks(v.languages, language)]
     if not found:
         raise InputError(f"expected a language that a voice speaks, got {language!r}: `mmx voices` lists all")
+    first = {v.name: v.card.name for v in reversed(found)}  # whom a name without its model means
+    typed = [v.name if first[v.name] == v.card.name else f"{v.card.name}/{v.name}" for v in found]
     rows = [
-        (v.name, ", ".join(v.languages), v.card.name, v.card.license, "here" if is_here(v.card) else "not installed",
-         f'mmx speak "{SAMPLES.get(v.languages[0][:2], "Hello.")}" --voice {v.name} -o out.wav')
-        for v in found
+        (name, ", ".join(v.languages), v.card.name, v.card.license, "here" if is_here(v.card) else "not installed",
+         f'mmx speak "{SAMPLES.get(v.languages[0][:2], "Hello.")}" --voice {name} -o out.wav')
+        for name, v in zip(typed, found, strict=True)
     ]  # fmt: skip
     titles = ("voice", "languages", "model", "licence", "weights", "a command")
     show_table(titles, rows, whole=titles)
@@ -122,7 +124,8 @@ class _Job:
 
     def run(self, out: Path | None, words: list[Path]) -> None:
         """Speak, to the loudspeaker where no file is named; then write the words."""
-        from mmx.media.write import encoded, write_audio
+        from mmx.media.write import encoded
+        from mmx.tasks.dub import write_speech
 
         with _progress(len(self.text)) as advance:
             blocks = self._blocks(advance)
@@ -131,7 +134,7 @@ class _Job:
             elif str(out) == "-":
                 self._pipe(encoded((b.samples for b in blocks), self.rate, self.format))
             else:
-                write_audio(out, (b.samples for b in blocks), self.rate)
+                write_speech(out, (b.samples for b in blocks), self.rate)
         transcript = self.record.transcript(self.options.language or "en", self.model.name)
         for path in words:
             transcript.write(path.parent, [path.suffix[1:]], path.stem)
@@ -139,9 +142,9 @@ class _Job:
         say(f"{transcript.duration_s:.1f} s of synthetic speech -> {places}")
 
     def _blocks(self, advance: Callable[[int], None]) -> "Iterator[SpokenSegment]":
-        from mmx.tasks.synthesize import synthesize
+        from mmx.api import speech
 
-        for block in synthesize(self.model, self.text, self.options, blocks=True):
+        for block in speech(self.model, self.text, self.options):
             self.record.add(block)
             advance(len(block.text))
             yield block
