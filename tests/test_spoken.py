@@ -17,6 +17,7 @@ CASES = {
         "(aged twenty to thirty) left in nineteen eighty four.",
         "The 1990s: 1st of 3/4, £5 million & #7.": "The nineteen nineties: first of three quarters, five million "
         "pounds and number seven.",
+        "A 3D film of the '90s, in mp3 & C++.": "A three D film of the nineties, in mp three and C++.",
         "Call 555-123-4567 on 2024-05-06, agent 007.": "Call five five five one two three four five six seven on May "
         "sixth, twenty twenty four, agent zero zero seven.",
         "No. It is No. 5, St. James, Main St.": "No. It is Number five, Saint James, Main Street.",

@@ -53,7 +53,8 @@ def spoken(text: str, language: str) -> list[Spoken]:
     words += [pending] if pending is not None else []
     if left_out:
         warnings.warn(f"left out what {known} has no words for: {' '.join(sorted(left_out))}", MmxWarning, 2)
-    return [w if any(c.isalnum() for c in w.said) else Spoken(w.written, _only_marks(w.said)) for w in words]
+    plain = (Spoken(w.written, " ".join(w.said.split())) for w in words)
+    return [w if any(c.isalnum() for c in w.said) else Spoken(w.written, _only_marks(w.said)) for w in plain]
 
 
 def _only_marks(said: str) -> str:
@@ -91,7 +92,7 @@ def _speakable(said: str, language: Language) -> tuple[str, set[str]]:
             dropped.add(c)
         elif kind[0] not in "C" and kind not in ("Sk", "Me") and c not in "\ufe0f\u20e3*_~|^\\`#<>{}=":
             kept.append(c)
-    return " ".join("".join(kept).split()), dropped
+    return "".join(kept), dropped
 
 
 # -------------------- rules
@@ -169,7 +170,7 @@ class _Words:
             (rf"(?<!\w)([-−]?{n})\s?%", lambda m: f"{self.number(m[1])} {t['percent']}"),
             (rf"(?<!\w)([-−]?{n})\s?°\s?([CF])?(?!\w)", self._degrees),
             (r"\+?\b\d{2,4}(?:[-\s]\d{2,4}){2,}\b", lambda m: self._digits(m[0])),
-            (r"\b(1[1-9]\d\d|20\d\d)s\b" if self.tag == "en" else r"(?!)", self._decade),
+            (r"['’]?\b(1[1-9]\d0|20\d0|[2-9]0)s\b" if self.tag == "en" else r"(?!)", self._decade),
             (rf"(?<![\w.])([-−]?{n})\s?({_alternatives(t['units'])})(?!\w)", self._unit),
             (r"\b(\d+)(?:st|nd|rd|th)\b" if self.tag == "en" else r"\b(\d+)(?:er|ère|ème|e|è|[ºª°])(?!\w)",
              self._ordinal),
@@ -180,7 +181,7 @@ class _Words:
             (r"(?<!\w)#(\d{1,9})\b", lambda m: f"{t['hash']} {self.number(m[1])}"),
             (r"\b(1[1-9]\d\d|20\d\d)\b(?![.,]\d)" if self.tag == "en" else r"(?!)",
              lambda m: self._in_words(int(m[1]), "year")),
-            (rf"(?<![\w.,])[-−](?={n})(?:{n})|{self.num}", lambda m: self.number(m[0])),
+            (rf"(?<![\w.,])[-−](?={n})(?:{n})|{self.num}", self._plain_number),
             (r"(?<![^\W\d_])[A-ZÑ]{2,5}(?![^\W\d_])" if t["letters"] else r"(?!)", self._initials),
             (rf"(?<!\S)({_alternatives(t['symbols'])})(?!\S)|[&+@×÷=](?=\w)",
              lambda m: f" {t['symbols'].get(m[0], '')} "),
@@ -197,6 +198,11 @@ class _Words:
         else:
             words = self._in_words(int(whole), kind)
         return f"{sign}{words} {self.t.get('decimal', '')} {self._digits(part)}" if part else sign + words
+
+    def _plain_number(self, m: re.Match[str]) -> str:
+        """A number, apart from the letters that it touches ("3D")."""
+        before, behind = m.string[: m.start()][-1:].isalpha(), m.string[m.end() :][:1].isalpha()
+        return f"{' ' * before}{self.number(m[0])}{' ' * behind}"
 
     def _in_words(self, value: int, kind: str = "cardinal") -> str:
         try:

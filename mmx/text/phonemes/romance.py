@@ -100,7 +100,8 @@ def _french(word: str, following: str, model: Any) -> str:
     lower = word.lower().replace("’", "'")
     head, _, rest = lower.partition("'")
     elided = _ELIDED.get(head, "") if rest and lower not in _IRREGULAR else ""
-    symbols = elided + _symbols(_IRREGULAR.get(lower) or model.phonemize(rest if elided else lower))
+    core = (rest if elided else lower).removeprefix("h")
+    symbols = elided + _symbols(_IRREGULAR.get(lower) or model.phonemize(core or lower))
     follows = re.sub(r"^\W+", "", following.lower())
     if lower in _LINKS and re.match(r"[aeiouyàâéèêëîïôûœh]", follows) and not follows.startswith(_ASPIRATED):
         linked = _LIAISON.get(lower[-1], "")
@@ -115,7 +116,7 @@ _ELIDED = {
 }  # fmt: skip
 _IRREGULAR = {
     "est": "ɛ", "c'est": "sɛ", "n'est": "nɛ", "s'est": "sɛ", "l'est": "lɛ", "à": "a", "a": "a", "y": "i", "et": "e",
-    "ou": "u", "où": "u", "eu": "y", "ils": "il", "elles": "ɛl", "six": "sis", "dix": "dis",
+    "ou": "u", "où": "u", "eu": "y", "ils": "il", "elles": "ɛl", "six": "sis", "dix": "dis", "vend": "vɑ̃",
 }  # fmt: skip
 
 
@@ -124,6 +125,8 @@ def _italian(word: str, following: str, model: Any) -> str:
     # The model knows final vowels better without their accents; è and é are other vowels.
     symbols = "".join(_symbols(model.phonemize(re.sub(r"(?<=..)[àòìù]$", _plain, p))) for p in parts)
     symbols = symbols.replace("ː", "").replace("h", "")
+    if parts[0] == "c" and len(parts) > 1:
+        symbols = "ʧ" + symbols.removeprefix("k").removeprefix("ʧ")
     if parts[-1][-1] in "àèéìíòóùú":
         return _stressed(symbols, 1)
     early = re.search(_EARLY_STRESS, parts[-1]) and not re.fullmatch(r"n?e?amic\w+|antic\w+|fatic\w+", parts[-1])
