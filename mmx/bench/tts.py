@@ -199,7 +199,15 @@ def _converted(theirs: nn.Module, c: Config) -> Field:
 def _against_length(rounds: int) -> dict[str, Any]:
     """CPU seconds of a text of some length over those of one sentence, by a small field: the parts are the same."""
     sound = vocos.Config(width=64, hidden=64, layers=1)
-    sizes = {"layers": 2, "width": 128, "heads": 2, "hidden": 256, "text_width": 64, "text_layers": 1, "steps": 2}
+    sizes: dict[str, Any] = {
+        "layers": 2,
+        "width": 128,
+        "heads": 2,
+        "hidden": 256,
+        "text_width": 64,
+        "text_layers": 1,
+        "steps": 2,
+    }
     model = f5_tts.build(Config(**sizes, vocoder=sound)).eval()
     with torch.no_grad():
         _randomize(model)

@@ -83,10 +83,12 @@ def voices(
     found = [v for v in [*known(), *added()] if language is None or speaks(v.languages, language)]
     if not found:
         raise InputError(f"expected a language that a voice speaks, got {language!r}: `mmx voices` lists all")
+    first = {v.name: v.card.name for v in reversed(found)}  # whom a name without its model means
+    typed = [v.name if first[v.name] == v.card.name else f"{v.card.name}/{v.name}" for v in found]
     rows = [
-        (v.name, ", ".join(v.languages), v.card.name, v.card.license, "here" if is_here(v.card) else "not installed",
-         f'mmx speak "{SAMPLES.get(v.languages[0][:2], "Hello.")}" --voice {v.name} -o out.wav')
-        for v in found
+        (name, ", ".join(v.languages), v.card.name, v.card.license, "here" if is_here(v.card) else "not installed",
+         f'mmx speak "{SAMPLES.get(v.languages[0][:2], "Hello.")}" --voice {name} -o out.wav')
+        for name, v in zip(typed, found, strict=True)
     ]  # fmt: skip
     titles = ("voice", "languages", "model", "licence", "weights", "a command")
     show_table(titles, rows, whole=titles)
