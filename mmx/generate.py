@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mmx.interfaces import Decoder
@@ -165,17 +166,41 @@ def _advance(rows: "list[_Row]", owner: Sequence[int], logits_RV: Tensor, filter
     for f in filters:
         f(logits_RV, written)
     counts = [owner.count(b) for b in range(len(rows))]
-    parts = logits_RV.split(counts)
-    norm = logits_RV.logsumexp(-1).split(counts)
-    top = logits_RV.topk(min(k + 1, logits_RV.shape[-1]), dim=-1)
-    best = zip(top.values.split(counts), top.indices.split(counts), norm, strict=True)
-    for row, logits, (values, tokens, lse) in zip(rows, parts, best, strict=True):
-        if not row.live:
-            continue
-        if row.options.temperature:
-            row.sample(logits, lse)
-        else:
-            row.extend((values - lse[:, None]).tolist(), tokens.tolist())
+    if rows[0].options.temperature:
+        parts = zip(rows, logits_RV.split(counts), logits_RV.logsumexp(-1).split(counts), strict=True)
+        for row, logits, lse in parts:
+            if row.live:
+                row.sample(logits, lse)
+        return
+    gains, tokens = (part.split(counts) for part in best(logits_RV.log_softmax(-1), k + 1))
+    for row, gain, token in zip(rows, gains, tokens, strict=True):
+        if row.live:
+            row.extend(gain.tolist(), token.tolist())
+
+
+BLOCK = 128
+"""Entries whose maximum is taken before the best are looked for."""
+
+
+def best(scores_RV: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k highest scores of each row, or all V where there are fewer, and where they stand: `(R, k)` twice.
+
+    The k best lie in the k blocks with the highest maxima: `topk` over those takes a sixth of its time over all of a
+    large vocabulary on a CPU.
+    """
+    v = scores_RV.shape[1]
+    n = v // BLOCK
+    if n <= 4 * k:
+        return scores_RV.topk(min(k, v))
+    blocks_RNC = scores_RV[:, : n * BLOCK].unflatten(1, (n, BLOCK))
+    at_RK = blocks_RNC.amax(2).topk(k).indices
+    few = torch.cat(
+        [blocks_RNC.gather(1, at_RK[:, :, None].expand(-1, -1, BLOCK)).flatten(1), scores_RV[:, n * BLOCK :]], 1
+    )
+    scores_RK, index_RK = few.topk(k)
+    starts = F.pad(at_RK * BLOCK, (0, 1), value=n * BLOCK)  # of the blocks in `few`, the rest of the row last
+    block_RK = (index_RK // BLOCK).clamp(max=k)
+    return scores_RK, starts.gather(1, block_RK) + index_RK - block_RK * BLOCK
 
 
 class _Row:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmx.generate import NoRepeatNGram, SearchOptions, Suppress, SuppressFirst, search
+from mmx.generate import NoRepeatNGram, SearchOptions, Suppress, SuppressFirst, best, search
 from mmx.greedy import continue_text
 from mmx.seq import Seq
 from mmx.state import State, tensor
@@ -223,3 +223,14 @@ def test_nothing_to_start_from_is_an_error():
 def test_bad_options(bad: dict):
     with pytest.raises(ValueError, match="expected"):
         SearchOptions(**bad)
+
+
+@pytest.mark.parametrize("vocabulary", [60, 5000, 128 * 40])
+def test_the_best_of_a_row_are_those_of_topk(vocabulary: int):
+    scores = torch.randn(3, vocabulary, generator=torch.Generator().manual_seed(0))
+    scores[0, -3:] = scores[1, :3] = 9.0 + torch.arange(3)  # in the last entries, in one block
+    scores[2, 10:] = -torch.inf  # fewer than one block has
+    values, tokens = best(scores, 6)
+    want = scores.topk(6)
+    assert torch.equal(values, want.values) and torch.equal(scores.gather(1, tokens), want.values)
+    assert torch.equal(tokens[:2], want.indices[:2])

@@ -13,14 +13,27 @@ import soundfile as sf
 from test_live import RATE, Log, Scribe, noise, words
 
 from mmx.errors import InputError, MediaError, OutputError
+from mmx.files import SAMPLE
+from mmx.media.audio import read_audio
+from mmx.streaming.client import session
 from mmx.streaming.client.microphone import Captured, FileSource
 from mmx.streaming.client.options import LiveOptions
-from mmx.streaming.client.session import Recorder, Session
-from mmx.streaming.client.speech import AFTER_S, BEFORE_S, FASTEST, SourceClock, Speaking, SpeechFile, Spoken
+from mmx.streaming.client.session import Session, run
+from mmx.streaming.client.speech import (
+    AFTER_S,
+    BEFORE_S,
+    FASTEST,
+    SourceClock,
+    Speaking,
+    SpeechFile,
+    SpeechWriter,
+    Spoken,
+)
 from mmx.streaming.client.terminal import JsonDisplay
 from mmx.tasks.dub import PAUSE_S
 from mmx.tasks.events import Event
 from mmx.tasks.result import SpokenSegment
+from mmx.weights.options import LoadOptions
 
 LOUD = np.full(RATE // 2, 0.25, np.float32)
 
@@ -73,7 +86,7 @@ def test_each_sentence_of_a_file_is_spoken_once_at_its_time(tmp_path: Path):
         said.append(asked)
         return halves(*asked)
 
-    speaker = Speaking(utter, SpeechFile(Recorder(path), RATE))
+    speaker = Speaking(utter, SpeechFile(SpeechWriter(path, RATE), RATE))
     Session(FileSource(noise(5.0)), Scribe(), Log(), speaking=speaker).run()  # type: ignore[arg-type]
     assert said == [("w0 w1 w2 w3.", "en", 1.0), ("w4 w5 w6 w7.", "en", 1.0), ("w8 w9", "en", 1.0)]
     track, rate = sf.read(path, dtype="float32")
@@ -275,6 +288,41 @@ def test_headphones_are_for_what_is_played():
     with pytest.raises(InputError, match="expected --speak play with --headphones"):
         LiveOptions(to="en", speak="out.wav", headphones=True)
     assert LiveOptions(to="en", speak="play", headphones=True).headphones
+    with pytest.raises(InputError, match="expected --speak with --voice"):
+        LiveOptions(to="en", voice="heart")
+
+
+@pytest.mark.parametrize("ending", ["flac", "mp3", "opus"])
+def test_speech_is_kept_in_the_format_of_its_file(tmp_path: Path, ending: str):
+    path = tmp_path / "new" / f"said.{ending}"
+    speaker = Speaking(halves, SpeechFile(SpeechWriter(path, RATE), RATE))
+    speaker.say(sentence(at_s=1.0))
+    speaker.close()
+    heard = np.abs(read_audio(path))
+    assert len(heard) / RATE == pytest.approx(1.5, abs=0.15)
+    assert heard[: round(0.9 * RATE)].max() < 0.02 and heard[RATE:].max() > 0.1
+    with pytest.raises(OutputError, match=ending):
+        SpeechWriter(path, RATE)
+
+
+@pytest.mark.slow
+def test_a_recording_in_real_time_is_spoken_by_the_default_voice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """The clock of the session is the test's: each read of it is later by what the source waits for."""
+    pytest.importorskip("hibari", reason='needs the extra voices: pip install "mmx[voices]"')
+    now = [0.0]
+
+    def paced(media: Any, realtime: bool) -> FileSource:
+        return FileSource(media, realtime, clock=lambda: now[0], sleep=lambda s: now.__setitem__(0, now[0] + s))
+
+    monkeypatch.setattr(session, "FileSource", paced)
+    monkeypatch.setattr(session, "SourceClock", lambda: SourceClock(lambda: now[0]))
+    out = tmp_path / "said.wav"
+    run(LiveOptions(file=str(SAMPLE), realtime=True, to="en", speak=str(out), step_s=2.0), LoadOptions())
+    assert "sentences spoken, the first audio" in capsys.readouterr().err
+    track, rate = sf.read(out, dtype="float32")
+    assert rate == 24_000 and np.abs(track[:rate]).max() == 0 and np.abs(track).max() > 0.1
 
 
 def test_json_tells_when_a_sentence_is_heard():

@@ -23,14 +23,20 @@ def window(*speech: tuple[float, float]) -> Window:
     return Window.of_sound(seconds, (Piece(0.0, 100.0, 30.0),), 0, speech)
 
 
-def told(w: Window, written: str, heard: dict[float, list[float]]) -> list[tuple]:
-    """Notes where the model hears these probabilities in the stretches that begin at these seconds."""
+def told(
+    w: Window, written: str, heard: dict[float, list[float]], glanced: dict[float, list[float]] | None = None
+) -> list[tuple]:
+    """Notes where the model hears these probabilities in the stretches that begin at these seconds, by themselves and
+    (the same where not given) in the memory of the window."""
+
+    def glance(spans: Sequence[tuple[float, float]]) -> torch.Tensor:
+        return torch.tensor([(glanced or heard)[round(begin, 2)] for begin, _ in spans])
 
     def probabilities(waves: Sequence[np.ndarray]) -> torch.Tensor:
-        assert all(len(wave) <= HEARD_S * 16_000 for wave in waves)
+        assert waves and all(len(wave) <= HEARD_S * 16_000 for wave in waves)
         return torch.tensor([heard[round(float(wave[0]), 2)] for wave in waves])
 
-    found = notes(w, written, probabilities, CODES)
+    found = notes(w, written, glance, probabilities, CODES)
     return [(n.start_s, n.end_s, n.action, n.reason) for n in found]
 
 
@@ -46,6 +52,14 @@ def test_unsure_and_neighbouring_languages_give_no_note():
     assert told(w, "en", {8.0: [0.01, 0.6, 0.3, 0.09]}) == [], "not English, but which language is not sure"
     assert told(w, "en", {8.0: [0.95, 0.05, 0.0, 0.0]}) == []
     assert told(w, "hr", {8.0: [0.0, 0.0, 0.08, 0.92]}) == []
+
+
+def test_only_what_does_not_look_like_the_language_written_is_heard_by_itself():
+    w, french = window((0.0, 5.0), (8.0, 11.0)), [0.0, 1.0, 0.0, 0.0]
+    unsure = [0.3, 0.3, 0.4, 0.0]
+    (one,) = told(w, "en", {8.0: french}, glanced={0.0: [0.9, 0.1, 0.0, 0.0], 8.0: unsure})
+    assert one[:2] == (108.0, 111.0)
+    assert told(w, "en", {}, glanced={0.0: [0.9, 0.1, 0.0, 0.0], 8.0: [0.6, 0.4, 0.0, 0.0]}) == []
 
 
 def test_spans_hold_one_language_and_are_long_enough():

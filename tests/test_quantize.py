@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mmx.nn.quantize import Int8Linear, quantize_linears, supported
+from mmx.nn.quantize import Bf16Linear, Int8Linear, quantize_linears, supported
 
 pytestmark = pytest.mark.skipif(not supported(), reason="this torch has no int8 engine for this CPU")
 
@@ -149,3 +149,11 @@ def test_threads_quantize_at_once() -> None:
         t.join()
     assert len(got) == 4
     assert all(torch.equal(g, wanted) for g in got)
+
+
+@pytest.mark.parametrize("rows", [1, 10, 24])
+def test_bfloat16_multiplies_rounded_rows_by_rounded_weights(rows: int) -> None:
+    layer, x = linear(96, 40), noise(rows, 96)
+    with torch.no_grad():
+        want = x.bfloat16().float() @ layer.weight.bfloat16().float().T + layer.bias
+    torch.testing.assert_close(Bf16Linear(layer)(x), want, atol=2e-2, rtol=1e-2)  # the result is rounded, too

@@ -6,7 +6,7 @@ width, V vocabulary.
 
 import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -81,7 +81,8 @@ class Attention(nn.Module):
 
     def keys_values(self, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of `x`, each `(B, H, T, C)`."""
-        return split_heads(self.key(x_BTD), self.heads), split_heads(self.value(x_BTD), self.heads)
+        k, v = (split_heads(part_BTD, self.heads) for part_BTD in quantize.side_by_side(x_BTD, self.key, self.value))
+        return k, v
 
     def forward(self, x_BTD: Tensor, k_BHMC: Tensor, v_BHMC: Tensor, mask: Tensor | None = None) -> Tensor:
         """Attend from `x` to the keys and values.
@@ -211,6 +212,18 @@ def padding_mask(seq: Seq) -> Tensor | None:
     return seq.mask[:, None, None]
 
 
+class Chosen(NamedTuple):
+    """The entries that the hypotheses of one row attend to.
+
+    Attributes:
+        entries: `(N,)` int64, ascending.
+        mask: additive `(K*U, N)`, hypothesis-major.
+    """
+
+    entries: Tensor
+    mask: Tensor
+
+
 class Keys(NamedTuple):
     """What a group of hypotheses attends to.
 
@@ -219,19 +232,30 @@ class Keys(NamedTuple):
         v: `(B, H, M, C)`.
         lengths: valid entries of each row, or None when all M are.
         mask: additive `(B, K*U, M)`, hypothesis-major, or None.
+        chosen: of each row that has hypotheses, what it attends to, in place of `lengths` and `mask`.
     """
 
     k: Tensor
     v: Tensor
     lengths: Sequence[int] | None = None
     mask: Tensor | None = None
+    chosen: Mapping[int, Chosen] | None = None
+
+    def row(self, row: int, queries: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Keys and values `(1, H, N, C)` of a row and the mask `(queries, N)` of its first queries."""
+        if self.chosen is not None:
+            entries, mask = self.chosen[row]
+            return self.k[row].index_select(1, entries)[None], self.v[row].index_select(1, entries)[None], mask
+        end = self.k.shape[2] if self.lengths is None else self.lengths[row]
+        mask = None if self.mask is None else self.mask[row, :queries, :end]
+        return self.k[row : row + 1, :, :end], self.v[row : row + 1, :, :end], mask
 
 
 class Groups:
     """Which of B rows owns each of R hypotheses.
 
     Where all rows have equally many and all keys are valid, attention is one call; else one call for each row, which
-    costs nothing for rows that have finished and reads only the keys that are valid.
+    costs nothing for rows that have finished and reads only the keys that are valid or chosen.
     """
 
     def __init__(self, owner: Sequence[int] | None, hypotheses: int, rows: int):
@@ -254,7 +278,7 @@ class Groups:
 
     def _attend(self, q_RHUC: Tensor, keys: Keys) -> Tensor:
         n_new = q_RHUC.shape[2]
-        if self.even and keys.lengths is None:
+        if self.even and keys.lengths is None and keys.chosen is None:
             q = q_RHUC.unflatten(0, (-1, self.width)).transpose(1, 2).flatten(2, 3)
             mask = None if keys.mask is None else keys.mask[:, None]
             o = attend_few(q, keys.k, keys.v, mask)
@@ -263,10 +287,8 @@ class Groups:
         for row, count in enumerate(self.counts):
             if count == 0:
                 continue
-            end = keys.k.shape[2] if keys.lengths is None else keys.lengths[row]
             q = q_RHUC[at : at + count].transpose(0, 1).flatten(1, 2)[None]  # 1, H, K*U, C
-            mask = None if keys.mask is None else keys.mask[row, : count * n_new, :end]
-            o = attend_few(q, keys.k[row : row + 1, :, :end], keys.v[row : row + 1, :, :end], mask)
+            o = attend_few(q, *keys.row(row, count * n_new))
             out.append(o[0].unflatten(1, (count, n_new)).transpose(0, 1))
             at += count
         return torch.cat(out)
@@ -294,9 +316,11 @@ class HypothesisCache:
     """A view on the part of a `State` that holds the self-attention keys and values of up to K hypotheses in B rows.
 
     Layout `(B, H, capacity, K, C)`: what the K hypotheses wrote at one position lies together, so all entries up to a
-    position are one contiguous stretch per head and a step attends to them without a copy. `ancestors` `(B, K,
-    capacity)` says in which of the K slots the entry of each position lies that a hypothesis descends from; the
-    entries of its rivals are masked. Thus a beam search moves no keys and values, ever. A full cache doubles.
+    position are one contiguous stretch per head. `ancestors` `(B, K, capacity)` says in which of the K slots the entry
+    of each position lies that a hypothesis descends from; the entries of its rivals are masked. Thus a beam search
+    moves no keys and values, ever. The hypotheses of a row soon have most ancestors in common: on a CPU a step gathers
+    the entries that any of them descends from, which reads a K-th of the cache; elsewhere it reads all of them without
+    a copy. A full cache doubles.
     """
 
     def __init__(self, state: State, groups: Groups):
@@ -331,8 +355,11 @@ class HypothesisCache:
         length_B = tensor(self.state, "length")
         device = length_B.device
         pos_BU = length_B[:, None] + torch.arange(n_new, device=device)
-        self.end = int(length_B.max()) + n_new
+        lengths = length_B.tolist()
+        self.end = max(lengths) + n_new
         require_room(self.end, most)
+        aligned = self.groups.even and min(lengths) == max(lengths)
+        self.at = lengths[0] if aligned else None  # where everyone writes
         self._grow(self.end)
         slots_BKT = tensor(self.state, "ancestors")
         self.owner_R1 = torch.tensor(self.groups.owner, device=device)[:, None]
@@ -340,17 +367,23 @@ class HypothesisCache:
         self.pos_RU = pos_BU[self.owner_R1[:, 0]]
         slots_BKT[self.owner_R1, self.slot_R1, self.pos_RU] = self.slot_R1
         self.state["length"] = length_B + n_new
-        self.mask = self._mask(slots_BKT, pos_BU, dtype)
+        self.mask, self.chosen = None, None
+        if slots_BKT.shape[1] == 1 and n_new == 1 and min(lengths) == max(lengths):
+            return self.pos_RU  # one hypothesis, one token, all rows at the same position: everything is visible
+        visible_BQM = self._visible(slots_BKT, pos_BU)
+        if slots_BKT.shape[1] > 1 and device.type == "cpu":
+            rows = ((b, visible_BQM[b, : count * n_new]) for b, count in enumerate(self.groups.counts) if count)
+            self.chosen = {b: _chosen(visible_QM, dtype) for b, visible_QM in rows}
+        else:
+            self.mask = _additive(visible_BQM, dtype)
         return self.pos_RU
 
-    def _mask(self, slots_BKT: Tensor, pos_BU: Tensor, dtype: torch.dtype) -> Tensor | None:
-        if slots_BKT.shape[1] == 1 and pos_BU.shape[1] == 1 and bool((pos_BU == pos_BU[0]).all()):
-            return None  # one hypothesis, one token, all rows at the same position: everything is visible
+    def _visible(self, slots_BKT: Tensor, pos_BU: Tensor) -> Tensor:
+        """Who sees which entry, `(B, K*U, end*K)`."""
         slot = torch.arange(slots_BKT.shape[1], device=slots_BKT.device)
         mine_BKTS = slots_BKT[:, : self.groups.width, : self.end, None] == slot
         past_BUT = torch.arange(self.end, device=slots_BKT.device) <= pos_BU[..., None]
-        visible = (mine_BKTS[:, :, None] & past_BUT[:, None, :, :, None]).flatten(3).flatten(1, 2)
-        return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, -math.inf)
+        return (mine_BKTS[:, :, None] & past_BUT[:, None, :, :, None]).flatten(3).flatten(1, 2)
 
     def _grow(self, end: int) -> None:
         capacity = tensor(self.state, "ancestors").shape[2]
@@ -367,6 +400,19 @@ class HypothesisCache:
         """Write the new entries and return all keys and values up to now."""
         entry = subtree(subtree(self.state, "layers"), str(layer))
         for name, new in (("k", k_RHUC), ("v", v_RHUC)):
-            tensor(entry, name)[self.owner_R1, :, self.pos_RU, self.slot_R1] = new.transpose(1, 2)
+            if self.at is None:
+                tensor(entry, name)[self.owner_R1, :, self.pos_RU, self.slot_R1] = new.transpose(1, 2)
+            else:  # one slice takes a quarter of the time
+                here = tensor(entry, name)[:, :, self.at : self.end, : self.groups.width]
+                here.copy_(new.unflatten(0, (-1, self.groups.width)).permute(0, 2, 3, 1, 4))
         k, v = (tensor(entry, name)[:, :, : self.end].flatten(2, 3) for name in ("k", "v"))
-        return Keys(k, v, mask=self.mask)
+        return Keys(k, v, mask=self.mask, chosen=self.chosen)
+
+
+def _chosen(visible_QM: Tensor, dtype: torch.dtype) -> Chosen:
+    entries = visible_QM.any(0).nonzero()[:, 0]
+    return Chosen(entries, _additive(visible_QM.index_select(1, entries), dtype))
+
+
+def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, -math.inf)

@@ -22,7 +22,9 @@ from mmx.nn.block import (
     padding_mask,
     require_room,
     sinusoids,
+    split_heads,
 )  # fmt: skip
+from mmx.nn.quantize import side_by_side
 from mmx.seq import Seq
 from mmx.state import State, subtree, tensor
 
@@ -240,7 +242,9 @@ class TextDecoder(nn.Module):
     def _keys_values(self, x_BMD: Tensor) -> State:
         """Every layer's keys and values. Together they are the largest thing a search holds: one block, so that its
         memory goes back whole."""
-        pairs = (layer.cross.keys_values(x_BMD) for layer in self.layers)  # type: ignore[union-attr]
+        readers = [m for layer in self.layers for m in (layer.cross.key, layer.cross.value)]  # type: ignore[union-attr]
+        parts = (split_heads(part_BMD, self.heads) for part_BMD in side_by_side(x_BMD, *readers))  # type: ignore[arg-type]
+        pairs = zip(parts, parts, strict=True)  # keys and values in turn
         if torch.is_grad_enabled():
             return {str(i): {"k": k, "v": v} for i, (k, v) in enumerate(pairs)}
         b, m, width = x_BMD.shape

@@ -6,7 +6,7 @@ quarter of the memory. Elsewhere `supported` is False and float32 is used.
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -54,7 +54,7 @@ class Int8Linear(nn.Module):
         y = torch.ops.quantized.linear_with_input_q_dq_qweight_dq_output_fp32(
             x, 1 / self.LEVELS, self.LEVELS + 1, self.packed
         )
-        y = torch.addcmul(middle * self.sums, y, reach)
+        y = (middle * self.sums).addcmul_(y, reach)
         return y if self.bias is None else y.add_(self.bias)
 
 
@@ -75,10 +75,11 @@ def even(x: Tensor) -> Even:
     return Even((x - middle).div_(reach), middle, reach)
 
 
-def side_by_side(x: Tensor, *layers: nn.Module) -> list[Tensor]:
-    """What each of several layers makes of the same rows; those in int8 share the work on the input."""
+def side_by_side(x: Tensor, *layers: nn.Module) -> Iterator[Tensor]:
+    """What each of several layers makes of the same rows, one after the other; those in int8 share the work on the
+    input."""
     shared = even(x) if any(isinstance(layer, Int8Linear) for layer in layers) else None
-    return [layer.of(shared) if shared and isinstance(layer, Int8Linear) else layer(x) for layer in layers]
+    return (layer.of(shared) if shared and isinstance(layer, Int8Linear) else layer(x) for layer in layers)
 
 
 STEP = 8
@@ -96,18 +97,33 @@ def filled(product: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 class Bf16Linear(nn.Module):
-    """A drop-in for a trained `nn.Linear` at inference that multiplies in bfloat16 and adds up in float32."""
+    """A drop-in for a trained `nn.Linear` at inference that multiplies in bfloat16 and adds up in float32; its weight
+    cannot be trained or saved."""
 
     def __init__(self, linear: nn.Linear):
         super().__init__()
         self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.weight = nn.Parameter(linear.weight.detach().bfloat16(), requires_grad=False)
+        self.product = bf16_product(linear.weight.detach().bfloat16())
         self.bias = None if linear.bias is None else linear.bias.detach().float()
 
     def forward(self, x: Tensor) -> Tensor:
         """`(*, in)` to `(*, out)` float32."""
-        y = filled(lambda rows: F.linear(rows, self.weight), x.to(torch.bfloat16)).float()
+        y = filled(self.product, x.to(torch.bfloat16)).float()
         return y if self.bias is None else y.add_(self.bias)
+
+
+def bf16_product(weight: Tensor) -> Callable[[Tensor], Tensor]:
+    """The product with a bfloat16 weight `(out, in)`: of rows `(*, in)` to `(*, out)`.
+
+    A plain product lays the weight out anew for oneDNN in each call, which takes as long as multiplying a few rows.
+    Where this torch has the operators that its compiler uses, it is laid out once; the results are the same bits.
+    """
+    ops, few = torch.ops.mkldnn, 16  # rows that the layout is chosen for: a step's hypotheses
+    on_cpu = weight.device.type == "cpu" and torch.backends.mkldnn.is_available()
+    if not (on_cpu and hasattr(ops, "_reorder_linear_weight") and hasattr(ops, "_linear_pointwise")):
+        return lambda rows: F.linear(rows, weight)
+    laid_out = ops._reorder_linear_weight(weight, few)
+    return lambda rows: ops._linear_pointwise(rows, laid_out, None, "none", [], "")
 
 
 def quantize_linears(module: nn.Module, narrow: torch.dtype = torch.float32) -> nn.Module:

@@ -7,6 +7,7 @@ import torch
 
 from mmx.errors import InputError
 from mmx.interfaces import Sound, Speech
+from mmx.mark.marker import Marker
 from mmx.model import Model
 from mmx.seq import Seq, pad
 from mmx.state import State
@@ -127,11 +128,19 @@ def say_rows(
     return rows_of(sound)
 
 
-def rows_of(sound: Sound) -> list[SpokenSegment]:
-    """What a synth made, text by text."""
+def rows_of(sound: Sound, marker: Marker | None = None, final: bool = True) -> list[SpokenSegment]:
+    """What a synth made, text by text, marked as made by a machine; no speech leaves without it.
+
+    Args:
+        sound: from the synth.
+        marker: marks them as one sound, one after the other; each is one by itself without it.
+        final: False where more of the only text follows: what the marker holds back comes with that.
+    """
     wave, words = sound.wave, sound.words or [()] * len(sound.wave.x)
-    samples = [x[:n].float().cpu().numpy() for x, n in zip(wave.x, wave.lengths.tolist(), strict=True)]
-    return [SpokenSegment(0.0, x, wave.rate or 0.0, tuple(timed)) for x, timed in zip(samples, words, strict=True)]
+    rate = wave.rate or 0.0
+    rows = [x[:n].float().cpu().numpy() for x, n in zip(wave.x, wave.lengths.tolist(), strict=True)]
+    samples = [(marker or Marker(rate)).push(x, final) for x in rows]
+    return [SpokenSegment(0.0, x, rate, tuple(timed)) for x, timed in zip(samples, words, strict=True)]
 
 
 def written_states(model: Model, memory: Seq, rows: Sequence[Sequence[int]], shared: State | None = None) -> Seq:

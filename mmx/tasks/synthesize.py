@@ -13,12 +13,13 @@ import torch
 
 from mmx.errors import InputError
 from mmx.interfaces import Speech, Voice
+from mmx.mark.marker import Marker
 from mmx.model import Model
 from mmx.nn.voice import find_voice
 from mmx.tasks import speak
 from mmx.tasks.options import SpeakOptions
-from mmx.tasks.result import SpokenSegment
-from mmx.tasks.words import Word
+from mmx.tasks.result import SpokenSegment, Transcript
+from mmx.tasks.words import Segment, Word
 from mmx.text.languages import find_language
 from mmx.text.sentences import Sentence, split_sentences
 from mmx.text.spoken import Spoken, spoken
@@ -57,9 +58,9 @@ def synthesize(model: Model, text: str, options: SpeakOptions, *, blocks: bool =
         texts=(), language=language, voice=voice, speed=options.speed, pitch=options.pitch, steps=options.steps,
         seed=options.seed,
     )  # fmt: skip
-    at_s = 0.0
+    at_s, marker = 0.0, Marker(synth.rate)
     for piece in pieces(text, language):
-        for one in _spoken(model, piece, how, blocks):
+        for one in _spoken(model, piece, how, blocks, marker):
             placed = replace(one, start_s=at_s)
             at_s += len(one.samples) / one.rate
             yield placed
@@ -85,6 +86,32 @@ def join(spoken: Iterable[SpokenSegment]) -> SpokenSegment:
     samples = np.concatenate([s.samples for s in every])
     text = " ".join(s.text for s in every if s.text)
     return SpokenSegment(every[0].start_s, samples, every[0].rate, tuple(words), text)
+
+
+class Record:
+    """What was spoken, and when, without its sound: its subtitles."""
+
+    def __init__(self) -> None:
+        self.end_s = 0.0
+        self._segments: list[Segment] = []
+
+    def add(self, block: SpokenSegment) -> None:
+        """The next sentence, or block of one."""
+        end_s = block.start_s + len(block.samples) / block.rate
+        self.end_s = end_s
+        words = tuple(replace(w, start_s=w.start_s + block.start_s, end_s=w.end_s + block.start_s) for w in block.words)
+        if block.text:
+            self._segments.append(Segment(block.start_s, end_s, f" {block.text}", "", words=words))
+        elif self._segments and (words or not self._segments[-1].words):
+            last = self._segments[-1]
+            self._segments[-1] = replace(last, end_s=end_s, words=(*last.words, *words))
+
+    def transcript(self, language: str, model: str) -> Transcript:
+        """All of it, with the times of words; `task` says that it was spoken, not recognized."""
+        tag = find_language(language).tag
+        ends_s = (s.words[-1].end_s if s.words else s.end_s for s in self._segments)
+        made = (replace(s, language=tag, end_s=end_s) for s, end_s in zip(self._segments, ends_s, strict=True))
+        return Transcript("speech", tuple(made), tag, 1.0, self.end_s, "speak", model)
 
 
 # -------------------- pieces
@@ -147,8 +174,8 @@ def _divided(words: Sequence[Spoken]) -> list[list[Spoken]]:
     return [*parts, part]
 
 
-def _spoken(model: Model, piece: Piece, how: Speech, blocks: bool) -> Iterator[SpokenSegment]:
-    """One piece: its blocks, with its own words, and the silence behind a paragraph."""
+def _spoken(model: Model, piece: Piece, how: Speech, blocks: bool, marker: Marker) -> Iterator[SpokenSegment]:
+    """One piece: its blocks, marked, with its own words, and the silence behind a paragraph."""
     synth = model.require_synth()
     if synth.reads != "text":
         if how.pitch:
@@ -162,12 +189,15 @@ def _spoken(model: Model, piece: Piece, how: Speech, blocks: bool) -> Iterator[S
     at_s, spelling = 0.0, _Spelling(piece.words)
     with torch.inference_mode():
         for sound in synth.stream(said, BLOCK_S) if blocks else [synth.speak(said)]:
-            (one,) = speak.rows_of(sound)
+            (one,) = speak.rows_of(sound, marker, final=not blocks)
             words = [replace(w, start_s=w.start_s - at_s, end_s=w.end_s - at_s) for w in spelling(one.words)]
             yield replace(one, words=tuple(words), text=text)
             at_s, text = at_s + len(one.samples) / one.rate, ""
+    if blocks:
+        yield SpokenSegment(0.0, marker.push(np.zeros(0, np.float32), final=True), synth.rate)
     if piece.ends_paragraph:
-        yield SpokenSegment(0.0, np.zeros(round(PARAGRAPH_S * synth.rate), np.float32), synth.rate)
+        silence = np.zeros(round(PARAGRAPH_S * synth.rate), np.float32)
+        yield SpokenSegment(0.0, marker.push(silence, final=True), synth.rate)
 
 
 class _Spelling:

@@ -39,6 +39,8 @@ PARTS = {
     "decoder": ([ASR, F0, ENERGY, "style"], [HIDDEN]),
 }
 """Inputs and outputs of the parts that are cut out of the network."""
+GENERATOR = {"generator": ([HIDDEN, F0, "style"], ["audio"])}
+"""Of the part that is left."""
 ACCENTS = {"a": "en-US", "b": "en-GB", "e": "es", "f": "fr", "i": "it", "p": "pt"}
 """What the first letter of a voice's name says of its language; in the order of the model's numbers."""
 SPANS = {"pitch": 0.35, "range": 0.6, "speed": 0.35}
@@ -107,12 +109,16 @@ class Teacher:
     def say(self, symbols: Sequence[int], name: str, asked: tuple[float, float, float]) -> Any:
         """Frames of each symbol, F0 `(2M,)` in Hz, decoder output `(M, 1024)`."""
         pitch, spread, speed = asked
-        style = self.styles[name][len(symbols)][None]
+        style = self.style(name, len(symbols))[None]
         inputs = {"tokens": np.array([[0, *symbols, 0]]), "style": style, "speed": np.array([2**speed], np.float32)}
         frames, asr, f0, energy = self.parts["front"].run([FRAMES, ASR, F0, ENERGY], inputs)
         f0 = changed(f0, pitch, spread)
         (hidden,) = self.parts["decoder"].run([HIDDEN], {ASR: asr, F0: f0, ENERGY: energy, "style": style})
         return frames.reshape(-1), f0[0], hidden[0].T.reshape(-1, 1024)
+
+    def style(self, name: str, n_symbols: int) -> NDArray[np.float32]:
+        """`(256,)` of a voice, for a sentence of so many symbols."""
+        return self.styles[name][n_symbols]
 
 
 def changed(f0_hz: NDArray[np.float32], pitch: float, spread: float) -> NDArray[np.float32]:
@@ -125,8 +131,8 @@ def changed(f0_hz: NDArray[np.float32], pitch: float, spread: float) -> NDArray[
     return np.where(voiced, 2 ** (mean + (log - mean) * 2**spread + pitch), f0_hz).astype(np.float32)
 
 
-def cut(file: Path) -> dict[str, Any]:
-    """The parts of the network, as sessions of one thread."""
+def cut(file: Path, parts: Mapping[str, tuple[Sequence[str], Sequence[str]]] = PARTS) -> dict[str, Any]:
+    """Parts of the network, as sessions of one thread."""
     onnx, runtime = import_extra("onnx", "voices"), import_extra("onnxruntime", "voices")
     from onnx.utils import Extractor
 
@@ -140,11 +146,11 @@ def cut(file: Path) -> dict[str, Any]:
     options, found = runtime.SessionOptions(), {}
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
-    for name, (inputs, outputs) in PARTS.items():
+    for name, (inputs, outputs) in parts.items():
         model = onnx.load(file)
         del model.graph.value_info[:]  # the extractor wants to know the tensors that it cuts at, and no others
         model.graph.value_info.extend(onnx.helper.make_tensor_value_info(t, k, s) for t, (k, s) in kinds.items())
-        part = Extractor(model).extract_model(inputs, outputs)
+        part = Extractor(model).extract_model(list(inputs), list(outputs))
         found[name] = runtime.InferenceSession(part.SerializeToString(), options)
     return found
 
@@ -174,7 +180,7 @@ def prepare(found: Iterator[Take], latent_file: Path, out: Path, hours: float) -
     (out / "features").mkdir(parents=True, exist_ok=True)
     head = "\t".join(("id", "source", "src_lang", "target_features", "origin"))
     rows: dict[str, list[str]] = {"train": [head], "valid": [head]}
-    latent, waiting, total = _read(latent_file), [], 0
+    latent, waiting, total = read_latent(latent_file), [], 0
     for take in found:
         waiting.append(take)
         total += len(take.hidden)
@@ -202,7 +208,8 @@ def _write(take: Take, latent: Latent, out: Path) -> str:
     return "\t".join((take.name, take.text, language, file, language))
 
 
-def _read(file: Path) -> Latent | None:
+def read_latent(file: Path) -> Latent | None:
+    """What a file holds; None where there is no such file."""
     if not file.is_file():
         return None
     with np.load(file) as held:

@@ -60,7 +60,7 @@ class VocoderConfig:
         ahead: how many of them lie ahead.
     """
 
-    latent: int = 96
+    latent: int = 128
     width: int = 256
     blocks: int = 6
     hidden: int = 768

@@ -140,22 +140,25 @@ class TimestampRules:
             logits[:, : self.begin] = -math.inf
             logits[:, self.begin + self.max_initial + 1 :] = -math.inf
             return
-        is_time = written >= self.begin
-        last = is_time[:, -1]
-        pair = last & (is_time[:, -2] if n > 1 else torch.ones_like(last))
-        logits[:, self.begin :].masked_fill_(pair[:, None], -math.inf)
-        logits[:, : self.eot].masked_fill_((last & ~pair)[:, None], -math.inf)
-        latest = torch.where(is_time, written, self.begin - 1).amax(1)
-        floor = latest + (~(last & ~pair)).long()  # a segment may be empty only as its own end
-        times = torch.arange(self.begin, logits.shape[1], device=logits.device)
-        seen = is_time.any(1)
-        logits[:, self.begin :].masked_fill_((times < floor[:, None]) & seen[:, None], -math.inf)
+        # Row by row and in slices: a mask over all of the vocabulary costs more than the decoder's layers.
+        for row, tokens in zip(logits, written.tolist(), strict=True):
+            last = tokens[-1] >= self.begin
+            pair = last and (n == 1 or tokens[-2] >= self.begin)
+            latest = next((t for t in reversed(tokens) if t >= self.begin), None)
+            if pair:
+                row[self.begin :] = -math.inf
+            elif last:
+                row[: self.eot] = -math.inf
+            if latest is not None:
+                floor = latest + (pair or not last)  # a segment may be empty only as its own end
+                row[self.begin : floor] = -math.inf
         self._prefer_time(logits)
 
     def _prefer_time(self, logits: Tensor) -> None:
         time = logits[:, self.begin :].logsumexp(1)
         text = logits[:, : self.begin].amax(1)
-        logits[:, : self.begin].masked_fill_((time > text)[:, None], -math.inf)
+        for row in (time > text).nonzero()[:, 0].tolist():
+            logits[row, : self.begin] = -math.inf
 
 
 def build(config: Config) -> Model:

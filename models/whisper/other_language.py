@@ -1,9 +1,10 @@
 """Stretches of a window in another language than the one that its text is written in.
 
 A model that is steered by one language for all of a recording leaves out, or translates, what is said in another. The
-model itself can tell which stretches those are: its encoder hears the first two seconds of each by themselves, all
-stretches of a window at once, and one decoding step names the language. In so short an input it tells languages about
-as well as in its whole window, for a tenth of the work.
+model itself can tell which stretches those are, by one decoding step for all of a window's at once. Given the frames of
+the window's memory that a stretch takes up it is sure of the language written and unsure of others. Only a stretch in
+which it does not hear the former is encoded by itself, its first two seconds: in so short an input it tells languages
+about as well as in its whole window.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,7 +18,8 @@ from mmx.tasks.window import Window, cut
 
 LEAST_S = 1.0  # of speech, in which a language can be told
 LONGEST_S = 6.0  # longer speech is looked at in parts: a sentence of another language may follow without a pause
-HEARD_S = 2.0  # of each part
+SUSPECT = 0.5  # probability of the language written, below which a part is heard by itself
+HEARD_S = 2.0  # of such a part
 SURE = 0.9  # that it is another language
 RULED_OUT = 0.02  # that it is the language written: its neighbours (Croatian, Bosnian) are told apart by less
 TOGETHER_S = 1.0  # between two such stretches that are told as one
@@ -34,20 +36,29 @@ def stretches(window: Window) -> list[tuple[float, float]]:
 
 
 def notes(
-    window: Window, written: str, probabilities: Callable[[Sequence[np.ndarray]], Tensor], codes: Sequence[str]
+    window: Window,
+    written: str,
+    glance: Callable[[Sequence[tuple[float, float]]], Tensor],
+    probabilities: Callable[[Sequence[np.ndarray]], Tensor],
+    codes: Sequence[str],
 ) -> list[Note]:
     """A note for each stretch of a window that is surely in another language.
 
     Args:
         window: the sound; only where a detector listened is there a stretch.
         written: code of the language that the text is written in.
+        glance: N stretches of the window, in seconds, to the probabilities `(N, L)` of `codes` in its memory.
         probabilities: pieces of sound of at most `HEARD_S`, N of them, to the probabilities `(N, L)` of `codes`.
         codes: the languages.
     """
-    parts = [cut(window, begin, end) for begin, end in stretches(window)]
-    if not parts:
+    spans = stretches(window)
+    if not spans:
         return []
     own, out = codes.index(written), list[Note]()
+    suspects = [span for span, heard_L in zip(spans, glance(spans), strict=True) if float(heard_L[own]) < SUSPECT]
+    if not suspects:
+        return []
+    parts = [cut(window, begin, end) for begin, end in suspects]
     for part, heard_L in zip(parts, probabilities([_beginning(p) for p in parts]), strict=True):
         if float(heard_L.max()) < SURE or float(heard_L[own]) > RULED_OUT:
             continue

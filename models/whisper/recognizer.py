@@ -20,7 +20,7 @@ from mmx.interfaces import Recognizer
 from mmx.model import Model
 from mmx.models.whisper import TimestampRules, other_language
 from mmx.models.whisper.tokenizer import LANGUAGES, WhisperTokenizer, find_language
-from mmx.seq import Seq
+from mmx.seq import Seq, pad
 from mmx.state import State, select, subtree
 from mmx.tasks.options import Options
 from mmx.tasks.result import Note, Segment, Word
@@ -122,6 +122,7 @@ class TimestampRecognizer:
         self.device = self.decoder.device
         front, encoder = cast(Any, model.stages("speech"))  # an encoder of windows of one length, `ctx` frames
         self.samples = encoder.ctx * encoder.stride * front.stride  # of a window
+        self.frame_rate = RATE / (encoder.stride * front.stride)  # of the memory, in Hz
         self.codes = list(self.tok.language_ids) if self.tok.multilingual else ["en"]
         self.filters = self._filters()
         self.prompt = self._prompt()
@@ -161,8 +162,8 @@ class TimestampRecognizer:
         memory = self._encode(jobs)
         shared = self._languages(jobs, memory)
         out = self._decoded(jobs, memory, shared)
-        for job, one in zip(jobs, out, strict=True):
-            one.notes += self._other_languages(job)
+        for row, (job, one) in enumerate(zip(jobs, out, strict=True)):
+            one.notes += self._other_languages(job, memory, row)
         if self.as_spoken is not None:
             for one, source in zip(out, self.as_spoken._decoded(jobs, memory, shared), strict=True):
                 _put_beside(one, source)
@@ -293,12 +294,17 @@ class TimestampRecognizer:
         ids = [self.tok.language_ids[c] for c in self.codes] if self.tok.multilingual else [0]
         return logits[:, 0, ids].float().softmax(-1).cpu()
 
-    def _other_languages(self, job: Job) -> list[Note]:
+    def _other_languages(self, job: Job, memory: Seq, row: int) -> list[Note]:
         """What is said in another language than the window's text is written in; a translation has both anyway."""
         written = job.file.language
         if self.options.task != "transcribe" or not self.tok.multilingual or written is None or job.retry:
             return []
-        return other_language.notes(job.window, written, self._heard_languages, self.codes)
+
+        def glance(spans: Sequence[tuple[float, float]]) -> torch.Tensor:
+            frames = [(int(a * self.frame_rate), int(b * self.frame_rate)) for a, b in spans]
+            return self._language_probs(pad([memory.x[row, a:b] for a, b in frames], memory.rate))
+
+        return other_language.notes(job.window, written, glance, self._heard_languages, self.codes)
 
     def _heard_languages(self, waves: Sequence[np.ndarray]) -> torch.Tensor:
         """`(N, L)` probabilities of `codes` in short pieces of sound, each followed by half a second of silence."""

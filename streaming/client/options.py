@@ -37,6 +37,12 @@ class LiveOptions:
     speak: Annotated[
         str | None, Option("Also speak the translation: play, or the file that keeps it (wav, flac, mp3, opus).")
     ] = None  # fmt: skip
+    voice: Annotated[
+        str, Option("Voice that speaks it (`mmx voices` lists them); that of the language if not given.")
+    ] = ""
+    voice_model: Annotated[
+        str | None, Option("A model that speaks it; otherwise that of --voice, or of the model that translates.")
+    ] = None
     headphones: Annotated[
         bool,
         Option(
@@ -64,6 +70,8 @@ class LiveOptions:
             raise InputError("expected --file with --realtime: a microphone is always in real time")
         if self.microphone is not None and self.file is not None:
             raise InputError("expected --file or --microphone, got both")
+        if (self.voice or self.voice_model) and not self.speak:
+            raise InputError("expected --speak with --voice and --voice-model: nothing is spoken without it")
         if self.headphones and self.speak != "play":
             raise InputError("expected --speak play with --headphones: nothing else is heard")
         if self.speak and not self.to:

@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +23,12 @@ from mmx.errors import InputError, MmxError, OutputError
 from mmx.media.audio import SAMPLE_RATE as RATE
 from mmx.streaming.client.microphone import Captured, FileSource, Microphone, Source, find_device
 from mmx.streaming.client.options import LiveOptions
-from mmx.streaming.client.speech import Loudspeaker, Output, SourceClock, Speaking, SpeechFile
+from mmx.streaming.client.speech import Loudspeaker, SourceClock, Speaking, SpeechFile, SpeechWriter
 from mmx.streaming.client.terminal import Display, JsonDisplay, PlainDisplay, Status, TerminalDisplay
 from mmx.streaming.lag import LagControl
 from mmx.tasks.events import Event
 from mmx.tasks.result import Transcript, check_format
-from mmx.weights.options import LoadOptions
+from mmx.weights.options import DEFAULT_MODEL, LoadOptions
 
 if TYPE_CHECKING:
     from mmx.model import Model
@@ -354,9 +354,8 @@ def run(job: LiveOptions, load: LoadOptions) -> Transcript:
     text_model = open_model(load, name) if name else None
     live = source is None or source.live
     stream, translator = _heard_by(job, model, text_model, catch_up=live)
-    said_by = text_model or model
     clock = SourceClock() if job.speak and live else None
-    speaking = _speaking(job, said_by, clock) if job.speak else None
+    speaking = _speaking(job, load, text_model or model, clock) if job.speak else None
     recorder = Recorder(job.record) if job.record else None
     source = source or Microphone(job.microphone)
     title = f"{source.name} → {model.name}" + (f" → {text_model.name}" if text_model else "")
@@ -431,21 +430,24 @@ def _heard_by(
     return stream, translator
 
 
-def _speaking(job: LiveOptions, model: "Model", clock: SourceClock | None) -> Speaking:
-    """Speaks sentences in their own language, by a model's voice."""
-    from mmx.tasks.speak import Voice, synthesize
+def _speaking(job: LiveOptions, load: LoadOptions, made_by: "Model", clock: SourceClock | None) -> Speaking:
+    """Speaks sentences: by the model that made them where it has a synth and no other voice is asked for."""
+    from mmx.api import open_voice
+    from mmx.tasks.options import SpeakOptions
+    from mmx.tasks.synthesize import synthesize
 
-    rate = model.require_synth().rate
+    if made_by.synth is not None and not job.voice and job.voice_model is None:
+        model, options = made_by, SpeakOptions(voice=str(job.speaker), language=job.to)
+    else:
+        where = replace(load, model=job.voice_model or DEFAULT_MODEL)
+        model, options = open_voice(SpeakOptions(voice=job.voice, language=job.to), where)
 
     def utter(text: str, language: str, speed: float) -> "Iterator[SpokenSegment]":
-        code = model.require_tokenizer().language(language)
-        yield synthesize(model, text, text, code, code, Voice(job.speaker, speed))
+        return synthesize(model, text, replace(options, speed=speed), blocks=True)
 
-    return Speaking(utter, _output(job.speak or "", rate), clock)
-
-
-def _output(speak: str, rate: float) -> Output:
-    return Loudspeaker(rate) if speak == "play" else SpeechFile(Recorder(Path(speak), rate), rate)
+    rate = model.require_synth().rate
+    output = Loudspeaker(rate) if job.speak == "play" else SpeechFile(SpeechWriter(Path(job.speak or ""), rate), rate)
+    return Speaking(utter, output, clock)
 
 
 def _view(job: LiveOptions, title: str, bilingual: bool) -> Display:

@@ -14,13 +14,16 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mmx.errors import MediaError, MmxError
+from mmx.files import cannot_write
 from mmx.media.audio import SAMPLE_RATE as RATE
+from mmx.media.write import Encoder, format_of
 from mmx.streaming.client.microphone import BLOCK_S, find_device, portaudio
 from mmx.tasks.dub import PAUSE_S
 from mmx.tasks.events import Event
@@ -68,7 +71,7 @@ class Output(Protocol):
 
 
 class Recording(Protocol):
-    """Keeps samples as they come; `mmx.streaming.client.session.Recorder` is one."""
+    """Keeps samples as they come; `SpeechWriter` is one."""
 
     def write(self, samples: NDArray[np.float32]) -> None: ...
 
@@ -241,6 +244,44 @@ class SpeechFile:
 
     def close(self, abort: bool = False) -> None:
         self._recording.close()
+
+
+class SpeechWriter:
+    """Writes samples to a file as they come, in the format that its ending names.
+
+    Args:
+        path: a file that does not exist yet.
+        rate: samples per second.
+
+    Raises:
+        InputError: the ending is none that is written.
+        OutputError: it cannot be written.
+    """
+
+    def __init__(self, path: Path, rate: float):
+        name = format_of(path)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("xb")
+        except OSError as e:
+            raise cannot_write(path, e) from e
+        self.path, self._encoder = path, Encoder(rate, name, file=self._file)
+
+    def write(self, samples: NDArray[np.float32]) -> None:
+        """Append samples. Raises `OutputError` when the disk is full."""
+        try:
+            self._encoder.push(samples)
+            self._file.flush()
+        except OSError as e:
+            raise cannot_write(self.path, e) from e
+
+    def close(self) -> None:
+        """Finish the file."""
+        try:
+            self._encoder.close()
+            self._file.close()
+        except OSError as e:
+            raise cannot_write(self.path, e) from e
 
 
 class Loudspeaker:

@@ -87,7 +87,7 @@ class Engine:
         if (target := find_language(to)).tag not in self.targets:
             known = ", ".join(self.targets)
             raise InputError(f"expected a language that this server writes, got {target.name}: it has {known}")
-        self.text_model.tokenizer.language(to)
+        self.text_model.require_tokenizer().language(to)
         first_step(self.text_model, Options(language=language))
 
     def route(self, language: str | None, to: str) -> Route:

@@ -1,0 +1,108 @@
+"""Marking: the levels of cells are changed in a short-time Fourier transform, block by block as the sound is made.
+
+Letters: N samples, K frames, F frequencies, n samples of a frame.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mmx.errors import InputError
+from mmx.mark.pattern import BANDS, DEPTH, KEY, PAYLOADS, SLOT_S, SLOTS, TURNS, band_of, loudness, pattern
+
+FRAME_S = 0.0427
+"""Length of a frame; half of it is the hop."""
+LEAST_RATE = 8_000
+_AT_ONCE = 64
+"""Frames whose spectra are in memory: what fits in a processor's cache is quicker."""
+_EASY = sorted(2 * 2**a * 3**b * 5**c for a in range(13) for b in range(6) for c in range(4))
+"""Even lengths whose transform is quick."""
+
+
+class Marker:
+    """Marks one sound, in pieces of any size: joined, they are what the whole would give.
+
+    What comes out is up to `FRAME_S` behind what went in, until the end. Silence stays silence.
+
+    Args:
+        rate: samples per second.
+        payload: number below 16 that the detector reads back.
+        key: name of the pattern.
+
+    Raises:
+        InputError: a rate below 8,000 or a payload that is none.
+    """
+
+    def __init__(self, rate: float, payload: int = 0, key: str = KEY) -> None:
+        if rate < LEAST_RATE:
+            raise InputError(f"expected speech of at least {LEAST_RATE} samples per second to mark, got {rate:g}")
+        if not 0 <= payload < PAYLOADS:
+            raise InputError(f"expected a payload from 0 to {PAYLOADS - 1}, got {payload}")
+        n = min(_EASY, key=lambda size: abs(size - FRAME_S * rate))
+        self._n, self._hop, self._rate = n, n // 2, rate
+        # A sine going in and a sine coming out: overlapping frames add up to one.
+        self._window = torch.sin(torch.pi * (torch.arange(n) + 0.5) / n)
+        hz = np.fft.rfftfreq(n, 1 / rate)
+        band = band_of(hz)
+        inside = np.flatnonzero((band >= 0) & (band < BANDS))
+        self._low, self._high = int(inside[0]), int(inside[-1]) + 1
+        signs = pattern(key).tiles(payload)[:, :, band[inside]].reshape(len(TURNS) * SLOTS, -1)
+        self._gains = torch.from_numpy(np.expm1(DEPTH * loudness(hz[inside]) * signs).astype(np.float32))
+        self._clock = 0
+        self._start()
+
+    def _start(self) -> None:
+        self._held = torch.zeros(self._hop)  # the first frame is half before the beginning
+        self._over = torch.zeros(self._hop)
+        self._frames = self._taken = self._given = 0
+
+    def push(self, samples: NDArray[np.float32], final: bool = False) -> NDArray[np.float32]:
+        """Marked samples, as far as the sound so far allows; with `final` all that are left.
+
+        After the last piece the marker is ready for another sound, whose tiles continue those of the sound before.
+        """
+        self._taken += len(samples)
+        parts = [self._held, torch.from_numpy(np.ascontiguousarray(samples, np.float32))]
+        x = torch.cat([*parts, torch.zeros(self._n)] if final else parts)
+        count = max(0, (len(x) - self._n) // self._hop + 1)
+        at_start = self._frames == 0
+        out = x[: count * self._hop].clone()
+        for first in range(0, count, _AT_ONCE):
+            some = min(_AT_ONCE, count - first)
+            begin = first * self._hop
+            out[begin : begin + some * self._hop] += self._changes(x[begin:], some)
+            self._frames += some
+        self._held = x[count * self._hop :]
+        out = out[self._hop :] if at_start else out
+        if final:
+            out = out[: self._taken - self._given]
+            self._clock += self._taken
+            self._start()
+        else:
+            self._given += len(out)
+        return out.numpy()
+
+    def _changes(self, x: torch.Tensor, count: int) -> torch.Tensor:
+        """What is added to the first `count` hops of `x`."""
+        spectrum_KF = torch.fft.rfft(x.unfold(0, self._n, self._hop)[:count] * self._window)
+        spectrum_KF[:, : self._low] = 0
+        spectrum_KF[:, self._high :] = 0
+        spectrum_KF[:, self._low : self._high] *= self._gains_of(count)
+        frames = torch.fft.irfft(spectrum_KF, self._n) * self._window
+        over = torch.cat([self._over[None], frames[:, self._hop :]])
+        self._over = over[-1]
+        return (frames[:, : self._hop] + over[:-1]).flatten()
+
+    def _gains_of(self, count: int) -> torch.Tensor:
+        """Change `(count, F)` of the next frames: from the middle half of a slot to the next one's in a line."""
+        frames = torch.arange(self._frames, self._frames + count, dtype=torch.float64)
+        at = (frames * self._hop + self._clock) / (self._rate * SLOT_S) - 0.5
+        slot = at.floor().long()
+        weight = (2 * (at - slot) - 0.5).clamp(0, 1).float()[:, None]
+        total = len(self._gains)
+        return torch.lerp(self._gains[slot % total], self._gains[(slot + 1) % total], weight)
+
+
+def mark(samples: NDArray[np.float32], rate: float, payload: int = 0, key: str = KEY) -> NDArray[np.float32]:
+    """A whole sound `(N,)` marked; arguments and errors as of `Marker`."""
+    return Marker(rate, payload, key).push(samples, final=True)
