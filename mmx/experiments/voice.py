@@ -95,7 +95,7 @@ def rated(folder: Path) -> dict[str, float]:
     """Mean DNSMOS of all files: overall, and by ITU-T P.808."""
     from speechmos import dnsmos  # type: ignore[import-not-found]
 
-    rows = [dnsmos.run(_read(p).clip(-1, 1), 16_000) for p in recordings(folder)]
+    rows: list[Any] = [dnsmos.run(_read(p).clip(-1, 1), 16_000) for p in recordings(folder)]
     return {key: float(np.mean([row[key] for row in rows])) for key in ("ovrl_mos", "p808_mos")}
 
 
