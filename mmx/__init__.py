@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from mmx.api import Model, load, speak
     from mmx.errors import MmxError
     from mmx.make.compose import compose
+    from mmx.mark.detect import detect
     from mmx.seq import Seq
     from mmx.tasks.options import Options, SpeakOptions
     from mmx.tasks.result import Note, Segment, SpokenSegment, Transcript, Word
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Card", "MmxError", "Model", "Note", "Options", "Segment", "Seq", "SpeakOptions", "SpokenSegment", "Transcript",
-    "Word", "__version__", "cards", "compose", "load", "speak",
+    "Word", "__version__", "cards", "compose", "detect", "load", "speak",
 ]  # fmt: skip
 
 _HOME = {
     "load": "api", "speak": "api", "SpeakOptions": "tasks.options", "SpokenSegment": "tasks.result",
-    "Card": "weights.card", "cards": "weights.card", "compose": "make.compose",
+    "Card": "weights.card", "cards": "weights.card", "compose": "make.compose", "detect": "mark.detect",
     "MmxError": "errors", "Model": "api", "Note": "tasks.result", "Segment": "tasks.result",
     "Transcript": "tasks.result", "Word": "tasks.result", "Seq": "seq", "Options": "tasks.options",
 }  # fmt: skip

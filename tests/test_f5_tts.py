@@ -17,6 +17,7 @@ from test_vocos import reference as their_vocoder
 from torch import Tensor, nn
 
 import mmx
+from mmx.api import Precision, prepare
 from mmx.errors import CheckpointError, InputError
 from mmx.interfaces import Speech
 from mmx.make.export import convert_model
@@ -31,6 +32,10 @@ from mmx.models.f5_tts.tokenizer import PinyinTokenizer, symbols
 from mmx.seq import Seq, pad
 from mmx.tasks import reference as reference_voices
 from mmx.tasks.reference import Reference
+from mmx.train.batch import Batch
+from mmx.train.objectives import build_objective
+from mmx.train.objectives.flow import FlowLoss, draw
+from mmx.train.objectives.infill import InfillLoss
 from mmx.weights.convert import convert
 from mmx.weights.formats import write_safetensors
 
@@ -402,3 +407,86 @@ def test_a_vocabulary_of_another_model_is_told(tmp_path: Path) -> None:
     (path.parent / "vocab.txt").write_text("\n".join(LETTERS[::-1]) + "\n")
     with pytest.raises(CheckpointError, match="first symbol is the space"):
         mmx.load(path)
+
+
+def test_the_field_computes_as_an_encoder_and_what_is_heard_in_float32(synth: InfillSynth) -> None:
+    model = tiny_model()
+    asked = speech("some words to say", voice="anna")
+    whole = model.synth.speak(asked).wave.x
+    for encoder, dtype in (("float32", torch.float32), ("int8", torch.float32), ("bfloat16", torch.bfloat16)):
+        prepare(model, torch.device("cpu"), Precision(encoder, "int8"))
+        assert {p.dtype for p in model.synth.field.parameters()} == {dtype}
+        assert {p.dtype for p in model.synth.vocoder.parameters()} == {torch.float32}
+    narrow = model.synth.speak(asked).wave.x
+    assert 0 < float((narrow - whole).abs().max()) < 0.2 * float(whole.abs().max())
+
+
+# -------------------- training
+
+
+def lesson(lengths: Sequence[int] = (400, 250), keys: Sequence[str] = ("a", "b")) -> Batch:
+    """Waveforms with a text each."""
+    g = random(3)
+    waves = pad([0.2 * torch.randn(n, generator=g) for n in lengths], 24_000.0)
+    texts = pad([torch.randint(1, VOCAB, (n // 40,), generator=g) for n in lengths])
+    none = torch.zeros(len(lengths), 0, dtype=torch.int64)
+    return Batch({"text": texts}, none, none, ("speak",) * len(lengths), outputs={"audio": waves}, keys=tuple(keys))
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_loss_is_what_the_references_network_gives(kind: str) -> None:
+    """On what was drawn here, by their formula: the error inside the span, with what is dropped dropped."""
+    theirs, model, batch = reference(KINDS[kind]), build(KINDS[kind]).eval(), lesson((400,), ("a",))
+    randomize(theirs)
+    model.synth.field = converted(theirs.state_dict(), KINDS[kind])
+    target, text = model.synth.features(batch.outputs["audio"]), batch.inputs["text"].x
+    for drops in ((0.0, 0.0), (1.0, 0.0), (0.0, 1.0)):
+        objective = InfillLoss(0.5, *drops)
+        span = objective.holes(target, batch.keys).span
+        assert 0.5 * target.x.shape[1] - 1 <= int(span.sum()) < target.x.shape[1]
+        x0, time = draw(target.x, target.lengths, batch.keys)
+        x_t = (1 - time[:, None, None]) * x0 + time[:, None, None] * target.x
+        known = torch.where(span[..., None], 0.0, target.x)
+        with torch.no_grad():
+            found = theirs(
+                x=x_t, cond=known, text=text, time=time, drop_audio_cond=max(drops) == 1.0, drop_text=drops[1] == 1.0
+            )
+            wanted = (found - (target.x - x0)).square()[span].mean()
+            got = objective(model, batch).total["infill"]
+        assert float(got) == pytest.approx(float(wanted), rel=1e-5)
+
+
+def test_what_is_hidden_of_a_row_is_its_own_and_within_it() -> None:
+    target = Seq(torch.zeros(3, 50, MELS), torch.tensor([50, 20, 1]))
+    objective = InfillLoss()
+    holes = objective.holes(target, ["a", "b", "c"])
+    sizes = holes.span.sum(1)
+    assert bool((sizes >= (0.7 * target.lengths).long().clamp(min=1)).all()) and bool((sizes <= target.lengths).all())
+    assert not (holes.span & ~target.mask).any()
+    again = objective.holes(target.rows(torch.tensor([1])), ["b"])
+    assert torch.equal(again.span[0], holes.span[1])
+    many = objective.holes(Seq(torch.zeros(4000, 2, 1), torch.full((4000,), 2)), [str(i) for i in range(4000)])
+    assert float(many.alone.float().mean()) == pytest.approx(0.3, abs=0.03)
+    assert float(many.nothing.float().mean()) == pytest.approx(0.2, abs=0.03)
+    with pytest.raises(InputError, match="drop_all from 0 to 1"):
+        build_objective("infill", {"drop_all": 2.0})
+
+
+def test_it_learns_a_recording_by_heart() -> None:
+    """And the plain objective, which would not show it the recording, refuses it."""
+    torch.manual_seed(0)
+    model, objective = build(KINDS["v1"]), InfillLoss(drop_features=0.0, drop_all=0.0)
+    with pytest.raises(InputError, match="objective flow"):
+        FlowLoss().needs(model)
+    assert objective.needs(model).makes == "audio"
+    optimizer = torch.optim.Adam(model.synth.field.parameters(), lr=5e-3)
+    losses = []
+    for step in range(30):
+        found = objective(model, lesson(keys=(f"a{step}", f"b{step}"))).total["infill"] / 2
+        optimizer.zero_grad()
+        found.backward()
+        assert all(p.grad is None or bool(p.grad.isfinite().all()) for p in model.synth.field.parameters())
+        optimizer.step()
+        losses.append(float(found.detach()))
+    assert sum(losses[-8:]) < 0.8 * sum(losses[:8])

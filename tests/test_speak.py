@@ -1,16 +1,25 @@
 """Text to speech: the packaged voices by the same contract and task as any other, offline."""
 
 import dataclasses
+import errno
+import io
+import json
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from contract_synth import verify_synth
 
 import mmx
 from mmx import Model, SpeakOptions
+from mmx.cli.app import main
+from mmx.errors import InputError
 from mmx.interfaces import Speech
-from mmx.tasks.synthesize import join, synthesize
+from mmx.tasks.synthesize import LONGEST, join, pieces, synthesize
+from mmx.tasks.voices import choose, voices
 
 pytest.importorskip("hibari", reason="hibari-tts is not installed")
 WORDS = ["we", "must", "leave", "this", "place", "before", "night", "falls", "on", "it"]
@@ -71,3 +80,135 @@ def test_the_card_names_its_voices() -> None:
     card = mmx.cards()["hibari"]
     assert card.voices == {"en": ("heart",)} and card.license == "Apache-2.0" and "synthetic" in card.summary
     assert dataclasses.replace(card).commercial
+
+
+# -------------------- voices by name and language
+
+
+def test_a_voice_is_found_by_name_language_or_model() -> None:
+    assert choose().languages[0].startswith("en")
+    assert choose("ff_siwis").card.name == choose(language="French").card.name == "kokoro"
+    assert choose("kokoro/bm_george", "en-GB").name == "bm_george"
+    assert choose(language="en", model="kokoro").name == "af_heart"
+
+
+def test_voices_that_are_not_there_are_named() -> None:
+    with pytest.raises(InputError, match="Did you mean 'ff_siwis'"):
+        choose("ff_siwi")
+    with pytest.raises(InputError, match="French, got ef_dora, which speaks es"):
+        choose("ef_dora", "fr")
+    with pytest.raises(InputError, match="got German"):
+        choose(language="de")
+
+
+def test_all_voices_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["voices", "--language", "it"]) == 0
+    shown = capsys.readouterr().out
+    assert "if_sara" in shown and "Apache-2.0" in shown and 'mmx speak "Buongiorno."' in shown and "heart" not in shown
+    assert len({v.name for v in voices()}) == len(voices())
+
+
+# -------------------- the command line
+
+
+@pytest.fixture
+def quick(hibari: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmx.api.load", lambda *args, **options: hibari)
+
+
+def test_a_text_becomes_a_file_with_its_words(quick: None, tmp_path: Path) -> None:
+    out, srt, words = (tmp_path / f"out.{ending}" for ending in ("wav", "srt", "json"))
+    assert main(["speak", "Good morning. It costs $5.", "-o", str(out), "-o", str(srt), "-o", str(words)]) == 0
+    samples, rate = soundfile.read(out)
+    told = json.loads(words.read_text())
+    assert rate == 24_000 and told["duration"] == pytest.approx(len(samples) / rate, abs=0.01)
+    assert [w["word"] for s in told["segments"] for w in s["words"]] == ["Good", " morning.", "It", " costs", " $5."]
+    assert srt.read_text().count("-->") == 2 and "It costs $5." in srt.read_text()
+
+
+def test_a_file_and_standard_input_are_read(
+    quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    text = tmp_path / "note.txt"
+    text.write_text("\ufeffWe leave.", "utf-8")
+    assert main(["speak", str(text), "-o", str(tmp_path / "a.flac")]) == 0
+    monkeypatch.setattr("sys.stdin", io.StringIO("We leave."))
+    assert main(["speak", "-", "-o", "-", "--format", "pcm"]) == 0
+    piped = np.frombuffer(capsysbinary.readouterr().out, "<i2")
+    assert len(piped) == len(soundfile.read(tmp_path / "a.flac")[0])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["", "-o", "a.wav"], "a text with words"),
+        (["  \n ", "-o", "a.wav"], "a text with words"),
+        (["Привет", "-o", "a.wav"], "Cyrillic letters"),
+        (["none.txt", "-o", "a.wav"], "no file here"),
+        (["hi"], "-o out.wav"),
+        (["hi", "-o", "a.wav", "-o", "b.wav"], "one place"),
+        (["hi", "-o", "a.xyz"], ".wav"),
+        (["hi", "-o", "-", "--format", "xyz"], "xyz"),
+        (["hi", "-o", "a.wav", "--speed", "9"], "--speed"),
+        (["hi", "-o", "a.wav", "--language", "klingon"], "klingon"),
+    ],
+)
+def test_bad_input_gets_a_clear_word_and_no_file(
+    quick: None, arguments: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert main(["speak", *arguments]) != 0
+    assert said in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_emoji_alone_are_nothing_to_speak(quick: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["speak", "😀🎉", "-o", str(tmp_path / "a.wav")]) != 0
+    shown = capsys.readouterr().err
+    assert "😀" in shown and "a text with words" in shown and not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_fills_in_the_middle_leaves_nothing(
+    quick: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mmx.media.write import Encoder
+
+    push, count = Encoder.push, iter(range(9))
+
+    def fills(self: Encoder, block: np.ndarray) -> bytes:
+        if next(count) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return push(self, block)
+
+    monkeypatch.setattr(Encoder, "push", fills)
+    assert main(["speak", "Good morning. We leave. It is night.", "-o", str(tmp_path / "a.wav")]) != 0
+    assert "disk is full" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+# -------------------- long texts
+
+
+def test_the_first_sentence_costs_the_same_in_a_long_text(hibari: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 100,000 characters only the first sentence is synthesized before it can be heard."""
+    asked: list[int] = []
+    kind = type(hibari.synth)
+    stream = kind.stream
+
+    def counted(self: Any, speech: Speech, block_s: float) -> Any:
+        asked.append(len(speech.texts[0]))
+        return stream(self, speech, block_s)
+
+    monkeypatch.setattr(kind, "stream", counted)
+    first = next(hibari.stream_speech("We leave before night. " * 4_400))
+    assert first.text == "We leave before night." and asked == [22]
+
+
+def test_a_sentence_without_end_is_cut_at_clauses(hibari: Model) -> None:
+    text = "we must leave this place before night falls, " * 12
+    found = list(pieces(text, "en"))
+    assert len(found) > 2 and all(len(p.said) <= LONGEST for p in found) and all(p.written[-1] == "," for p in found)
+    assert " ".join(p.written for p in found).split() == text.split()
+
+
+def test_one_endless_word_is_spoken(hibari: Model) -> None:
+    assert len(hibari.speak("bla" * 300).samples)

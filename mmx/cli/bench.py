@@ -79,6 +79,25 @@ def s2tt(
     )  # fmt: skip
 
 
+@bench.command("tts", epilog="mmx bench tts --size half --steps 8")
+@with_flags
+def tts(
+    *,
+    size: Annotated[str, typer.Option(help="Of F5-TTS: base, half or tiny: 22, 11 or 2 layers.")] = "base",
+    seconds: Annotated[float, typer.Option(min=1, help="Seconds of speech that it makes.")] = 3.0,
+    steps: Annotated[int, typer.Option(min=1, help="Steps of its sampler.")] = 4,
+    options: Annotated[BenchOptions, Without("beam_size")],
+    load: Annotated[LoadOptions, Only("device", "threads")],
+) -> None:
+    """F5-TTS beside its own package on the same random weights, cost against length, and the voices that are here."""
+    from mmx.bench.tts import tts as measure
+
+    measure(
+        size=size, seconds=seconds, steps=steps, device=load.device, rounds=options.rounds, threads=load.threads,
+        output=options.output,
+    )  # fmt: skip
+
+
 @bench.command("live", epilog="mmx bench live talk.wav --reference talk.txt")
 @with_flags
 def live(

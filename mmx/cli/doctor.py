@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from mmx._version import __version__
@@ -22,6 +22,7 @@ EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
     "speechbrain": (("speechbrain",), "augmentation, speaker embedding"),
     "audio": (("librosa",), "prosody"),
     "video": (("opencv-python-headless", "decord"), "cameras, drawing, decord as video backend"),
+    "provenance": (("c2pa-python", "cryptography"), "signed provenance (C2PA) of generated speech"),
     "live": (("sounddevice",), "microphone of mmx live"),
     "serve": (("fastapi", "uvicorn", "websockets", "python-multipart"), "mmx serve"),
     "train": (("tensorboard",), "curves of mmx train"),
@@ -156,17 +157,25 @@ def _decode() -> Check:
     return Check("one real decode", ok, found, "" if ok else f"expected {SAMPLE_TEXT!r}: try --dtype float32")
 
 
-def show_models() -> None:
-    """Print the table of cards."""
+def show_table(titles: Sequence[str], rows: Iterable[Sequence[str]], whole: Sequence[str] = ()) -> None:
+    """Print a table; columns that are `whole` are not broken into lines."""
     from rich.console import Console
     from rich.table import Table
 
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for title in titles:
+        table.add_column(title, no_wrap=title in whole)
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+def show_models() -> None:
+    """Print the table of cards."""
     from mmx.weights.card import cards
     from mmx.weights.hub import locate
 
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for title in ("name", "size", "languages", "tasks", "licence", "weights"):
-        table.add_column(title, no_wrap=title in ("name", "weights"))
+    rows = []
     for card in cards().values():
         try:
             how = locate(card, download=False).how
@@ -176,7 +185,7 @@ def show_models() -> None:
         licence = card.license if card.commercial else f"{card.license} (non-commercial)"
         size = f"{card.parameters / 1e6:,.0f} M"
         languages = card.languages.removesuffix(" languages")
-        table.add_row(card.name, size, languages, ", ".join(card.tasks), licence, here)
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+        rows.append((card.name, size, languages, ", ".join(card.tasks), licence, here))
+    show_table(("name", "size", "languages", "tasks", "licence", "weights"), rows, whole=("name", "weights"))
     print("\nsize: millions of parameters. on first use: the weights are downloaded from the hub, and kept.")
     print("Use one: mmx transcribe FILE --model NAME, or the path of a checkpoint as NAME.")

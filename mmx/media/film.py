@@ -3,7 +3,7 @@
 Letters: N samples.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mmx.errors import InputError, MediaError
 from mmx.files import replacing
 from mmx.media.container import open_pictures, opened
-from mmx.media.write import BLOCK, Coder
+from mmx.media.write import BLOCK, SYNTHETIC, Coder
 
 if TYPE_CHECKING:
     from mmx.media.audio import Source
@@ -28,7 +28,13 @@ def is_film(path: Path) -> bool:
     return path.suffix.lower() in CODECS
 
 
-def replace_audio(source: "Source", target: Path, samples: NDArray[np.float32], rate: float) -> Path:
+def replace_audio(
+    source: "Source",
+    target: Path,
+    samples: NDArray[np.float32],
+    rate: float,
+    finish: Callable[[Path], object] | None = None,
+) -> Path:
     """Write the film of `source` with `samples` `(N,)`, `rate` of them per second, as its only audio track.
 
     Args:
@@ -36,6 +42,7 @@ def replace_audio(source: "Source", target: Path, samples: NDArray[np.float32], 
         target: a file with an ending of `CODECS`; written as a whole or not at all.
         samples: mono, in [-1, 1].
         rate: samples per second.
+        finish: called with the complete file, before it takes its place.
 
     Raises:
         InputError: the ending is of no film, or its format does not take these pictures.
@@ -48,8 +55,11 @@ def replace_audio(source: "Source", target: Path, samples: NDArray[np.float32], 
         raise InputError(f"expected a film among {', '.join(CODECS)}, got {str(target)!r}")
     container, name, close = opened(source, open_pictures)
     try:
-        with replacing(target) as temporary, av.open(str(temporary), "w") as out:
-            _mux(container, out, samples, round(rate), target)
+        with replacing(target) as temporary:
+            with av.open(str(temporary), "w") as out:
+                _mux(container, out, samples, round(rate), target)
+            if finish is not None:
+                finish(temporary)
     except av.FFmpegError as error:
         raise MediaError(
             f"{name}: its pictures cannot be copied to {target.name}: {error}: try an .mkv file"
@@ -67,6 +77,7 @@ def _mux(container: Any, out: Any, samples: NDArray[np.float32], rate: int, targ
         kind = container.stream.codec_context.name
         raise InputError(f"expected pictures that {target.suffix} holds, got {kind}: write an .mkv film") from error
     codec = CODECS[target.suffix.lower()]
+    out.metadata["comment"] = SYNTHETIC
     sound = out.add_stream(codec, rate=OPUS_RATE if codec == "libopus" else rate, layout="mono")
     audio = _encoded(sound, samples, rate)
     waiting = next(audio, None)

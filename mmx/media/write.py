@@ -8,7 +8,7 @@ Letters: N samples.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -94,7 +94,13 @@ def find_format(name: str) -> Format:
     return FORMATS[name]
 
 
-def write_audio(path: Path, blocks: Iterable[NDArray[np.float32]], rate: float, title: str = "") -> Path:
+def write_audio(
+    path: Path,
+    blocks: Iterable[NDArray[np.float32]],
+    rate: float,
+    title: str = "",
+    finish: Callable[[Path], object] | None = None,
+) -> Path:
     """Write blocks of samples `(N,)` as a file, in the format that its ending names.
 
     The file appears when its last block is written; where that fails, the one that was there before is intact. Blocks
@@ -105,16 +111,20 @@ def write_audio(path: Path, blocks: Iterable[NDArray[np.float32]], rate: float, 
         blocks: mono, in [-1, 1]; what is louder is clipped.
         rate: samples per second.
         title: for the metadata.
+        finish: called with the complete file, before it takes its place.
 
     Raises:
         InputError: the ending is none that is written.
         OutputError: the file cannot be written; the message names the cause (a full disk) and a remedy.
     """
     name = format_of(path)
-    with replacing(path) as temporary, open(temporary, "wb") as file, Encoder(rate, name, title, file) as encoder:
-        for block in blocks:
-            encoder.push(block)
-        encoder.close()
+    with replacing(path) as temporary:
+        with open(temporary, "wb") as file, Encoder(rate, name, title, file) as encoder:
+            for block in blocks:
+                encoder.push(block)
+            encoder.close()
+        if finish is not None:
+            finish(temporary)
     return path
 
 

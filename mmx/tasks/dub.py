@@ -5,7 +5,7 @@ Each phrase starts where its original did, or when the one before it has ended: 
 Letters: N samples.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -94,5 +94,18 @@ def write(path: Path, track: SpokenSegment, source: str | None = None) -> Path:
     """
     check_target(path, source)
     if source is not None and is_film(path):
-        return replace_audio(source, path, track.samples, track.rate)
-    return write_audio(path, [track.samples], track.rate)
+        return replace_audio(source, path, track.samples, track.rate, _signed(path))
+    return write_speech(path, [track.samples], track.rate)
+
+
+def write_speech(path: Path, blocks: Iterable[NDArray[np.float32]], rate: float) -> Path:
+    """Write generated speech as `write_audio` does, with signed provenance where the extra is installed."""
+    return write_audio(path, blocks, rate, finish=_signed(path))
+
+
+def _signed(path: Path) -> Callable[[Path], object]:
+    """What puts a signed manifest into the file that is to be `path`."""
+    from mmx.mark.provenance import sign
+    from mmx.weights.hub import cache_dir
+
+    return lambda made: sign(made, cache_dir(), path.name)

@@ -88,6 +88,9 @@ class SpeakOptions:
     pitch: Annotated[float, Option("Semitones above the voice's own pitch.", least=-12, most=12)] = 0.0
     steps: Annotated[int, Option("Steps of a voice that samples; 0 leaves it to the voice.", least=0, most=256)] = 0
     seed: Annotated[int, Option("Of what is drawn at random: the same seed gives the same sound.", least=0)] = 0
+    verify: Annotated[
+        bool, Option("Read each sentence again by the recognizer, make it anew where words are missing, tell the rest.")
+    ] = False
 
     def __post_init__(self) -> None:
         check(self)

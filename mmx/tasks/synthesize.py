@@ -18,8 +18,8 @@ from mmx.model import Model
 from mmx.nn.voice import find_voice
 from mmx.tasks import speak
 from mmx.tasks.options import SpeakOptions
-from mmx.tasks.result import SpokenSegment
-from mmx.tasks.words import Word
+from mmx.tasks.result import SpokenSegment, Transcript
+from mmx.tasks.words import Segment, Word
 from mmx.text.languages import find_language
 from mmx.text.sentences import Sentence, split_sentences
 from mmx.text.spoken import Spoken, spoken
@@ -86,6 +86,32 @@ def join(spoken: Iterable[SpokenSegment]) -> SpokenSegment:
     samples = np.concatenate([s.samples for s in every])
     text = " ".join(s.text for s in every if s.text)
     return SpokenSegment(every[0].start_s, samples, every[0].rate, tuple(words), text)
+
+
+class Record:
+    """What was spoken, and when, without its sound: its subtitles."""
+
+    def __init__(self) -> None:
+        self.end_s = 0.0
+        self._segments: list[Segment] = []
+
+    def add(self, block: SpokenSegment) -> None:
+        """The next sentence, or block of one."""
+        end_s = block.start_s + len(block.samples) / block.rate
+        self.end_s = end_s
+        words = tuple(replace(w, start_s=w.start_s + block.start_s, end_s=w.end_s + block.start_s) for w in block.words)
+        if block.text:
+            self._segments.append(Segment(block.start_s, end_s, f" {block.text}", "", words=words))
+        elif self._segments and (words or not self._segments[-1].words):
+            last = self._segments[-1]
+            self._segments[-1] = replace(last, end_s=end_s, words=(*last.words, *words))
+
+    def transcript(self, language: str, model: str) -> Transcript:
+        """All of it, with the times of words; `task` says that it was spoken, not recognized."""
+        tag = find_language(language).tag
+        ends_s = (s.words[-1].end_s if s.words else s.end_s for s in self._segments)
+        made = (replace(s, language=tag, end_s=end_s) for s, end_s in zip(self._segments, ends_s, strict=True))
+        return Transcript("speech", tuple(made), tag, 1.0, self.end_s, "speak", model)
 
 
 # -------------------- pieces

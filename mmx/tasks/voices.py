@@ -44,19 +44,21 @@ def voices() -> list[KnownVoice]:
 def added() -> list[KnownVoice]:
     """The voices that the user added, with a model that speaks in the voice of a recording: the one that is here."""
     models = [card for card in cards().values() if CLONE in card.tasks]
-    model = next((card for card in models if _is_here(card)), models[-1])
+    model = next((card for card in models if is_here(card)), models[-1])
     return [KnownVoice(name, ("en", "zh"), model) for name in reference.names()]
 
 
-def choose(voice: str = "", language: str | None = None) -> KnownVoice:
+def choose(voice: str = "", language: str | None = None, model: str = "") -> KnownVoice:
     """The voice of a name, or the first that speaks a language (English if none is given) and whose weights are here.
+
+    Where a model is named, those of its card alone.
 
     Raises:
         InputError: there is no such voice, or none for the language, or this one does not speak it.
     """
-    every = voices()
+    every = [v for v in voices() if model in ("", v.card.name)]
     if voice:
-        every += added()
+        every += [v for v in added() if model in ("", v.card.name)]
         named = [v for v in every if voice in (v.name, f"{v.card.name}/{v.name}")]
         if not named:
             hint = nearest(voice, [v.name for v in every])
@@ -75,7 +77,7 @@ def choose(voice: str = "", language: str | None = None) -> KnownVoice:
             f"expected a language that a voice speaks ({', '.join(tags)}), got {find_language(language or 'en')}: "
             "give a model that speaks it with --model"
         )
-    return next((v for v in fitting if _is_here(v.card)), fitting[0])
+    return next((v for v in fitting if is_here(v.card)), fitting[0])
 
 
 def speaks(languages: Sequence[str], language: str) -> bool:
@@ -87,7 +89,8 @@ def speaks(languages: Sequence[str], language: str) -> bool:
     return bool(same) and (len(region) != 2 or not regions or region in regions)
 
 
-def _is_here(card: Card) -> bool:
+def is_here(card: Card) -> bool:
+    """Whether the weights of a card are on this machine."""
     try:
         locate(card, download=False)
     except ModelNotFoundError:

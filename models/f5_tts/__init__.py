@@ -2,6 +2,7 @@
 
 Chen et al. 2024, arXiv 2410.06885; Eskimez et al. 2024, arXiv 2406.18009. The model is shown a recording, what is said
 in it and the text to say, and fills in the mels that are missing; `vocos` makes them sound.
+The objective `infill` trains it.
 
 | file | what it holds |
 |---|---|
@@ -9,7 +10,6 @@ in it and the text to say, and fills in the mels that are missing; `vocos` makes
 | `field` | text path and velocity field; `dit` and `unet` are its two backbones |
 | `sampling` | Euler's method, guidance |
 | `synth` | the synth: durations, long texts, a voice from a recording |
-| `infill` | the objective that trains it |
 """
 
 import dataclasses

@@ -93,13 +93,13 @@ class TextPath(nn.Module):
         self.token = nn.Embedding(vocab + 1, width)
         self.layers = nn.ModuleList(ConvNeXtV2(width, 2 * width) for _ in range(layers))
 
-    def forward(self, tokens: Seq, frames_B: Tensor, drop: bool = False) -> Tensor:
+    def forward(self, tokens: Seq, frames_B: Tensor, drop: bool | Tensor = False) -> Tensor:
         """`(B, T, E)`, T the most of the frames.
 
         Args:
             tokens: `(B, U)` from 0 on; those past a row's frames are cut off.
             frames_B: of each row.
-            drop: whether the text is to be unknown: all are fillers.
+            drop: whether the text is to be unknown, of all rows or of each `(B,)`: all are fillers.
         """
         n_frames = int(frames_B.max())
         filled_BU = torch.where(tokens.mask, tokens.x + 1, 0)[:, :n_frames]
@@ -107,7 +107,7 @@ class TextPath(nn.Module):
         inside_BT = torch.arange(n_frames, device=filled_BT.device) < frames_B[:, None]
         # Without a text, the places of its fillers are cleared all the same: so the network was trained.
         kept_BT = inside_BT & (filled_BT > 0) if self.clears else inside_BT
-        x_BTE = self.token(torch.zeros_like(filled_BT) if drop else filled_BT)
+        x_BTE = self.token(filled_BT.masked_fill(_column(drop, filled_BT), 0))
         if not len(self.layers):
             return x_BTE.where(inside_BT[..., None], 0.0)
         x_BTE = (x_BTE + positions(n_frames, self.width, x_BTE.device).to(x_BTE.dtype)).where(kept_BT[..., None], 0.0)
@@ -120,6 +120,11 @@ class TextPath(nn.Module):
             x_BTE = layer(x_BTE, None if whole else inside_BT1)
             x_BTE = x_BTE.where(kept_BT1, 0.0) if self.clears else x_BTE
         return x_BTE
+
+
+def _column(drop: bool | Tensor, like: Tensor) -> Tensor:
+    """Which rows are meant, `(B, 1)`."""
+    return torch.as_tensor(drop, device=like.device).expand(len(like))[:, None]
 
 
 def positions(length: int, width: int, device: torch.device, base: float = 10_000.0) -> Tensor:
@@ -189,17 +194,17 @@ class Field(nn.Module):
         """That it computes in."""
         return self.mix.weight.dtype
 
-    def condition(self, known: Seq, tokens: Seq, drop: bool = False) -> Seq:
+    def condition(self, known: Seq, tokens: Seq, drop: bool | Tensor = False) -> Seq:
         """What the velocity depends on beside point and time, `(B, T, F + E)`.
 
         Args:
             known: mels `(B, T, F)`, zero where they are to be found.
             tokens: `(B, U)`, of what is known and of what is not.
-            drop: whether neither is told, for guidance.
+            drop: whether neither is told, for guidance: of all rows or of each `(B,)`.
         """
         text_BTE = self.text(tokens, known.lengths, drop)
-        mels_BTF = known.masked.to(text_BTE.dtype)
-        return known._replace(x=torch.cat([torch.zeros_like(mels_BTF) if drop else mels_BTF, text_BTE], dim=-1))
+        mels_BTF = known.masked.to(text_BTE.dtype).masked_fill(_column(drop, known.x)[..., None], 0.0)
+        return known._replace(x=torch.cat([mels_BTF, text_BTE], dim=-1))
 
     def velocity(self, x_BTF: Tensor, time_B: Tensor, condition: Seq) -> Tensor:
         """`(B, T, F)` where the points of the paths go at a time in [0, 1] for each row; what training calls."""

@@ -7,7 +7,7 @@ Letters: B rows, T frames, U tokens, N samples, F mels.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -119,6 +119,10 @@ class InfillSynth(nn.Module):
             yield Sound(pad([block], self.rate, final=False))
         yield Sound(pad([torch.zeros(0)], self.rate, speech.final))
 
+    def narrow(self) -> Iterable[nn.Module]:
+        """The field; see `mmx.interfaces.HalfPrecise`."""
+        return [self.field]
+
     # -------------------- what is said
 
     def prompt(self, speech: Speech) -> Prompt:
@@ -185,7 +189,7 @@ class InfillSynth(nn.Module):
         """A waveform `(B, N)` to what the field is over, `(B, T, F)`."""
         return self.mels(wave)
 
-    def condition(self, tokens: Seq, known: Seq, drop: bool = False) -> Seq:
+    def told(self, tokens: Seq, known: Seq, drop: Tensor) -> Seq:
         """What the velocity depends on; see `Field.condition`."""
         return self.field.condition(known, tokens, drop)
 

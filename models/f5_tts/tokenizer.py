@@ -2,7 +2,7 @@
 
 The published models were trained on texts cut by jieba, a segmenter of Chinese, which put a space between a mark and
 the letters after it: "(so" was shown as "( so". Texts without Chinese are cut here by the same rule; Chinese needs the
-packages rjieba and pypinyin (extra `f5`).
+packages rjieba and pypinyin (extra `voices`).
 """
 
 import re
@@ -45,7 +45,7 @@ def _chinese(text: str) -> list[str]:
         import rjieba  # pyright: ignore[reportMissingImports]
         from pypinyin import Style, lazy_pinyin  # pyright: ignore[reportMissingImports]
     except ImportError as e:
-        raise InputError(f"expected {e.name} to read Chinese aloud, got none: pip install 'mmx[f5]'") from e
+        raise InputError(f"expected {e.name} to read Chinese aloud, got none: pip install 'mmx[voices]'") from e
     out: list[str] = []
     for part in rjieba.cut(text):
         if part.isascii():

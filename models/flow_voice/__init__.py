@@ -37,7 +37,7 @@ class Config:
     accents: Sequence[str]
     f0_mean: float
     f0_std: float
-    steps: int = 4
+    steps: int = 2
 
     def __post_init__(self) -> None:
         for name, kind in (("acoustic", AcousticConfig), ("vocoder", VocoderConfig)):

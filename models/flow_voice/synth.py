@@ -54,7 +54,7 @@ class FlowVoice(nn.Module):
         names: of the voices.
         accents: of each voice, a language as `mmx.text.phonemes` takes it ("en-GB").
         pitch: mean and deviation of the logarithm of F0 in Hz, by which it is standardized.
-        steps: of Euler's method.
+        steps: of Euler's method; 0 speaks the prior's mean.
     """
 
     rate = 24_000.0
@@ -157,7 +157,8 @@ class FlowVoice(nn.Module):
         said = self.acoustic.spread(text, frames_BU, style_BD)
         counts = [row[: len(s) + 2].tolist() for row, s in zip(frames_BU, symbols, strict=True)]
         words = [word_times(row, n, FRAME_S) for row, n in zip(rows, counts, strict=True)]
-        return side_by_side(said, self._noise(said, speech.seed)), words
+        start_BMF = self._noise(said, speech.seed) if self._steps(speech) else said.prior
+        return side_by_side(said, start_BMF), words
 
     def _style(self, speech: Speech) -> tuple[Tensor, str]:
         """`(1, D)` of the voice as it is asked to speak, and its accent."""
@@ -202,8 +203,8 @@ def whole_frames(mean_BU: Tensor, mask_BU: Tensor) -> Tensor:
     return frames_BU.clamp(min=1) * mask_BU
 
 
-def side_by_side(said: Said, noise_BMF: Tensor) -> Seq:
-    return said.condition._replace(x=torch.cat([noise_BMF, said.prior, said.condition.x], 2), rate=RATE_HZ)
+def side_by_side(said: Said, start_BMF: Tensor) -> Seq:
+    return said.condition._replace(x=torch.cat([start_BMF, said.prior, said.condition.x], 2), rate=RATE_HZ)
 
 
 def _described(voice: Voice, table_VD: Tensor) -> Tensor:

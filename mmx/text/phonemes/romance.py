@@ -17,7 +17,7 @@ from mmx.text.phonemes.symbols import PUNCTUATION, SYMBOLS
 _VOWELS = "aeiouyøɐɑɔəɛɜɨɪœʊæ"
 _TIES = {"t͡ʃ": "ʧ", "d͡ʒ": "ʤ", "t͡s": "ʦ", "d͡z": "ʣ", "tʃ": "ʧ", "dʒ": "ʤ", "ts": "ʦ", "dz": "ʣ", "g": "ɡ"}
 _MARKS = {"«": "“", "»": "”", "„": "“", "–": "—", "‘": "", "’": "", "¿": "", "¡": "", "[": "(", "]": ")"}
-_BRAZILIAN = {"ɫ": "w", "ʁ": "x", "ɨ": "i", "ɹ": "ɾ"}
+_BRAZILIAN = {"ʁ": "x", "χ": "x", "ɹ": "ɾ", "ɫ": "l", "ɒ": "ɔ"}
 _LIAISON = {"s": "z", "x": "z", "z": "z", "t": "t", "d": "t", "n": "n"}
 _LINKING = """
     les des ces mes tes ses nos vos leurs aux un mon ton son on en nous vous ils elles deux trois six dix est sont ont
@@ -84,7 +84,7 @@ def _symbols(ipa: str, changes: Mapping[str, str] | None = None) -> str:
         ipa = ipa.replace(old, new)
     for old, new in (changes or {}).items():
         ipa = ipa.replace(old, new)
-    return "".join(s for s in ipa if s in SYMBOLS)
+    return "".join(s for s in ipa if s in SYMBOLS and s not in PUNCTUATION)
 
 
 def _stressed(symbols: str, from_end: int) -> str:
@@ -100,7 +100,8 @@ def _french(word: str, following: str, model: Any) -> str:
     lower = word.lower().replace("’", "'")
     head, _, rest = lower.partition("'")
     elided = _ELIDED.get(head, "") if rest and lower not in _IRREGULAR else ""
-    symbols = elided + _symbols(_IRREGULAR.get(lower) or model.phonemize(rest if elided else lower))
+    core = (rest if elided else lower).removeprefix("h")
+    symbols = elided + _symbols(_IRREGULAR.get(lower) or model.phonemize(core or lower))
     follows = re.sub(r"^\W+", "", following.lower())
     if lower in _LINKS and re.match(r"[aeiouyàâéèêëîïôûœh]", follows) and not follows.startswith(_ASPIRATED):
         linked = _LIAISON.get(lower[-1], "")
@@ -115,26 +116,56 @@ _ELIDED = {
 }  # fmt: skip
 _IRREGULAR = {
     "est": "ɛ", "c'est": "sɛ", "n'est": "nɛ", "s'est": "sɛ", "l'est": "lɛ", "à": "a", "a": "a", "y": "i", "et": "e",
-    "ou": "u", "où": "u", "eu": "y", "ils": "il", "elles": "ɛl", "six": "sis", "dix": "dis",
+    "ou": "u", "où": "u", "eu": "y", "ils": "il", "elles": "ɛl", "six": "sis", "dix": "dis", "vend": "vɑ̃",
 }  # fmt: skip
 
 
 def _italian(word: str, following: str, model: Any) -> str:
-    lower = word.lower().replace("’", "'")
-    symbols = _symbols("".join(model.phonemize(part) for part in lower.split("'") if part))
-    return _stressed(symbols.replace("ː", ""), 1 if lower[-1] in "àèéìíòóùú" else 2)
+    parts = [p for p in word.lower().replace("’", "'").split("'") if p]
+    # The model knows final vowels better without their accents; è and é are other vowels.
+    symbols = "".join(_symbols(model.phonemize(re.sub(r"(?<=..)[àòìù]$", _plain, p))) for p in parts)
+    symbols = symbols.replace("ː", "").replace("h", "")
+    if parts[0] == "c" and len(parts) > 1:
+        symbols = "ʧ" + symbols.removeprefix("k").removeprefix("ʧ")
+    if parts[-1][-1] in "àèéìíòóùú":
+        return _stressed(symbols, 1)
+    early = re.search(_EARLY_STRESS, parts[-1]) and not re.fullmatch(r"n?e?amic\w+|antic\w+|fatic\w+", parts[-1])
+    return _stressed(symbols, 3 if early else 2)
+
+
+_EARLY_STRESS = r"(ic[oaie]|ich[ei]|ssim[oaie]|[aeiu]bil[ei]|ccol[oaie]|ol[ao]g[oi]|graf[oi]|metr[oi]|isol[ae])$"
+"""Endings of Italian words that are stressed on the last syllable but two."""
+
+
+def _plain(match: re.Match[str]) -> str:
+    return unicodedata.normalize("NFD", match[0])[0]
 
 
 def _portuguese(word: str, following: str, model: Any) -> str:
     lower = word.lower()
-    symbols = _symbols(model.phonemize(lower), _BRAZILIAN)
-    symbols = re.sub(r"[ʃʒ](?=$|[ptkfbdɡvmnlʁx])", "s", symbols) if re.search(r"[szx]", lower) else symbols
-    symbols = re.sub(r"t(?=i)", "ʧ", re.sub(r"d(?=i)", "ʤ", symbols))
+    symbols = _in_brazil(_symbols(model.phonemize(lower), _BRAZILIAN), lower)
     accented = [m.start() for m in re.finditer("[áâéêíóôúãõ]", lower)]
     if accented:
         behind = len(re.findall(r"[aeiouáâéêíóôúãõ]+", lower[accented[-1] + 1 :].lstrip("eoiu")))
         return _stressed(symbols, 1 + behind)
     return _stressed(symbols, 2 if re.search(r"([aeo]s?|[ae]m|ens)$", lower) else 1)
+
+
+def _in_brazil(symbols: str, word: str) -> str:
+    """As it is spoken in Brazil: vowels not reduced, a clear l, s for ʃ at the end of a syllable, ti and di palatal."""
+    if not re.search("x|ch", word):
+        symbols = symbols.replace("ʃ", "z" if re.search(r"(?<![s\W])s[aeiouáéíóúâêô]", word[1:]) else "s")
+    symbols = re.sub(r"[ʃʒz](?=$|[ptkfbdɡvmnlɾx])", "s", symbols)
+    symbols = re.sub(rf"l(?![{_VOWELS}jw])", "w", symbols)
+    symbols = re.sub(r"ɨ(?=s?$)", "i", symbols).replace("ɨ", "e")
+    symbols = re.sub(r"ɐ(?!\u0303|s?$)", "a", symbols)
+    if re.search("e[mn]", word):
+        symbols = re.sub("[ɐa]\u0303?j\u0303?(?=s?$)", "e\u0303j", symbols)
+    if "ei" in word and "ai" not in word:
+        symbols = symbols.replace("aj", "ej")
+    if not re.search("[uú]", word):
+        symbols = re.sub(r"u(?!\u0303|s?$)", "o", symbols)
+    return re.sub(r"t(?=i)", "ʧ", re.sub(r"d(?=i)", "ʤ", symbols))
 
 
 _SPOKEN = {"fr": _french, "it": _italian, "pt": _portuguese}

@@ -6,6 +6,7 @@
 | `ctc` | the same of a text over its alignments with the memory, without a decoder | a text for each input |
 | `contrastive` | InfoNCE between the embeddings of two modalities | two media in each row |
 | `flow` | the error of the velocity from noise to features | what is to be made, as `target_audio` |
+| `infill` | the same within a hidden span, given the rest and the text | a text and its sound, as `target_audio` |
 | `acoustic` | that, the error of a prior mean, and durations | frames with their text, as `target_features` |
 | `spectral` | the differences of spectra at several resolutions, for a vocoder | its sound, as `target_audio` |
 | `distillation` | the divergence from another model's next token | a text for each input |
@@ -25,6 +26,7 @@ from mmx.train.objectives.contrastive import ContrastiveLoss
 from mmx.train.objectives.ctc import CTCLoss
 from mmx.train.objectives.distillation import DistillationLoss
 from mmx.train.objectives.flow import FlowLoss
+from mmx.train.objectives.infill import InfillLoss
 from mmx.train.objectives.spectral import SpectralLoss
 from mmx.train.objectives.token import TokenLoss
 
@@ -33,6 +35,7 @@ OBJECTIVES: Mapping[str, Callable[..., Objective]] = {
     "ctc": CTCLoss,
     "contrastive": ContrastiveLoss,
     "flow": FlowLoss,
+    "infill": InfillLoss,
     "spectral": SpectralLoss,
     "distillation": DistillationLoss,
     "acoustic": AcousticLoss,

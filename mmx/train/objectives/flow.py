@@ -20,8 +20,16 @@ from mmx.train.objectives.weigh import mean_of_each
 NAME = "flow"
 
 
+class Velocity(Protocol):
+    """A field, whatever it depends on."""
+
+    def velocity(self, x_BMF: Tensor, time_B: Tensor, condition: Seq, /) -> Tensor:
+        """`(B, M, F)` where the points `x` of the paths go at times in [0, 1]."""
+        ...
+
+
 @runtime_checkable
-class Field(Protocol):
+class Field(Velocity, Protocol):
     """A synth that is trained by flow matching.
 
     Attributes:
@@ -36,10 +44,6 @@ class Field(Protocol):
 
     def condition(self, memory: Seq, /) -> Seq:
         """What it depends on, at the features' rate."""
-        ...
-
-    def velocity(self, x_BMF: Tensor, time_B: Tensor, condition: Seq, /) -> Tensor:
-        """`(B, M, F)` where the points `x` of the paths go at times in [0, 1]."""
         ...
 
 
@@ -82,7 +86,14 @@ class FlowLoss:
         return Losses({NAME: loss_B.sum()}, self.count(batch), {NAME: loss_B.detach().sum()})
 
 
-def flow_losses(field: Field, target: Seq, condition: Seq, keys: Sequence[str] = (), sigma: float = 1e-4) -> Tensor:
+def flow_losses(
+    field: Velocity,
+    target: Seq,
+    condition: Seq,
+    keys: Sequence[str] = (),
+    sigma: float = 1e-4,
+    counted_BM: Tensor | None = None,
+) -> Tensor:
     """`(B,)`: of each row, the mean over frames and features of the squared error of the velocity at one random point.
 
     Args:
@@ -91,6 +102,7 @@ def flow_losses(field: Field, target: Seq, condition: Seq, keys: Sequence[str] =
         condition: `(B, M, D)`; what is longer than the other of the two is cut off.
         keys: of the rows, from which noise and time are drawn; torch's own generator draws without.
         sigma: see `FlowLoss`.
+        counted_BM: the frames that the mean is over; all of a row when None.
     """
     lengths_B = torch.minimum(target.lengths, condition.lengths)
     n_frames = int(lengths_B.max())
@@ -101,7 +113,11 @@ def flow_losses(field: Field, target: Seq, condition: Seq, keys: Sequence[str] =
     at_BMF = (1 - (1 - sigma) * time_B11) * noise_BMF + time_B11 * end_BMF
     found_BMF = field.velocity(at_BMF, time_B, Seq(condition.x[:, :n_frames], lengths_B, condition.rate))
     error_BMF = found_BMF.float() - (end_BMF - (1 - sigma) * noise_BMF)
-    return end._replace(x=error_BMF.square()).masked.mean(2).sum(1) / lengths_B.clamp(min=1)
+    error_BM = end._replace(x=error_BMF.square()).masked.mean(2)
+    if counted_BM is None:
+        return error_BM.sum(1) / lengths_B.clamp(min=1)
+    counted_BM = counted_BM[:, :n_frames] & end.mask
+    return error_BM.where(counted_BM, 0.0).sum(1) / counted_BM.sum(1).clamp(min=1)
 
 
 def draw(like_BMF: Tensor, lengths_B: Tensor, keys: Sequence[str]) -> tuple[Tensor, Tensor]:

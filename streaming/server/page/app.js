@@ -6,6 +6,7 @@ import { History } from "./history.js";
 import { Live } from "./live.js";
 import { openMicrophone } from "./microphone.js";
 import { Player, wav } from "./player.js";
+import { Speech } from "./speech.js";
 import { Problem, ask, askKey, theKey } from "./server.js";
 import { Draft, Store, hold } from "./store.js";
 import { Text, newRecord } from "./text.js";
@@ -34,6 +35,7 @@ const player = new Player({
 const files = new Files({
   store, show: showFile, wish: wishNow, limits: () => limits, free: () => !work && !opening, ended: () => controls(),
 });
+const speech = new Speech({ names: () => view.names, onListen: speakTrack });
 const history = new History({ store, open: openText, removed, ofNow: () => work?.text.record.id ?? files.current?.text.record.id });
 
 // -------------------- what the page shows
@@ -56,6 +58,7 @@ function controls() {
   const some = Boolean(text?.lines.length);
   $("save").disabled = !some;
   for (const button of document.querySelectorAll(".copy")) button.hidden = !text?.has(button.dataset.copy);
+  for (const button of document.querySelectorAll(".listen")) button.hidden = isOn() || !speech.speaks(languageOf(button.dataset.listen));
   $("continue").hidden = isOn() || text?.record.kind !== "live";
   $("clock").textContent = clockOf(text ? text.record.captured / text.record.rate : 0);
 }
@@ -372,6 +375,16 @@ async function copied(button) {
   }
 }
 
+// The language that a track is written in; none where there is no text.
+function languageOf(track) {
+  return text?.of(track).at(-1)?.language || null;
+}
+
+function speakTrack(track) {
+  player.forget();
+  speech.open(text.paragraphs(track).map((p) => p.text).join("\n\n"), languageOf(track));
+}
+
 function choose() {
   try { localStorage.setItem("mmx-choice", JSON.stringify(wishNow())); } catch { /* it is chosen again next time */ }
   if (work && !work.live.over) {
@@ -437,6 +450,7 @@ async function meet() {
   limits = facts.limits;
   view.names = { ...facts.targets, ...facts.languages };
   $("model").textContent = [facts.models[0], facts.text_model].filter(Boolean).join(" + ");
+  speech.offer(facts.voices, limits.speech_chars);
   const choice = choiceBefore();
   for (const [id, table] of [["from", facts.languages], ["to", facts.targets]]) {
     for (const [code, name] of Object.entries(table)) $(id).add(new Option(name, code));

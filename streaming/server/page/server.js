@@ -77,7 +77,7 @@ function problemOf(status, text, retryAfter) {
   return new Problem(code, error.message ?? `the server answered ${status}`, retry_s);
 }
 
-// Sends a form and gives each event of the answer's stream to `onEvent`; tells in `onSent` which share (0 to 1) of the
+// Sends a form, or JSON as text, and gives each event of the answer's stream to `onEvent`; tells in `onSent` which share (0 to 1) of the
 // form has been sent. (XMLHttpRequest, since only it tells how far an upload is.)
 export async function send(path, form, { signal, onSent, onEvent }) {
   for (;;) {
@@ -109,11 +109,13 @@ function sendOnce(path, form, { signal, onSent, onEvent }) {
     const settle = (act) => { signal.removeEventListener("abort", leave); act(); };
     request.open("POST", new URL(path, ROOT));
     if (key) request.setRequestHeader("authorization", `Bearer ${key}`);
+    if (typeof form === "string") request.setRequestHeader("content-type", "application/json");
     request.upload.onprogress = (e) => e.lengthComputable && onSent(e.loaded / e.total);
     request.upload.onload = () => onSent(1);
-    request.onprogress = take;
+    const taken = () => { try { take(); return true; } catch (problem) { settle(() => reject(problem)); return false; } };
+    request.onprogress = () => { if (!taken()) request.abort(); };
     request.onload = () => settle(() => {
-      if (request.status === 200) { take(); resolve(); return; }
+      if (request.status === 200) { if (taken()) resolve(); return; }
       reject(problemOf(request.status, request.responseText, request.getResponseHeader("retry-after")));
     });
     request.onerror = () => settle(() => reject(new Problem("unreachable")));

@@ -19,6 +19,9 @@ const WORDS = {
   file_too_large: ({ name, limits }) => `${name} is larger than this server takes (${limits.upload_mb} MB). `
     + "Convert it to MP3, which leaves out the picture, or cut it into parts.",
   audio_too_long: ({ name, limits }) => `${name} is longer than this server takes (${minutes(limits.audio_s)}). Cut it into parts.`,
+  no_voices: () => "This server has no voices. Whoever runs it can install some.",
+  text_too_long: () => "The text is longer than this server speaks in one go. Speak it in parts.",
+  server_busy: () => "The server has enough to do at the moment. Try again in a minute.",
   server_error: ({ name }) => `The server failed${name ? ` on ${name}` : ""}. Try again; if it fails again, tell whoever runs the server: its log has the reason.`,
   origin_not_allowed: () => "The server refuses this page's address. Whoever runs it can start it with --allow-origin and this address.",
   host_not_allowed: () => "The server answers only to its own machine's name. Whoever runs it can start it with --host.",

@@ -1,0 +1,162 @@
+"""Our own voices beside their teacher: what is understood, how it sounds, whose voice it is, how long it takes.
+
+    python -m mmx.experiments.voice speak OUT --model flow-voice-en --steps 4 [--texts FILE] [--lines 100]
+    python -m mmx.experiments.voice score OUT [OUT ...] [--texts FILE] [--reference OUT]
+    python -m mmx.experiments.voice time [--model flow-voice-en]
+
+`speak` has line i spoken by voice i modulo their number, one WAV file each, and measures the time; `score` has the
+default recognizer write what it hears (word error rate), and rates the sound by DNSMOS (Reddy et al. 2021, arXiv
+2010.15258; package speechmos). With `--reference OUT` the speakers are compared with those there (package resemblyzer):
+how often the nearest of all voices is the right one, and both similarities. `--only wer` leaves out the packages.
+`time` says how long the first audio of 5 and of 500 words takes, and how far blocks are from the whole.
+
+Letters: V voices, L lines, D width of an embedding.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import soxr
+
+import mmx
+from mmx.evaluate.streaming import word_errors
+from mmx.tasks.synthesize import SpeakOptions
+
+TEXTS = Path(__file__).parents[2] / "tests" / "data" / "voice_test.txt"
+TIMES = "times.json"
+PRIOR = "prior"
+"""In place of a number of steps: the mean of the frames, without a flow."""
+
+
+def speak(out: Path, model: Any, lines: Sequence[str], steps: str) -> dict[str, float]:
+    """Speak lines into WAV files and return seconds of sound and of work, in processor time."""
+    out.mkdir(parents=True, exist_ok=True)
+    synth = model.require_synth()
+    names = sorted(name for name in synth.voices("en") if name[0] in "ab")
+    if steps == PRIOR:
+        synth.steps = 0
+    sound_s, work_s = 0.0, 0.0
+    for i, line in enumerate(lines):
+        options = SpeakOptions(voice=names[i % len(names)], language="en", steps=0 if steps == PRIOR else int(steps))
+        before = time.process_time()
+        said = model.speak(line, **vars(options))
+        work_s += time.process_time() - before
+        sound_s += len(said.samples) / said.rate
+        soundfile.write(out / f"{i}.wav", said.samples, int(said.rate))
+    found = {"sound_s": sound_s, "work_s": work_s, "real_time_factor": work_s / sound_s, "voices": float(len(names))}
+    (out / TIMES).write_text(json.dumps(found))
+    return found
+
+
+def timed(model: Any, lines: Sequence[str], repeats: int = 5) -> dict[str, float]:
+    """Seconds to the first audio of 5 and of 500 words, the least of some, and the error of blocks in percent.
+
+    Both as a clock has them, and of the processor's time, which other programs on the machine change less.
+    """
+    found: dict[str, float] = {}
+    words = " ".join(lines).split()
+    for n in (5, 500):
+        text, rows = " ".join(words[:n]), []
+        for _ in range(repeats):
+            before = time.perf_counter(), time.process_time()
+            next(iter(model.stream_speech(text, language="en")))
+            rows.append((time.perf_counter() - before[0], time.process_time() - before[1]))
+        found[f"first_audio_of_{n}_words_s"], found[f"first_audio_of_{n}_words_cpu_s"] = map(
+            min, zip(*rows, strict=True)
+        )
+    whole = model.speak(lines[40], language="en").samples
+    blocks = np.concatenate([part.samples for part in model.stream_speech(lines[40], language="en")])
+    found["blocks_differ_percent"] = float(100 * np.linalg.norm(blocks - whole) / np.linalg.norm(whole))
+    return found
+
+
+def recordings(folder: Path) -> list[Path]:
+    """WAV files by their line."""
+    return sorted(folder.glob("*.wav"), key=lambda p: int(p.stem))
+
+
+def understood(folder: Path, lines: Sequence[str]) -> dict[str, Any]:
+    """Word error rate in percent, and the lines that have any."""
+    model, files = mmx.load("whisper-base"), recordings(folder)
+    texts = [t.text for t in model.transcribe_many(files, language="en", beam_size=1)]
+    wanted = [lines[int(p.stem)] for p in files]
+    wrong = [(w, t) for w, t in zip(wanted, texts, strict=True) if word_errors([w], [t])]
+    return {"wer_percent": word_errors(wanted, texts), "lines": len(files), "with_an_error": len(wrong), "wrong": wrong}
+
+
+def rated(folder: Path) -> dict[str, float]:
+    """Mean DNSMOS of all files: overall, and by ITU-T P.808."""
+    from speechmos import dnsmos  # type: ignore[import-not-found]
+
+    rows = [dnsmos.run(_read(p).clip(-1, 1), 16_000) for p in recordings(folder)]
+    return {key: float(np.mean([row[key] for row in rows])) for key in ("ovrl_mos", "p808_mos")}
+
+
+def similar(folder: Path, reference: Path, n_voices: int) -> dict[str, float]:
+    """Similarity to the same voice of the reference and to its others, and how often the nearest is the right one."""
+    from resemblyzer import VoiceEncoder  # type: ignore[import-not-found]
+
+    encoder = VoiceEncoder("cpu", verbose=False)
+    ours_LD, theirs_LD = (
+        np.stack([encoder.embed_utterance(_read(p)) for p in recordings(f)]) for f in (folder, reference)
+    )
+    voice_L = np.array([int(p.stem) % n_voices for p in recordings(reference)])
+    table_VD = np.stack([theirs_LD[voice_L == v].mean(0) for v in range(n_voices)])
+    table_VD /= np.linalg.norm(table_VD, axis=1, keepdims=True)
+    own_L = np.array([int(p.stem) % n_voices for p in recordings(folder)])
+    score_LV = ours_LD @ table_VD.T
+    same_LV = own_L[:, None] == np.arange(n_voices)
+    return {
+        "same_voice": float(score_LV[same_LV].mean()),
+        "other_voices": float(score_LV[~same_LV].mean()),
+        "nearest_is_right_percent": float(100 * (score_LV.argmax(1) == own_L).mean()),
+    }
+
+
+def _read(path: Path) -> np.ndarray:
+    x, rate = soundfile.read(path, dtype="float32")
+    return soxr.resample(x, rate, 16_000).astype(np.float32)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """See above."""
+    parser = argparse.ArgumentParser(prog="python -m mmx.experiments.voice")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    talk, judge, watch = verbs.add_parser("speak"), verbs.add_parser("score"), verbs.add_parser("time")
+    talk.add_argument("out", type=Path)
+    for verb in (talk, watch):
+        verb.add_argument("--model", default="flow-voice-en")
+    talk.add_argument("--steps", default="0", help="0 for the model's own number, or prior")
+    judge.add_argument("out", type=Path, nargs="+")
+    judge.add_argument("--reference", type=Path)
+    judge.add_argument("--only", nargs="*", default=["wer", "mos", "voice"])
+    for verb in (talk, judge, watch):
+        verb.add_argument("--texts", type=Path, default=TEXTS)
+    talk.add_argument("--lines", type=int, default=100)
+    given = parser.parse_args(arguments)
+    lines = given.texts.read_text("utf-8").splitlines()
+    if given.verb == "speak":
+        print(json.dumps(speak(given.out, mmx.load(given.model), lines[: given.lines], given.steps)))
+        return 0
+    if given.verb == "time":
+        print(json.dumps(timed(mmx.load(given.model), lines)))
+        return 0
+    for folder in given.out:
+        found: dict[str, Any] = {"folder": folder.name, **json.loads((folder / TIMES).read_text())}
+        found |= understood(folder, lines) if "wer" in given.only else {}
+        found |= rated(folder) if "mos" in given.only else {}
+        if given.reference and "voice" in given.only:
+            found |= similar(folder, given.reference, int(found["voices"]))
+        print(json.dumps(found, indent=1, ensure_ascii=False), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""Texts as they are spoken: numbers, dates, money, abbreviations, and what no voice can speak."""
+
+import warnings
+
+import pytest
+
+from mmx.errors import InputError, MmxWarning
+from mmx.text.spoken import spoken
+
+CASES = {
+    "en": {
+        "Dr. Smith paid $45.50 on March 3rd, 2024.": "Doctor Smith paid forty five dollars and fifty cents on March "
+        "third, twenty twenty four.",
+        "At 7:05 pm it was -5 °C, 12.5 km away.": "At seven oh five P M it was minus five degrees Celsius, twelve "
+        "point five kilometers away.",
+        "50% of 1,250 people (aged 20-30) left in 1984.": "fifty percent of one thousand two hundred and fifty people "
+        "(aged twenty to thirty) left in nineteen eighty four.",
+        "The 1990s: 1st of 3/4, £5 million & #7.": "The nineteen nineties: first of three quarters, five million "
+        "pounds and number seven.",
+        "A 3D film of the '90s, in mp3 & C++.": "A three D film of the nineties, in mp three and C++.",
+        "Call 555-123-4567 on 2024-05-06, agent 007.": "Call five five five one two three four five six seven on May "
+        "sixth, twenty twenty four, agent zero zero seven.",
+        "No. It is No. 5, St. James, Main St.": "No. It is Number five, Saint James, Main Street.",
+        "Write to me@host.org or www.host.org/a": "Write to me at host dot org or www dot host dot org slash a",
+    },
+    "es": {
+        "El Sr. García pagó 45,50 € el 3 de marzo de 2024 a las 7:05.": "El señor García pagó cuarenta y cinco euros y "
+        "cincuenta céntimos el tres de marzo de dos mil veinticuatro a las siete y cinco.",
+        "Hay 1.250 personas a 21 km, el 50 % con ADN.": "Hay mil doscientos cincuenta personas a veintiún kilómetros, "
+        "el cincuenta por ciento con a de ene.",
+    },
+    "fr": {
+        "M. Dupont a payé 45,50 € le 1er mars 2024 à 19h30.": "monsieur Dupont a payé quarante-cinq euros et cinquante "
+        "centimes le premier mars deux mille vingt-quatre à dix-neuf heures trente.",
+        "Il y a 1 250 personnes au 3e.": "Il y a mille deux cent cinquante personnes au troisième.",
+    },
+    "it": {
+        "Il Sig. Rossi ha pagato 45,50 € il 3 marzo 2024.": "Il signor Rossi ha pagato quarantacinque euro e cinquanta "
+        "centesimi il tre marzo duemilaventiquattro.",
+    },
+    "pt": {
+        "O Sr. Silva pagou R$ 45,50 em 3 de março.": "O senhor Silva pagou quarenta e cinco reais e cinquenta centavos "
+        "em três de março.",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("language", "text"), [(lang, text) for lang, texts in CASES.items() for text in texts])
+def test_written_forms_are_spoken_as_people_say_them(language: str, text: str) -> None:
+    found = spoken(text, language)
+    assert " ".join(w.said for w in found) == CASES[language][text]
+    assert " ".join(w.written for w in found).split() == text.split(), "the text as it is written is kept"
+
+
+def test_what_no_voice_can_speak_is_told() -> None:
+    with pytest.warns(MmxWarning, match="😀"):
+        found = spoken("Good 😀 morning", "en")
+    assert [w.said for w in found] == ["Good", "", "morning"]
+    with pytest.warns(MmxWarning, match="р"):
+        assert "".join(w.said for w in spoken("we say привет here and there", "en")) == "wesayhereandthere"
+
+
+def test_another_script_is_refused_by_its_name() -> None:
+    with pytest.raises(InputError, match="Cyrillic letters"):
+        spoken("Привет, мир", "en")
+
+
+def test_marks_alone_are_pauses_and_nothing_else() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert [w.said for w in spoken("*** – … (!)", "en")] == ["", "—", "…", "!"]
+
+
+def test_languages_without_rules_have_their_digits_in_words() -> None:
+    assert " ".join(w.said for w in spoken("Es sind 21 Hunde.", "de")) == "Es sind einundzwanzig Hunde."
+
+
+def test_huge_numbers_are_read_digit_by_digit() -> None:
+    assert spoken("1" * 40, "en")[0].said == " ".join(["one"] * 40)
