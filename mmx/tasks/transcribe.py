@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 from mmx.clip import SPEECH, Clip, rate_of
 from mmx.errors import InputError, MediaError, MmxError
-from mmx.interfaces import Recognizer
+from mmx.interfaces import Prompter, Recognizer, TaskTokenizer
 from mmx.media.audio import Source
 from mmx.media.clips import ClipReader, open_clip
 from mmx.media.downmix import SIDES
 from mmx.media.source import reopened
 from mmx.model import Model
 from mmx.tasks.no_speech import no_speech_note
-from mmx.tasks.options import Options
+from mmx.tasks.options import Options, Task
 from mmx.tasks.result import Note, Segment, Transcript
 from mmx.tasks.second_pass import Text, settle
 from mmx.tasks.segment import SegmentOptions, split
@@ -265,6 +265,23 @@ def fit(model: Model, options: Options) -> Options:
     return _kind(model).fit(model, options)
 
 
+def prompter(model: Model, language: str | None, task: Task, to: str | None) -> Prompter:
+    """The text side of a live session.
+
+    Args:
+        model: with a tokenizer.
+        language: of the speech; detected when None, by models that can.
+        task: transcribe or translate.
+        to: language to translate into; English when None.
+
+    Raises:
+        InputError: what the model cannot do.
+    """
+    options = fit(model, Options(language=language, task=task, to=to or "en"))
+    return _kind(model).prompter(model, options)
+
+
 def _kind(model: Model) -> ModuleType:
     """The module with the recognizer: the one that a tokenizer whose texts hold more than text names, else ours."""
-    return importlib.import_module(getattr(model.tokenizer, "recognizer", "mmx.tasks.recognizer"))
+    tok = model.tokenizer
+    return importlib.import_module(tok.recognizer if isinstance(tok, TaskTokenizer) else "mmx.tasks.recognizer")

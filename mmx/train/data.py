@@ -15,7 +15,7 @@ from torch import Tensor
 from mmx.clip import Input
 from mmx.clip import pad as pad_clips
 from mmx.errors import InputError
-from mmx.interfaces import Needs
+from mmx.interfaces import Needs, TaskTokenizer
 from mmx.model import Model, Stage
 from mmx.seq import Seq, pad
 from mmx.train.augment import shown_otherwise
@@ -99,8 +99,8 @@ def lesson(model: Model, example: Example, language: Callable[[str], str]) -> tu
     Raises:
         InputError: the model does not have the language or the task.
     """
-    tok: Any = model.tokenizer
-    if hasattr(tok, "lesson"):
+    tok = model.require_tokenizer()
+    if isinstance(tok, TaskTokenizer):
         return tok.lesson(example.target, example.src_lang, example.tgt_lang, example.task)
     return tok.prompt(language(example.tgt_lang)), [*tok.encode(example.target), tok.eot]
 

@@ -16,9 +16,10 @@ import torch
 
 from mmx.errors import InputError, MmxWarning
 from mmx.generate import Filter, Hypothesis, SearchOptions, Suppress, SuppressFirst, search
-from mmx.interfaces import Recognizer
+from mmx.interfaces import Prompter, Recognizer
 from mmx.model import Model
 from mmx.models.whisper import TimestampRules, other_language
+from mmx.models.whisper.prompt import ContextPrompter
 from mmx.models.whisper.tokenizer import LANGUAGES, WhisperTokenizer, find_language
 from mmx.seq import Seq
 from mmx.state import State, select, subtree
@@ -98,6 +99,11 @@ def fit(model: Model, options: Options) -> Options:
 def recognizer(model: Model, options: Options) -> Recognizer:
     """What `transcribe` decodes with; the options are as `fit` returns them."""
     return TimestampRecognizer(model, options)
+
+
+def prompter(model: Model, options: Options) -> Prompter:
+    """The text side of a live session; the options are as `fit` returns them."""
+    return ContextPrompter(model, options)
 
 
 class TimestampRecognizer:

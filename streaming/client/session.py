@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from mmx.model import Model
     from mmx.streaming.stream import Stream
     from mmx.tasks.cascade import Translator
+    from mmx.tasks.options import Task
 
 # -------------------- what is done with sound and text
 
@@ -410,7 +411,8 @@ def _heard_by(
     """The stream, and what translates it on."""
     from mmx.streaming.stream import Stream
 
-    task, to, language = "translate" if job.to else "transcribe", job.to, job.language
+    task: Task = "translate" if job.to else "transcribe"
+    to, language = job.to, job.language
     translator = None
     if text_model is not None:
         from mmx.tasks.cascade import Translator, first_step

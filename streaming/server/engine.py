@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmx.errors import InputError
+from mmx.interfaces import TaskTokenizer
 from mmx.media.audio import Source
 from mmx.model import Model
 from mmx.streaming.server.settings import blaming
@@ -84,7 +85,7 @@ class Engine:
         if (target := find_language(to)).tag not in self.targets:
             known = ", ".join(self.targets)
             raise InputError(f"expected a language that this server writes, got {target.name}: it has {known}")
-        self.text_model.tokenizer.language(to)
+        self.text_model.require_tokenizer().language(to)
         first_step(self.text_model, Options(language=language))
 
     def route(self, language: str | None, to: str) -> Route:
@@ -148,10 +149,11 @@ def check_languages(engine: Engine, language: str | None, to: str | None) -> Non
 
 def _spellings(model: Model) -> dict[str, str]:
     """The languages of a tokenizer, by their shortest codes."""
-    if not getattr(model.tokenizer, "multilingual", True):
+    tok = model.require_tokenizer()
+    if isinstance(tok, TaskTokenizer) and not tok.multilingual:
         return {"en": "English"}
     known: dict[str, str] = {}
-    for spelling in model.tokenizer.language_ids:
+    for spelling in tok.language_ids:
         try:
             language = find_language(spelling)
         except InputError:
