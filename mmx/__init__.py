@@ -11,21 +11,22 @@ from typing import TYPE_CHECKING, Any
 from mmx._version import __version__
 
 if TYPE_CHECKING:
-    from mmx.api import Model, load
+    from mmx.api import Model, load, speak
     from mmx.errors import MmxError
     from mmx.make.compose import compose
     from mmx.seq import Seq
-    from mmx.tasks.options import Options
-    from mmx.tasks.result import Note, Segment, Transcript, Word
+    from mmx.tasks.options import Options, SpeakOptions
+    from mmx.tasks.result import Note, Segment, SpokenSegment, Transcript, Word
     from mmx.weights.card import Card, cards
 
 __all__ = [
-    "Card", "MmxError", "Model", "Note", "Options", "Segment", "Seq", "Transcript", "Word", "__version__", "cards",
-    "compose", "load",
+    "Card", "MmxError", "Model", "Note", "Options", "Segment", "Seq", "SpeakOptions", "SpokenSegment", "Transcript",
+    "Word", "__version__", "cards", "compose", "load", "speak",
 ]  # fmt: skip
 
 _HOME = {
-    "load": "api", "Card": "weights.card", "cards": "weights.card", "compose": "make.compose",
+    "load": "api", "speak": "api", "SpeakOptions": "tasks.options", "SpokenSegment": "tasks.result",
+    "Card": "weights.card", "cards": "weights.card", "compose": "make.compose",
     "MmxError": "errors", "Model": "api", "Note": "tasks.result", "Segment": "tasks.result",
     "Transcript": "tasks.result", "Word": "tasks.result", "Seq": "seq", "Options": "tasks.options",
 }  # fmt: skip

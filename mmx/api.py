@@ -20,9 +20,11 @@ from mmx.nn.decoder import TextDecoder
 from mmx.nn.quantize import quantize_linears, supported
 from mmx.options import taking
 from mmx.tasks import transcribe as tasks
-from mmx.tasks.options import Options
-from mmx.tasks.result import Transcript
+from mmx.tasks.options import Options, SpeakOptions
+from mmx.tasks.result import SpokenSegment, Transcript
+from mmx.tasks.synthesize import join, synthesize
 from mmx.tasks.translate import translate_text
+from mmx.tasks.voices import choose
 from mmx.weights import hub
 from mmx.weights.card import Card, Weights, find_card, read_card
 from mmx.weights.convert import Rule, convert, plan_misses
@@ -57,7 +59,7 @@ def load(
     plan = resolve_dtype(dtype, target)
     card, found = locate(model, download)
     family = import_family(card.family)
-    built = _assemble(card, family, found)
+    built = _from_file(card, family, found) if hasattr(family, "from_file") else _assemble(card, family, found)
     built.tokenizer = read_tokenizer(card, family, found)
     if hasattr(family, "finish"):
         family.finish(built, found.parts[0].parent)
@@ -88,7 +90,45 @@ def _transcribe_many(model: Model, sources: Iterable[Source], options: Options) 
 
 
 transcribe, transcribe_many = taking(Options, _transcribe), taking(Options, _transcribe_many)
+
+
+def _speak_text(model: Model, text: str, options: SpeakOptions) -> SpokenSegment:
+    """A text spoken, as one waveform with the times of its words; see `mmx.tasks.synthesize.synthesize`."""
+    return join(synthesize(model, text, options))
+
+
+def _stream_speech(model: Model, text: str, options: SpeakOptions) -> Iterator[SpokenSegment]:
+    """A text spoken, block by block, each as soon as it is made; see `mmx.tasks.synthesize.synthesize`."""
+    return synthesize(model, text, options, blocks=True)
+
+
+speak_text, stream_speech = taking(SpeakOptions, _speak_text), taking(SpeakOptions, _stream_speech)
 Model.transcribe, Model.transcribe_many, Model.translate_text = transcribe, transcribe_many, translate_text
+Model.speak, Model.stream_speech = speak_text, stream_speech
+
+
+def open_voice(options: SpeakOptions, load_options: LoadOptions | None = None) -> tuple[Model, SpeakOptions]:
+    """The model of a voice, and the options with the voice and the language that are meant.
+
+    Args:
+        options: of which voice and language choose the model where none is named.
+        load_options: on what it computes, and a model other than the default one.
+    """
+    where = load_options or LoadOptions()
+    if where.model != DEFAULT_MODEL:
+        return open_model(where), options
+    chosen = choose(options.voice, options.language)
+    language = options.language or chosen.languages[0]
+    return open_model(where, chosen.card.name), dataclasses.replace(options, voice=chosen.name, language=language)
+
+
+def speak(text: str, **options: Any) -> SpokenSegment:
+    """A text spoken by the voice, or in the language, that is asked for; the options are those of `SpeakOptions`.
+
+    The voice is loaded for each call: to speak several texts, load its model once and use `Model.speak`.
+    """
+    model, asked = open_voice(SpeakOptions(**options))
+    return _speak_text(model, text, asked)
 
 
 # -------------------- finding and filling
@@ -98,8 +138,11 @@ def outline(model: str | Path, download: bool = True) -> Model:
     """A model with its tokenizer and without its weights: what it has and can take; arguments as of `load`."""
     card, found = locate(model, download)
     family = import_family(card.family)
-    with torch.device("meta"):
-        built = family.build(family.Config(**card.config))
+    if hasattr(family, "from_file"):
+        built = _from_file(card, family, found)
+    else:
+        with torch.device("meta"):
+            built = family.build(family.Config(**card.config))
     built.tokenizer, built.card = read_tokenizer(card, family, found), card
     return built
 
@@ -216,6 +259,12 @@ def _assemble(card: Card, family: ModuleType, found: hub.Found) -> Model:
     source = dict(ours()) if cache is None else open_checkpoint(cache, "mmx")
     fill(model, source)
     return model.eval()
+
+
+def _from_file(card: Card, family: ModuleType, found: hub.Found) -> Model:
+    """A model that is no set of tensors, of its file."""
+    with hub.joined(found) as file:
+        return family.from_file(file, family.Config(**card.config)).eval()
 
 
 def converted(model: Model, family: ModuleType, found: hub.Found) -> Iterator[tuple[str, Tensor]]:

@@ -59,3 +59,12 @@ def import_augmentation() -> ModuleType:
         raise InputError(
             f"expected speechbrain for noise and speeds, got no module {e.name or e}: pip install 'mmx[speechbrain]'"
         ) from e
+
+
+def import_extra(module: str, extra: str) -> Any:
+    """A module of an optional package. Raises `InputError` that names the extra to install."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as e:
+        package = module.partition(".")[0]
+        raise InputError(f"expected {package} to be installed, got none: pip install 'mmx[{extra}]'") from e

@@ -7,7 +7,7 @@ import re
 import secrets
 import stat
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -104,6 +104,34 @@ def atomic_write(path: str | os.PathLike[str], content: str | bytes) -> Path:
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the path
         raise cannot_write(path, error) from error
     return Path(path)
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A new file in the folder of `path`, with its ending, that takes its place at the end, as `atomic_write` does.
+
+    For what is written as it is made. Where the block raises, nothing is left of it.
+
+    Raises:
+        OutputError: the file cannot be written; the old content is intact.
+    """
+    target = Path(os.path.realpath(path))
+    temporary = target.with_name(f".mmx-{secrets.token_hex(6)}{target.suffix}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.touch()
+        yield temporary
+        with open(temporary, "rb") as file:
+            _sync(file.fileno())
+        if target.exists():
+            with contextlib.suppress(OSError):
+                temporary.chmod(stat.S_IMODE(target.stat().st_mode))
+        temporary.replace(target)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write_tensors(path: str | os.PathLike[str], tensors: "Mapping[str, Tensor]", metadata: dict[str, str]) -> None:

@@ -6,9 +6,9 @@ A class satisfies an interface by having its members; nothing is inherited.
 Letters: B rows, R hypotheses over them, T frames, M memory frames, U tokens, N samples, D width, V vocabulary.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mmx.model import Model
     from mmx.tasks.options import Options
     from mmx.tasks.windows import Decoded, Job
+    from mmx.tasks.words import Word
 
 BatchT_contra = TypeVar("BatchT_contra", contravariant=True)
 
@@ -234,27 +235,50 @@ class TaskTokenizer(Protocol):
         ...
 
 
+Voice = int | str | Mapping[str, Tensor]
+"""A voice of a synth: its place among `Synth.voices`, its name there, or the tensors that describe another one."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Speech:
     """What a synth is to say: B texts in one language and voice.
 
     Attributes:
-        texts: the texts.
-        tokens: the same as the decoder's tokens, without prompt and end.
-        language: as the model's tokenizer spells it.
+        texts: the texts, as they are spoken: numbers and abbreviations in words (`mmx.text.spoken`).
+        tokens: the same as the decoder's tokens, without prompt and end; none for a synth that reads texts itself.
+        language: as the model's tokenizer spells it; a BCP-47 tag where there is no tokenizer.
         encoded: what `Synth.reads` names, `(B, U, D)`; None where that is the text alone.
-        voice: index of one of `Synth.voices`.
+        voice: which one.
         speed: above 1 is faster.
+        pitch: semitones above the voice's own.
+        steps: of a sampler (flow matching); the synth's own number when 0.
+        seed: of what is drawn at random: the same seed gives the same sound.
         final: False when more of the same texts follows (a stream).
     """
 
     texts: Sequence[str]
-    tokens: Sequence[Sequence[int]]
+    tokens: Sequence[Sequence[int]] = ()
     language: str
     encoded: Seq | None = None
-    voice: int = 0
+    voice: Voice = 0
     speed: float = 1.0
+    pitch: float = 0.0
+    steps: int = 0
+    seed: int = 0
     final: bool = True
+
+
+class Sound(NamedTuple):
+    """What a synth made.
+
+    Attributes:
+        wave: waveform `(B, N)` in [-1, 1].
+        words: the words of each text with their times in `wave`: `text.split()` in languages with spaces. Empty where
+            the synth does not know them.
+    """
+
+    wave: Seq
+    words: "Sequence[Sequence[Word]]" = ()
 
 
 @runtime_checkable
@@ -266,7 +290,7 @@ class Synth(Protocol):
         reads: what it needs of the text: its tokens alone ("text"), what the model's text encoder makes of them
             ("encoder"), or the decoder's `hidden` over prompt, tokens and end ("decoder").
         lookahead: tokens past the current one that its sound depends on; `math.inf` for the whole text, and such a
-            synth does not stream.
+            synth takes no text in pieces.
     """
 
     @property
@@ -286,11 +310,19 @@ class Synth(Protocol):
         """The state of `batch` texts that come in pieces."""
         ...
 
-    def speak(self, speech: Speech, state: State | None = None) -> Seq:
-        """Waveform `(B, N)` at `rate`, in [-1, 1]; with a state, what the text so far allows.
+    def speak(self, speech: Speech, state: State | None = None) -> Sound:
+        """The sound of texts; with a state, what the texts so far allow.
 
         Raises:
-            InputError: the language, the voice or the speed is none that it has.
+            InputError: the language, the voice, the speed or the pitch is none that it has.
+        """
+        ...
+
+    def stream(self, speech: Speech, block_s: float) -> Iterator[Sound]:
+        """The sound of one whole text, block by block of about `block_s` seconds, each as soon as it is made.
+
+        Joined, the blocks are what `speak` gives, within 1 % of its loudness. Words are told with the block that they
+        begin in, with times from the start of the text. A synth that makes a text at once gives one block.
         """
         ...
 
@@ -377,12 +409,14 @@ class Needs:
         text: whether every example has a text to write.
         modalities: that every example has; whatever the model reads of them when empty.
         makes: the medium of what is to be made, empty for none.
+        rate: frames or samples of it a second; those of the synth when 0.
         raw: whether what frozen encoders made of the inputs is of no use.
     """
 
     text: bool = True
     modalities: tuple[str, ...] = ()
     makes: str = ""
+    rate: float = 0.0
     raw: bool = False
 
 

@@ -57,7 +57,8 @@ class Model(nn.Module):
     """
 
     if TYPE_CHECKING:  # verbs are tasks, which stand above the model: `mmx.api` gives them to every model
-        from mmx.api import transcribe, transcribe_many, translate_text
+        from mmx.api import speak_text as speak
+        from mmx.api import stream_speech, transcribe, transcribe_many, translate_text
 
     def __init__(
         self,

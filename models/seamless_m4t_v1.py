@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mmx.errors import InputError
 from mmx.generate import SearchOptions, search
-from mmx.interfaces import Speech
+from mmx.interfaces import Sound, Speech
 from mmx.model import Model
 from mmx.models import nllb, seamless_m4t, w2v_bert
 from mmx.models.seamless_m4t import TOKEN_IDS, TOKENIZER_OF, finish, hifigan, prepare_source, units
@@ -60,7 +60,7 @@ class Synthesizer(seamless_m4t.UnitSynth):
         super().__init__(vocoder)
         self.t2u, self.unit_eos, self.special_units = t2u, unit_eos, special_units
 
-    def speak(self, speech: Speech, state: State | None = None) -> Seq:
+    def speak(self, speech: Speech, state: State | None = None) -> Sound:
         """See `mmx.interfaces.Synth`. Raises `InputError` for another speed, which this version has no part for."""
         if speech.speed != 1.0:
             raise InputError("expected the speed that the model speaks at, got another: only version 2 can change it")

@@ -11,6 +11,7 @@ WORKERS = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 if WORKERS > 1:  # before torch is imported: workers share the cores, also with the processes that they start
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // WORKERS)))
 
+import f5_reference  # noqa: E402
 import torch  # noqa: E402
 
 from mmx.api import FORCED, resolve_dtype  # noqa: E402
@@ -20,6 +21,8 @@ REFERENCES = {
     "whisper": "pip install --no-deps openai-whisper && pip install tiktoken numba more-itertools tqdm",
     "playwright": "pip install playwright, and a Chromium of the system's",
     "audioeval": "pip install pytest-audioeval",
+    "f5_tts": f5_reference.HOW,
+    "vocos": f5_reference.HOW,
 }
 """What a skipped test names as missing, and how to get it."""
 

@@ -18,6 +18,8 @@ from mmx.interfaces import Speech, Synth
 from mmx.seq import Seq
 from mmx.state import State, leaves
 
+BLOCK_ERROR = 0.01
+"""How far blocks may be from the whole, relative to its loudness."""
 MakeSpeech = Callable[[Sequence[int], int], Speech]
 """Random texts of so many tokens, by seed, with what the synth reads of them, in a language that it has."""
 
@@ -42,10 +44,11 @@ class _SynthLaw:
         self.expected = self.say(self.speech)
 
     def verify(self) -> None:
-        for check in (self.members, self.shapes, self.stateless, self.rows, self.padding, self.refusals, self.threads):
-            check()
+        checks = [self.members, self.shapes, self.words, self.stateless, self.rows, self.padding, self.refusals]
         if self.synth.lookahead != math.inf:
-            self.stream()
+            checks.append(self.stream)
+        for check in [*checks, self.blocks, self.threads]:
+            check()
 
     def members(self) -> None:
         """What tasks ask of a synth."""
@@ -58,11 +61,23 @@ class _SynthLaw:
     def shapes(self) -> None:
         """Sound in [-1, 1], at the rate that is declared."""
         with torch.no_grad():
-            out = self.synth.speak(self.speech)
+            out = self.synth.speak(self.speech).wave
         self.demand("shapes", out.rate is not None and math.isclose(out.rate, self.synth.rate), f"rate {out.rate}")
         self.demand("shapes", out.x.dim() == 2 and len(out.x) == len(self.lengths), f"sound {tuple(out.x.shape)}")
         loud = max(float(row.abs().max()) for row in self.expected if len(row))
         self.demand("shapes", 0 < loud <= 1, f"the loudest sample is {loud}")
+
+    def words(self) -> None:
+        """Times of the texts' words, in order and within the sound; or none at all."""
+        with torch.no_grad():
+            words = self.synth.speak(self.speech).words
+        self.demand("words", len(words) in (0, len(self.lengths)), f"words of {len(words)} texts")
+        for text, timed, wave in zip(self.speech.texts, words, self.expected, strict=False):
+            end_s = len(wave) / self.synth.rate
+            edges = [0.0, *(t for w in timed for t in (w.start_s, w.end_s)), end_s + 1e-6]
+            self.demand("words", edges == sorted(edges), f"times {edges[:7]} in {end_s:.3f} s of sound")
+            told = [w.text.strip() for w in timed]
+            self.demand("words", told == text.split() or not text.split(), f"words {told[:5]} of {text!r}")
 
     def stateless(self) -> None:
         """No call writes to a module, and the same text sounds the same again."""
@@ -94,6 +109,20 @@ class _SynthLaw:
             return
         raise ContractError("refusals", "a language that is none has voices")
 
+    def blocks(self) -> None:
+        """A text in blocks of sound is the text at once, for blocks of any length."""
+        with torch.no_grad():
+            for b, block_s in ((0, 0.1), (0, 0.25), (1, 10.0)):
+                row, wanted = row_of(self.speech, b), self.expected[b]
+                told = self.synth.speak(row).words
+                parts = list(self.synth.stream(row, block_s))
+                got = torch.cat([rows_of(part.wave)[0] for part in parts])
+                self.demand("blocks", got.shape == wanted.shape, f"{len(got)} samples, not {len(wanted)}")
+                by = float((got - wanted).norm() / wanted.norm().clamp(min=1e-9))
+                self.demand("blocks", by <= BLOCK_ERROR, f"blocks of {block_s} s differ by {by:.3g} of the whole")
+                words = [w for part in parts for row in part.words for w in row]
+                self.demand("blocks", words == [w for row in told for w in row], "other words than those of the whole")
+
     def stream(self) -> None:
         """Any division of the texts into pieces sounds like the whole."""
         for sizes in ([1] * 6, [2, 3, 1], [6], [0, 4, 2]):
@@ -104,7 +133,7 @@ class _SynthLaw:
             for i, n in enumerate(sizes):
                 piece = replace(piece_of(self.speech, at, n), final=i + 1 == len(sizes))
                 with torch.no_grad():
-                    parts.append(rows_of(self.synth.speak(piece, state)))
+                    parts.append(rows_of(self.synth.speak(piece, state).wave))
                 at += n
             got = [torch.cat(row) for row in zip(*parts, strict=True)]
             self.same("stream", got, self.expected, f"pieces of {sizes} tokens")
@@ -117,7 +146,7 @@ class _SynthLaw:
 
     def say(self, speech: Speech) -> list[Tensor]:
         with torch.no_grad():
-            return rows_of(self.synth.speak(speech))
+            return rows_of(self.synth.speak(speech).wave)
 
     def demand(self, check: str, holds: bool, message: str) -> None:
         if not holds:

@@ -15,9 +15,12 @@ import numpy as np
 from mmx.errors import InputError
 from mmx.media.audio import read_audio
 from mmx.streaming.server.run import Server, configured
+from mmx.streaming.server.voices import ServedVoice
 from mmx.tasks.events import Event
-from mmx.tasks.result import Segment, Transcript, Word
+from mmx.tasks.options import SpeakOptions
+from mmx.tasks.result import Segment, SpokenSegment, Transcript, Word
 from mmx.tasks.transcribe import Options, Progress
+from mmx.text.sentences import split_sentences
 
 WORDS = ["He", "was", "not", "an", "ill", "disposed", "young", "man."]
 
@@ -52,6 +55,41 @@ class FakeStream:
         path.write_text(json.dumps([self.told, self.heard, self.said]))
 
 
+class FakeSpeaker:
+    """Speaks a tone of a tenth of a second for each letter, a sentence a block; waits for `go` before each but the
+    first, and breaks off at a sentence that says "broken"."""
+
+    voices = (
+        ServedVoice("heart", ("en-US",), "hibari"), ServedVoice("am_echo", ("en-US",), "kokoro"),
+        ServedVoice("ef_dora", ("es",), "kokoro"),
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.go.set()
+        self.asked: list[tuple[str, str, SpeakOptions]] = []
+        self.rate, self.made = 24_000, 0
+
+    def speak(self, voice: ServedVoice, text: str, options: SpeakOptions) -> Iterator[SpokenSegment]:
+        self.asked.append((voice.name, text, options))
+        at_s = 0.0
+        for sentence in (s.text for s in split_sentences(text) if s.text):
+            if at_s:
+                self.go.wait(20)
+            if "broken" in sentence:
+                raise InputError("expected letters that this voice speaks, got others")
+            if not any(c.isalpha() for c in sentence):
+                raise InputError("expected a text with words to speak, got none")
+            words, begun_s = [], 0.0
+            for word in sentence.split():
+                words.append(Word(f" {word}", begun_s, begun_s + len(word) / 10))
+                begun_s += len(word) / 10
+            samples = 0.3 * np.sin(np.arange(round(begun_s * self.rate)) * 0.1)
+            self.made += 1
+            yield SpokenSegment(at_s, samples.astype(np.float32), self.rate, tuple(words), sentence)
+            at_s += begun_s
+
+
 class FakeEngine:
     """Stands for the models: a recording says `WORDS`, one a second."""
 
@@ -64,6 +102,7 @@ class FakeEngine:
         self.go = threading.Event()
         self.go.set()
         self.asked: list[Options] = []
+        self.speaker: Any = FakeSpeaker()
 
     def check(self, language: str | None, to: str | None) -> None:
         if language not in (None, "en", "de") or to not in (None, "en", "es"):

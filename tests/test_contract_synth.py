@@ -1,6 +1,6 @@
 """The contract of synths, and the contract itself: each planted bug is caught by the check named for it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,13 +12,14 @@ from torch import nn
 from toys.folders import new_toy
 from toys.text_to_mel import FlowSynth
 
-from mmx.interfaces import Speech
+from mmx.interfaces import Sound, Speech
 from mmx.models import seamless_m4t, seamless_m4t_v1
 from mmx.models.seamless_m4t import SpeechTables, hifigan, units
 from mmx.seq import Seq
 from mmx.state import State
 from mmx.tasks.result import SpokenSegment
 from mmx.tasks.speak import Voice, synthesize
+from mmx.tasks.words import Word
 
 WIDTH, FIRST, VOCAB = 8, 5, 12
 PIECES = {str(i): chr(ord("a") + i) for i in range(FIRST, VOCAB)}
@@ -107,7 +108,7 @@ def test_a_voice_of_another_kind_speaks_by_the_same_task() -> None:
 class ShortNoise(FlowSynth):
     """Draws the same noise for the beginning of each piece."""
 
-    def speak(self, speech: Speech, state: State | None = None) -> Seq:
+    def speak(self, speech: Speech, state: State | None = None) -> Sound:
         return super().speak(speech)
 
 
@@ -116,7 +117,7 @@ class CountsOnSelf(FlowSynth):
 
     count = 0
 
-    def speak(self, speech: Speech, state: State | None = None) -> Seq:
+    def speak(self, speech: Speech, state: State | None = None) -> Sound:
         self.count += 1
         return super().speak(speech, state)
 
@@ -131,9 +132,9 @@ class FreshNoise(FlowSynth):
 class NormalizesBatch(FlowSynth):
     """The louder the batch, the softer each text."""
 
-    def speak(self, speech: Speech, state: State | None = None) -> Seq:
-        wave = super().speak(speech, state)
-        return wave._replace(x=wave.x / (1 + wave.x.abs().sum() / 1000))
+    def speak(self, speech: Speech, state: State | None = None) -> Sound:
+        wave = super().speak(speech, state).wave
+        return Sound(wave._replace(x=wave.x / (1 + wave.x.abs().sum() / 1000)))
 
 
 class NormalizesPadding(FlowSynth):
@@ -147,9 +148,9 @@ class NormalizesPadding(FlowSynth):
 class TooLoud(FlowSynth):
     """Leaves [-1, 1]."""
 
-    def speak(self, speech: Speech, state: State | None = None) -> Seq:
-        wave = super().speak(speech, state)
-        return wave._replace(x=3e3 * wave.x)
+    def speak(self, speech: Speech, state: State | None = None) -> Sound:
+        wave = super().speak(speech, state).wave
+        return Sound(wave._replace(x=3e3 * wave.x))
 
 
 class OtherRate(FlowSynth):
@@ -157,8 +158,24 @@ class OtherRate(FlowSynth):
 
     rate = 24_000.0
 
-    def speak(self, speech: Speech, state: State | None = None) -> Seq:
-        return super().speak(speech, state)._replace(rate=16_000.0)
+    def speak(self, speech: Speech, state: State | None = None) -> Sound:
+        return Sound(super().speak(speech, state).wave._replace(rate=16_000.0))
+
+
+class DropsTheLastBlock(FlowSynth):
+    """Ends its stream early."""
+
+    def stream(self, speech: Speech, block_s: float) -> Iterator[Sound]:
+        return iter(list(super().stream(speech, block_s))[:-1])
+
+
+class WordsBackwards(FlowSynth):
+    """Tells its words in another order than it speaks them."""
+
+    def speak(self, speech: Speech, state: State | None = None) -> Sound:
+        wave = super().speak(speech, state).wave
+        words = [[Word("b", 0.01, 0.02), Word("a", 0.0, 0.01)] if n else [] for n in wave.lengths.tolist()]
+        return Sound(wave, words)
 
 
 class SaysAnything(FlowSynth):
@@ -177,7 +194,7 @@ class ReadsMore(FlowSynth):
 BUGS = {
     ShortNoise: "stream", CountsOnSelf: "stateless", FreshNoise: "stateless", NormalizesBatch: "rows",
     NormalizesPadding: "padding", TooLoud: "shapes", OtherRate: "shapes", SaysAnything: "refusals",
-    ReadsMore: "members",
+    ReadsMore: "members", DropsTheLastBlock: "blocks", WordsBackwards: "words",
 }  # fmt: skip
 
 

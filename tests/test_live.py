@@ -12,20 +12,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-from torch import nn
 
 from mmx.cli import app as cli
 from mmx.errors import InputError, MediaError, OutputError
-from mmx.model import Model
 from mmx.streaming.client import session as live
 from mmx.streaming.client.microphone import Captured, FileSource
 from mmx.streaming.client.options import LiveOptions
-from mmx.streaming.client.session import Recorder, Saver, Session, SpeechFile, run
+from mmx.streaming.client.session import Recorder, Saver, Session, run
+from mmx.streaming.client.speech import Speaking, Spoken
 from mmx.streaming.client.terminal import JsonDisplay, PlainDisplay, Status, TerminalDisplay
 from mmx.streaming.lag import LagControl
 from mmx.tasks.cascade import Translator
 from mmx.tasks.events import Event
-from mmx.tasks.result import Segment, SpokenSegment, Transcript, Word
+from mmx.tasks.result import Segment, Transcript, Word
 from mmx.weights.options import LoadOptions
 
 sf = pytest.importorskip("soundfile")
@@ -98,9 +97,11 @@ class Log:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.translations: list[Event] = []
+        self.speech: list[Spoken] = []
         self.statuses: list[Status] = []
         self.notes: list[str] = []
         self.closed = False
+        self.spoken = self.speech.append
         self.written, self.translated = self.events.extend, self.translations.extend
         self.status, self.note = self.statuses.append, self.notes.append
 
@@ -374,10 +375,12 @@ def test_a_source_that_breaks_off_loses_nothing(tmp_path: Path):
 def test_a_loudspeaker_that_fails_loses_no_text(tmp_path: Path, error: BaseException):
     path = tmp_path / "t.txt"
 
-    def close() -> None:
+    def close(abort: bool) -> None:
         raise error
 
-    session, view = listen(savers=[Saver(path)], output=SimpleNamespace(close=close))
+    output = SimpleNamespace(busy=False, play=lambda block: None, close=close)
+    speaking = Speaking(lambda *of: iter(()), output)
+    session, view = listen(savers=[Saver(path)], speaking=speaking)
     with pytest.raises(type(error)):
         session.run()
     assert path.read_text().split() == words(10).split() and view.closed
@@ -440,27 +443,6 @@ def test_what_cannot_be_translated_stays_and_is_told(shouting: Any):
     assert session.run().text == words(10).strip()
     assert "not translated: expected a language that shouter has" in view.notes[0]
     assert view.translations[0].language == "de"
-
-
-def test_each_sentence_is_said_once(tmp_path: Path):
-    path = tmp_path / "said.wav"
-    said: list[tuple[str, str]] = []
-
-    def voice(text: str, language: str) -> SpokenSegment:
-        said.append((text, language))
-        return SpokenSegment(0.0, np.full(RATE // 2, 0.25, np.float32))
-
-    listen(voice=voice, output=SpeechFile(path))[0].run()
-    assert said == [("w0 w1 w2 w3.", "en"), ("w4 w5 w6 w7.", "en"), ("w8 w9", "en")]
-    track, _ = sf.read(path, dtype="float32")
-    assert np.abs(track[: 2 * RATE]).max() == 0  # not before it was heard
-    assert (track > 0.2).sum() == 3 * RATE // 2
-
-
-def test_a_model_without_a_voice_is_refused():
-    silent = Model(front={}, encoders={"text": nn.Identity()})
-    with pytest.raises(InputError, match="expected a model with a voice, got"):
-        live._voice(LiveOptions(to="de", speak="play"), silent)
 
 
 # -------------------- views
@@ -551,7 +533,7 @@ def run_cli(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str]:
         (["--file", "x.wav", "--microphone", "1"], "expected --file or --microphone"),
         (["--file", "x.wav", "--text-model", "nllb"], "expected --to with --text-model"),
         (["--file", "x.wav", "--speak", "play"], "expected --to with --speak"),
-        (["--file", "x.wav", "--to", "de", "--speak", "out.mp3"], "expected a .wav or .flac file"),
+        (["--file", "x.wav", "--to", "de", "--speak", "out.m3"], "expected a file for speech that ends in"),
         (["--file", "x.wav", "--save", "talk.doc"], "Unknown format"),
     ],
 )

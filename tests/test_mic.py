@@ -11,7 +11,8 @@ import pytest
 
 from mmx.errors import InputError, MediaError
 from mmx.streaming.client import microphone as mic
-from mmx.streaming.client.microphone import FileSource, Loudspeaker, Microphone, find_device, list_devices
+from mmx.streaming.client.microphone import FileSource, Microphone, find_device, list_devices
+from mmx.streaming.client.speech import Loudspeaker
 from mmx.tasks.result import SpokenSegment
 
 RATE = 16_000
@@ -342,8 +343,8 @@ def test_a_loudspeaker_says_one_thing_after_the_other(driver: Driver):
     speaker = Loudspeaker()
     fill = driver.opened[-1]["callback"]
     a, b = noise(0.1, 1), noise(0.05, 2)
-    speaker.say(SpokenSegment(0.0, a))
-    speaker.say(SpokenSegment(0.0, b))
+    speaker.play(SpokenSegment(0.0, a))
+    speaker.play(SpokenSegment(0.0, b))
     assert speaker.busy
     out = np.full((4, 1000, 1), np.nan, np.float32)
     for block in out:
@@ -364,10 +365,10 @@ def test_a_loudspeaker_that_is_gone_is_not_waited_for(driver: Driver, monkeypatc
     def fails() -> None:
         raise PortAudioError("Device unavailable", mic.UNAVAILABLE)
 
-    monkeypatch.setattr(mic.time, "sleep", sleep)
+    monkeypatch.setattr("time.sleep", sleep)
     speaker = Loudspeaker()
     speaker._stream.active, speaker._stream.abort = active, fails
-    speaker.say(SpokenSegment(0.0, noise(0.1)))
+    speaker.play(SpokenSegment(0.0, noise(0.1)))
     with pytest.raises(MediaError, match="'HDMI' plays no more"):
         speaker.close()
     assert sum(waits) == pytest.approx(Loudspeaker.STILL_S if active else mic.BLOCK_S, abs=0.2)
@@ -376,8 +377,8 @@ def test_a_loudspeaker_that_is_gone_is_not_waited_for(driver: Driver, monkeypatc
 def test_a_loudspeaker_that_plays_is_waited_for(driver: Driver, monkeypatch: pytest.MonkeyPatch):
     speaker = Loudspeaker()
     out, said = np.zeros((800, 1), np.float32), noise(20.0)
-    monkeypatch.setattr(mic.time, "sleep", lambda s: driver.opened[-1]["callback"](out, len(out), None, None))
-    speaker.say(SpokenSegment(0.0, said))
+    monkeypatch.setattr("time.sleep", lambda s: driver.opened[-1]["callback"](out, len(out), None, None))
+    speaker.play(SpokenSegment(0.0, said))
     speaker.close()
     assert not speaker.busy
 

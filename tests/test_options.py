@@ -23,7 +23,7 @@ from mmx.options import Option, check, default_of, given, options_of, type_of
 from mmx.streaming.client.options import LiveOptions
 from mmx.streaming.server.settings import ServeOptions, Settings
 from mmx.streaming.stream import Stream
-from mmx.tasks.options import Options
+from mmx.tasks.options import DubOptions, Options, SpeakOptions
 from mmx.weights.options import LoadOptions
 
 VERBS: list[tuple[str, type, set[str]]] = [
@@ -32,6 +32,8 @@ VERBS: list[tuple[str, type, set[str]]] = [
     ("transcribe", OutputOptions, set()),
     ("translate", LoadOptions, set()),
     ("translate", Options, {"task"}),
+    ("translate", SpeakOptions, {"language", "steps", "seed"}),
+    ("translate", DubOptions, set()),
     ("translate", OutputOptions, set()),
     ("live", LoadOptions, set()),
     ("live", LiveOptions, set()),
@@ -45,8 +47,9 @@ VERBS: list[tuple[str, type, set[str]]] = [
 ]
 """Verbs, the dataclasses of their options, and what of these a verb has no flag for."""
 OWN_DEFAULTS = {("translate", "to"): ""}
-OWN = {"model", "speak"}
-"""Flags that a verb has by itself: `evaluate` takes several models, `translate` a file to speak into."""
+OWN = {"model", "speak", "language"}
+"""Flags that a verb has by itself: `evaluate` takes several models, `translate` a file to speak into; the language of
+a translation's speech is that of the translation."""
 
 
 def parameters(verb: str) -> dict[str, tuple[Any, Any, Any]]:

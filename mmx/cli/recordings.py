@@ -1,13 +1,14 @@
 """`mmx transcribe` over files, folders and globs: find them, decode, write, report, go on after errors."""
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmx.cli.console import say, write_out
 from mmx.cli.options import OutputOptions
 from mmx.cli.progress import Report
+from mmx.cli.spoken import SpeechOut
 from mmx.errors import InputError, MmxError, OutputError
 from mmx.files import drop_output, try_folder
 from mmx.media.expand import is_address
@@ -18,9 +19,8 @@ from mmx.text.languages import find_language
 from mmx.weights.options import LoadOptions
 
 if TYPE_CHECKING:
+    from mmx.cli.spoken import Step
     from mmx.tasks.result import Transcript
-
-    Step = Callable[[Iterator[Transcript]], Iterator[Transcript]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,14 +32,14 @@ class Job:
         load: the models.
         options: what it is asked for.
         output: where its texts go.
-        speech: where a translation is said aloud: a file for one recording, a folder for several.
+        speech: where a translation is spoken to, and how.
     """
 
     files: tuple[str, ...]
     load: LoadOptions
     options: Options
     output: OutputOptions
-    speech: Path | None = None
+    speech: SpeechOut | None = None
 
 
 def run(job: Job) -> int:
@@ -90,14 +90,17 @@ def _check_writable(job: Job, inputs: Sequence[Input]) -> None:
         try_folder(job.output.output_dir)
     if job.speech is None:
         return
-    from mmx.tasks.dub import is_audio_file, kind_of
+    from mmx.media.film import is_film
+    from mmx.media.write import is_audio_file
+    from mmx.tasks.dub import check_target
 
+    path = job.speech.path
     if len(inputs) == 1:
-        kind_of(job.speech)
-        if job.speech.exists() and Path(inputs[0].source).exists() and job.speech.samefile(inputs[0].source):
-            raise InputError(f"expected another file for the speech than the recording, got {job.speech} for both")
-    elif is_audio_file(job.speech):
-        raise InputError(f"expected a folder for the speech of {len(inputs)} recordings, got the file {job.speech}")
+        check_target(path, inputs[0].source)
+        if path.exists() and Path(inputs[0].source).exists() and path.samefile(inputs[0].source):
+            raise InputError(f"expected another file for the speech than the recording, got {path} for both")
+    elif is_audio_file(path) or is_film(path):
+        raise InputError(f"expected a folder for the speech of {len(inputs)} recordings, got the file {path}")
 
 
 def _endings(model: str) -> frozenset[str]:
@@ -132,8 +135,12 @@ def _transcripts(job: Job, todo: Sequence[Input], report: Report) -> Iterator[tu
     from mmx.tasks.transcribe import fit, transcribe
 
     model, options = open_model(job.load), job.options
-    text_model = job.load.text_model or cascade_model(model, options)
-    options, second = _two_steps(job, model.name, text_model) if text_model else (options, iter)
+    text_model = job.load.text_model or cascade_model(model, replace(options, speak=False))
+    spoken: Step = iter
+    if job.speech is not None and (text_model or not job.speech.by_itself(model)):
+        options = replace(options, speak=False)
+        spoken = job.speech.step(options.to)
+    options, second = _two_steps(job, options, model.name, text_model) if text_model else (options, iter)
     fit(model, options)
     if options.speak:
         from mmx.tasks.speak import require_voice
@@ -152,7 +159,7 @@ def _transcripts(job: Job, todo: Sequence[Input], report: Report) -> Iterator[tu
             report.reading += 1
             yield item.source
 
-    for transcript in second(transcribe(model, sources(), options, report.progress, on_error)):
+    for transcript in spoken(second(transcribe(model, sources(), options, report.progress, on_error))):
         while report.given in failed:
             report.given += 1
         item = todo[report.given]
@@ -160,12 +167,12 @@ def _transcripts(job: Job, todo: Sequence[Input], report: Report) -> Iterator[tu
         yield item, transcript
 
 
-def _two_steps(job: Job, first: str, second: str) -> tuple[Options, "Step"]:
+def _two_steps(job: Job, options: Options, first: str, second: str) -> tuple[Options, "Step"]:
     """What the speech model, called `first`, is asked for, and what translates its transcripts, the model `second`."""
     from mmx.api import open_model
     from mmx.tasks.cascade import cascade, first_step, shipped
 
-    text_model, options = open_model(job.load, second), job.options
+    text_model = open_model(job.load, second)
     text_model.require_tokenizer().language(options.to)
     asked = first_step(text_model, options)
     language = asked.language if asked.task == "transcribe" and asked.language else "en"
@@ -181,7 +188,7 @@ def _two_steps(job: Job, first: str, second: str) -> tuple[Options, "Step"]:
 def _folders(job: Job, several: bool) -> list[Folder]:
     """Where outputs are written whose names are not the user's."""
     texts = [] if job.output.output_dir is None else [Folder(job.output.output_dir, job.output.formats)]
-    return texts + ([Folder(job.speech, ["wav"])] if job.speech is not None and several else [])
+    return texts + ([Folder(job.speech.path, ["wav"])] if job.speech is not None and several else [])
 
 
 def _emit(job: Job, item: Input, transcript: "Transcript", several: bool) -> None:
@@ -198,8 +205,9 @@ def _emit(job: Job, item: Input, transcript: "Transcript", several: bool) -> Non
     if job.speech is not None:
         from mmx.tasks import dub
 
-        path = job.speech / f"{item.stem}.wav" if several else job.speech
-        say(f"{item.source} -> {dub.write(path, dub.lay(transcript.spoken, transcript.duration_s))}")
+        path = job.speech.path / f"{item.stem}.wav" if several else job.speech.path
+        track = dub.lay(transcript.spoken, transcript.duration_s)
+        say(f"{item.source} -> {dub.write(path, track, item.source)}")
     of = f"{item.source}: " if several and job.output.output_dir is None else ""
     for note in transcript.notes:
         if note.action in ("dropped", "warning"):

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mmx.cli.console import say, write_out
+from mmx.cli.spoken import SpeechOut
 from mmx.errors import InputError
 from mmx.files import drop_output
 from mmx.tasks.options import Options
@@ -29,20 +30,25 @@ def _text_model(name: str, to: str) -> str:
     return found
 
 
-def run_text(text: str, options: Options, load: LoadOptions, speak: Path | None = None) -> int:
-    """Translate a text to standard output, and say it in `speak` if that is given; returns the exit code."""
+def run_text(text: str, options: Options, load: LoadOptions, speech: SpeechOut | None = None) -> int:
+    """Translate a text to standard output, and speak it if that is asked for; returns the exit code."""
     if not text.strip():
         raise InputError("expected a text to translate, got an empty one: give it to --text, or - to read it")
     if options.language is None:
         raise InputError("expected the language of the text, got none: add --from, as in --from en")
-    if speak is not None:
-        from mmx.tasks.dub import kind_of
+    if speech is not None:
+        from mmx.tasks.dub import check_target
 
-        kind_of(speak)
+        check_target(speech.path)
     from mmx.api import open_model
 
     model = open_model(load, _text_model(load.model, options.to))
-    done = _translated(model, text, options) if speak is None else _spoken(model, text, options, speak)
+    if speech is not None and speech.by_itself(model):
+        done = _spoken(model, text, options, speech.path)
+    else:
+        done = _translated(model, text, options)
+        if speech is not None:
+            speech.speak(done.text, options.to)
     for number, s in enumerate(done.segments, 1):
         if s.repetition or s.cut:
             say(f"  note: sentence {number} warning: the text model repeated itself or was cut at its limit")

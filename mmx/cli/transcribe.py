@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
-from mmx.cli.flags import Defaults, Without, flag, with_flags
+from mmx.cli.flags import Defaults, Only, Without, flag, with_flags
 from mmx.cli.options import OutputOptions
+from mmx.cli.spoken import SpeechOut
 from mmx.errors import InputError
 from mmx.options import given
-from mmx.tasks.options import Options
+from mmx.tasks.options import DubOptions, Options, SpeakOptions
 from mmx.weights.options import LoadOptions
 
 FILES = typer.Argument(metavar="FILES", help="Files, folders, globs, or - for standard input.")
@@ -50,30 +51,40 @@ def translate(
     load: LoadOptions,
     options: Annotated[Options, Without("task"), Defaults(to="")],
     speak: Annotated[
-        Path | None, typer.Option(help="Also speak it: a .wav or .flac file, or a folder for several recordings.")
+        Path | None,
+        typer.Option(
+            help="Also speak it: a wav, flac, mp3 or opus file, a film (mp4, mkv) with the recording's pictures, "
+            "or a folder for several recordings."
+        ),
     ] = None,
+    speaking: Annotated[SpeakOptions, Only("voice", "speed", "pitch")],
+    dub: DubOptions,
     output: OutputOptions,
 ) -> None:
-    """Translate recordings, or a text; with a model that has a synthesizer, also speak the translation."""
+    """Translate recordings, or a text, and with --speak also speak the translation."""
     if not options.to:
         raise InputError("expected a language to translate into, got none: add --to, as in --to de")
     if (text is None) == (not files):
         raise InputError("expected either recordings or --text, got " + ("both" if files else "neither"))
+    if speak is None and (unused := [*given(speaking), *given(dub)]):
+        raise InputError(f"expected --speak with {', '.join(map(flag, unused))}: nothing is spoken without it")
+    speech = None if speak is None else SpeechOut(path=speak, speaking=speaking, dub=dub, load=load)
     if text is not None:
-        _only_of_texts(load, options, output)
+        _only_of_texts(load, options, output, dub)
         from mmx.cli.text import run_text
 
-        raise typer.Exit(run_text(sys.stdin.read() if text == "-" else text, options, load, speak))
+        raise typer.Exit(run_text(sys.stdin.read() if text == "-" else text, options, load, speech))
     from mmx.cli.recordings import Job, run
 
     asked = replace(options, task="translate", speak=speak is not None)
-    raise typer.Exit(run(Job(files=tuple(files or ()), load=load, options=asked, output=output, speech=speak)))
+    raise typer.Exit(run(Job(files=tuple(files or ()), load=load, options=asked, output=output, speech=speech)))
 
 
-def _only_of_texts(load: LoadOptions, options: Options, output: OutputOptions) -> None:
+def _only_of_texts(load: LoadOptions, options: Options, output: OutputOptions, dub: DubOptions) -> None:
     """Raise `InputError` for options that the translation of a text has no use for."""
     unused = [*(n for n in given(options) if n not in OF_TEXTS), *given(output)]
     unused += ["text_model"] if load.text_model else []
+    unused += [n for n in given(dub) if n == "isochrony"]
     if unused:
         raise InputError(
             f"expected recordings with {', '.join(map(flag, unused))}, got --text, whose translation is one text on "

@@ -7,6 +7,7 @@ sees neither the sound nor the pauses.
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 from mmx.errors import InputError, MmxError
@@ -109,7 +110,7 @@ def _translated(t: Transcript, model: Model, to: str, bilingual: bool, **options
             Segment(
                 start_s, end_s, translation.text, code, avg_logprob=min(scores, default=0.0),
                 no_speech_prob=max(s.no_speech_prob for s in group), source_text=text if bilingual else "",
-                channel=group[0].channel,
+                channel=group[0].channel, pauses=_pauses(group),
             )
         )  # fmt: skip
         if any(s.repetition or s.cut for s in translation.segments):
@@ -137,6 +138,12 @@ def sentences(segments: Sequence[Segment]) -> list[list[Segment]]:
         else:
             groups.append([s])
     return groups
+
+
+def _pauses(group: Sequence[Segment]) -> tuple[tuple[float, float], ...]:
+    """The silences between the segments of one sentence."""
+    gaps = ((a.end_s, b.start_s) for a, b in pairwise(group))
+    return tuple((end_s, start_s) for end_s, start_s in gaps if start_s > end_s)
 
 
 Translate: TypeAlias = Callable[[str, str], tuple[str, float]]

@@ -1,4 +1,4 @@
-"""What is asked of a transcription or a translation of recordings."""
+"""What is asked of a transcription, of a translation of recordings, and of speech."""
 
 import math
 from dataclasses import dataclass
@@ -74,3 +74,39 @@ class Options:
             raise InputError("expected at least one temperature, got none")
         for language in filter(None, (self.language, self.to)):
             find_language(language)  # a typing slip is told before a model is loaded
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpeakOptions:
+    """How a text is spoken; in Python, on the command line and in the server."""
+
+    voice: Annotated[str, Option("A voice by name (`mmx voices` lists them); that of the language if not given.")] = ""
+    language: Annotated[
+        str | None, Option("Language of the text: es, spa or Spanish, pt-BR. That of the voice if not given.")
+    ] = None  # fmt: skip
+    speed: Annotated[float, Option("Speaking rate; above 1 is faster.", least=0.5, most=2.0)] = 1.0
+    pitch: Annotated[float, Option("Semitones above the voice's own pitch.", least=-12, most=12)] = 0.0
+    steps: Annotated[int, Option("Steps of a voice that samples; 0 leaves it to the voice.", least=0, most=256)] = 0
+    seed: Annotated[int, Option("Of what is drawn at random: the same seed gives the same sound.", least=0)] = 0
+
+    def __post_init__(self) -> None:
+        check(self)
+        if self.language:
+            find_language(self.language)  # a typing slip is told before a model is loaded
+
+
+@dataclass(frozen=True, kw_only=True)
+class DubOptions:
+    """How a translation is spoken over its recording."""
+
+    voice_model: Annotated[
+        str | None,
+        Option("A model that speaks the translation; otherwise that of --voice, or of the speech model itself."),
+    ] = None
+    isochrony: Annotated[
+        bool,
+        Option("Keep the timing of the recording: pauses, and phrases as long as their originals, if a voice can."),
+    ] = True
+
+    def __post_init__(self) -> None:
+        check(self)

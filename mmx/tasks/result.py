@@ -30,11 +30,17 @@ Action = Literal["skipped", "retried", "dropped", "warning"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SpokenSegment:
-    """A stretch said aloud: `samples` `(N,)` float32, `rate` of them per second, from `start_s` of the recording on."""
+    """Synthesized speech: `samples` `(N,)` float32, `rate` of them per second, from `start_s` of the recording on.
+
+    `words` have times from its own start; a synth that knows none leaves it empty. `text` is what is spoken, where it
+    was kept.
+    """
 
     start_s: float
     samples: NDArray[np.float32]
     rate: float = 16_000.0
+    words: tuple[Word, ...] = ()
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True)

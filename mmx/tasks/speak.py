@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from mmx.errors import InputError
-from mmx.interfaces import Speech
+from mmx.interfaces import Sound, Speech
 from mmx.model import Model
 from mmx.seq import Seq, pad
 from mmx.state import State
@@ -121,11 +121,17 @@ def say_rows(
         encoded = written_states(model, memory, [[*prompt, *row, tok.eot] for row in rows], shared)
     elif synth.reads == "encoder":
         encoded = _read(model, texts, to)
-    wav = synth.speak(
+    sound = synth.speak(
         Speech(texts=texts, tokens=rows, language=to, encoded=encoded, voice=voice.speaker, speed=voice.speed)
     )
-    waves = [x[:n].float().cpu().numpy() for x, n in zip(wav.x, wav.lengths.tolist(), strict=True)]
-    return [SpokenSegment(0.0, wave, synth.rate) for wave in waves]
+    return rows_of(sound)
+
+
+def rows_of(sound: Sound) -> list[SpokenSegment]:
+    """What a synth made, text by text."""
+    wave, words = sound.wave, sound.words or [()] * len(sound.wave.x)
+    samples = [x[:n].float().cpu().numpy() for x, n in zip(wave.x, wave.lengths.tolist(), strict=True)]
+    return [SpokenSegment(0.0, x, wave.rate or 0.0, tuple(timed)) for x, timed in zip(samples, words, strict=True)]
 
 
 def written_states(model: Model, memory: Seq, rows: Sequence[Sequence[int]], shared: State | None = None) -> Seq:

@@ -31,7 +31,8 @@ class Segment:
     `language` is a code ("de"); `avg_logprob` the mean natural log-probability of a token (<= 0);
     `no_speech_prob` a probability; `compression_ratio` bytes before / bytes after zlib (high is repetition);
     `temperature` the sampling temperature of the attempt that was kept; `source_text` what a translation translates,
-    where it was kept; `channel` the one it was heard on, "left" or "right", where each was heard by itself.
+    where it was kept; `channel` the one it was heard on, "left" or "right", where each was heard by itself; `pauses`
+    silences within it, in seconds from and to, where several segments became one.
     """
 
     start_s: float
@@ -46,6 +47,7 @@ class Segment:
     words: tuple[Word, ...] = ()
     source_text: str = ""
     channel: str = ""
+    pauses: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -130,11 +130,17 @@ def split_long(text: str, fits: Callable[[str], bool]) -> list[Sentence]:
     return [*first[:-1], Sentence(first[-1].text, gap), *last]
 
 
+def clause_ends(text: str) -> list[int]:
+    """Where clauses end: the places after their marks (comma, semicolon, colon, dash), in any script."""
+    return [m.end() for m in re.finditer(rf"{_CLAUSES}(?=\s|[^\x00-\u02ff])", text)]
+
+
 def _cut(text: str) -> int:
     """The best place to cut: the clause nearest to the middle if it leaves a fifth on both sides, else a space."""
     middle, edge = len(text) / 2, len(text) / 5
-    for pattern, margin in ((rf"{_CLAUSES}(?=\s|[^\x00-\u02ff])", edge), (r"\s+", 1)):
-        places = [m.end() for m in re.finditer(pattern, text) if margin <= m.end() <= len(text) - margin]
+    spaces = [m.end() for m in re.finditer(r"\s+", text)]
+    for ends, margin in ((clause_ends(text), edge), (spaces, 1)):
+        places = [end for end in ends if margin <= end <= len(text) - margin]
         if places:
             return min(places, key=lambda p: abs(p - middle))
     at = int(middle)

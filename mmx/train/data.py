@@ -74,7 +74,7 @@ def modalities(model: Model, examples: Sequence[Example], needs: Needs = ANYTHIN
     found |= texts if reads_text or (model.fuse is not None and not needs.modalities) else {}
     if missing := [n for n in needs.modalities if n not in found]:
         raise InputError(f"expected data with {' and '.join(needs.modalities)}, got none of {' and '.join(missing)}")
-    if not found:
+    if not found and not (needs.makes and not known):  # a model that only speaks may read all of what it is to make
         raise InputError(_unreadable(model, first))
     return found
 
@@ -158,7 +158,7 @@ class Data:
         self.inputs = modalities(model, examples, needs)
         self.recorded = {n: i for n, i in self.inputs.items() if i.medium != "text"}
         self.windows = {n: window(model, n) for n in self.recorded}
-        self.makes = {needs.makes: float(getattr(model.synth, "rate", 1.0))} if needs.makes else {}
+        self.makes = {needs.makes: needs.rate or float(getattr(model.synth, "rate", 1.0))} if needs.makes else {}
         self.room = min(max_tokens, getattr(model.decoder, "ctx", max_tokens))
         self._spell = cache(lambda text: model.require_tokenizer().language(text))
         self.examples: list[Example] = []

@@ -389,7 +389,7 @@ class _Run:
             family=self.start.family,
             config=self.start.config,
             card={**card, **self.options.card},
-            tokenizer=self.folders["tokenizer"],
+            tokenizer=self.folders["tokenizer"] if self.folders["tokenizer"].is_dir() else None,
             dtype=getattr(torch, self.options.dtype),
         )
 

@@ -164,7 +164,8 @@ class TrainOptions:
     objective: Annotated[
         str,
         RecipeOption(
-            "what is minimized: token, ctc, contrastive, flow or distillation, or a family's own by its dotted name",
+            "what is minimized: token, ctc, contrastive, flow, acoustic, spectral or distillation, or a family's own "
+            "by its dotted name",
             also=("loss", "criterion", "loss_type"),
         ),
     ] = "token"

@@ -121,14 +121,15 @@ def _config(options: TrainOptions, vocab: int) -> Any:
         if not fits(value, kinds[name]):
             raise InputError(f"expected config.{name} = {describe(kinds[name])}, got {value!r}")
     try:
-        return module.Config(**{**options.config, "vocab": vocab})
+        return module.Config(**{**options.config, **({"vocab": vocab} if "vocab" in kinds else {})})
     except (TypeError, ValueError) as e:
         raise InputError(f"expected in config the numbers of a model of the family {options.family}, got {e}") from e
 
 
 def _new(options: TrainOptions, folder: Path) -> Start:
-    tokenizer = _tokenizer(options, folder)
-    config = _config(options, tokenizer.n_vocab)
+    reads = hasattr(import_family(options.family), "tokenizer")
+    tokenizer = _tokenizer(options, folder) if reads else None
+    config = _config(options, options.vocab if tokenizer is None else tokenizer.n_vocab)
     model = import_family(options.family).build(config)
     initialize(model)
     model.tokenizer = tokenizer

@@ -49,11 +49,13 @@ class Card:
         weights: sources in the order in which they are tried.
         license: SPDX identifier of the weights.
         commercial: whether the licence allows commercial use.
+        trained_on: teachers and data of a voice, with their licences.
         writes: languages (BCP-47), and no others, that a text model has learned to write; it may serve as a second step
             unasked.
         max_source: tokens past which a sentence to translate is cut into clauses; `mmx.tasks.translate.MAX_SOURCE`
             when 0.
         alignment_heads: (layer, head) pairs whose cross-attention follows the audio, for word times.
+        voices: names of the voices that speak each language (a BCP-47 tag), its default first.
         streaming: stride and look-ahead in milliseconds.
         results: measured figures, each with the command that made it.
     """
@@ -66,12 +68,14 @@ class Card:
     license: str
     commercial: bool
     source: str = ""
+    trained_on: str = ""
     languages: str = ""
     tasks: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
     max_source: int = 0
     parameters: int = 0
     alignment_heads: tuple[tuple[int, int], ...] = ()
+    voices: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     streaming: Mapping[str, Any] = field(default_factory=dict)
     results: tuple[Mapping[str, Any], ...] = ()
 
@@ -83,6 +87,7 @@ class Card:
         fields |= {k: tuple(raw[k]) for k in ("tasks", "writes") if k in raw}
         fields["weights"] = tuple(_weights(w, raw["name"]) for w in raw["weights"])
         fields["alignment_heads"] = tuple((int(a), int(b)) for a, b in raw.get("alignment_heads", ()))
+        fields["voices"] = {tag: tuple(names) for tag, names in raw.get("voices", {}).items()}
         fields["tasks"] = tuple(raw.get("tasks", ()))
         fields["results"] = tuple(raw.get("results", ()))
         return cls(**fields)

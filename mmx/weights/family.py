@@ -1,6 +1,7 @@
 """Families: the modules that build models.
 
-A family is a module with a `Config` and `build(config) -> Model`. Those of `mmx.models` have short names; one of any
+A family is a module with a `Config` and `build(config) -> Model`, or, where a model is no set of tensors (an ONNX
+file), `from_file(file, config) -> Model`. Those of `mmx.models` have short names; one of any
 other package is named with dots, in a card, a written folder or a recipe, and needs nothing outside of its own module.
 It may also have, each only where it needs it:
 
@@ -73,4 +74,4 @@ def _is_installed(package: str) -> bool:
 
 
 def _is_family(module: ModuleType) -> bool:
-    return hasattr(module, "Config") and hasattr(module, "build")
+    return hasattr(module, "Config") and (hasattr(module, "build") or hasattr(module, "from_file"))

@@ -186,7 +186,7 @@ def _open_safetensors(path: Path) -> LazyTensors:
     heads = _json(folder / "generation_config.json").get("alignment_heads")
     if heads:
         meta["alignment_heads"] = heads
-    return LazyTensors(shapes, lambda k: handles[home[k]].get_tensor(k), meta)
+    return LazyTensors(shapes, lambda k: handles[home[k]].get_tensor(k), meta, path)
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -72,7 +72,7 @@ class Found:
         return len(self.parts) == 1 and is_safetensors(self.parts[0])
 
 
-TOKENIZERS = ("tokenizer.json", "sentencepiece.bpe.model", "bytes.json")
+TOKENIZERS = ("tokenizer.json", "sentencepiece.bpe.model", "bytes.json", "vocab.txt")
 """Names of tokenizer files beside weights, in the order in which they are tried."""
 
 
@@ -124,7 +124,8 @@ def _in_packages(weights: Weights) -> Found:
         except importlib.metadata.PackageNotFoundError:
             raise ModelNotFoundError(f"package {package}: not installed") from None
         for file in files:
-            by_name.setdefault(file.name, Path(str(file.locate())))
+            for name in (file.name, file.as_posix()):  # by its path where several packages have files of one name
+                by_name.setdefault(name, Path(str(file.locate())))
     names = ", ".join(weights.packages)
     wanted = [*weights.files, *([weights.tokenizer] if weights.tokenizer else [])]
     lacking = [n for n in wanted if n not in by_name or not by_name[n].is_file()]
@@ -168,9 +169,10 @@ def _stamp(paths: Sequence[Path]) -> str:
 
 
 def at_path(path: Path) -> Found:
-    """A checkpoint that the user points at: a folder, a `.pt` file or a card of fairseq2's.
+    """A checkpoint that the user points at: a folder, a `.pt` or safetensors file or a card of fairseq2's.
 
-    A folder is ours, Hugging Face's or CTranslate2's; a `.pt` file OpenAI's, fairseq's or fairseq2's.
+    A folder is ours, Hugging Face's or CTranslate2's; a `.pt` file OpenAI's, fairseq's or fairseq2's; a safetensors
+    file by itself is told by what it holds.
 
     Raises:
         ModelNotFoundError: the path holds none of them.
@@ -192,10 +194,13 @@ def at_path(path: Path) -> Found:
         hooks = [family.files_beside for family in families().values() if hasattr(family, "files_beside")]
         stamp = _stamp([path, *(p for files_beside in hooks for p in files_beside(path))])
         return Found(f"path {path}", pickle_format(path), (path,), "", _tokenizer_in(path.parent), stamp)
+    if path.suffix == ".safetensors" and path.is_file():
+        name = {"name": f"{path.parent.name}/{path.name}"}
+        return Found(f"path {path}", "hf", (path,), "", _tokenizer_in(path.parent), _stamp([path]), name)
     if path.suffix in (".yaml", ".yml") and path.is_file():
         return of_asset(asset_card.read(path))
     raise ModelNotFoundError(
-        f"expected a checkpoint at {path} (a folder with {', '.join(names)}, a .pt file, or an asset card), got "
+        f"expected a checkpoint at {path} (a folder with {', '.join(names)}, a .pt or .safetensors file, a card), got "
         + ("a file of another kind" if path.exists() else "no such path")
     )
 

@@ -15,7 +15,7 @@ Letters: B rows, U tokens, D width, N samples.
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -24,11 +24,12 @@ import torch
 from torch import Tensor, nn
 
 from mmx.errors import CheckpointError, InputError, nearest
-from mmx.interfaces import Speech, Synth
+from mmx.interfaces import Sound, Speech, Synth
 from mmx.media.kaldi import Fbank
 from mmx.model import Model
 from mmx.models import nllb, w2v_bert
 from mmx.models.seamless_m4t import hifigan, units
+from mmx.nn.voice import find_voice
 from mmx.seq import Seq
 from mmx.state import State
 from mmx.text.translation_tokenizer import TranslationTokenizer
@@ -154,10 +155,22 @@ class UnitSynth(nn.Module):
             raise ValueError("expected the decoder's states with what is to be said, got none")
         return speech.encoded.to(dtype)
 
-    def sound(self, found: Seq, speech: Speech, **options: bool) -> Seq:
+    def stream(self, speech: Speech, block_s: float) -> Iterator[Sound]:
+        """One block: all units of a text are found together."""
+        yield self.speak(speech)
+
+    def speak(self, speech: Speech, state: State | None = None) -> Sound:
+        """See `mmx.interfaces.Synth`."""
+        raise NotImplementedError
+
+    def sound(self, found: Seq, speech: Speech, **options: bool) -> Sound:
         """Units `(B, T)` to a waveform `(B, N)`."""
-        voice = torch.full((len(found.x),), speech.voice, device=found.x.device)
-        return self.vocoder(found, torch.full_like(voice, self.known().language(speech.language)), voice, **options)
+        if speech.pitch:
+            raise InputError("expected the pitch of the voice itself, got another: this model cannot change it")
+        index = find_voice(self.voices(speech.language), speech.voice)
+        voice = torch.full((len(found.x),), index, device=found.x.device)
+        language = torch.full_like(voice, self.known().language(speech.language))
+        return Sound(self.vocoder(found, language, voice, **options))
 
 
 class Synthesizer(UnitSynth):
@@ -172,7 +185,7 @@ class Synthesizer(UnitSynth):
         super().__init__(vocoder)
         self.t2u = t2u
 
-    def speak(self, speech: Speech, state: State | None = None) -> Seq:
+    def speak(self, speech: Speech, state: State | None = None) -> Sound:
         """See `mmx.interfaces.Synth`."""
         return self.sound(self.t2u.units(*self.read(speech), 1 / speech.speed), speech)
 

@@ -11,7 +11,6 @@ import math
 import queue
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -23,7 +22,6 @@ from mmx.errors import InputError, MediaError, nearest
 from mmx.media.audio import SAMPLE_RATE as RATE
 from mmx.media.audio import Source as Media
 from mmx.media.audio import open_audio
-from mmx.tasks.result import SpokenSegment
 
 BLOCK_S = 0.1
 """How much sound comes at a time."""
@@ -402,85 +400,3 @@ class Microphone:
     @property
     def pending_s(self) -> float:
         return (self._put - self._got) / self.rate_hz
-
-
-# -------------------- a loudspeaker
-
-
-class Loudspeaker:
-    """Says one stretch of sound after another, without holding up who gives them.
-
-    Args:
-        rate: samples per second of what it is given.
-        device: as in `Microphone`.
-
-    Raises:
-        InputError: PortAudio is missing, or there is no such device.
-        MediaError: there is no loudspeaker, or it cannot be opened.
-    """
-
-    STILL_S = 5.0
-    """Where the driver asks for no sound for so long, the loudspeaker is gone."""
-
-    def __init__(self, rate: float = RATE, device: str | None = None):
-        self._sd = portaudio()
-        found = find_device(device, "output")
-        self.name = found.name
-        self._played = 0  # samples that the driver asked for
-        self._queue: queue.SimpleQueue[NDArray[np.float32]] = queue.SimpleQueue()
-        self._now = np.zeros(0, np.float32)
-        try:
-            self._stream = self._sd.OutputStream(
-                samplerate=rate, device=found.index, channels=1, dtype="float32", callback=self._fill
-            )
-            self._stream.start()
-        except self._sd.PortAudioError as e:
-            raise MediaError(f"cannot play to {found.name!r}: {_reason(e)}; write a file: --speak out.wav") from e
-
-    def say(self, spoken: SpokenSegment) -> None:
-        """Play it after those that wait."""
-        self._queue.put(spoken.samples)
-
-    def _fill(self, out_N1: NDArray[np.float32], n: int, times: Any, status: Any) -> None:
-        at = 0
-        while at < n:
-            if not len(self._now):
-                if self._queue.empty():
-                    break
-                self._now = self._queue.get()
-            part, self._now = self._now[: n - at], self._now[n - at :]
-            out_N1[at : at + len(part), 0] = part
-            at += len(part)
-        out_N1[at:] = 0
-        self._played += n
-
-    @property
-    def busy(self) -> bool:
-        """Whether something is being said."""
-        return bool(len(self._now)) or not self._queue.empty()
-
-    def close(self) -> None:
-        """Finish what is being said, and let go of the device.
-
-        Raises:
-            MediaError: it plays no more, so that some was not said.
-        """
-        gone = True
-        try:
-            gone = not self._finished()
-        finally:  # a device that is gone cannot be waited for, nor be let go of
-            for act in (self._stream.abort if gone else self._stream.stop, self._stream.close):
-                with suppress(self._sd.PortAudioError):
-                    act()
-        if gone:
-            raise MediaError(f"{self.name!r} plays no more: was it unplugged? The rest of the speech is lost")
-
-    def _finished(self) -> bool:
-        """Wait until all is said; whether it was."""
-        still_s, played = 0.0, self._played
-        while self.busy:
-            time.sleep(BLOCK_S)
-            still_s, played = (still_s + BLOCK_S if played == self._played else 0.0), self._played
-            if still_s >= self.STILL_S or not self._stream.active:
-                return not self.busy
-        return True

@@ -35,8 +35,21 @@ class LiveOptions:
     vad: Annotated[bool, Option("Skip what is not speech.")] = True
     beam_size: Annotated[int, Option("Hypotheses that the text model's search keeps.", least=1)] = 5
     speak: Annotated[
-        str | None, Option("Also speak the translation: play, or the .wav or .flac file that keeps it.")
+        str | None, Option("Also speak the translation: play, or the file that keeps it (wav, flac, mp3, opus).")
     ] = None  # fmt: skip
+    voice: Annotated[
+        str, Option("Voice that speaks it (`mmx voices` lists them); that of the language if not given.")
+    ] = ""
+    voice_model: Annotated[
+        str | None, Option("A model that speaks it; otherwise that of --voice, or of the model that translates.")
+    ] = None
+    headphones: Annotated[
+        bool,
+        Option(
+            "The microphone does not hear what is spoken: listen meanwhile. Otherwise what is said while the "
+            "translation plays is not heard, so that it is not translated again."
+        ),
+    ] = False
     speaker: Annotated[int, Option("Speaker that it is spoken by, by number.", least=0)] = 0
     record: Annotated[Path | None, Option("Save the audio to this .wav or .flac file.")] = None
     save: Annotated[
@@ -57,5 +70,9 @@ class LiveOptions:
             raise InputError("expected --file with --realtime: a microphone is always in real time")
         if self.microphone is not None and self.file is not None:
             raise InputError("expected --file or --microphone, got both")
+        if (self.voice or self.voice_model) and not self.speak:
+            raise InputError("expected --speak with --voice and --voice-model: nothing is spoken without it")
+        if self.headphones and self.speak != "play":
+            raise InputError("expected --speak play with --headphones: nothing else is heard")
         if self.speak and not self.to:
             raise InputError("expected --to with --speak: the language to speak")

@@ -21,19 +21,21 @@ from numpy.typing import NDArray
 
 from mmx.errors import InputError, MmxError, OutputError
 from mmx.media.audio import SAMPLE_RATE as RATE
-from mmx.streaming.client.microphone import Captured, FileSource, Loudspeaker, Microphone, Source, find_device
+from mmx.streaming.client.microphone import Captured, FileSource, Microphone, Source, find_device
 from mmx.streaming.client.options import LiveOptions
+from mmx.streaming.client.speech import Loudspeaker, SourceClock, Speaking, SpeechFile, SpeechWriter
 from mmx.streaming.client.terminal import Display, JsonDisplay, PlainDisplay, Status, TerminalDisplay
 from mmx.streaming.lag import LagControl
 from mmx.tasks.events import Event
-from mmx.tasks.result import SpokenSegment, Transcript, check_format
-from mmx.weights.options import LoadOptions
+from mmx.tasks.result import Transcript, check_format
+from mmx.weights.options import DEFAULT_MODEL, LoadOptions
 
 if TYPE_CHECKING:
     from mmx.model import Model
     from mmx.streaming.stream import Stream
     from mmx.tasks.cascade import Translator
     from mmx.tasks.options import Task
+    from mmx.tasks.result import SpokenSegment
 
 # -------------------- what is done with sound and text
 
@@ -43,23 +45,24 @@ class Recorder:
 
     Args:
         path: a file that does not exist yet.
+        rate: samples per second.
 
     Raises:
         InputError: it does, or has another ending.
         OutputError: it cannot be written.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, rate: float = RATE):
         import soundfile
 
-        from mmx.tasks.dub import kind_of
-
-        kind = kind_of(path)
+        kind = path.suffix.lower()
+        if kind not in (".wav", ".flac"):  # what a crash leaves of other formats cannot be read
+            raise InputError(f"expected a .wav or .flac file for the recording, got {str(path)!r}")
         _new(path)
         self.path = path
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = soundfile.SoundFile(str(path), "w", RATE, 1, "PCM_16", format=kind)
+            self._file = soundfile.SoundFile(str(path), "w", round(rate), 1, "PCM_16", format=kind[1:].upper())
         except (OSError, soundfile.SoundFileError) as e:
             raise OutputError(f"cannot record to {path}: {e}") from e
 
@@ -75,26 +78,6 @@ class Recorder:
         """Finish the file."""
         with suppress(OSError, RuntimeError):
             self._file.close()
-
-
-class SpeechFile:
-    """Sentences said, on the session's clock, as one .wav or .flac file; stands where a `Loudspeaker` could."""
-
-    def __init__(self, path: Path):
-        from mmx.tasks.dub import kind_of
-
-        kind_of(path)
-        self.path, self._said = path, list[SpokenSegment]()
-
-    def say(self, spoken: SpokenSegment) -> None:
-        """Lay it down from its beginning on, or after those before."""
-        self._said.append(spoken)
-
-    def close(self) -> None:
-        """Write the file."""
-        from mmx.tasks import dub
-
-        dub.write(self.path, dub.lay(self._said))
 
 
 class Saver:
@@ -138,8 +121,9 @@ class Session:
         translator: translates what the stream writes.
         recorder: keeps the sound.
         savers: keep the text.
-        voice: says a sentence, `(text, language)`.
-        output: plays or keeps what `voice` says.
+        speaking: speaks the sentences.
+        mutes: whether the source may hear what is spoken, so that it is not listened to meanwhile.
+        source_clock: what `speaking` goes by.
         clock: seconds, monotonic.
     """
 
@@ -149,8 +133,9 @@ class Session:
     translator: "Translator | None" = None
     recorder: Recorder | None = None
     savers: Sequence[Saver] = ()
-    voice: Callable[[str, str], SpokenSegment] | None = None
-    output: Any = None
+    speaking: Speaking | None = None
+    mutes: bool = False
+    source_clock: SourceClock | None = None
     clock: Callable[[], float] = time.monotonic
     stopping: bool = field(default=False, init=False)
 
@@ -158,7 +143,7 @@ class Session:
         self.control = LagControl(self.stream.step / RATE)
         self._unheard = 0  # samples since the last look
         self._spans: deque[tuple[float, float]] = deque(maxlen=100)  # seconds of sound, seconds of work
-        self._unsaid: list[Event] = []  # of a sentence that `voice` has not said yet
+        self._unsaid: list[Event] = []  # of a sentence that is not spoken yet
 
     def run(self) -> Transcript:
         """Listen until the source ends or somebody presses Ctrl-C; what was heard is written to the end.
@@ -197,8 +182,10 @@ class Session:
 
     def _take(self, heard: Captured) -> None:
         begun = self.clock()
+        if self.source_clock is not None:
+            self.source_clock.heard(heard.start_s + len(heard.samples) / RATE)
         self._record(heard)
-        events = self.stream.push(heard.samples, heard.final)
+        events = self.stream.push(self._muted(heard), heard.final)
         for sentence in _sentences(events):
             self._show(sentence, over=False)
         if heard.final:
@@ -209,7 +196,21 @@ class Session:
         if self._unheard >= self.stream.step:  # there was a look
             self._unheard %= self.stream.step
             self._keep_up(spent_s)
+        self._tell_speech()
         self.view.status(self._status(heard))
+
+    def _muted(self, heard: Captured) -> NDArray[np.float32]:
+        """What is listened to."""
+        if self.speaking is None or not self.mutes:
+            return heard.samples
+        return self.speaking.without_echo(heard.samples, heard.start_s)
+
+    def _tell_speech(self) -> None:
+        for told in () if self.speaking is None else self.speaking.told():
+            if isinstance(told, str):
+                self.view.note(told)
+            else:
+                self.view.spoken(told)
 
     def _keep_up(self, look_s: float) -> None:
         """Only a clock can be fallen behind."""
@@ -243,21 +244,17 @@ class Session:
             self.view.translated(spoken)
             for note in self.translator.notes():
                 self.view.note(note)
-        if self.voice is not None:
-            self._speak(spoken, over)
+        if self.speaking is not None:
+            self._speak(self.speaking, spoken, over)
         if any(e.final for e in events):
             self._save()
 
-    def _speak(self, events: Sequence[Event], over: bool) -> None:
-        """Say each sentence that has come to its end."""
-        assert self.voice is not None
+    def _speak(self, speaking: Speaking, events: Sequence[Event], over: bool) -> None:
+        """Speak each sentence that has come to its end."""
         sentences = _sentences([*self._unsaid, *events])
         self._unsaid = sentences.pop() if sentences and not (over or sentences[-1][-1].final) else []
         for words in sentences:
-            text = "".join(w.text for w in words).strip()
-            if text:
-                said = self.voice(text, words[0].language)
-                self.output.say(replace(said, start_s=words[-1].at_s))
+            speaking.say(words)
 
     def _status(self, heard: Captured) -> Status:
         sound_s, work_s = (sum(x) for x in zip(*self._spans, strict=True))
@@ -287,8 +284,8 @@ class Session:
         """Save and close everything, whatever fails on the way; the first failure is raised at the end."""
         # The text first: what comes after it may fail, or wait until somebody presses Ctrl-C.
         steps: list[Callable[[], None]] = [lambda s=s: s.keep(self.transcript(), True) for s in self.savers]
-        steps += [p.close for p in (self.source, self.recorder, self.output) if p is not None]
-        steps += [self._tell_notes, self.view.close]
+        steps += [p.close for p in (self.source, self.recorder, self.speaking) if p is not None]
+        steps += [self._tell_notes, self._tell_speech, self._sum_up, self.view.close]
         failed: BaseException | None = None
         for step in steps:
             try:
@@ -298,6 +295,10 @@ class Session:
         if failed is not None:
             raise failed
         return self.transcript()
+
+    def _sum_up(self) -> None:
+        if self.speaking is not None and (summary := self.speaking.summary()):
+            self.view.note(summary)
 
     @contextmanager
     def _stoppable(self) -> Iterator[None]:
@@ -354,16 +355,16 @@ def run(job: LiveOptions, load: LoadOptions) -> Transcript:
     text_model = open_model(load, name) if name else None
     live = source is None or source.live
     stream, translator = _heard_by(job, model, text_model, catch_up=live)
-    said_by = text_model or model
-    voice = _voice(job, said_by) if job.speak else None
-    output = _output(job.speak, said_by.require_synth().rate) if job.speak else None
+    clock = SourceClock() if job.speak and live else None
+    speaking = _speaking(job, load, text_model or model, clock) if job.speak else None
     recorder = Recorder(job.record) if job.record else None
     source = source or Microphone(job.microphone)
     title = f"{source.name} → {model.name}" + (f" → {text_model.name}" if text_model else "")
     view = _view(job, title, bilingual=text_model is not None)
-    if job.speak == "play" and job.file is None:
-        view.note("wear headphones: else the microphone picks up the translation, and translates it again")
-    session = Session(source, stream, view, translator, recorder, savers, voice, output)
+    mutes = job.speak == "play" and job.file is None and not job.headphones
+    if mutes:
+        view.note("while it speaks it does not listen: with headphones on, --headphones has it do both")
+    session = Session(source, stream, view, translator, recorder, savers, speaking, mutes, clock)
     try:
         return session.run()
     except BrokenPipeError:  # whoever read our output has gone; all is saved
@@ -375,9 +376,9 @@ def _check_files(job: LiveOptions) -> None:
     """That no file of the session overwrites another, nor a recording that was there before."""
     speak = Path(job.speak) if job.speak not in (None, "play") else None
     if speak is not None:
-        from mmx.tasks.dub import kind_of
+        from mmx.media.write import format_of
 
-        kind_of(speak)
+        format_of(speak)
     for path in filter(None, (job.record, speak)):
         _new(path)
     uses = [("--file", job.file), ("--record", job.record), ("--speak", speak), *(("--save", p) for p in job.save)]
@@ -431,21 +432,24 @@ def _heard_by(
     return stream, translator
 
 
-def _voice(job: LiveOptions, model: "Model") -> Callable[[str, str], SpokenSegment]:
-    """Says a sentence in its own language."""
-    from mmx.tasks.speak import Voice, synthesize
+def _speaking(job: LiveOptions, load: LoadOptions, made_by: "Model", clock: SourceClock | None) -> Speaking:
+    """Speaks sentences: by the model that made them where it has a synth and no other voice is asked for."""
+    from mmx.api import open_voice
+    from mmx.tasks.options import SpeakOptions
+    from mmx.tasks.synthesize import synthesize
 
-    model.require_synth()
+    if made_by.synth is not None and not job.voice and job.voice_model is None:
+        model, options = made_by, SpeakOptions(voice=str(job.speaker), language=job.to)
+    else:
+        where = replace(load, model=job.voice_model or DEFAULT_MODEL)
+        model, options = open_voice(SpeakOptions(voice=job.voice, language=job.to), where)
 
-    def said(text: str, language: str) -> SpokenSegment:
-        code = model.require_tokenizer().language(language)
-        return synthesize(model, text, text, code, code, Voice(job.speaker))
+    def utter(text: str, language: str, speed: float) -> "Iterator[SpokenSegment]":
+        return synthesize(model, text, replace(options, speed=speed), blocks=True)
 
-    return said
-
-
-def _output(speak: str, rate: float) -> "Loudspeaker | SpeechFile":
-    return Loudspeaker(rate) if speak == "play" else SpeechFile(Path(speak))
+    rate = model.require_synth().rate
+    output = Loudspeaker(rate) if job.speak == "play" else SpeechFile(SpeechWriter(Path(job.speak or ""), rate), rate)
+    return Speaking(utter, output, clock)
 
 
 def _view(job: LiveOptions, title: str, bilingual: bool) -> Display:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, TextIO
 
+from mmx.streaming.client.speech import Spoken
 from mmx.tasks.events import Event
 
 
@@ -44,6 +45,10 @@ class Display(Protocol):
 
     def translated(self, events: Sequence[Event]) -> None:
         """Sentences of the translation."""
+        ...
+
+    def spoken(self, sentence: Spoken) -> None:
+        """A sentence that begins to be heard."""
         ...
 
     def status(self, status: Status) -> None:
@@ -92,6 +97,8 @@ class PlainDisplay:
             self.out.write(f"[{e.language}] {e.text.strip()}\n")
         self.out.flush()
 
+    def spoken(self, sentence: Spoken) -> None: ...
+
     def status(self, status: Status) -> None: ...
 
     def note(self, text: str) -> None:
@@ -108,7 +115,7 @@ class PlainDisplay:
 
 
 class JsonDisplay:
-    """Each event as a line of JSON with the fields of `Event` and `type`: text, or translation."""
+    """Each event as a line of JSON with the fields of `Event` (`Spoken`) and `type`: text, translation, or speech."""
 
     def __init__(self, out: TextIO | None = None):
         self.out = sys.stdout if out is None else out
@@ -119,7 +126,10 @@ class JsonDisplay:
     def translated(self, events: Sequence[Event]) -> None:
         self._lines("translation", events)
 
-    def _lines(self, kind: str, events: Sequence[Event]) -> None:
+    def spoken(self, sentence: Spoken) -> None:
+        self._lines("speech", [sentence])
+
+    def _lines(self, kind: str, events: Sequence[Event | Spoken]) -> None:
         for e in events:
             fields = {k: round(v, 3) if isinstance(v, float) else v for k, v in asdict(e).items()}
             self.out.write(json.dumps({"type": kind, **fields}, ensure_ascii=False) + "\n")
@@ -152,7 +162,7 @@ class TerminalDisplay:
         self.title, self.recording = title, recording
         self.console = console or Console(highlight=False)
         self._words: list[Event] = []
-        self._tail = ""
+        self._speech_lag = ""
         self._status: Status | None = None
         self._live = Live(console=self.console, get_renderable=self.render, refresh_per_second=8, transient=True)
         self._live.start()
@@ -178,6 +188,9 @@ class TerminalDisplay:
             self.console.print(
                 _hanging(Text.assemble((f"{e.language:>5}", "dim"), "  ", (e.text.strip(), "bold cyan")))
             )
+
+    def spoken(self, sentence: Spoken) -> None:
+        self._speech_lag = f"   speech {sentence.lag_s:.1f} s after"
 
     def status(self, status: Status) -> None:
         self._status = status
@@ -216,7 +229,8 @@ class TerminalDisplay:
         parts: list[Any] = [
             light, f" {_clock(s.heard_s)}   ",
             ("━" * filled, level), ("━" * (self.CELLS - filled), "bright_black"), f" {max(s.level_db, -99):4.0f} dB   ",
-            "lag ", (f"{s.lag_s:4.1f} s", late), "   real-time factor ", (f"{s.real_time_factor:.2f}", slow),
+            "lag ", (f"{s.lag_s:4.1f} s", late), self._speech_lag,
+            "   real-time factor ", (f"{s.real_time_factor:.2f}", slow),
             f"   look every {s.step_s:g} s", f"   {s.language}" if s.language else "",
             (f"\n  {self.title}", "dim"), (f"   recording to {self.recording}" if self.recording else "", "dim"),
             ("   finishing" if s.stopping else "   Ctrl-C ends and saves", "dim"),

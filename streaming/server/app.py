@@ -4,6 +4,7 @@ The event loop only moves bytes. Models run in worker threads, one turn at a tim
 writes into a log that connections read (see `server_sessions`): a slow or vanished client holds up nobody.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -17,6 +18,7 @@ from starlette.exceptions import HTTPException
 
 from mmx._version import __version__
 from mmx.errors import MmxError
+from mmx.media.write import FORMATS
 from mmx.streaming.server.engine import Engine
 from mmx.streaming.server.files import FileJobs, api_error_of, formatted
 from mmx.streaming.server.guard import Guard, route_of
@@ -27,6 +29,8 @@ from mmx.streaming.server.protocol import TRANSCRIPTION, TRANSLATION
 from mmx.streaming.server.registry import Registry
 from mmx.streaming.server.settings import ApiError, Settings
 from mmx.streaming.server.socket import serve_socket
+from mmx.streaming.server.speech import SpeechJobs
+from mmx.streaming.server.voices import model_names
 from mmx.streaming.server.watch import Watch
 
 PAGE = Path(__file__).parent / "page"
@@ -48,8 +52,10 @@ def create_app(engine: Engine, settings: Settings = DEFAULTS) -> FastAPI:
     """
     metrics = Metrics()
     files = FileJobs(engine, settings, metrics)
+    speech = SpeechJobs(engine.speaker, settings, metrics)
     registry = Registry(engine, settings, metrics)
     metrics.gauge("mmx_jobs", lambda: {(): float(len(files.jobs))})
+    metrics.gauge("mmx_speech_jobs", lambda: {(): float(len(speech.jobs))})
     metrics.gauge("mmx_uploads", lambda: {(): float(files.uploads)})
 
     @asynccontextmanager
@@ -57,6 +63,7 @@ def create_app(engine: Engine, settings: Settings = DEFAULTS) -> FastAPI:
         registry.open()
         yield
         files.close()
+        speech.close()
         await registry.close()
 
     # The pages that FastAPI makes of the schema load scripts from elsewhere; the schema itself stays at /openapi.json.
@@ -68,9 +75,10 @@ def create_app(engine: Engine, settings: Settings = DEFAULTS) -> FastAPI:
     app.add_exception_handler(HTTPException, _refuse_http)  # type: ignore[arg-type]
     app.state.metrics = metrics
     app.state.registry = registry
-    app.state.drain = files.drain
+    app.state.drain = lambda hurry: asyncio.gather(files.drain(hurry), speech.drain(hurry))
     app.state.settings = settings
     _add_files(app, files)
+    _add_speech(app, speech, engine)
     _add_live(app, registry)
     _add_facts(app, engine, settings, metrics)
     _add_page(app)
@@ -87,6 +95,19 @@ def _add_files(app: FastAPI, files: FileJobs) -> None:
     async def translations(request: Request) -> Any:
         """What is said in a recording, in English or the language `to`."""
         return await files.handle(request, "translate")
+
+
+def _add_speech(app: FastAPI, speech: SpeechJobs, engine: Engine) -> None:
+    @app.post("/v1/audio/speech", openapi_extra=_speech_schema())
+    async def speak(request: Request) -> Any:
+        """A text, spoken."""
+        return await speech.handle(request)
+
+    @app.head("/v1/audio/voices", include_in_schema=False)
+    @app.get("/v1/audio/voices")
+    async def voices() -> dict[str, Any]:
+        """What a request for speech may name as its `voice`; OpenAI's names mean one of them."""
+        return {"object": "list", "data": [v.body for v in engine.speaker.voices]}
 
 
 def _add_live(app: FastAPI, registry: Registry) -> None:
@@ -118,12 +139,14 @@ def _add_facts(app: FastAPI, engine: Engine, settings: Settings, metrics: Metric
     @app.get("/v1/models")
     async def models() -> dict[str, Any]:
         """What a request may name as its `model`; OpenAI's names mean the first."""
-        return {"object": "list", "data": [_model(n) for n in accepted(engine)]}
+        names = dict.fromkeys([*accepted(engine), *model_names(engine.speaker.voices)])
+        return {"object": "list", "data": [_model(n) for n in names]}
 
     @app.get("/v1/models/{id:path}")
     async def model(id: str) -> dict[str, Any]:
         """One of them."""
-        check_model(engine, id)
+        if id not in model_names(engine.speaker.voices):
+            check_model(engine, id)
         return _model(id)
 
     @app.get("/v1/capabilities")
@@ -134,6 +157,7 @@ def _add_facts(app: FastAPI, engine: Engine, settings: Settings, metrics: Metric
             "text_model": next(iter(engine.names[1:]), None),
             "languages": engine.languages,
             "targets": engine.targets,
+            "voices": [v.body for v in engine.speaker.voices],
             "limits": {
                 "upload_mb": settings.max_upload_mb,
                 "audio_s": settings.max_audio_s,
@@ -141,6 +165,7 @@ def _add_facts(app: FastAPI, engine: Engine, settings: Settings, metrics: Metric
                 "idle_s": settings.idle_timeout_s,
                 "keep_s": settings.keep_s,
                 "frame_kb": settings.max_frame_kb,
+                "speech_chars": settings.max_speech_chars,
             },
         }
 
@@ -177,6 +202,17 @@ def _form_schema(*more: str) -> dict[str, Any]:
     fields: dict[str, Any] = {"file": {"type": "string", "format": "binary"}, **{n: {"type": "string"} for n in names}}
     schema = {"type": "object", "required": ["file"], "properties": fields}
     return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
+def _speech_schema() -> dict[str, Any]:
+    texts: dict[str, Any] = {name: {"type": "string"} for name in ("model", "input", "voice", "language")}
+    choices = {"response_format": list(FORMATS), "stream_format": ["audio", "sse"]}
+    fields = {
+        **texts, **{n: {"type": "string", "enum": v} for n, v in choices.items()},
+        **{n: {"type": "number"} for n in ("speed", "pitch")},
+    }  # fmt: skip
+    schema = {"type": "object", "required": ["input"], "properties": fields}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 async def _refuse(request: Request, error: Exception) -> JSONResponse:

@@ -11,6 +11,7 @@ from mmx.interfaces import TaskTokenizer
 from mmx.media.audio import Source
 from mmx.model import Model
 from mmx.streaming.server.settings import blaming
+from mmx.streaming.server.voices import NOBODY, Speaker
 from mmx.streaming.stream import Stream
 from mmx.tasks.cascade import cascade, first_step
 from mmx.tasks.result import Transcript
@@ -35,6 +36,7 @@ class Engine:
         policy: of live streams, see `mmx.streaming.policies.find_policy`.
         step_s: of live streams, see `Stream`.
         beam_size: of recordings; live streams are greedy.
+        speaker: speaks texts; without one the server has no voices.
     """
 
     def __init__(
@@ -45,12 +47,13 @@ class Engine:
         policy: str = "alignatt",
         step_s: float = 1.0,
         beam_size: int = 5,
+        speaker: Speaker = NOBODY,
     ):
         fit(model, Options(language="en"))
         if text_model is not None and "text" not in text_model.encoders:
             raise InputError(f"expected a text model that translates text, got {text_model.name}")
         self.model, self.text_model = model, text_model
-        self.policy, self.step_s, self.beam_size = policy, step_s, beam_size
+        self.policy, self.step_s, self.beam_size, self.speaker = policy, step_s, beam_size, speaker
 
     @cached_property
     def vad(self) -> Any:

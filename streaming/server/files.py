@@ -18,6 +18,7 @@ from mmx.errors import InputError, MediaError, MmxError
 from mmx.streaming.server import form as fields
 from mmx.streaming.server.engine import Engine, check_languages
 from mmx.streaming.server.guard import closing
+from mmx.streaming.server.jobs import STREAM_HEADERS, Cancelled, busy, drained, event, left
 from mmx.streaming.server.length import measured_s
 from mmx.streaming.server.metrics import WAIT, WORK, Metrics
 from mmx.streaming.server.models import check_model
@@ -54,10 +55,6 @@ class _Recording:
     def __init__(self, upload: UploadFile):
         self.name = upload.filename or "upload"
         self.read, self.seek, self.tell = upload.file.read, upload.file.seek, upload.file.tell
-
-
-class Cancelled(MmxError):  # noqa: N818 - nobody failed
-    """Nobody waits for the result any more."""
 
 
 class FileJobs:
@@ -113,7 +110,7 @@ class FileJobs:
     async def _upload(self, request: Request) -> FormData:
         most = self.settings.max_uploads
         if self.uploads >= most:
-            raise _busy(f"{most} uploads at once (max_uploads)")
+            raise busy(f"{most} uploads at once (max_uploads)")
         self.uploads += 1
         try:
             return await fields.read_form(request, self.settings)
@@ -124,7 +121,7 @@ class FileJobs:
         if self.closing:
             raise closing()
         if len(self.jobs) >= self.settings.max_queue + self.settings.file_workers:
-            raise _busy(f"a queue of {len(self.jobs)} recordings")
+            raise busy(f"a queue of {len(self.jobs)} recordings")
 
     def _ask(self, form: FormData, task: str) -> Ask:
         check_model(self.engine, fields.text(form, "model"))
@@ -154,11 +151,7 @@ class FileJobs:
             hurry: asked now and then; true ends the wait.
         """
         self.closing = True
-        end = time.monotonic() + self.settings.grace_s
-        while self.jobs and time.monotonic() < end and not hurry():
-            await asyncio.sleep(0.05)
-        for job in list(self.jobs):
-            job.stop()
+        await drained(self.jobs, self.settings.grace_s, hurry)
 
     def close(self) -> None:
         """Take no more work, and end what there is."""
@@ -166,10 +159,6 @@ class FileJobs:
         for job in list(self.jobs):
             job.stop()
         self.pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _busy(got: str) -> ApiError:
-    return ApiError(503, "server_busy", f"expected a free place, got {got}: ask again later", retry_s=10)
 
 
 def _granularities(form: FormData, formats: tuple[str, ...]) -> tuple[str, ...]:
@@ -217,7 +206,7 @@ class _Job:
         self.turn = jobs.turns.join()
         self.work: asyncio.Future[Transcript] = self.loop.run_in_executor(jobs.pool, self._transcript)
         self.work.add_done_callback(self._done)
-        self._client_left = self.loop.create_task(_left(request))
+        self._client_left = self.loop.create_task(left(request))
 
     def _done(self, work: "asyncio.Future[Transcript]") -> None:
         self.jobs.jobs.discard(self)
@@ -310,17 +299,17 @@ class _Job:
             segments = await self._next_segments()
             text = _joined(segments) if early and segments else sent
             if text.startswith(sent) and text != sent:
-                yield _event({"type": "transcript.text.delta", "delta": text[len(sent) :]})
+                yield event({"type": "transcript.text.delta", "delta": text[len(sent) :]})
                 sent = text
             how_far, now = self._how_far(), time.monotonic()
             if not shown or now - beat >= (HEARTBEAT_S if how_far == shown else PULSE_S):
                 shown, beat = how_far, now
                 yield f": {how_far}\n\n"
         if self.stopped.is_set():
-            yield _event({"type": "error", **closing().body})
+            yield event({"type": "error", **closing().body})
             return
-        for event in _last_events(self.work, self.ask, sent):
-            yield _event(event)
+        for body in _last_events(self.work, self.ask, sent):
+            yield event(body)
 
     async def _next_segments(self) -> tuple[Segment, ...]:
         """The next of the queue; none after `PULSE_S`, or once there will be no more."""
@@ -339,19 +328,11 @@ class _Job:
         return json.dumps({"state": "working", "done_s": round(self.done_s, 1), "total_s": total_s})
 
 
-async def _left(request: Request) -> None:
-    """Returns when the client has left."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
 class _Stream(StreamingResponse):
     """Events of a job, which ends with its client."""
 
     def __init__(self, job: _Job):
-        # X-Accel-Buffering: nginx would keep the events until it has a buffer full of them.
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        super().__init__(job.events(), media_type="text/event-stream", headers=headers)
+        super().__init__(job.events(), media_type="text/event-stream", headers=STREAM_HEADERS)
         self.job = job
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -383,10 +364,6 @@ def _last_events(work: "asyncio.Future[Transcript]", ask: Ask, sent: str) -> lis
 
 def _joined(segments: tuple[Segment, ...]) -> str:
     return Transcript("", segments, "", 0.0, duration_s=0.0, task="", model="").text
-
-
-def _event(data: dict[str, Any]) -> str:
-    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
 
 
 # -------------------- answers

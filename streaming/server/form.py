@@ -47,7 +47,7 @@ async def read_form(request: Request, settings: Settings) -> FormData:
         raise too_large
     if not kind.startswith("multipart/form-data"):
         raise ApiError(400, "invalid_content_type", f"expected multipart/form-data with a field 'file', got {kind}")
-    body = _Body(request, settings.upload_timeout_s)
+    body = Body(request, settings.upload_timeout_s)
 
     async def counted() -> Any:
         message = await body.receive()
@@ -66,7 +66,7 @@ async def read_form(request: Request, settings: Settings) -> FormData:
     return form
 
 
-class _Body:
+class Body:
     """The body of a request, as long as it comes along."""
 
     def __init__(self, request: Request, patience_s: float):

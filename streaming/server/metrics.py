@@ -9,7 +9,9 @@ from pathlib import Path
 
 LAG_BOUNDS_S = (0.25, 0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 8.0, 13.0, 30.0)
 WORK_BOUNDS_S = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 1800.0)
+FIRST_BOUNDS_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 LAG, WAIT, WORK = "mmx_live_lag_seconds", "mmx_recording_wait_seconds", "mmx_recording_work_seconds"
+FIRST = "mmx_speech_first_audio_seconds"
 HELP = {
     "mmx_http_requests_total": "Requests, by endpoint and status; 499 is a client that left.",
     "mmx_connections_refused_total": "Connections closed before they asked for anything, by reason.",
@@ -21,6 +23,8 @@ HELP = {
     "mmx_live_lag_seconds": "From a word's end to its text, on the server.",
     "mmx_recording_wait_seconds": "Of recordings: waiting for their turns.",
     "mmx_recording_work_seconds": "Of recordings: being transcribed.",
+    "mmx_speech_first_audio_seconds": "Of texts to speak: from the request to the first bytes of sound.",
+    "mmx_speech_jobs": "Texts being spoken or waiting.",
     "mmx_uploads": "Recordings on their way here.",
     "mmx_connections": "Open connections, live ones too.",
     "process_resident_memory_bytes": "Memory of the process.",
@@ -60,6 +64,7 @@ class Metrics:
         self.counts: dict[str, dict[tuple[tuple[str, str], ...], float]] = defaultdict(lambda: defaultdict(float))
         self.gauges: dict[str, Callable[[], dict[tuple[tuple[str, str], ...], float]]] = {}
         self.times = {LAG: Histogram(LAG_BOUNDS_S), WAIT: Histogram(WORK_BOUNDS_S), WORK: Histogram(WORK_BOUNDS_S)}
+        self.times[FIRST] = Histogram(FIRST_BOUNDS_S)
         self.gauge("process_resident_memory_bytes", _memory)
 
     def count(self, name: str, amount: float = 1.0, **labels: str) -> None:
@@ -71,7 +76,7 @@ class Metrics:
         self.gauges[name] = read
 
     def time(self, name: str, seconds: float) -> None:
-        """Count one time of `WAIT` or `WORK`."""
+        """Count one time of `WAIT`, `WORK` or `FIRST`."""
         self.times[name].add(seconds)
 
     def lag(self, seconds: float) -> None:

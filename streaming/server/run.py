@@ -9,6 +9,7 @@ import ssl
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +23,8 @@ from mmx.streaming.server.guard import LOOPBACK
 from mmx.streaming.server.http import protocol
 from mmx.streaming.server.settings import ServeOptions, Settings
 from mmx.streaming.server.state import StateFolder
+from mmx.streaming.server.voices import ServedVoice, Voices
+from mmx.weights.card import Card
 from mmx.weights.options import LoadOptions
 
 GOODBYE_S = 3.0
@@ -153,4 +156,23 @@ def _engine(options: ServeOptions, load: LoadOptions) -> Engine:
     speech = open_model(load)
     name = load.text_model or next(iter(shipped()), None)
     text = None if name is None else open_model(load, name)
-    return Engine(speech, text, policy=options.policy, step_s=options.step_s, beam_size=options.beam_size)
+    speaker = Voices(installed_voices(), partial(open_model, load))
+    return Engine(
+        speech, text, policy=options.policy, step_s=options.step_s, beam_size=options.beam_size, speaker=speaker
+    )
+
+
+def installed_voices() -> list[ServedVoice]:
+    """The voices whose models are on this machine, those that are chosen by default first."""
+    from mmx.errors import ModelNotFoundError
+    from mmx.tasks.voices import voices
+    from mmx.weights.hub import locate
+
+    def is_here(card: Card) -> bool:
+        with contextlib.suppress(ModelNotFoundError):
+            return bool(locate(card, download=False))
+        return False
+
+    found = voices()
+    here = {card.name for card in {v.card.name: v.card for v in found}.values() if is_here(card)}
+    return [ServedVoice(v.name, v.languages, v.card.name) for v in found if v.card.name in here]

@@ -67,6 +67,8 @@ class Settings:
             shell=False,
         ),
     ] = 30.0
+    max_speech_chars: Annotated[int, Option("Longest text to speak, in characters.", least=1)] = 20_000
+    speech_workers: Annotated[int, Option("Texts spoken at the same moment.", least=1)] = 1
     workers: Annotated[int, Option("Live sessions decoded at the same time.", least=1)] = 1
     file_workers: Annotated[int, Option("Recordings transcribed at the same moment.", least=1)] = 1
 

@@ -20,13 +20,14 @@ class Turn:
         waited_s: seconds that it waited for its turns so far.
         working: whether it has a turn.
         over: whether it was given up.
+        resting: whether it wants no turn for now.
     """
 
     def __init__(self, turns: "Turns"):
         self._turns = turns
         self.since = turns.clock()
         self.worked_s = self.waited_s = 0.0
-        self.working = self.over = False
+        self.working = self.over = self.resting = False
 
     def take(self) -> bool:
         """Wait for a turn, in the worker's thread; False where the recording was given up meanwhile."""
@@ -35,6 +36,10 @@ class Turn:
     def offer(self) -> bool:
         """Between two windows, in the worker's thread: let another go first that has had less; False as above."""
         return self._turns._offer(self)
+
+    def rest(self, wait: Callable[[], object]) -> bool:
+        """In the worker's thread: leave the turn to others until `wait` returns, then as `take`."""
+        return self._turns._rest(self, wait)
 
     def give_up(self) -> None:
         """Wait no more; one that is worked on keeps its turn until its worker has noticed. From any thread."""
@@ -86,6 +91,18 @@ class Turns:
             self._grant()
         return self._take(turn)
 
+    def _rest(self, turn: Turn, wait: Callable[[], object]) -> bool:
+        with self._changed:
+            turn.resting = True
+            self._switch(turn, working=False)
+            self._grant()
+        wait()
+        with self._changed:
+            self._switch(turn, working=False)
+            turn.resting = False
+            self._grant()
+        return self._take(turn)
+
     def _give_up(self, turn: Turn) -> None:
         with self._changed:
             turn.over = True
@@ -111,7 +128,7 @@ class Turns:
         now = self.clock()
         if turn.working:
             turn.worked_s += now - turn.since
-        else:
+        elif not turn.resting:
             turn.waited_s += now - turn.since
         turn.since, turn.working = now, working
 
@@ -128,7 +145,7 @@ class Turns:
             impatient = now - turn.since >= PATIENCE_S
             return not impatient, turn.since if impatient else turn.worked_s
 
-        return sorted((t for t in self._all if not t.working), key=rank)
+        return sorted((t for t in self._all if not (t.working or t.resting)), key=rank)
 
     def _grant(self) -> None:
         free = self.workers - sum(t.working for t in self._all)

@@ -20,8 +20,9 @@ LEFT = 499
 """The status that is counted for a client that left, as nginx does; nobody is there to be told."""
 
 _ENDPOINTS = (
-    "/", "/health", "/metrics", "/openapi.json", "/v1/audio/transcriptions", "/v1/audio/translations", "/v1/models",
-    "/v1/capabilities", "/v1/realtime", "/v1/realtime/translations",
+    "/", "/health", "/metrics", "/openapi.json", "/v1/audio/transcriptions", "/v1/audio/translations",
+    "/v1/audio/speech", "/v1/audio/voices", "/v1/models", "/v1/capabilities", "/v1/realtime",
+    "/v1/realtime/translations",
 )  # fmt: skip
 _PATTERNS = (
     (re.compile(r"/page/"), "/page"),

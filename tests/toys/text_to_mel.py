@@ -7,8 +7,8 @@ them a waveform. Every token lasts four frames of 20 ms.
 Letters: B rows, T tokens, M frames, N samples, F bands, D width.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from mmx.errors import InputError
-from mmx.interfaces import Losses, Speech
+from mmx.interfaces import Losses, Sound, Speech
 from mmx.model import Model
 from mmx.seq import Seq
 from mmx.state import State, tensor
@@ -99,7 +99,7 @@ class FlowSynth(nn.Module):
         return {"said": torch.zeros(batch, dtype=torch.int64)}
 
     @torch.no_grad()
-    def speak(self, speech: Speech, state: State | None = None) -> Seq:
+    def speak(self, speech: Speech, state: State | None = None) -> Sound:
         """See `mmx.interfaces.Synth`; every token is said at once."""
         memory = speech.encoded
         assert memory is not None, "it reads what the encoder made"
@@ -108,7 +108,18 @@ class FlowSynth(nn.Module):
         at_BM = said_B[:, None] * FRAMES + torch.arange(memory.x.shape[1] * FRAMES, device=memory.x.device)
         state["said"] = said_B + memory.lengths
         wave = self.sound(self.draw(memory, self.noise[at_BM.clamp(max=len(self.noise) - 1)]))
-        return wave._replace(x=wave.x.clamp(-1, 1), final=speech.final)
+        return Sound(wave._replace(x=wave.x.clamp(-1, 1), final=speech.final))
+
+    def stream(self, speech: Speech, block_s: float) -> Iterator[Sound]:
+        """As many tokens at a time as fill a block."""
+        memory = speech.encoded
+        assert memory is not None and len(memory.x) == 1, "it streams one text that the encoder has read"
+        n, state = max(1, round(block_s * self.rate / (FRAMES * HOP))), self.init_state(1, 0)
+        ends = range(n, int(memory.lengths[0]) + n, n)
+        for end in ends:
+            piece_BTD = memory.x[:, end - n : min(end, int(memory.lengths[0]))]
+            encoded = Seq(piece_BTD, torch.tensor([piece_BTD.shape[1]]), memory.rate)
+            yield self.speak(replace(speech, encoded=encoded, final=end == ends[-1]), state)
 
     def features(self, wave: Seq) -> Seq:
         """A waveform `(B, N)` to what the field is over, `(B, M, F)`."""

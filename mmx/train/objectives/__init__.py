@@ -6,6 +6,8 @@
 | `ctc` | the same of a text over its alignments with the memory, without a decoder | a text for each input |
 | `contrastive` | InfoNCE between the embeddings of two modalities | two media in each row |
 | `flow` | the error of the velocity from noise to features | what is to be made, as `target_audio` |
+| `acoustic` | that, the error of a prior mean, and durations | frames with their text, as `target_features` |
+| `spectral` | the differences of spectra at several resolutions, for a vocoder | its sound, as `target_audio` |
 | `distillation` | the divergence from another model's next token | a text for each input |
 
 Each is an `mmx.interfaces.Objective`. A family brings its own by its dotted name, `toys.text_to_mel.Objective`.
@@ -18,10 +20,12 @@ from typing import Any
 
 from mmx.errors import InputError, nearest
 from mmx.interfaces import Objective
+from mmx.train.objectives.acoustic import AcousticLoss
 from mmx.train.objectives.contrastive import ContrastiveLoss
 from mmx.train.objectives.ctc import CTCLoss
 from mmx.train.objectives.distillation import DistillationLoss
 from mmx.train.objectives.flow import FlowLoss
+from mmx.train.objectives.spectral import SpectralLoss
 from mmx.train.objectives.token import TokenLoss
 
 OBJECTIVES: Mapping[str, Callable[..., Objective]] = {
@@ -29,7 +33,9 @@ OBJECTIVES: Mapping[str, Callable[..., Objective]] = {
     "ctc": CTCLoss,
     "contrastive": ContrastiveLoss,
     "flow": FlowLoss,
+    "spectral": SpectralLoss,
     "distillation": DistillationLoss,
+    "acoustic": AcousticLoss,
 }
 
 

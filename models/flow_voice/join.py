@@ -1,0 +1,65 @@
+"""Put an acoustic model and a vocoder together: `python -m mmx.models.flow_voice.join ACOUSTIC VOCODER OUT`.
+
+ACOUSTIC is the model folder of a training by the objective acoustic, VOCODER a safetensors file of the weights of a
+`vocoder.Vocoder`, as the keys `block.0.weight` or with `synth.vocoder.` before them. OUT is a model folder in float16.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import torch
+
+from mmx.errors import InputError, MmxError
+from mmx.model import tensors
+from mmx.models.flow_voice import Config, build
+from mmx.models.flow_voice.vocoder import VocoderConfig
+from mmx.weights.card import read_card
+from mmx.weights.folder import write_model
+from mmx.weights.formats import open_checkpoint
+
+PREFIX = "synth.vocoder."
+
+
+def join(acoustic: Path, vocoder: Path, out: Path, numbers: VocoderConfig) -> Path:
+    """Write the folder of the whole model.
+
+    Raises:
+        InputError: the parts do not fit together.
+    """
+    card = read_card(acoustic / "card.toml")
+    config = replace(Config(**card.config), vocoder=numbers)
+    with torch.device("meta"):
+        wanted = {name: tuple(value.shape) for name, value in tensors(build(config)).items()}
+    parts = dict(open_checkpoint(acoustic / "model.safetensors", "mmx").items())
+    parts |= {PREFIX + k.removeprefix(PREFIX): v for k, v in open_checkpoint(vocoder, "mmx").items()}
+    if odd := sorted(
+        k for k in wanted.keys() | parts.keys() if k not in parts or tuple(parts[k].shape) != wanted.get(k)
+    ):
+        raise InputError(
+            f"expected weights of the same model in {acoustic} and {vocoder}, got {odd[:5]} that do not fit"
+        )
+    fields = {"name": out.name, "summary": card.summary, "license": card.license, "commercial": card.commercial}
+    write_model(out, parts.items(), family=card.family, config=asdict(config), card=fields, dtype=torch.float16)
+    return out
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`ACOUSTIC VOCODER OUT [NUMBERS]`, the last as JSON: numbers of the vocoder's `VocoderConfig`."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if len(given) not in (3, 4):
+        print("usage: python -m mmx.models.flow_voice.join ACOUSTIC VOCODER OUT [NUMBERS]", file=sys.stderr)
+        return 2
+    try:
+        numbers = VocoderConfig(**json.loads(given[3])) if len(given) == 4 else VocoderConfig()
+        print(join(Path(given[0]), Path(given[1]), Path(given[2]), numbers))
+    except MmxError as e:
+        print(e, file=sys.stderr)
+        return e.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

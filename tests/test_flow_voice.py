@@ -1,0 +1,237 @@
+"""Our own voice: the contract of a synth, blocks that are the whole, what it is taught, and how its parts are joined.
+
+Letters: B rows, U symbols, M frames, F features, D width.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from contract_synth import verify_synth
+
+import mmx
+from mmx.errors import InputError
+from mmx.interfaces import Speech
+from mmx.models.flow_voice import Config, build
+from mmx.models.flow_voice.acoustic import AcousticConfig
+from mmx.models.flow_voice.frames import COLUMNS, LATENT, RATE_HZ, SOUND, columns, lesson, with_pitch
+from mmx.models.flow_voice.join import join
+from mmx.models.flow_voice.synth import VOICE, FlowVoice, whole_frames
+from mmx.models.flow_voice.vocoder import Vocoder, VocoderConfig
+from mmx.seq import Seq, pad
+from mmx.train.batch import Batch
+from mmx.train.objectives.acoustic import AcousticLoss
+from mmx.train.optim import initialize
+from mmx.weights.folder import write_model
+from mmx.weights.formats import write_safetensors
+
+TINY = AcousticConfig(
+    voices=2, languages=2, text_width=16, text_blocks=1, width=24, frame_blocks=1, flow_blocks=2, kernel=5, ahead=1
+)
+SMALL_VOCODER = VocoderConfig(latent=LATENT, width=16, blocks=2, hidden=24, kernel=5, ahead=2)
+WORDS = ("good", "morning", "to", "you", "all", "today")
+
+
+def tiny(vocoder: VocoderConfig | None = SMALL_VOCODER, seed: int = 0) -> mmx.Model:
+    """Random weights with a flow that moves."""
+    torch.manual_seed(seed)
+    config = Config(
+        acoustic=TINY, vocoder=vocoder, voices=("af_one", "bf_two"), accents=("en-US", "en-GB"), f0_mean=5.0, f0_std=0.3
+    )
+    model = build(config)
+    with torch.no_grad():
+        model.synth.acoustic.gain.fill_(0.5)
+        model.synth.acoustic.duration_out.weight.mul_(0.1)
+        if vocoder is not None:
+            model.synth.vocoder.head.bias.fill_(-3.0)
+    return model.eval()
+
+
+def synth(model: mmx.Model | None = None) -> FlowVoice:
+    found = (model or tiny()).synth
+    assert isinstance(found, FlowVoice)
+    return found
+
+
+def speech(lengths: Sequence[int], seed: int = 0, **how: object) -> Speech:
+    """Texts of so many words."""
+    texts = [" ".join(WORDS[(seed + i) % len(WORDS)] for i in range(n)) + "." for n in lengths]
+    return Speech(texts=texts, tokens=[[0] * n for n in lengths], language="en", **{"voice": 1, **how})  # type: ignore[arg-type]
+
+
+def taught_row(n: int, seed: int = 0) -> np.ndarray:
+    """A sentence of n symbols as training data."""
+    rng = np.random.default_rng(seed)
+    frames, symbols = rng.integers(1, 5, n).tolist(), rng.integers(0, 178, n).tolist()
+    sound = rng.standard_normal((sum(frames), SOUND)).astype(np.float32)
+    return columns(sound, frames, symbols, (seed % 2, seed % 2), (0.1, -0.2, 0.25))
+
+
+def batch(lengths: Sequence[int]) -> Batch:
+    rows = pad([torch.from_numpy(taught_row(n, n).astype(np.float32)) for n in lengths], RATE_HZ)
+    none = torch.zeros(len(lengths), 0, dtype=torch.int64)
+    keys = tuple(f"row {n}" for n in lengths)
+    return Batch({}, none, none, ("speak",) * len(lengths), "front", {"features": rows}, keys)
+
+
+# -------------------- speech
+
+
+def test_it_keeps_the_contract_of_a_synth() -> None:
+    verify_synth(synth(), speech, tolerance=2e-5)
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 4])
+def test_blocks_are_the_whole_to_the_last_bits(steps: int) -> None:
+    """Every frame is made once, from what is remembered: for each number of steps, which look further ahead."""
+    voice, said = synth(), speech([5], steps=steps, seed=3)
+    if steps == 0:
+        said = dataclasses.replace(said, steps=0)
+    whole = voice.speak(said).wave.x[0]
+    for block_s in (0.03, 0.4):
+        parts = [part.wave for part in voice.stream(said, block_s)]
+        got = torch.cat([part.x[0, : int(part.lengths[0])] for part in parts])
+        torch.testing.assert_close(got, whole, atol=1e-4, rtol=0)
+        assert len(parts) > 1
+
+
+def test_speed_pitch_seed_and_voice_are_heard() -> None:
+    voice, plain = synth(), speech([4])
+    wave = voice.speak(plain).wave
+    fast = voice.speak(dataclasses.replace(plain, speed=2.0)).wave
+    assert 0.4 < int(fast.lengths[0]) / int(wave.lengths[0]) < 0.75
+    for change in ({"pitch": 4.0}, {"seed": 1}, {"voice": "af_one"}, {"steps": 1}):
+        other = voice.speak(dataclasses.replace(plain, **change)).wave  # type: ignore[arg-type]
+        n = min(other.x.shape[1], wave.x.shape[1])
+        assert (other.x[:, :n] - wave.x[:, :n]).abs().max() > 1e-4, change
+    again = voice.speak(dataclasses.replace(plain, voice="bf_two")).wave
+    torch.testing.assert_close(again.x, wave.x)
+
+
+def test_a_voice_may_be_a_mean_of_others() -> None:
+    voice, table = synth(), synth().acoustic.voice.weight
+    own = voice.speak(speech([3], voice=0))
+    same = voice.speak(speech([3], voice={VOICE: table[0].detach()}))
+    torch.testing.assert_close(same.wave.x, own.wave.x)
+    voice.speak(speech([3], voice={VOICE: table.mean(0).detach()}))
+    with pytest.raises(InputError, match="'voice' of 16 numbers"):
+        voice.speak(speech([3], voice={"style": table[0]}))
+
+
+def test_what_it_cannot_say_is_refused() -> None:
+    voice = synth()
+    assert voice.voices("en-GB") == ["af_one", "bf_two"]
+    for wrong in ({"speed": 3.0}, {"speed": 0.0}, {"pitch": 13.0}, {"voice": "nobody"}, {"voice": 2}):
+        with pytest.raises(InputError):
+            voice.speak(speech([2], **wrong))
+    with pytest.raises(InputError, match="language that these voices speak, en, got 'de'"):
+        voice.voices("de")
+    with pytest.raises(InputError, match="vocoder"):
+        synth(tiny(vocoder=None)).speak(speech([2]))
+
+
+def test_a_text_without_phonemes_is_no_sound() -> None:
+    said = synth().speak(Speech(texts=["☃"], language="en"))
+    assert int(said.wave.lengths[0]) == 0
+    assert [len(list(part.wave.x[0])) for part in synth().stream(Speech(texts=["☃"], language="en"), 0.4)] == [0]
+
+
+def test_whole_frames_keep_the_length_of_a_sentence() -> None:
+    mean = torch.full((1, 100), 2.4)
+    mask = torch.ones(1, 100, dtype=torch.bool)
+    assert int(whole_frames(mean, mask).sum()) == 240  # rounding each would make 200
+    mask[:, 60:] = False
+    assert int(whole_frames(mean, mask).sum()) == 144 and not whole_frames(mean, mask)[:, 60:].any()
+    assert int(whole_frames(mean * 0.01, mask).min()) == 0 and int(whole_frames(mean * 0.01, mask)[:, :60].min()) == 1
+
+
+# -------------------- training
+
+
+def test_training_data_say_what_was_put_into_them() -> None:
+    sound = np.random.default_rng(0).standard_normal((9, SOUND)).astype(np.float32)
+    row = columns(sound, [2, 3, 1, 3], [0, 7, 7, 0], (5, 2), (0.25, -0.5, 0.125))
+    assert row.shape == (9, COLUMNS) and row.dtype == np.float16
+    known = lesson(pad([torch.from_numpy(row.astype(np.float32)), torch.from_numpy(taught_row(3)).float()], RATE_HZ))
+    assert known.symbols.x[0].tolist() == [0, 7, 7, 0] and known.frames[0].tolist() == [2, 3, 1, 3]
+    assert known.symbols.lengths.tolist() == [4, 3] and known.frames[1, 3] == 0
+    assert (int(known.voice[0]), int(known.language[0])) == (5, 2)
+    assert known.asked[0].tolist() == [0.25, -0.5, 0.125]
+    torch.testing.assert_close(known.sound.x[0, :9], torch.from_numpy(sound), atol=2e-3, rtol=1e-3)
+
+
+def test_pitch_is_drawn_through_what_is_unvoiced() -> None:
+    f0_hz = np.array([0, 100, 0, 0, 200, 0], np.float32)
+    sound = with_pitch(np.zeros((3, LATENT), np.float32), f0_hz, np.log(100.0), np.log(2.0))
+    assert np.allclose(sound[:, LATENT : LATENT + 2].ravel(), [0, 0, 1 / 3, 2 / 3, 1, 1], atol=1e-6)
+    assert sound[:, LATENT + 2 :].ravel().tolist() == [-1, 1, -1, -1, 1, -1]
+
+
+def test_small_batches_add_up_to_a_large_one() -> None:
+    model, objective = tiny(None), AcousticLoss()
+
+    def update(batches: list[Batch]) -> torch.Tensor:
+        model.zero_grad()
+        counts = {k: sum(objective.count(b)[k] for b in batches) for k in objective.parts}
+        weights = objective.weights(counts)
+        for one in batches:
+            found = objective(model, one)
+            sum((loss * weights[name] for name, loss in found.total.items()), torch.zeros(())).backward()
+        return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+    whole = update([batch([5, 3, 8])])
+    assert whole.abs().max() > 1e-3
+    torch.testing.assert_close(update([batch([5]), batch([3, 8])]), whole, rtol=1e-3, atol=1e-5)
+
+
+def test_it_learns_a_sentence_by_heart() -> None:
+    torch.manual_seed(0)
+    model, objective, rows = build(dataclasses.replace(_config(), vocoder=None)), AcousticLoss(), batch([6, 9])
+    initialize(model)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=8e-3)
+    losses = []
+    for turn in range(80):
+        found = objective(model, rows._replace(keys=(f"{turn}a", f"{turn}b")))
+        losses.append({name: float(x) / 2 for name, x in found.figures.items()})
+        sum((x for x in found.total.values()), torch.zeros(())).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    first, last = losses[0], {k: np.mean([row[k] for row in losses[-10:]]) for k in losses[0]}
+    assert last["prior"] < 0.5 * first["prior"] and last["duration"] < 0.2 * first["duration"]
+    assert last["flow"] < 0.8 * first["flow"]
+
+
+def _config() -> Config:
+    return Config(
+        acoustic=TINY, vocoder=SMALL_VOCODER, voices=("af_one", "bf_two"), accents=("en-US", "en-GB"), f0_mean=5.0,
+        f0_std=0.3,
+    )  # fmt: skip
+
+
+def test_parts_are_joined_to_a_model_that_speaks(tmp_path: Path) -> None:
+    model, config = tiny(None), dataclasses.asdict(dataclasses.replace(_config(), vocoder=None))
+    values = dict(model.named_parameters()).items()
+    card = {"name": "acoustic", "summary": "a test", "license": "Apache-2.0", "commercial": True}
+    write_model(tmp_path / "acoustic", values, family="flow_voice", config=config, card=card)
+    vocoder = Vocoder(SMALL_VOCODER)
+    write_safetensors(tmp_path / "vocoder.safetensors", vocoder.named_parameters())
+    out = join(tmp_path / "acoustic", tmp_path / "vocoder.safetensors", tmp_path / "joined", SMALL_VOCODER)
+    loaded = mmx.load(out, dtype="float32")
+    wave = loaded.synth.speak(speech([3])).wave
+    assert wave.x.shape[1] > 1000 and float(wave.x.abs().max()) > 0
+    with pytest.raises(InputError, match="do not fit"):
+        join(tmp_path / "acoustic", tmp_path / "vocoder.safetensors", tmp_path / "other", VocoderConfig(latent=LATENT))
+    assert not (tmp_path / "other").exists()
+
+
+def test_rows_of_a_batch_do_not_see_each_other() -> None:
+    """Longer neighbours change nothing of what a sentence is taught."""
+    taught = synth(tiny(None)).taught
+    alone, beside = (taught(batch(lengths).outputs["features"]) for lengths in ([4], [4, 12]))
+    n = int(alone.target.lengths[0])
+    torch.testing.assert_close(beside.prior[:1, :n], alone.prior, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(beside.log_frames[:1, :4], alone.log_frames, atol=1e-5, rtol=1e-4)
+    assert isinstance(alone.condition, Seq)
