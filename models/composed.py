@@ -144,10 +144,9 @@ def compose(config: Config, encoder: Model, decoder: Model) -> Model:
     adapter = adapters.build(config.adapter.kind, config.adapter.numbers, width, writer.width)
     if own is not None:
         adapter = adapters.Chain(own, adapter)
-    if front and getattr(heard, "whole_windows", False):
-        frames, what = int(heard.ctx * heard.stride * front[name].stride), encoder.inputs[name]  # type: ignore[operator]
-        assert what.rate is not None, "text has no front end"
-        front[name], heard = PaddedFront(front[name], frames, what), WindowEncoder(heard, frames / what.rate)
+    if front and (window := encoder.window(name)).padded:
+        front[name] = PaddedFront(front[name], window.frames, encoder.inputs[name])
+        heard = WindowEncoder(heard, window.seconds)
     return Model(front=front, encoders={name: heard}, adapters={name: adapter}, decoder=writer)
 
 

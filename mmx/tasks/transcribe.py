@@ -26,6 +26,7 @@ from mmx.tasks.second_pass import Text, settle
 from mmx.tasks.segment import SegmentOptions, split
 from mmx.tasks.window import SAMPLE_RATE_HZ, Gap, Window
 from mmx.tasks.windows import OPENING, File, Job
+from mmx.weights.card import suggestion
 
 if TYPE_CHECKING:
     from mmx.media.silero_vad import SileroVad
@@ -84,7 +85,7 @@ class _Run:
         self.recognize: Recognizer = _kind(model).recognizer(model, options)
         self.inputs = model.recorded
         # A recogniser's windows are as long as it was trained to read at once.
-        longest_s = min(getattr(model.encoders[name], "window_s", 30.0) for name in self.inputs)
+        longest_s = min(model.window(name).seconds for name in self.inputs)
         self.cut = SegmentOptions(max_window_s=longest_s)
         self.queue: list[Job] = []
 
@@ -257,7 +258,7 @@ def fit(model: Model, options: Options) -> Options:
     if model.tokenizer is None:
         raise InputError("expected a model with a tokenizer, got one without: load it with mmx.load")
     if not model.recorded:
-        raise InputError(f"expected a model with a speech encoder, got {model.name}: use whisper-base")
+        raise InputError(f"expected a model with a speech encoder, got {model.name}: {suggestion('transcribe')}")
     if SPEECH in model.recorded and (rate := model.recorded[SPEECH].rate) != SAMPLE_RATE_HZ:
         raise InputError(f"expected a model for speech at {SAMPLE_RATE_HZ} Hz, got {model.name}, at {rate:g} Hz")
     if options.channels != "mix" and SPEECH not in model.recorded:

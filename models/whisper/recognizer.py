@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -126,8 +126,7 @@ class TimestampRecognizer:
         self.tok = cast(WhisperTokenizer, model.require_tokenizer())
         self.decoder, _ = require_aligner(model)
         self.device = self.decoder.device
-        front, encoder = cast(Any, model.stages("speech"))  # an encoder of windows of one length, `ctx` frames
-        self.samples = encoder.ctx * encoder.stride * front.stride  # of a window
+        self.samples = model.window("speech").frames
         self.codes = list(self.tok.language_ids) if self.tok.multilingual else ["en"]
         self.filters = self._filters()
         self.prompt = self._prompt()

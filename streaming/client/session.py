@@ -419,9 +419,7 @@ def _heard_by(
         from mmx.tasks.cascade import Translator, first_step
         from mmx.tasks.options import Options
 
-        if "text" not in text_model.encoders or not hasattr(text_model.tokenizer, "language"):
-            name = text_model.name
-            raise InputError(f"expected a model that translates text, got {name}: use nllb-200-distilled-600m")
+        text_model.require_source_tokenizer()
         translator = Translator.of(text_model, job.to or "", job.beam_size)
         asked = first_step(text_model, Options(language=language, task="translate", to=job.to or ""))
         task, to, language = asked.task, "en" if asked.task == "translate" else None, asked.language

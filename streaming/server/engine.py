@@ -50,8 +50,8 @@ class Engine:
         speaker: Speaker = NOBODY,
     ):
         fit(model, Options(language="en"))
-        if text_model is not None and "text" not in text_model.encoders:
-            raise InputError(f"expected a text model that translates text, got {text_model.name}")
+        if text_model is not None:
+            text_model.require_source_tokenizer()
         self.model, self.text_model = model, text_model
         self.policy, self.step_s, self.beam_size, self.speaker = policy, step_s, beam_size, speaker
 
