@@ -18,6 +18,7 @@ from mmx.seq import Seq
 from mmx.state import State
 
 if TYPE_CHECKING:
+    from mmx.generate import Filter
     from mmx.model import Model
     from mmx.tasks.options import Options
     from mmx.tasks.windows import Decoded, Job
@@ -227,6 +228,25 @@ class SourceTokenizer(Tokenizer, Protocol):
         ...
 
 
+@runtime_checkable
+class TaskTokenizer(Protocol):
+    """What the tokenizer of a family has beside `Tokenizer` whose texts hold more than text: tasks, timestamps. Such a
+    family brings its own recognizer.
+
+    Attributes:
+        recognizer: name of the module with `fit`, `recognizer` and `prompter`; see `Recognizer`.
+        multilingual: whether its prompt names the language; else all is English.
+    """
+
+    recognizer: str
+    multilingual: bool
+
+    def lesson(self, text: str, src_lang: str, tgt_lang: str, task: str) -> tuple[list[int], list[int]]:
+        """What training gives the decoder to write a text, and what it is to write then: the text and its end. Raises
+        `InputError` for a task or a language that the model does not have."""
+        ...
+
+
 Voice = int | str | Mapping[str, Tensor]
 """A voice of a synth: its place among `Synth.voices`, its name there, or the tensors that describe another one."""
 
@@ -330,7 +350,8 @@ class HalfPrecise(Protocol):
 
 class Recognizer(Protocol):
     """Writes what is said in windows of recordings; made by the `recognizer(model, options)` of a module that
-    also has `fit(model, options)`, which raises `InputError` for options that the model cannot serve.
+    also has `fit(model, options)`, which raises `InputError` for options that the model cannot serve, and
+    `prompter(model, options)`, which makes the `Prompter` of a live session.
 
     Attributes:
         options: as the model takes them: its spelling of languages, its defaults.
@@ -340,6 +361,49 @@ class Recognizer(Protocol):
 
     def __call__(self, jobs: "Sequence[Job]") -> "list[Decoded]":
         """One answer for each window, on its recording's clock."""
+        ...
+
+
+class Prompter(Protocol):
+    """The text side of a live session: what the model is asked to write, and how the answer is read.
+
+    Attributes:
+        CONTEXT: tokens of text before the window that `prompt` takes.
+        eot: the token that ends a text.
+        task: transcribe or translate.
+        spoken: the tokenizer's spelling of the language of the speech, None until it is known.
+        guess: what it seems to be, meanwhile.
+    """
+
+    CONTEXT: int
+    eot: int
+    task: str
+    spoken: str | None
+    guess: str | None
+
+    @property
+    def language(self) -> str:
+        """Tag of the language that is written; empty until it is known."""
+        ...
+
+    def prompt(self, context: Sequence[int]) -> list[int]:
+        """What comes before the text of the window, `context` being the text before that."""
+        ...
+
+    def filters(self, begins: bool) -> "list[Filter]":
+        """What a text must not hold; `begins` where nothing is committed of the window yet."""
+        ...
+
+    def split(self, tokens: Sequence[int]) -> list[tuple[str, list[int]]]:
+        """Words with their leading spaces, and their tokens; what a hyphen or an apostrophe joins is one word."""
+        ...
+
+    def detect(self, memory: Seq, sure: bool) -> State:
+        """Tell the language of the speech where it is not known, for good if `sure`.
+
+        Returns:
+            The decoder's keys and values of the memory, to save their cost; empty where it was not asked.
+        """
         ...
 
 

@@ -23,6 +23,26 @@ Side = Literal["front", "encoder", "decoder", "synth"]
 """What a part belongs to, when a precision or a device is chosen."""
 
 
+LONGEST_S = 30.0
+"""Of an input at once, where the encoder does not say."""
+
+
+class InputWindow(NamedTuple):
+    """How a model takes one of its modalities.
+
+    Attributes:
+        frames: samples or frames of the longest input.
+        padded: whether shorter ones are filled up with zeros (silence) by the caller.
+        stride: samples or frames for each frame of its memory.
+        seconds: of the longest input.
+    """
+
+    frames: int
+    padded: bool
+    stride: int
+    seconds: float
+
+
 class Part(NamedTuple):
     """A part of a model.
 
@@ -113,6 +133,23 @@ class Model(nn.Module):
         """The front end and the encoder of a modality."""
         return self.front[modality], self.encoders[modality]  # type: ignore[return-value]
 
+    def window(self, modality: str) -> InputWindow:
+        """How the model takes a modality that is recorded.
+
+        An encoder that was trained on windows of one length says `whole_windows = True` and has their `ctx`, in frames
+        of its memory. One that prefers shorter inputs than `LONGEST_S` has `window_s`; with both, it fills them up
+        itself.
+        """
+        rate, encoder = float(self.inputs[modality].rate or 1), self.encoders[modality]
+        front = dict(self.front.items()).get(modality)
+        stride = int(getattr(front, "stride", 1) or 1) * int(getattr(encoder, "stride", 1) or 1)  # type: ignore[arg-type]
+        own_s: float | None = getattr(encoder, "window_s", None)  # type: ignore[assignment]
+        if getattr(encoder, "whole_windows", False) and own_s is None:
+            frames = int(encoder.ctx) * stride  # type: ignore[arg-type]
+            return InputWindow(frames, True, stride, frames / rate)
+        longest_s = LONGEST_S if own_s is None else own_s
+        return InputWindow(round(longest_s * rate), False, stride, longest_s)
+
     def parts(self) -> Iterator[Part]:
         """Every part, in the order that an input passes them: the one list of what a model consists of."""
         for stage in get_args(Stage)[:-1]:
@@ -195,13 +232,13 @@ class Model(nn.Module):
     def require_source_tokenizer(self) -> SourceTokenizer:
         """The tokenizer of a model that reads text. Raises `InputError` in one that does not."""
         if "text" not in self.encoders or not isinstance(self.tokenizer, SourceTokenizer):
-            raise InputError(f"expected a model that reads texts, got {self.name}, which does not: use en-es")
+            raise InputError(f"expected a model that translates text, got {self.name}: choose one of `mmx models`")
         return self.tokenizer
 
     def require_synth(self) -> Synth:
         """The synth. Raises `InputError` in a model that does not speak."""
         if self.synth is None:
-            raise InputError(f"expected a model with a voice, got {self.name}: use seamless-m4t-v2-large")
+            raise InputError(f"expected a model with a voice, got {self.name}: choose one of `mmx models`")
         return self.synth
 
     def embed(self, inputs: Mapping[str, Seq], begin: Stage = "front") -> Tensor:

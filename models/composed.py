@@ -140,14 +140,14 @@ def compose(config: Config, encoder: Model, decoder: Model) -> Model:
     heard, front = encoder.encoders[name], {k: v for k, v in encoder.front.items() if k == name}
     own = dict(encoder.adapters.items()).get(name)
     width = getattr(own, "width", None) or width_of(heard)  # one that says nothing keeps the encoder's
-    adapter = adapters.build(config.adapter.kind, config.adapter.numbers, width, decoder.decoder.token.embedding_dim)
+    writer = decoder.require_decoder()
+    adapter = adapters.build(config.adapter.kind, config.adapter.numbers, width, writer.width)
     if own is not None:
         adapter = adapters.Chain(own, adapter)
-    if front and getattr(heard, "whole_windows", False):
-        frames, what = int(heard.ctx * heard.stride * front[name].stride), encoder.inputs[name]  # type: ignore[operator]
-        assert what.rate is not None, "text has no front end"
-        front[name], heard = PaddedFront(front[name], frames, what), WindowEncoder(heard, frames / what.rate)
-    return Model(front=front, encoders={name: heard}, adapters={name: adapter}, decoder=decoder.decoder)
+    if front and (window := encoder.window(name)).padded:
+        front[name] = PaddedFront(front[name], window.frames, encoder.inputs[name])
+        heard = WindowEncoder(heard, window.seconds)
+    return Model(front=front, encoders={name: heard}, adapters={name: adapter}, decoder=writer)
 
 
 def width_of(encoder: nn.Module) -> int:

@@ -11,7 +11,7 @@ of all layers, C head width.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -186,7 +186,7 @@ class MonotonicHeads(nn.Module):
 
         def watch(i: int, h_BUD: Tensor) -> None:
             if str(i) in self.layers:
-                heads = self.layers[str(i)]
+                heads = cast(PChoose, self.layers[str(i)])
                 dtype = heads.bias.dtype
                 found.append(heads(h_BUD.to(dtype), looked_at.to(dtype)))
 

@@ -96,7 +96,7 @@ class WindowEncoder:
             front, encoder = model.stages(SPEECH)
             ctx = getattr(encoder, "ctx", None)
             self.most = None if ctx is None else ctx * encoder.stride * front.stride
-        self.device = next(model.decoder.parameters()).device
+        self.device = model.require_decoder().device
 
     @property
     def covered(self) -> int:
@@ -147,7 +147,7 @@ class IncrementalEncoder:
     def __init__(self, model: Model):
         self.model = model
         self.inputs = model.recorded
-        self.device = next(model.decoder.parameters()).device
+        self.device = model.require_decoder().device
         unread = {n for n in model.encoders if n not in self.inputs}
         states = model.init_state(1, 0)
         self.states: State = {k: v for k, v in states.items() if k.partition(".")[2] not in unread}

@@ -28,8 +28,9 @@ from mmx.streaming.activity import SpeechActivity
 from mmx.streaming.encoders import stream_encoder
 from mmx.streaming.guards import AttendedWord, before_end_of_speech, certain, lengthened, onward, passed_over, recurs
 from mmx.streaming.policies import Policy, View
-from mmx.streaming.prompt import Prompter
 from mmx.tasks import align
+from mmx.tasks.options import Task
+from mmx.tasks.transcribe import prompter
 from mmx.tasks.transcribe import vad as load_vad
 from mmx.tasks.translate import has_loop
 from mmx.tasks.windows import RATE, require_aligner
@@ -93,18 +94,19 @@ class Listener:
         policy: Policy,
         *,
         language: str | None = None,
-        task: str = "transcribe",
+        task: Task = "transcribe",
         to: str | None = None,
         vad: Any = True,
         monotonic: Monotonic | None = None,
     ):
         self.decoder, self.heads = require_aligner(model)
+        self.tok = model.require_tokenizer()
         self.policy, self.monotonic = policy, monotonic
-        self.script = Prompter(model, language, task, to)
+        self.prompter = prompter(model, language, task, to)
         self.encoder = stream_encoder(model)
         self.voice = SpeechActivity(load_vad() if vad is True else vad)
         # Whether the text follows the sound word by word, to the tenth of a second or three.
-        self.follows = self.script.task == "transcribe" and bool(model.card and model.card.alignment_heads)
+        self.follows = self.prompter.task == "transcribe" and bool(model.card and model.card.alignment_heads)
         self.open = False  # whether the window holds speech that is being written
         self.settled = 0  # sample up to which all speech is written
         self.wrote = 0  # samples that were heard when the last words were written
@@ -120,7 +122,7 @@ class Listener:
     @property
     def language(self) -> str:
         """Tag of the language that is written; empty until it is known."""
-        return self.script.language
+        return self.prompter.language
 
     @property
     def tentative(self) -> str:
@@ -173,7 +175,7 @@ class Listener:
         """Read the window, continue the text, write what the policy allows."""
         source_s = (self.encoder.covered - self.encoder.begin) / RATE
         speech_s = self.voice.speech_within(self.encoder.begin)
-        least_s = self.SHORT_S if self.script.spoken else self.ENOUGH_S
+        least_s = self.SHORT_S if self.prompter.spoken else self.ENOUGH_S
         if not source_s or (speech_s < least_s and not self.committed and not finished):
             return []
         out: list[Word] = []
@@ -201,12 +203,12 @@ class Listener:
         memory = self.encoder.memory()
         begin_s, source_s = self.encoder.begin / RATE, (self.encoder.covered - self.encoder.begin) / RATE
         heard = min(int(memory.lengths[0]), max(1, math.ceil(source_s * (memory.rate or 50.0))))
-        shared = self.script.detect(memory, sure)
-        prompt = self.script.prompt(self.context)
+        shared = self.prompter.detect(memory, sure)
+        prompt = self.prompter.prompt(self.context)
         found = self._continue(memory, shared, prompt, source_s)
         if self.context and has_loop([*self.committed, *found.tokens], times=3):  # the context is apt to start them
             self.context = []
-            prompt = self.script.prompt(self.context)
+            prompt = self.prompter.prompt(self.context)
             found = self._continue(memory, shared, prompt, source_s)
         align_s = self._align(memory, shared, prompt, found, heard, begin_s)
         credible = self._credible(found.tokens, finished)
@@ -228,7 +230,7 @@ class Listener:
         else:
             kept = onward(self.looks, self.encoder.begin / RATE, max(self.BACK_S, self.MOVED_S), self.voice)
         if finished and kept < len(self.looks):
-            before = [text for text, _ in self.script.split([*self.context, *self.committed])]
+            before = [text for text, _ in self.prompter.split([*self.context, *self.committed])]
             if not recurs([*before, *(w.text for w in self.looks)], len(before) + kept):
                 kept = len(self.looks)
         if self.follows:
@@ -266,7 +268,7 @@ class Listener:
         if not self.committed:  # the context is all that could be in the way
             unheeded = finished and self.context and self.voice.speech_within(self.encoder.begin) >= self.SHORT_S
             return self.encoder.begin if unheeded else None
-        since, translates = self._written_until(), self.script.task != "transcribe"
+        since, translates = self._written_until(), self.prompter.task != "transcribe"
         after = max(since, self.wrote) if translates else since  # a translation moves words
         begin = self.voice.after_pause(after, self.PAUSE_S)
         if self.voice.speech_within(begin) >= (self.BRIEF_S if finished else self.SHORT_S):
@@ -291,8 +293,8 @@ class Listener:
         prefix = [*prompt, *self.committed]
         due = 8 + round(self.TOKENS_PER_S * source_s) - len(self.committed)
         room = min(self.decoder.ctx - len(prefix) - 2, due)  # the prefix holds what is written, too
-        filters = self.script.filters(begins=not self.committed)
-        how = (self.script.eot, max(0, room))
+        filters = self.prompter.filters(begins=not self.committed)
+        how = (self.prompter.eot, max(0, room))
         found = continue_text(self.decoder, memory, prefix, self.rest, *how, filters, shared)
         if has_loop([*self.committed, *found.tokens]):
             found = continue_text(self.decoder, memory, prefix, [], *how, [*filters, NoRepeatNGram(3)], shared)
@@ -307,7 +309,7 @@ class Listener:
         if not found.tokens:
             return []
         rate = memory.rate or 50.0
-        tokens = torch.tensor([[*prompt, *self.committed, *found.tokens, self.script.eot]], device=memory.x.device)
+        tokens = torch.tensor([[*prompt, *self.committed, *found.tokens, self.prompter.eot]], device=memory.x.device)
         scores, _ = self.decoder.cross_weights(tokens, memory, self.heads, shared)
         first = len(prompt) - 1 + len(self.committed)
         matrix_UM = align.attention_matrix(scores[0].cpu(), heard)[first:-1]
@@ -318,7 +320,7 @@ class Listener:
             align.token_times(matrix_UM[:, skipped:], probability.tolist(), rate).start_s + skipped / rate + begin_s
         )
         looks_s = (matrix_UM[:-1].argmax(1) / rate).tolist()
-        groups = self.script.split(found.tokens)
+        groups = self.prompter.split(found.tokens)
         ends = np.cumsum([0, *(len(group) for _, group in groups)])
         bounds_s = lengthened(start_s[ends].tolist(), self.LEAST_S, self.encoder.covered / RATE)
         for i, (text, group) in enumerate(groups):
@@ -348,7 +350,7 @@ class Listener:
         A mark at the end waits while there is but a pause: what ends a sentence shows in what follows.
         """
         total = kept = 0
-        for text, tokens in self.script.split(self.rest):
+        for text, tokens in self.prompter.split(self.rest):
             total += len(tokens)
             if total > count or (total == len(self.rest) and not ended):
                 break
@@ -360,7 +362,7 @@ class Listener:
         """Commit the first `count` tokens of what may change."""
         out: list[Word] = []
         total, words = len(self.committed), 0
-        for (text, tokens), word in zip(self.script.split(self.rest), self.words, strict=True):
+        for (text, tokens), word in zip(self.prompter.split(self.rest), self.words, strict=True):
             if total + len(tokens) > len(self.committed) + count:
                 break
             total, words = total + len(tokens), words + 1
@@ -376,7 +378,7 @@ class Listener:
 
     def _ends_sentence(self, tokens: Sequence[int]) -> bool:
         """Whether the last word of a text ends a sentence, whatever may follow: an abbreviation does not."""
-        last = self.script.tok.decode(tokens[-self.WORD_TOKENS :]).split()[-1:]
+        last = self.tok.decode(tokens[-self.WORD_TOKENS :]).split()[-1:]
         return bool(last) and len(split_sentences(f"{last[0]} A")) > 1
 
     def _trim(self) -> None:
@@ -401,7 +403,7 @@ class Listener:
 
     def _move(self, count: int) -> None:
         """Move the first `count` written tokens out of the window, into the context."""
-        self.context = [*self.context, *self.committed[:count]][-self.script.CONTEXT :]
+        self.context = [*self.context, *self.committed[:count]][-self.prompter.CONTEXT :]
         self.committed = self.committed[count:]
         self.marks = [_Mark(m.tokens - count, m.end_s, m.sentence) for m in self.marks if m.tokens > count]
 
@@ -415,7 +417,7 @@ class Listener:
         values: dict[str, Any] = {n: getattr(self, n) for n in self._PLAIN}
         values["marks"] = [[m.tokens, m.end_s, m.sentence] for m in self.marks]
         values["words"] = [[w.text, w.start_s, w.end_s, w.probability] for w in self.words]
-        values["script"] = [self.script.spoken, self.script.guess]
+        values["script"] = [self.prompter.spoken, self.prompter.guess]
         for name, part in (("encoder", self.encoder), ("voice", self.voice)):
             held, values[name] = part.saved()
             tensors |= {f"{name}.{k}": v for k, v in held.items()}
@@ -427,7 +429,7 @@ class Listener:
             setattr(self, name, values[name])
         self.marks = [_Mark(*row) for row in values["marks"]]
         self.words = [Word(*row) for row in values["words"]]
-        self.script.spoken, self.script.guess = values["script"]
+        self.prompter.spoken, self.prompter.guess = values["script"]
         for name, part in (("encoder", self.encoder), ("voice", self.voice)):
             held = {k.removeprefix(f"{name}."): v for k, v in tensors.items() if k.startswith(f"{name}.")}
             part.restore(held, values[name])

@@ -24,6 +24,7 @@ from mmx.streaming.lag import STEPS_S
 from mmx.streaming.listener import Listener, Monotonic
 from mmx.streaming.policies import Policy, find_policy
 from mmx.tasks.events import Event
+from mmx.tasks.options import Task
 from mmx.tasks.result import Segment, Transcript, Word
 from mmx.tasks.windows import RATE
 from mmx.text.languages import find_language
@@ -59,7 +60,7 @@ class Stream:
         *,
         policy: str | Policy = "alignatt",
         language: str | None = None,
-        task: str = "transcribe",
+        task: Task = "transcribe",
         to: str | None = None,
         step_s: float = 1.0,
         vad: Any = True,

@@ -57,7 +57,7 @@ def test_text_is_translated_by_the_shipped_model(
     assert cli.main(["translate", "--text", " ", "--from", "en", "--to", "es"]) == 2
     assert "got an empty one" in capsys.readouterr().err
     assert cli.main(["translate", "--text", "The house is big.", "--from", "en", "--to", "de"]) == 2
-    assert "use en-es (English to Spanish), or nllb" in capsys.readouterr().err
+    assert "use en-es (English to Spanish) or " in capsys.readouterr().err
 
 
 def test_a_shipped_model_completes_a_cascade() -> None:

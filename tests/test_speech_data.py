@@ -125,7 +125,7 @@ def test_whisper_is_given_language_and_task_and_learns_text_and_end(model: Model
 def test_others_are_given_the_language_that_they_write() -> None:
     tok = SimpleNamespace(eot=2, language=lambda text: f"{text}!", prompt=lambda spelling: [2, spelling])
     tok.encode = lambda text: list(text)
-    model = cast("Model", SimpleNamespace(tokenizer=tok))
+    model = cast("Model", SimpleNamespace(require_tokenizer=lambda: tok))
     assert lesson(model, example(Path("x"), "ab", tgt_lang="fr"), tok.language) == ([2, "fr!"], ["a", "b", 2])
 
 

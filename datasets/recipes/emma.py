@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 from mmx.errors import InputError
 
 RATE = 16_000
-FIELDS = ("id", "audio", "text", "voice", "duration_s", "origin", "licence")
+FIELDS: Sequence[str] = ("id", "audio", "text", "voice", "duration_s", "origin", "licence")
 ESPEAK_VOICES = ("en-us", "en-gb", "en-us+f3", "en-gb+f2", "en-us+m3", "en-gb-scotland", "en-us+f4", "en-gb-x-rp+m7")
 _PLAIN = re.compile(r"[A-Z][A-Za-z' ,;]+[A-Za-z][.!?]")
 
@@ -70,7 +70,7 @@ def espeak(text: str, voice: str, rng: random.Random) -> NDArray[np.float32]:
     speed, pitch = str(rng.randint(135, 185)), str(rng.randint(35, 65))
     wav = _espeak(["-v", voice, "-s", speed, "-p", pitch, "--stdout"], text)
     samples, rate = soundfile.read(io.BytesIO(wav), dtype="float32")
-    return _at_rate(samples, rate)
+    return _at_rate(np.asarray(samples, np.float32), rate)
 
 
 def _espeak(options: Sequence[str], text: str) -> bytes:
@@ -154,7 +154,8 @@ def spoken(recording: Path, gap_s: float = 0.5) -> list[tuple[str, NDArray[np.fl
     Raises:
         InputError: another rate, or not as many sentences as lines.
     """
-    wave, rate = soundfile.read(recording, dtype="float32")
+    read, rate = soundfile.read(recording, dtype="float32")
+    wave = np.asarray(read, np.float32)
     if rate != RATE or wave.ndim != 1:
         raise InputError(f"expected {RATE} Hz mono in {recording}, got {rate} Hz in shape {wave.shape}")
     heard = np.flatnonzero(wave)
@@ -200,7 +201,7 @@ def main() -> None:
     lines = sentences(args.texts)
     random.Random(args.seed).shuffle(lines)
     args.out.mkdir(parents=True, exist_ok=True)
-    rows = read_aloud(lines[: args.count], args.out, args.voice_folder, args.seed)
+    rows: Iterator[dict[str, Any]] = read_aloud(lines[: args.count], args.out, args.voice_folder, args.seed)
     if args.librivox is not None:
         rows = chain(read_by_a_person(args.librivox, args.out, args.copies, args.seed), rows)
     with (args.out / "manifest.tsv").open("w", encoding="utf-8", newline="") as file:

@@ -24,6 +24,7 @@ from mmx.model import Model
 from mmx.streaming.listener import Monotonic
 from mmx.streaming.stream import Stream
 from mmx.tasks.events import Event
+from mmx.tasks.options import Task
 from mmx.tasks.windows import RATE
 
 DEFAULTS = StreamingOptions()
@@ -156,7 +157,7 @@ def evaluate_streaming(
     policies: Sequence[str] = DEFAULTS.policies,
     steps_s: Sequence[float] = DEFAULTS.steps_s,
     language: str | None = None,
-    task: str = "transcribe",
+    task: Task = "transcribe",
     to: str | None = None,
     monotonic: Monotonic | None = None,
     on_done: Callable[[Figures], None] | None = None,

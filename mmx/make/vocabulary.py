@@ -166,7 +166,7 @@ class _Source:
             built = family.build(family.Config(**card.config))
         if not _is_tied(built) or "vocab" not in card.config or found.tokenizer is None:
             raise InputError(
-                f"expected a model that translates text, such as NLLB or one from mmx train, got {card.name} of the "
+                f"expected a model that translates text, such as one from mmx train, got {card.name} of the "
                 f"family {card.family}: its vocabulary cannot be changed"
             )
         if (found.tokenizer.parent / "vocab.json").is_file():

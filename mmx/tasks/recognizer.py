@@ -15,11 +15,12 @@ import torch
 from mmx.clip import pad
 from mmx.errors import InputError
 from mmx.generate import Hypothesis, SearchOptions
-from mmx.interfaces import Aligner, Recognizer
+from mmx.interfaces import Aligner, Prompter, Recognizer
 from mmx.model import Model
 from mmx.seq import Seq
 from mmx.state import State
 from mmx.tasks.options import Options
+from mmx.tasks.prompt import LanguagePrompter
 from mmx.tasks.result import Note, Segment
 from mmx.tasks.speak import Voice, say_rows
 from mmx.tasks.text_search import TextSearch, has_loop
@@ -44,6 +45,11 @@ def fit(model: Model, options: Options) -> Options:
 def recognizer(model: Model, options: Options) -> Recognizer:
     """What `transcribe` decodes with; the options are as `fit` returns them."""
     return PlainRecognizer(model, options)
+
+
+def prompter(model: Model, options: Options) -> Prompter:
+    """The text side of a live session; the options are as `fit` returns them."""
+    return LanguagePrompter(model, options)
 
 
 class PlainRecognizer:

@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING
 
 from mmx.clip import SPEECH, Clip, rate_of
 from mmx.errors import InputError, MediaError, MmxError
-from mmx.interfaces import Recognizer
+from mmx.interfaces import Prompter, Recognizer, TaskTokenizer
 from mmx.media.audio import Source
 from mmx.media.clips import ClipReader, open_clip
 from mmx.media.downmix import SIDES
 from mmx.media.source import reopened
 from mmx.model import Model
 from mmx.nn.ctc import NAME
-from mmx.tasks import ctc_recognizer
 from mmx.tasks.no_speech import no_speech_note
-from mmx.tasks.options import Options
+from mmx.tasks.options import Options, Task
 from mmx.tasks.result import Note, Segment, Transcript
 from mmx.tasks.second_pass import Text, settle
 from mmx.tasks.segment import SegmentOptions, split
 from mmx.tasks.window import SAMPLE_RATE_HZ, Gap, Window
 from mmx.tasks.windows import OPENING, File, Job
+from mmx.weights.card import suggestion
 
 if TYPE_CHECKING:
     from mmx.media.silero_vad import SileroVad
@@ -86,7 +86,7 @@ class _Run:
         self.recognize: Recognizer = _kind(model).recognizer(model, options)
         self.inputs = model.recorded
         # A recogniser's windows are as long as it was trained to read at once.
-        longest_s = min(getattr(model.encoders[name], "window_s", 30.0) for name in self.inputs)
+        longest_s = min(model.window(name).seconds for name in self.inputs)
         self.cut = SegmentOptions(max_window_s=longest_s)
         self.queue: list[Job] = []
 
@@ -260,7 +260,7 @@ def fit(model: Model, options: Options) -> Options:
     if model.tokenizer is None:
         raise InputError("expected a model with a tokenizer, got one without: load it with mmx.load")
     if not model.recorded:
-        raise InputError(f"expected a model with a speech encoder, got {model.name}: use whisper-base")
+        raise InputError(f"expected a model with a speech encoder, got {model.name}: {suggestion('transcribe')}")
     if SPEECH in model.recorded and (rate := model.recorded[SPEECH].rate) != SAMPLE_RATE_HZ:
         raise InputError(f"expected a model for speech at {SAMPLE_RATE_HZ} Hz, got {model.name}, at {rate:g} Hz")
     if options.channels != "mix" and SPEECH not in model.recorded:
@@ -268,8 +268,24 @@ def fit(model: Model, options: Options) -> Options:
     return _kind(model).fit(model, options)
 
 
+def prompter(model: Model, language: str | None, task: Task, to: str | None) -> Prompter:
+    """The text side of a live session.
+
+    Args:
+        model: with a tokenizer.
+        language: of the speech; detected when None, by models that can.
+        task: transcribe or translate.
+        to: language to translate into; English when None.
+
+    Raises:
+        InputError: what the model cannot do.
+    """
+    options = fit(model, Options(language=language, task=task, to=to or "en"))
+    return _kind(model).prompter(model, options)
+
+
 def _kind(model: Model) -> ModuleType:
     """The module with the recognizer: the one that a tokenizer whose texts hold more than text names, else ours."""
-    if model.decoder is None:
-        return ctc_recognizer
-    return importlib.import_module(getattr(model.tokenizer, "recognizer", "mmx.tasks.recognizer"))
+    tok = model.tokenizer
+    usual = "mmx.tasks.ctc_recognizer" if model.decoder is None else "mmx.tasks.recognizer"
+    return importlib.import_module(tok.recognizer if isinstance(tok, TaskTokenizer) else usual)

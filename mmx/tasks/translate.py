@@ -19,7 +19,7 @@ from mmx.tasks.text_search import TextSearch, has_loop
 from mmx.tasks.words import SentenceTranslation, Translation
 from mmx.text.languages import check_script, find_language
 from mmx.text.sentences import Sentence, split_long, split_sentences
-from mmx.weights.card import cards
+from mmx.weights.card import suggestion
 
 MAX_SOURCE = 256
 """Tokens that a source sentence may have; the models were trained on sentences, and on longer ones they drop parts."""
@@ -70,11 +70,7 @@ def translate_text(
         raise InputError("expected a list of texts, got one text: put it in a list")
     tok = model.tokenizer
     if "text" not in model.encoders or not isinstance(tok, SourceTokenizer):
-        ours = ", ".join(f"{c.name} ({c.languages})" for c in cards().values() if c.writes)
-        raise InputError(
-            f"expected a model that translates text, got {model.name}: use {ours}, or nllb-200-distilled-600m for more "
-            "languages"
-        )
+        raise InputError(f"expected a model that translates text, got {model.name}: {suggestion('translate-text')}")
     if batch_size < 1:
         raise InputError(f"expected batch_size >= 1, got {batch_size}")
     source, target = tok.language(src), tok.language(to)

@@ -6,7 +6,6 @@ Letters: B rows, N samples or frames, T feature frames, M memory frames, U token
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,13 +14,14 @@ from torch import Tensor
 from mmx.clip import Input
 from mmx.clip import pad as pad_clips
 from mmx.errors import InputError
-from mmx.interfaces import Needs
+from mmx.interfaces import Needs, TaskTokenizer
 from mmx.model import Model, Stage
 from mmx.seq import Seq, pad
 from mmx.train.augment import shown_otherwise
 from mmx.train.batch import IGNORED, Batch
 from mmx.train.manifest import Example
 from mmx.train.reading import SLACK_S, duration_s, read_recording, read_target
+from mmx.weights.card import suggestion
 
 CACHE_BYTES = 2 << 30
 """Of memories that are kept instead of encoded again; those of a thousand recordings in Whisper base."""
@@ -29,31 +29,6 @@ ANYTHING = Needs()
 """Of an objective that learns texts from whatever a model reads."""
 TARGET_RATE = 50.0
 """Frames a second by which what is to be made counts in the size of a batch."""
-
-
-class Window(NamedTuple):
-    """How a model takes one of its modalities.
-
-    Attributes:
-        frames: samples or frames of the longest input.
-        padded: whether shorter ones are filled up with zeros (silence), as Whisper's are.
-        stride: samples or frames for each frame of its memory, for the size of a batch.
-    """
-
-    frames: int
-    padded: bool
-    stride: int
-
-
-def window(model: Model, modality: str) -> Window:
-    """How a model takes a modality that is recorded."""
-    rate, encoder = float(model.inputs[modality].rate or 1), model.encoders[modality]
-    front = dict(model.front.items()).get(modality)
-    stride = int(getattr(front, "stride", 1) or 1) * int(getattr(encoder, "stride", 1) or 1)  # type: ignore[arg-type]
-    own: Any = getattr(encoder, "window_s", None)
-    if getattr(encoder, "whole_windows", False) and own is None:  # with `window_s`, it fills them up itself
-        return Window(encoder.ctx * stride, True, stride)  # type: ignore[operator]
-    return Window(round((own or 30.0) * rate), False, stride)
 
 
 def modalities(model: Model, examples: Sequence[Example], needs: Needs = ANYTHING) -> dict[str, Input]:
@@ -82,9 +57,10 @@ def modalities(model: Model, examples: Sequence[Example], needs: Needs = ANYTHIN
 def _unreadable(model: Model, example: Example) -> str:
     media = sorted({i.medium for i in model.inputs.values()})
     if not example.media:
-        return f"expected a model that reads texts, got {model.name}, which reads only speech: use en-es"
+        remedy = suggestion("translate-text")
+        return f"expected a model that reads texts, got {model.name}, which reads only speech: {remedy}"
     if media == ["text"]:
-        return f"expected a model with a speech encoder, got {model.name}: use whisper-base"
+        return f"expected a model with a speech encoder, got {model.name}: {suggestion('transcribe')}"
     return f"expected {' or '.join(media)} for {model.name}, got data with {', '.join(example.media)}"
 
 
@@ -99,8 +75,8 @@ def lesson(model: Model, example: Example, language: Callable[[str], str]) -> tu
     Raises:
         InputError: the model does not have the language or the task.
     """
-    tok: Any = model.tokenizer
-    if hasattr(tok, "lesson"):
+    tok = model.require_tokenizer()
+    if isinstance(tok, TaskTokenizer):
         return tok.lesson(example.target, example.src_lang, example.tgt_lang, example.task)
     return tok.prompt(language(example.tgt_lang)), [*tok.encode(example.target), tok.eot]
 
@@ -157,7 +133,7 @@ class Data:
         self.model, self.seed, self.changes = model, seed, changes
         self.inputs = modalities(model, examples, needs)
         self.recorded = {n: i for n, i in self.inputs.items() if i.medium != "text"}
-        self.windows = {n: window(model, n) for n in self.recorded}
+        self.windows = {n: model.window(n) for n in self.recorded}
         self.makes = {needs.makes: needs.rate or float(getattr(model.synth, "rate", 1.0))} if needs.makes else {}
         self.room = min(max_tokens, getattr(model.decoder, "ctx", max_tokens))
         self._spell = cache(lambda text: model.require_tokenizer().language(text))

@@ -14,7 +14,7 @@ import numpy as np
 from mmx.errors import InputError, MmxError
 from mmx.model import Model
 from mmx.text.languages import check_script, find_language
-from mmx.train.data import lesson, modalities, window
+from mmx.train.data import lesson, modalities
 from mmx.train.manifest import MIN_S, Example, kind_of, manifest_rows
 from mmx.train.reading import SLACK_S, open_medium
 
@@ -200,7 +200,7 @@ def _unfit(
     except InputError as e:
         return [str(e)]
     recorded = {n: i for n, i in inputs.items() if i.medium != "text"}
-    longest = min((window(outline, n).frames / float(i.rate or 1) for n, i in recorded.items()), default=math.inf)
+    longest = min((outline.window(n).seconds for n in recorded), default=math.inf)
     wrong, room = [], getattr(outline.decoder, "ctx", math.inf)
     if seconds > longest:
         wrong.append(f"expected at most {longest:g} s for {outline.name}, got {seconds:.1f}: cut it; it is left out")

@@ -120,6 +120,16 @@ def cards() -> dict[str, Card]:
     return {c.name: c for c in sorted(found, key=lambda c: (c.family, c.parameters, c.name))}
 
 
+def suggestion(task: str) -> str:
+    """The remedy of an error: models that have a task, those first that need no download."""
+    fitting = sorted((c for c in cards().values() if task in c.tasks), key=lambda c: not _is_packaged(c))
+    return "use " + " or ".join(f"{c.name} ({c.languages})" for c in fitting[:2])
+
+
+def _is_packaged(card: Card) -> bool:
+    return any(w.folder or w.packages for w in card.weights)
+
+
 def read_card(path: Path) -> Card:
     """The card in a TOML file."""
     try:

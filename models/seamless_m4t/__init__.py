@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from mmx.errors import CheckpointError, InputError, nearest
-from mmx.interfaces import Sound, Speech
+from mmx.interfaces import Sound, Speech, Synth
 from mmx.media.kaldi import Fbank
 from mmx.model import Model
 from mmx.models import nllb, w2v_bert
@@ -195,7 +195,7 @@ class Synthesizer(UnitSynth):
         spelled = units.spell(speech.tokens, tables.id_to_text, tables.char_to_id)
         # It was trained on texts without their end, whose state is the last.
         states = states._replace(x=states.x[:, :-1], lengths=states.lengths - 1)
-        return states, *(t.to(states.x.device) for t in spelled)
+        return states, spelled.chars.to(states.x.device), spelled.per_token.to(states.x.device)
 
 
 def build(config: Config) -> Model:
@@ -205,7 +205,7 @@ def build(config: Config) -> Model:
     return compose(c.speech, c.text, synth)
 
 
-def compose(speech: w2v_bert.Config, text: nllb.Config, synth: UnitSynth) -> Model:
+def compose(speech: w2v_bert.Config, text: nllb.Config, synth: Synth) -> Model:
     """Ears, eyes, pen and voice around one embedding."""
     decoder = nllb.build_decoder(text)
     adaptor = w2v_bert.adaptor(speech)

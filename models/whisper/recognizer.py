@@ -9,16 +9,17 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 import torch
 
 from mmx.errors import InputError, MmxWarning
 from mmx.generate import Filter, Hypothesis, SearchOptions, Suppress, SuppressFirst, search
-from mmx.interfaces import Recognizer
+from mmx.interfaces import Prompter, Recognizer
 from mmx.model import Model
 from mmx.models.whisper import TimestampRules, other_language
+from mmx.models.whisper.prompt import ContextPrompter
 from mmx.models.whisper.tokenizer import LANGUAGES, WhisperTokenizer, find_language
 from mmx.seq import Seq, pad
 from mmx.state import State, select, subtree
@@ -100,6 +101,11 @@ def recognizer(model: Model, options: Options) -> Recognizer:
     return TimestampRecognizer(model, options)
 
 
+def prompter(model: Model, options: Options) -> Prompter:
+    """The text side of a live session; the options are as `fit` returns them."""
+    return ContextPrompter(model, options)
+
+
 class TimestampRecognizer:
     """Decodes a batch of windows: encoder, language, search with fallback, segments and words.
 
@@ -120,9 +126,9 @@ class TimestampRecognizer:
         self.tok = cast(WhisperTokenizer, model.require_tokenizer())
         self.decoder, _ = require_aligner(model)
         self.device = self.decoder.device
-        front, encoder = cast(Any, model.stages("speech"))  # an encoder of windows of one length, `ctx` frames
-        self.samples = encoder.ctx * encoder.stride * front.stride  # of a window
-        self.frame_rate = RATE / (encoder.stride * front.stride)  # of the memory, in Hz
+        window = model.window("speech")
+        self.samples = window.frames
+        self.frame_rate = RATE / window.stride  # of the memory, in Hz
         self.codes = list(self.tok.language_ids) if self.tok.multilingual else ["en"]
         self.filters = self._filters()
         self.prompt = self._prompt()

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mmx.model import Model
     from mmx.streaming.stream import Stream
     from mmx.tasks.cascade import Translator
+    from mmx.tasks.options import Task
     from mmx.tasks.result import SpokenSegment
 
 # -------------------- what is done with sound and text
@@ -411,15 +412,14 @@ def _heard_by(
     """The stream, and what translates it on."""
     from mmx.streaming.stream import Stream
 
-    task, to, language = "translate" if job.to else "transcribe", job.to, job.language
+    task: Task = "translate" if job.to else "transcribe"
+    to, language = job.to, job.language
     translator = None
     if text_model is not None:
         from mmx.tasks.cascade import Translator, first_step
         from mmx.tasks.options import Options
 
-        if "text" not in text_model.encoders or not hasattr(text_model.tokenizer, "language"):
-            name = text_model.name
-            raise InputError(f"expected a model that translates text, got {name}: use nllb-200-distilled-600m")
+        text_model.require_source_tokenizer()
         translator = Translator.of(text_model, job.to or "", job.beam_size)
         asked = first_step(text_model, Options(language=language, task="translate", to=job.to or ""))
         task, to, language = asked.task, "en" if asked.task == "translate" else None, asked.language

@@ -34,9 +34,11 @@ from torch import Tensor
 
 from mmx.api import load
 from mmx.errors import InputError
-from mmx.generate import SearchOptions, Suppress, search
+from mmx.generate import SearchOptions, search
+from mmx.interfaces import Decoder, Prompter
 from mmx.model import Model
 from mmx.models.monotonic import MonotonicHeads, pooled
+from mmx.nn.decoder import TextDecoder
 from mmx.seq import Seq, pad
 from mmx.streaming.emma.alignment import (
     average_lagging,
@@ -47,6 +49,7 @@ from mmx.streaming.emma.alignment import (
 )
 from mmx.streaming.emma.heads import HeadsConfig, build_heads, write_heads
 from mmx.streaming.encoders import WindowEncoder
+from mmx.tasks.transcribe import prompter
 
 RATE = 16_000
 
@@ -85,14 +88,18 @@ def _looks(model: Model, c: HeadsConfig, wave: Tensor, step_s: float, rng: rando
     source_s = len(wave) / RATE
     ends_s = [*np.arange(rng.uniform(0.2, step_s), source_s - 0.1, step_s).tolist(), source_s]
     memory = pad([_encode(model, wave[: round(e * RATE)]) for e in ends_s], 50.0)
-    prompt, text = _prompt(model), _text(model, memory.rows(torch.tensor([len(ends_s) - 1])))
+    decoder = model.require_decoder()
+    if not isinstance(decoder, TextDecoder):
+        raise InputError(f"expected a decoder whose layers can be watched, got {type(decoder).__name__}")
+    asks = prompter(model, "en", "transcribe", None)
+    prompt, text = asks.prompt([]), _text(decoder, asks, memory.rows(torch.tensor([len(ends_s) - 1])))
     if len(text) < 3:
         return None
     states: dict[int, Tensor] = {}
     tokens_JU = torch.tensor([[*prompt, *text]]).expand(len(ends_s), -1)
-    hidden = model.decoder.hidden(tokens_JU, memory, watch=lambda i, h: states.update({i: h}))
+    hidden = decoder.hidden(tokens_JU, memory, watch=lambda i, h: states.update({i: h}))
     first = len(prompt) - 1
-    log_JUV = model.decoder.head(hidden[:, first:-1]).float().log_softmax(-1)
+    log_JUV = decoder.head(hidden[:, first:-1]).float().log_softmax(-1)
     logp_JU = log_JUV.gather(-1, torch.tensor([text]).expand(len(ends_s), -1)[..., None])[..., 0]
     frames = torch.tensor([max(1, math.ceil(e * 50)) for e in ends_s])
     keys = torch.stack([
@@ -116,16 +123,10 @@ def _encode(model: Model, wave: Tensor) -> Tensor:
     return window.memory().x[0]
 
 
-def _prompt(model: Model) -> list[int]:
-    return model.tokenizer.prompt("en", "transcribe")
-
-
-def _text(model: Model, memory: Seq) -> list[int]:
+def _text(decoder: Decoder, asks: Prompter, memory: Seq) -> list[int]:
     """What the model writes of the whole recording."""
-    tok = model.tokenizer
-    filters = [Suppress([*tok.non_speech_tokens(), *range(tok.eot + 1, tok.n_vocab)])]
-    options = SearchOptions(beam_size=1, max_tokens=64)
-    found = search(model.decoder, memory, torch.tensor([_prompt(model)]), tok.eot, options, filters).rows[0][0]
+    options, filters = SearchOptions(beam_size=1, max_tokens=64), asks.filters(begins=False)
+    found = search(decoder, memory, torch.tensor([asks.prompt([])]), asks.eot, options, filters).rows[0][0]
     return list(found.tokens)
 
 

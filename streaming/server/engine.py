@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmx.errors import InputError
+from mmx.interfaces import TaskTokenizer
 from mmx.media.audio import Source
 from mmx.model import Model
 from mmx.streaming.server.settings import blaming
@@ -49,8 +50,8 @@ class Engine:
         speaker: Speaker = NOBODY,
     ):
         fit(model, Options(language="en"))
-        if text_model is not None and "text" not in text_model.encoders:
-            raise InputError(f"expected a text model that translates text, got {text_model.name}")
+        if text_model is not None:
+            text_model.require_source_tokenizer()
         self.model, self.text_model = model, text_model
         self.policy, self.step_s, self.beam_size, self.speaker = policy, step_s, beam_size, speaker
 
@@ -151,10 +152,11 @@ def check_languages(engine: Engine, language: str | None, to: str | None) -> Non
 
 def _spellings(model: Model) -> dict[str, str]:
     """The languages of a tokenizer, by their shortest codes."""
-    if not getattr(model.tokenizer, "multilingual", True):
+    tok = model.require_tokenizer()
+    if isinstance(tok, TaskTokenizer) and not tok.multilingual:
         return {"en": "English"}
     known: dict[str, str] = {}
-    for spelling in model.tokenizer.language_ids:
+    for spelling in tok.language_ids:
         try:
             language = find_language(spelling)
         except InputError:
