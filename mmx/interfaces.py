@@ -368,14 +368,16 @@ class Prompter(Protocol):
     """The text side of a live session: what the model is asked to write, and how the answer is read.
 
     Attributes:
-        CONTEXT: tokens of text before the window that `prompt` takes.
+        max_context: tokens of text before the window that `prompt` takes.
         eot: the token that ends a text.
         task: transcribe or translate.
         spoken: the tokenizer's spelling of the language of the speech, None until it is known.
         guess: what it seems to be, meanwhile.
     """
 
-    CONTEXT: int
+    @property
+    def max_context(self) -> int: ...
+
     eot: int
     task: str
     spoken: str | None

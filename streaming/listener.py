@@ -403,7 +403,7 @@ class Listener:
 
     def _move(self, count: int) -> None:
         """Move the first `count` written tokens out of the window, into the context."""
-        self.context = [*self.context, *self.committed[:count]][-self.prompter.CONTEXT :]
+        self.context = [*self.context, *self.committed[:count]][-self.prompter.max_context :]
         self.committed = self.committed[count:]
         self.marks = [_Mark(m.tokens - count, m.end_s, m.sentence) for m in self.marks if m.tokens > count]
 

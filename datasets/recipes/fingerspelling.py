@@ -42,6 +42,7 @@ SPELLS = {
 }  # fmt: skip
 """The spoken language that each alphabet spells; words of Finnish stand for Estonian, which has no list."""
 LONGEST, SHORTEST = 9, 3
+WORDS = 1500
 HELD_OUT = 10
 """One word in so many is held out."""
 
@@ -312,7 +313,7 @@ def _rotation(angles: NDArray[np.float64]) -> NDArray[np.float64]:
 # -------------------- files
 
 
-def prepare(out: Path, words_each: int = 1500, seed: int = 0, languages: Sequence[str] = ()) -> list[Path]:
+def prepare(out: Path, words_each: int = WORDS, seed: int = 0, languages: Sequence[str] = ()) -> list[Path]:
     """Write `train.tsv` and `valid.tsv` with their poses, and `test.tsv` of words that the package itself joined.
 
     Args:
@@ -395,7 +396,8 @@ def _drawn(
         return held[int(rng.integers(len(held)))]
     if rng.random() >= 0.5:
         return known[int(rng.integers(len(known)))]
-    drawn = [alphabet[i] for i in rng.integers(0, len(alphabet), int(rng.choice((1, 1, 1, 2, 2, 3, 4, 6))))]
+    length = int(rng.choice((1, 1, 1, 2, 2, 3, 4, 6)))
+    drawn = [str(alphabet[i]) for i in rng.integers(0, len(alphabet), length)]
     for i in range(1, len(drawn)):
         if rng.random() < 0.15:
             drawn[i] = drawn[i - 1]
@@ -432,7 +434,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     try:
         out = Path(given[0])
-        for path in (*prepare(out, *map(int, given[1:])), prepare_test(out)):
+        each = int(given[1]) if len(given) > 1 else WORDS
+        for path in (*prepare(out, each), prepare_test(out)):
             print(path)
     except MmxError as e:
         print(e, file=sys.stderr)

@@ -145,14 +145,18 @@ def _scores(samples: NDArray[np.float32], key: str) -> tuple[NDArray[np.float32]
     fit = _over_tile(slot_TB, wanted, count)
     spread = _over_tile(slot_TB**2, np.stack([signs.mark[0] != 0, signs.payloads[0] != 0]).astype(np.float32), count)
     spread = np.sqrt(np.maximum(spread, 1e-12))
-    return fit[:, :TILES] / spread[:, :1], fit[:, TILES:] / spread[:, 1:]
+    mark, payload = fit[:, :TILES] / spread[:, :1], fit[:, TILES:] / spread[:, 1:]
+    return mark.astype(np.float32), payload.astype(np.float32)
 
 
 def _over_tile(slot_TB: NDArray[np.float32], sets: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     """Sums `(count, sets)` over the cells of the tile that begins at each frame, by the weights `(sets, S, B)`."""
     product = slot_TB @ sets.transpose(2, 1, 0).reshape(BANDS, -1)
     product = product.reshape(len(slot_TB), SLOTS, len(sets))
-    return sum(product[s * PER_SLOT : s * PER_SLOT + count, s] for s in range(SLOTS))
+    total = np.zeros((count, len(sets)), np.float32)
+    for s in range(SLOTS):
+        total += product[s * PER_SLOT : s * PER_SLOT + count, s]
+    return total
 
 
 def _differences(samples: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -16,6 +16,7 @@ Letters: B bands, S slots of a tile.
 import hashlib
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,12 +64,12 @@ def _signs(seed: str) -> NDArray[np.float32]:
     return (2.0 * bits - 1).astype(np.float32).reshape(SLOTS, BANDS)
 
 
-def band_of(hz: NDArray[np.float64]) -> NDArray[np.int64]:
+def band_of(hz: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
     """Band of each frequency; below 0 or above the last for what carries no mark."""
     return np.floor((hz - LOW_HZ) / WIDTH_HZ).astype(np.int64)
 
 
-def loudness(hz: NDArray[np.float64]) -> NDArray[np.float64]:
+def loudness(hz: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
     """By how much more than `DEPTH` a cell may change: the root of the number of cells in its critical band.
 
     Width of critical bands: Zwicker and Terhardt, "Analytical expressions for critical-band rate and critical

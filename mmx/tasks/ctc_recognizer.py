@@ -112,7 +112,8 @@ class CTCRecognizer:
         for text, tokens in self.tok.split_words(path.tokens):
             first, last = path.frames[at], path.frames[at + len(tokens) - 1]
             span = (first / rate, min(duration_s, (last + 1) / rate))
-            words.append(Word(text if words else f" {text.strip()}", *span, math.exp(path.log_prob), tuple(tokens)))
+            spelled = text if words else f" {text.strip()}"
+            words.append(Word(spelled, *span, math.exp(path.log_prob), tokens=tuple(tokens)))
             at += len(tokens)
         return words
 

@@ -31,7 +31,7 @@ class LanguagePrompter:
         options: as `mmx.tasks.transcribe.fit` returns them.
     """
 
-    CONTEXT = 64
+    max_context = 64
 
     def __init__(self, model: Model, options: Options):
         self.tok, self.task, self.to = model.require_tokenizer(), options.task, options.to

@@ -1,6 +1,9 @@
 """When the words of synthesized speech are spoken, from the frames of their phonemes."""
 
 from collections.abc import Sequence
+from typing import Any
+
+from numpy.typing import NDArray
 
 from mmx.tasks.words import Word
 from mmx.text.phonemes.symbols import PUNCTUATION, SYMBOLS
@@ -11,7 +14,9 @@ def joined(rows: Sequence[tuple[str, str]]) -> str:
     return " ".join(symbols for _, symbols in rows if symbols)
 
 
-def word_times(rows: Sequence[tuple[str, str]], frames: Sequence[float], frame_s: float) -> tuple[Word, ...]:
+def word_times(
+    rows: Sequence[tuple[str, str]], frames: Sequence[float] | NDArray[Any], frame_s: float
+) -> tuple[Word, ...]:
     """The words of a text with their times.
 
     A word begins with its first phoneme and ends with its last; the pauses of marks are no part of it. A word without

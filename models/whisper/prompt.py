@@ -24,7 +24,7 @@ class ContextPrompter:
         options: as `fit` returns them.
     """
 
-    CONTEXT = 64
+    max_context = 64
 
     def __init__(self, model: Model, options: Options):
         self.decoder, self.tok = model.require_decoder(), cast(WhisperTokenizer, model.require_tokenizer())
@@ -41,7 +41,7 @@ class ContextPrompter:
 
     def prompt(self, context: Sequence[int]) -> list[int]:
         """What comes before the text of the window, `context` being the text before that."""
-        before = [self.tok.sot_prev, *context[-self.CONTEXT :]] if context else []
+        before = [self.tok.sot_prev, *context[-self.max_context :]] if context else []
         return [*before, *self.tok.prompt(self.spoken or self.guess, self.task)]
 
     def filters(self, begins: bool) -> list[Filter]:
