@@ -17,6 +17,7 @@ from mmx.bench.asr import word_error_rate
 from mmx.clip import Input
 from mmx.errors import InputError, MediaError
 from mmx.media.audio import read_audio
+from mmx.model import InputWindow
 from mmx.models.whisper import recognizer as timed
 from mmx.tasks import transcribe
 from mmx.tasks.cascade import sentences
@@ -55,8 +56,11 @@ def model(monkeypatch: pytest.MonkeyPatch) -> Any:
 
     class Model:
         name = "counts"
-        tokenizer = type("T", (), {"recognizer": timed.__name__})()
+        tokenizer = type("T", (), {"recognizer": timed.__name__, "multilingual": True, "lesson": print})()
         fuse, encoders, recorded = None, {"speech": None}, {"speech": Input("audio", RATE)}
+
+        def window(self, modality: str) -> InputWindow:
+            return InputWindow(30 * RATE, True, 320, 30.0)
 
     return Model()
 

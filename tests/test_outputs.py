@@ -14,10 +14,11 @@ import pytest
 from mmx.cli import app as cli
 from mmx.cli import recordings as batch
 from mmx.cli.options import OutputOptions
+from mmx.cli.spoken import SpeechOut
 from mmx.errors import InputError
 from mmx.files import cannot_write, file_name, readable
 from mmx.tasks import outputs
-from mmx.tasks.options import Options
+from mmx.tasks.options import DubOptions, Options, SpeakOptions
 from mmx.tasks.result import Segment, SpokenSegment, Transcript
 from mmx.weights.options import LoadOptions
 
@@ -171,7 +172,8 @@ def test_standard_input_may_be_anything(run: Run, tmp_path: Path):
 
 def job(files: tuple[str, ...], speech: Path, output_dir: Path | None = None) -> batch.Job:
     output = OutputOptions(output_dir=output_dir)
-    return batch.Job(files=files, load=LoadOptions(), options=Options(), output=output, speech=speech)
+    spoken = SpeechOut(path=speech, speaking=SpeakOptions(), dub=DubOptions(), load=LoadOptions())
+    return batch.Job(files=files, load=LoadOptions(), options=Options(), output=output, speech=spoken)
 
 
 def test_speech_does_not_replace_the_recordings(run: Run, tmp_path: Path):

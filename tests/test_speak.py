@@ -105,7 +105,7 @@ def test_all_voices_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["voices", "--language", "it"]) == 0
     shown = capsys.readouterr().out
     assert "if_sara" in shown and "Apache-2.0" in shown and 'mmx speak "Buongiorno."' in shown and "heart" not in shown
-    assert len({v.name for v in voices()}) == len(voices())
+    assert len({(v.card.name, v.name) for v in voices()}) == len(voices())
 
 
 # -------------------- the command line

@@ -510,11 +510,11 @@ def test_speech_that_a_decoder_leaves_out_at_the_end_is_found():
     listener.looks = [AttendedWord(".", 1, 2.0, 2.0, mark=True)]
     assert left() == 3 * RATE - pad, "speech after a pause"
     assert listener._passed_over(0, False, False) is None, "the decoder would go on"
-    listener.script.task, listener.wrote = "translate", 4 * RATE
+    listener.prompter.task, listener.wrote = "translate", 4 * RATE
     assert left() is None, "heard before the last word of a translation was written"
     listener.wrote = 2 * RATE
     assert left() == 3 * RATE - pad
-    listener.script.task, listener.voice.spans = "transcribe", [[0, 5 * RATE]]
+    listener.prompter.task, listener.voice.spans = "transcribe", [[0, 5 * RATE]]
     assert [left(finished) for finished in (False, True)] == [None, 2 * RATE]
     listener.committed, listener.marks, listener.context = [], [], said
     assert [left(finished) for finished in (False, True)] == [None, listener.encoder.begin]

@@ -15,7 +15,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ from mmx.train.objectives.token import TokenLoss, TokenLosses, task_weights, tok
 from mmx.train.optim import freeze, initialize, learning_rate, set_dropout
 from mmx.train.sampling import Sampler, temperature_shares
 from mmx.train.setup import start, training_data
+from mmx.weights.family import import_family
 from mmx.weights.formats import open_checkpoint, write_safetensors
 
 _ENGLISH = "red blue green small big old house tree dog cat bird man woman child sees hears"
@@ -538,7 +539,10 @@ def test_recipes_in_the_repository_can_be_read(tmp_path: Path) -> None:
     for path in recipes:
         o = TrainOptions.from_toml(path)
         if not o.init:
-            build(Config(**{**o.config, "vocab": o.vocab}))
+            family = import_family(o.family)
+            own = {"vocab": o.vocab} if "vocab" in {f.name for f in fields(family.Config)} else {}
+            with torch.device("meta"):
+                family.build(family.Config(**{**own, **o.config}))
     (tmp_path / "r.toml").write_text("trian = 1")
     with pytest.raises(InputError, match="Did you mean 'train'"):
         TrainOptions.from_toml(tmp_path / "r.toml")

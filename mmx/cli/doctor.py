@@ -22,6 +22,7 @@ EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
     "speechbrain": (("speechbrain",), "augmentation, speaker embedding"),
     "audio": (("librosa",), "prosody"),
     "video": (("opencv-python-headless", "decord"), "cameras, drawing, decord as video backend"),
+    "pose": (("pose-format",), ".pose files of signing"),
     "provenance": (("c2pa-python", "cryptography"), "signed provenance (C2PA) of generated speech"),
     "live": (("sounddevice",), "microphone of mmx live"),
     "serve": (("fastapi", "uvicorn", "websockets", "python-multipart"), "mmx serve"),

@@ -12,7 +12,6 @@ from mmx.mark.pattern import BANDS, DEPTH, KEY, PAYLOADS, SLOT_S, SLOTS, TURNS, 
 
 FRAME_S = 0.0427
 """Length of a frame; half of it is the hop."""
-LEAST_RATE = 8_000
 _AT_ONCE = 64
 """Frames whose spectra are in memory: what fits in a processor's cache is quicker."""
 _EASY = sorted(2 * 2**a * 3**b * 5**c for a in range(13) for b in range(6) for c in range(4))
@@ -22,7 +21,8 @@ _EASY = sorted(2 * 2**a * 3**b * 5**c for a in range(13) for b in range(6) for c
 class Marker:
     """Marks one sound, in pieces of any size: joined, they are what the whole would give.
 
-    What comes out is up to `FRAME_S` behind what went in, until the end. Silence stays silence.
+    What comes out is up to `FRAME_S` behind what went in, until the end. Silence stays silence. Below 8,000 samples per
+    second some bands of the mark, or all, are past what the sound can hold, and are left out.
 
     Args:
         rate: samples per second.
@@ -30,12 +30,10 @@ class Marker:
         key: name of the pattern.
 
     Raises:
-        InputError: a rate below 8,000 or a payload that is none.
+        InputError: a payload that is none.
     """
 
     def __init__(self, rate: float, payload: int = 0, key: str = KEY) -> None:
-        if rate < LEAST_RATE:
-            raise InputError(f"expected speech of at least {LEAST_RATE} samples per second to mark, got {rate:g}")
         if not 0 <= payload < PAYLOADS:
             raise InputError(f"expected a payload from 0 to {PAYLOADS - 1}, got {payload}")
         n = min(_EASY, key=lambda size: abs(size - FRAME_S * rate))
@@ -45,7 +43,7 @@ class Marker:
         hz = np.fft.rfftfreq(n, 1 / rate)
         band = band_of(hz)
         inside = np.flatnonzero((band >= 0) & (band < BANDS))
-        self._low, self._high = int(inside[0]), int(inside[-1]) + 1
+        self._low, self._high = (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (0, 0)
         signs = pattern(key).tiles(payload)[:, :, band[inside]].reshape(len(TURNS) * SLOTS, -1)
         self._gains = torch.from_numpy(np.expm1(DEPTH * loudness(hz[inside]) * signs).astype(np.float32))
         self._clock = 0

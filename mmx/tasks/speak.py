@@ -139,7 +139,7 @@ def rows_of(sound: Sound, marker: Marker | None = None, final: bool = True) -> l
     wave, words = sound.wave, sound.words or [()] * len(sound.wave.x)
     rate = wave.rate or 0.0
     rows = [x[:n].float().cpu().numpy() for x, n in zip(wave.x, wave.lengths.tolist(), strict=True)]
-    samples = [(marker or Marker(rate)).push(x, final) for x in rows]
+    samples = [(marker or Marker(rate)).push(x, final).clip(-1, 1) for x in rows]
     return [SpokenSegment(0.0, x, rate, tuple(timed)) for x, timed in zip(samples, words, strict=True)]
 
 

@@ -87,7 +87,7 @@ class _Run:
         self.inputs = model.recorded
         # A recogniser's windows are as long as it was trained to read at once.
         longest_s = min(model.window(name).seconds for name in self.inputs)
-        self.cut = SegmentOptions(max_window_s=longest_s)
+        self.cut = SegmentOptions(max_window_s=longest_s, pad_s=min(SegmentOptions().pad_s, longest_s / 8))
         self.queue: list[Job] = []
 
     def run(self, sources: Iterable[Source]) -> Iterator[Transcript]:
@@ -287,5 +287,6 @@ def prompter(model: Model, language: str | None, task: Task, to: str | None) -> 
 def _kind(model: Model) -> ModuleType:
     """The module with the recognizer: the one that a tokenizer whose texts hold more than text names, else ours."""
     tok = model.tokenizer
-    usual = "mmx.tasks.ctc_recognizer" if model.decoder is None else "mmx.tasks.recognizer"
-    return importlib.import_module(tok.recognizer if isinstance(tok, TaskTokenizer) else usual)
+    if isinstance(tok, TaskTokenizer):
+        return importlib.import_module(tok.recognizer)
+    return importlib.import_module("mmx.tasks.ctc_recognizer" if model.decoder is None else "mmx.tasks.recognizer")
