@@ -19,6 +19,7 @@ import unicodedata
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
@@ -408,12 +409,12 @@ def _drawn(
 def lexicon_folder() -> Path:
     """The recordings in the package. Raises `InputError` where it is not installed."""
     try:
-        import spoken_to_signed  # type: ignore[import-not-found]
-    except ImportError as e:
+        package = files("spoken_to_signed")
+    except ModuleNotFoundError as e:
         raise InputError(
             "expected the package spoken-to-signed, which has the recordings, got none: pip install spoken-to-signed"
         ) from e
-    return Path(spoken_to_signed.__file__).parent / "assets" / "fingerspelling_lexicon"
+    return Path(str(package)) / "assets" / "fingerspelling_lexicon"
 
 
 def save(path: Path, hands: Hands) -> None:
