@@ -109,10 +109,14 @@ def check(
     language: Annotated[str, typer.Option(help="Language spoken where the data do not give it.")] = "",
     show: Annotated[int, typer.Option(min=1, help="Problems that are listed; all are counted.")] = 50,
     threads: Annotated[int, typer.Option(min=1, help="Recordings read at once.")] = 4,
+    held_out: Annotated[
+        list[Path] | None,
+        typer.Option(help="Manifest that no text and no recording may be of, as that of the test; again for more."),
+    ] = None,
 ) -> None:
     """Say what is wrong with training data, and what is in them."""
     from mmx.train.data_check import check_data, report
 
-    found = check_data(manifest, model, language, threads)
+    found = check_data(manifest, model, language, threads, held_out or ())
     report(found, show)
     raise typer.Exit(1 if found.problems else 0)

@@ -9,9 +9,11 @@ Letters: T frames, H height, W width. Times in seconds.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -20,6 +22,7 @@ from mmx.errors import InputError, MediaError
 from mmx.media.blocks import BlockReader
 from mmx.media.container import Container, open_pictures, opened
 from mmx.media.decode import MAX_GAP_S, packets
+from mmx.media.frame_folder import RATE, frame_files, read_picture
 from mmx.media.frames import Run, blocks_of
 from mmx.media.source import as_array, reason
 
@@ -39,8 +42,8 @@ def open_video(
     """Open the moving pictures of `source` for reading block by block.
 
     Args:
-        source: a path, ``"-"`` (stdin), an open binary file, the bytes of a file, or an array or tensor of bytes at the
-            wanted rate and in the wanted shape.
+        source: a path, of a file or of a folder of pictures at 25 a second, ``"-"`` (stdin), an open binary file, the
+            bytes of a file, or an array or tensor of bytes at the wanted rate and in the wanted shape.
         rate: wanted frames a second; the file's average rate when None.
         shape: wanted shape of a frame: `(H, W)` grey, `(H, W, 3)` RGB; RGB in the size of the file when None. A picture
             keeps its proportions: it is scaled to fit, with black bars where its own are others, which is remarked.
@@ -61,6 +64,9 @@ def open_video(
     given = as_array(source)
     if given is not None:
         return _of_array(given, rate or 25.0, shape, block_s)
+    files = frame_files(source)
+    if files is not None:
+        return _of_folder(files, rate or RATE, shape, block_s)
     container, name, on_close = opened(source, open_pictures)
     rate = rate or float(_average(container.stream))
     warnings, remarks = list(container.warnings), []
@@ -83,6 +89,18 @@ def _of_array(x: np.ndarray, rate: float, shape: tuple[int, ...] | None, block_s
     size = max(1, round(block_s * rate))
     blocks = (x[at : at + size] for at in range(0, len(x), size))
     return BlockReader("array", blocks, rate=rate, duration_s=len(x) / rate, warnings=[], remarks=[])
+
+
+def _of_folder(files: Sequence[Path], rate: float, shape: tuple[int, ...] | None, block_s: float) -> BlockReader:
+    """Each frame is the picture whose time is nearest; those that none is of are not decoded."""
+    remarks: list[str] = []
+    picture = _Picture(shape, remarks, str(files[0].parent), 1.0)
+    count = max(1, round(len(files) * rate / RATE))
+    shown = (min(len(files) - 1, math.floor(i * RATE / rate + 0.5)) for i in range(count))
+    runs = ((picture.of(read_picture(files[i])), len(list(same))) for i, same in itertools.groupby(shown))
+    blocks = _blocks(runs, max(1, round(block_s * rate)))
+    duration_s = len(files) / RATE
+    return BlockReader(files[0].parent.name, blocks, rate=rate, duration_s=duration_s, warnings=[], remarks=remarks)
 
 
 def _blocks(runs: Generator[Run, None, None], size: int) -> Generator[np.ndarray, None, None]:

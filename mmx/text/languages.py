@@ -89,6 +89,7 @@ cjk | Latn | Chokwe
 ckb | Arab | Central Kurdish, Sorani, Kurdish Sorani
 crh | Latn | Crimean Tatar
 cse | Latn | Czech Sign Language
+csl | Hans | Chinese Sign Language, CSL
 csq | Latn | Croatian Sign Language
 cym cy wel | Latn | Welsh
 dan da | Latn | Danish

@@ -15,6 +15,7 @@ from mmx.errors import InputError, MmxError
 from mmx.model import Model
 from mmx.text.languages import check_script, find_language
 from mmx.train.data import lesson, modalities
+from mmx.train.leakage import leaks
 from mmx.train.manifest import MIN_S, Example, kind_of, manifest_rows
 from mmx.train.reading import SLACK_S, open_medium
 
@@ -71,7 +72,13 @@ class Checked:
     groups: dict[tuple[str, str, str], Group] = field(default_factory=lambda: defaultdict(Group))
 
 
-def check_data(manifest: str | Path, model: str | Path | None = None, language: str = "", threads: int = 4) -> Checked:
+def check_data(
+    manifest: str | Path,
+    model: str | Path | None = None,
+    language: str = "",
+    threads: int = 4,
+    held_out: Sequence[str | Path] = (),
+) -> Checked:
     """Check a manifest and every recording that it names.
 
     Args:
@@ -79,6 +86,7 @@ def check_data(manifest: str | Path, model: str | Path | None = None, language: 
         model: also check languages, tasks and lengths against this one, whose weights are not read.
         language: what is spoken in rows that do not say it.
         threads: recordings that are decoded at once.
+        held_out: manifests that no text and no recording may be of.
 
     Raises:
         InputError: there is no such manifest or model.
@@ -109,7 +117,7 @@ def check_data(manifest: str | Path, model: str | Path | None = None, language: 
         group = found.groups[_languages(example), example.task, example.origin]
         group.examples, group.seconds = group.examples + 1, group.seconds + seconds
     read = [(i, row.example) for i, row in enumerate(rows) if row.example is not None]
-    for i, flaw in (*_odd_rates(spoken), *_repeated(read), *_mixed(read)):
+    for i, flaw in (*_odd_rates(spoken), *_repeated(read), *_mixed(read), *leaks(read, held_out, language)):
         flaws[i].append(flaw)
     found.problems = [f"{row.where}: {flaw}" for row, wrong in zip(rows, flaws, strict=True) for flaw in wrong]
     if not rows:

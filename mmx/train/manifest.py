@@ -115,7 +115,7 @@ def read_manifest(path: str | Path, spellings: Collection[str] | None = None, la
 
 def require_recordings(examples: Iterable[Example], path: str | Path) -> None:
     """Raise `InputError` naming the recordings of a manifest that are not there (the first five)."""
-    gone = [p for p in dict.fromkeys(p for e in examples for p in e.paths) if not Path(p).is_file()]
+    gone = [p for p in dict.fromkeys(p for e in examples for p in e.paths) if not Path(p).exists()]
     if gone:
         more = f" and {len(gone) - 5} more" if len(gone) > 5 else ""
         raise InputError(
