@@ -72,6 +72,7 @@ def evaluate(
         lines = verb.evaluate(
             manifest, model or [], scoring, beam_size=decoding.beam_size, batch_size=decoding.batch_size,
             device=load.device, dtype=load.dtype, language=language, output=output, on_progress=_progress(),
+            control=decoding.control,
         )  # fmt: skip
     verb.show(lines)
 

@@ -1,4 +1,4 @@
-"""Scores of texts against references: WER, CER, BLEU and chrF, how sure they are, and what exactly was computed.
+"""Scores of texts against references: WER, CER, BLEU, chrF, ROUGE-L, how sure they are, and what was computed.
 
 Thin over jiwer and sacrebleu, whose figures these are. Every metric is a function of counts that add up over sentences
 (errors and words, matching n-grams), so a resample of a test set is a sum of rows and a thousand of them cost little.
@@ -20,11 +20,15 @@ import numpy as np
 
 from mmx.errors import InputError, nearest
 from mmx.evaluate.options import Metric, Normalize
+from mmx.evaluate.presets import Preset, find_preset
+from mmx.evaluate.rouge import BETAS, rouge_l
 from mmx.text.languages import find_language
 
 ERRORS = ("wer", "cer")
 """Metrics of which less is better."""
 METRICS = get_args(Metric)
+USUAL = ("wer", "cer", "bleu", "chrf")
+"""Metrics of texts of which nothing is known."""
 
 _MECAB = {"jpn": "ja-mecab", "kor": "ko-mecab"}
 
@@ -65,6 +69,7 @@ def measure(
     normalize: Normalize = "whisper",
     bootstrap: int = 1000,
     seed: int = 0,
+    preset: str = "none",
 ) -> Measurement:
     """Score texts.
 
@@ -78,6 +83,7 @@ def measure(
             texts as they are, as they are published.
         bootstrap: resamples R; 0 for none.
         seed: of the resampling. The same for two systems pairs them: both are judged on the same resamples.
+        preset: a protocol of `mmx.evaluate.presets`, which goes before `language`.
 
     Raises:
         InputError: there are not as many hypotheses as references, or a package is missing.
@@ -85,11 +91,15 @@ def measure(
     check_metrics([metric])
     if len(hypotheses) != len(references) or not references:
         raise InputError(f"expected as many hypotheses as references, got {len(hypotheses)} and {len(references)}")
-    how = _errors(metric, language, normalize) if metric in ERRORS else _matches(metric, language)
+    how = _kind(metric, language, normalize, None if preset == "none" else find_preset(preset))
+    if preset != "none":
+        clean = find_preset(preset).clean
+        hypotheses, references = [clean(t) for t in hypotheses], [clean(t) for t in references]
     counts_NS = np.asarray(how.count(hypotheses, references), dtype=np.float64)
     sums_RS = _resampled(counts_NS, bootstrap, seed)
     samples = np.array([how.score(row) for row in sums_RS])
-    return Measurement(metric, how.score(counts_NS.sum(0)), samples, how.signature(), len(references))
+    signature = how.signature() if preset == "none" else f"preset:{preset}|{how.signature()}"
+    return Measurement(metric, how.score(counts_NS.sum(0)), samples, signature, len(references))
 
 
 def mean(measurements: Sequence[Measurement]) -> Measurement:
@@ -158,6 +168,12 @@ def _resampled(counts_NS: np.ndarray, times: int, seed: int) -> np.ndarray:
     return np.array(sums).reshape(times, counts_NS.shape[1])
 
 
+def _kind(metric: str, language: str, normalize: Normalize, preset: Preset | None) -> _Metric:
+    if metric in ERRORS:
+        return _errors(metric, language, normalize)
+    return _sequences(metric, preset) if metric in BETAS else _matches(metric, language, preset)
+
+
 def _errors(metric: str, language: str, normalize: Normalize) -> _Metric:
     """Edits and reference length of each sentence, in words or characters."""
     jiwer = _package("jiwer", "eval")
@@ -180,10 +196,16 @@ def _errors(metric: str, language: str, normalize: Normalize) -> _Metric:
     )
 
 
-def _matches(metric: str, language: str) -> _Metric:
+def _matches(metric: str, language: str, preset: Preset | None) -> _Metric:
     """Matching n-grams of each sentence, of words or characters."""
     metrics = _package("sacrebleu.metrics", "eval")
-    judge = _bleu(metrics, language) if metric == "bleu" else metrics.CHRF()
+    lowercase = preset is not None and preset.lowercase
+    if metric == "chrf":
+        judge = metrics.CHRF(lowercase=lowercase)
+    else:
+        order = int(metric.partition("-")[2] or 4)
+        tokenize = _tokenizer(metrics, language) if preset is None else preset.tokenize
+        judge = metrics.BLEU(tokenize=tokenize, max_ngram_order=order, lowercase=lowercase)
     return _Metric(
         lambda hypotheses, references: judge._extract_corpus_statistics(hypotheses, [references]),
         lambda sums: float(judge._compute_score_from_stats(sums.astype(int).tolist()).score),
@@ -191,19 +213,37 @@ def _matches(metric: str, language: str) -> _Metric:
     )
 
 
-def _bleu(metrics: Any, language: str) -> Any:
-    """BLEU with the tokenizer that sacrebleu gives a language; single characters where that one is not installed."""
+def _tokenizer(metrics: Any, language: str) -> str | None:
+    """BLEU's tokenizer that sacrebleu gives a language; single characters where that one is not installed."""
     if not language:
-        return metrics.BLEU()
+        return None
     found = find_language(language)
     if found.code == "zho":
-        return metrics.BLEU(tokenize="zh")
+        return "zh"
     if found.code in _MECAB:
         try:
-            return metrics.BLEU(tokenize=_MECAB[found.code])
+            return metrics.BLEU(tokenize=_MECAB[found.code]) and _MECAB[found.code]
         except RuntimeError:  # a dictionary that is not part of sacrebleu; the signature says tok:char
-            return metrics.BLEU(tokenize="char")
-    return metrics.BLEU(tokenize="13a" if found.spaced else "char")
+            return "char"
+    return "13a" if found.spaced else "char"
+
+
+def _sequences(metric: str, preset: Preset | None) -> _Metric:
+    """ROUGE-L of each sentence, and that it is one."""
+    beta, tokens = BETAS[metric], str.split if preset is None else preset.tokens
+    lowercase = preset is not None and preset.lowercase
+
+    def count(hypotheses: Sequence[str], references: Sequence[str]) -> list[list[float]]:
+        pairs = zip(hypotheses, references, strict=True)
+        cased = ((h.lower(), r.lower()) if lowercase else (h, r) for h, r in pairs)
+        return [[rouge_l(tokens(h), tokens(r), beta), 1.0] for h, r in cased]
+
+    case, tok = "lc" if lowercase else "mixed", "char" if tokens is list else "spaces"
+    return _Metric(
+        count,
+        lambda sums: float(100 * sums[0] / max(1.0, sums[1])),
+        lambda: f"nrefs:1|case:{case}|tok:{tok}|beta:{beta:g}|mean:sentences",
+    )
 
 
 # -------------------- normalization

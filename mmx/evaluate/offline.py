@@ -7,16 +7,18 @@ moment: what is decoded is kept beside the output and read again.
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mmx.errors import InputError, OutputError
-from mmx.evaluate.metrics import METRICS, Measurement, mean, measure, paired_p, suited
-from mmx.evaluate.options import Scoring
+from mmx.evaluate import presets
+from mmx.evaluate.controls import CHANCE, control_name, controlled, owner, partners
+from mmx.evaluate.metrics import ERRORS, USUAL, Measurement, mean, measure, paired_p, suited
+from mmx.evaluate.options import Control, Scoring
 from mmx.files import atomic_write
 from mmx.text.languages import find_language
 from mmx.train.manifest import Example, digest_manifest, read_manifest, require_recordings
@@ -69,14 +71,26 @@ class Line:
         system: model, file or baseline.
         languages: a row's `pair`, or `MEAN` of several.
         measurement: the score.
-        p: how probable a difference this large from the first system is if both are equally good; None for the first,
-            for baselines, and without a bootstrap.
+        p: how probable a difference this large from the first system, of a control from its own, is if both are equally
+            good; None for the first, for baselines, and without a bootstrap.
+        control_of: the score of the system that this is the control of.
     """
 
     system: str
     languages: str
     measurement: Measurement
     p: float | None = None
+    control_of: float | None = None
+
+    @property
+    def blind(self) -> bool:
+        """Whether a system does no better than on its control: it does not look."""
+        if self.control_of is None:
+            return False
+        gain = self.control_of - self.measurement.value
+        return (gain if self.measurement.metric not in ERRORS else -gain) <= 0 or (
+            self.p is not None and self.p > CHANCE
+        )
 
 
 DEFAULT_SCORING = Scoring()
@@ -84,6 +98,8 @@ DEFAULT_SCORING = Scoring()
 
 def metrics_of(scoring: Scoring, pair: str, language: str) -> tuple[str, ...]:
     """The metrics of a language pair: WER and CER of what is written down, BLEU and chrF of translations by default."""
+    if scoring.preset != "none":
+        return scoring.metrics or presets.METRICS
     usual = ("bleu", "chrf") if "-" in pair else ("wer", "cer")
     return suited(scoring.metrics or usual, language)
 
@@ -100,6 +116,7 @@ def evaluate(
     language: str = "",
     output: Path | None = None,
     on_progress: Callable[[str, int, int], None] | None = None,
+    control: Sequence[Control] = (),
 ) -> list[Line]:
     """Run models over a test set and score what they write.
 
@@ -115,6 +132,7 @@ def evaluate(
         output: a JSON file for scores and hypotheses. What is decoded is kept beside it as it comes, and a second call
             goes on from there, or only scores again.
         on_progress: called with a model's name, sentences done and sentences in all.
+        control: see `mmx.evaluate.controls`; each is one more system for each model.
 
     Raises:
         InputError: the manifest, a model or an option cannot be used, or `output` holds another test.
@@ -124,19 +142,23 @@ def evaluate(
         raise InputError(f"expected a model and batch_size >= 1, got {list(models)} and {batch_size}")
     rows = read_rows(manifest, language)
     _check(rows, scoring)
+    if control and not all(r.media for r in rows):
+        raise InputError(f"expected recordings for --control, got texts in {manifest}: leave it out")
     setup = {"manifest": digest_manifest(manifest), "beam_size": beam_size, "dtype": dtype}
     kept = _Kept(output, setup)
     texts: dict[str, list[str]] = {}
     for name in dict.fromkeys(models):
         weights = _identity(name)
-        done = kept.of(name, weights, len(rows))
-        todo = [i for i in range(len(rows)) if i not in done]
-        for step in _decoded(name, rows, todo, beam_size, batch_size, device, dtype):
-            kept.add(name, weights, step)
-            done.update(step)
-            if on_progress:
-                on_progress(name, len(done), len(rows))
-        texts[name] = [done[i] for i in range(len(rows))]
+        for how in (None, *control):
+            system = name if how is None else control_name(name, how)
+            done = kept.of(system, weights, len(rows))
+            todo = [i for i in range(len(rows)) if i not in done]
+            for step in _decoded(name, _under(rows, how), todo, beam_size, batch_size, device, dtype, how):
+                kept.add(system, weights, step)
+                done.update(step)
+                if on_progress:
+                    on_progress(system, len(done), len(rows))
+            texts[system] = [done[i] for i in range(len(rows))]
     lines = report(texts, rows, scoring)
     if output is not None:
         atomic_write(output, json.dumps(_record(setup, lines, rows, texts, kept), ensure_ascii=False, indent=1))
@@ -166,7 +188,8 @@ def score(
             )
     if not rows or not texts:
         raise InputError(f"expected hypotheses and references, got {len(texts)} files and {len(rows)} lines")
-    metrics = suited(scoring.metrics or METRICS, language)
+    usual = USUAL if scoring.preset == "none" else presets.METRICS
+    metrics = suited(scoring.metrics or usual, language)
     measured = _measured(texts, rows, metrics, language, scoring)
     return _compared(measured, find_language(language).tag if language else "")
 
@@ -207,7 +230,7 @@ def _measured(
     return {
         (system, metric): measure(
             metric, written, references, language=language, normalize=scoring.normalize, bootstrap=scoring.bootstrap,
-            seed=scoring.seed,
+            seed=scoring.seed, preset=scoring.preset,
         )
         for system, written in systems.items()
         for metric in metrics
@@ -215,12 +238,14 @@ def _measured(
 
 
 def _compared(measured: Mapping[tuple[str, str], Measurement], languages: str) -> list[Line]:
-    first = next(iter(measured))[0]
+    systems = list(dict.fromkeys(system for system, _ in measured))
     lines = []
     for (system, metric), m in measured.items():
-        base = measured[first, metric]
-        alone = system in (first, COPY) or not len(m.samples)
-        lines.append(Line(system, languages, m, None if alone else paired_p(m, base)))
+        of = owner(system, systems)
+        base = measured[of or systems[0], metric]
+        alone = system in (systems[0], COPY) or not len(m.samples)
+        p = None if alone else paired_p(m, base)
+        lines.append(Line(system, languages, m, p, None if of is None else base.value))
     return lines
 
 
@@ -228,7 +253,8 @@ def _check(rows: Sequence[Row], scoring: Scoring) -> None:
     """Tell of a missing package before hours of decoding and not after."""
     for pair, row in {row.pair: row for row in rows}.items():
         for metric in metrics_of(scoring, pair, row.tgt_lang):
-            measure(metric, ["a"], ["a"], language=row.tgt_lang, normalize=scoring.normalize, bootstrap=0)
+            measure(metric, ["a"], ["a"], language=row.tgt_lang, normalize=scoring.normalize, bootstrap=0,
+                    preset=scoring.preset)  # fmt: skip
 
 
 # -------------------- test sets
@@ -266,7 +292,14 @@ def _identity(model: str) -> str:
 
 
 def _decoded(
-    name: str, rows: Sequence[Row], todo: Sequence[int], beam_size: int, batch_size: int, device: str, dtype: str
+    name: str,
+    rows: Sequence[Row],
+    todo: Sequence[int],
+    beam_size: int,
+    batch_size: int,
+    device: str,
+    dtype: str,
+    control: Control | None = None,
 ) -> Iterator[dict[int, str]]:
     """Hypotheses by number of the row, some at a time, so that they can be kept."""
     if not todo:
@@ -278,7 +311,7 @@ def _decoded(
     for i in todo:
         groups.setdefault((bool(rows[i].media), rows[i].src_lang, rows[i].tgt_lang), []).append(i)
     for (speech, src, to), members in groups.items():
-        write = _write_speech if speech else _write_text
+        write = partial(_write_speech, control=control) if speech else _write_text
         members.sort(key=lambda i: len(rows[i].source))  # batches of like length
         for start in range(0, len(members), _CHUNK * batch_size):
             part = members[start : start + _CHUNK * batch_size]
@@ -291,10 +324,31 @@ def _write_text(model: Any, rows: Sequence[Row], src: str, to: str, beam_size: i
     return [t.text for t in model.translate_text(texts, src=src, to=to, beam_size=beam_size, batch_size=batch_size)]
 
 
-def _write_speech(model: Any, rows: Sequence[Row], src: str, to: str, beam_size: int, batch_size: int) -> list[str]:
+def _under(rows: Sequence[Row], control: Control | None) -> Sequence[Row]:
+    """The rows with the recordings that a control gives them."""
+    if control != "swapped":
+        return rows
+    others = (rows[j] for j in partners([r.target for r in rows]))
+    return [
+        replace(row, media=o.media, start_s=o.start_s, duration_s=o.duration_s)
+        for row, o in zip(rows, others, strict=True)
+    ]
+
+
+def _write_speech(
+    model: Any,
+    rows: Sequence[Row],
+    src: str,
+    to: str,
+    beam_size: int,
+    batch_size: int,
+    control: Control | None = None,
+) -> list[str]:
     same = find_language(src).code == find_language(to).code
     task = "transcribe" if same else "translate"
     sources: Any = [_source(r, model) for r in rows]
+    if control is not None:
+        sources = [controlled(x, control, r.id) for x, r in zip(sources, rows, strict=True)]
     options = {"language": src, "task": task, "beam_size": beam_size, "batch_size": batch_size}
     found = model.transcribe_many(sources, **options, **({} if same else {"to": to}))
     return [t.text for t in found]
@@ -481,6 +535,12 @@ def show(lines: Sequence[Line]) -> None:
     for metric, signature in dict.fromkeys((x.measurement.metric, x.measurement.signature) for x in lines):
         if not signature.startswith(MEAN):
             print(f"{metric}: {signature}")
+    for x in lines:
+        if x.blind:
+            print(
+                f"{x.languages}: {x.measurement.metric} is no better than that of {x.system}: what is written does not "
+                "come from the recordings"
+            )
 
 
 def _cell(line: Line | None) -> str:

@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from mmx.options import Option, check
 
-Metric = Literal["wer", "cer", "bleu", "chrf"]
+Metric = Literal["wer", "cer", "bleu", "chrf", "bleu-1", "bleu-2", "bleu-3", "rouge-l-coco", "rouge-l-f1"]
+PresetName = Literal["none", "phoenix-dot", "phoenix-nodot", "how2sign-13a", "how2sign-13a-lc", "csl-char"]
+Control = Literal["blank", "shuffled", "swapped"]
 Normalize = Literal["whisper", "basic", "none"]
 
 
@@ -18,8 +20,16 @@ class Scoring:
     """
 
     metrics: Annotated[
-        tuple[Metric, ...], Option("wer, cer, bleu, chrf, several with commas; by the task if not given.", commas=True)
+        tuple[Metric, ...],
+        Option(
+            "wer, cer, bleu, chrf, several with commas, and those of a preset; by the task if not given.",
+            commas=True,
+        ),
     ] = ()
+    preset: Annotated[
+        PresetName,
+        Option("Protocol that signing is scored by: what is done to texts, and the metrics where none are given."),
+    ] = "none"
     normalize: Annotated[Normalize, Option("What WER and CER disregard: whisper, basic or none.")] = "whisper"
     bootstrap: Annotated[int, Option("Resamples for intervals and p; 0 for none.", least=0)] = 1000
     seed: Annotated[int, Option("Of the resampling.")] = 0
@@ -34,6 +44,14 @@ class DecodeOptions:
 
     beam_size: Annotated[int, Option("Hypotheses the search keeps; 1 is greedy and fastest.", least=1)] = 5
     batch_size: Annotated[int, Option("Sentences decoded together.", least=1)] = 16
+    control: Annotated[
+        tuple[Control, ...],
+        Option(
+            "Also decode recordings that say nothing, with commas: blank (black, silent), shuffled (frames in random "
+            "order), swapped (of another sentence). A model that scores as well on them does not look.",
+            commas=True,
+        ),
+    ] = ()
 
     def __post_init__(self) -> None:
         check(self)
