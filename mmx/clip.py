@@ -160,10 +160,35 @@ class Rolling:
         for name, row in self._rows.items():
             row.drop(frame_at(before_s, rate_of(name, row.like)))
 
+    def fill(self, name: str, until_s: float) -> None:
+        """Have zeros stand for a modality, which was appended before, up to a time, as `join` does."""
+        row = self._rows[name]
+        row.fill(frame_at(until_s, rate_of(name, row.like)))
+
+    def saved(self) -> tuple[dict[str, torch.Tensor], dict[str, list[float]]]:
+        """The frames that are there, by modality; the rate, the first frame and the end of each."""
+        frames = {name: torch.cat([row.like.x[0], *row.parts]) for name, row in self._rows.items()}
+        places = {name: [rate_of(name, row.like), row.start, row.end] for name, row in self._rows.items()}
+        return frames, places
+
+    def restore(self, frames: Mapping[str, torch.Tensor], places: Mapping[str, Sequence[float]]) -> None:
+        """Go on from what `saved` gave."""
+        for name, (rate, start, end) in places.items():
+            none = Seq(frames[name][None, :0], torch.zeros(1, dtype=torch.int64), float(rate), final=False)
+            row = self._rows[name] = _Row(none)
+            row.start, row.end = int(start), int(end)
+            if len(frames[name]):
+                row.parts.append(frames[name])
+
     def end_of(self, name: str) -> float:
         """Seconds until a modality ends."""
         row = self._rows[name]
         return row.end / rate_of(name, row.like)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The modalities."""
+        return tuple(self._rows)
 
     @property
     def ends_s(self) -> list[float]:
@@ -199,6 +224,11 @@ class _Row:
         if len(x):
             self.parts.append(x)
             self.end += len(x)
+
+    def fill(self, until: int) -> None:
+        if until > self.end:
+            self.parts.append(self.like.x.new_zeros(until - self.end, *self.like.x.shape[2:]))
+            self.end = until
 
     def drop(self, before: int) -> None:
         while self.parts and self.start + len(self.parts[0]) <= before:

@@ -205,11 +205,15 @@ class Model(nn.Module):
     def encode(
         self, modality: str, seq: Seq, begin: Stage = "front", end: Stage = "fuse", state: State | None = None
     ) -> Seq:
-        """The input of one modality through its stages from `begin` to the one before `end`."""
+        """The input of one modality through its stages from `begin` to the one before `end`.
+
+        Each stage after the front end gets it in the precision of its own weights: a family need not cast.
+        """
         names = get_args(Stage)
         for name in names[names.index(begin) : names.index(end)]:
             stage = getattr(self, name)
             if modality in stage:
+                seq = seq if name == "front" else _narrowed(seq, stage[modality])
                 seq = _advanced(stage[modality], f"{name}/{modality}", seq, state)
         return seq
 
@@ -265,6 +269,14 @@ def _input(modality: str, part: nn.Module) -> Input:
             "give it `medium` (audio, video, pose, features), `rate` and `shape`"
         )
     return _KNOWN[modality]
+
+
+def _narrowed(seq: Seq, part: nn.Module) -> Seq:
+    """Features, which a front end makes in float32, in the precision of the part that reads them; ids as they are."""
+    weight = next((p for p in part.parameters() if p.is_floating_point()), None)
+    if weight is None or not seq.x.is_floating_point() or seq.x.dtype == weight.dtype:
+        return seq
+    return seq.to(weight.dtype)
 
 
 def _advanced(part: nn.Module, name: str, inputs: Seq | Mapping[str, Seq], state: State | None) -> Seq:

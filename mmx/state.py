@@ -9,7 +9,7 @@ dict with a leaf `ancestors` holds a preallocated cache that is addressed throug
 re-points one small integer tensor and never moves the cache.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
@@ -137,13 +137,20 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> State:
     """Read a tree that `save` wrote."""
     from safetensors.torch import load_file
 
-    root: State = {}
-    for dotted, tensor in load_file(str(path), device=str(device)).items():
+    return put({}, load_file(str(path), device=str(device)))
+
+
+def put(state: State, held: Mapping[str, Tensor], device: str | torch.device | None = None) -> State:
+    """Put leaves, under the dotted paths that `leaves` gives them, into a tree, in place; branches that lack are made.
+
+    So what `init_state` made is brought to where a saved stream was, also where some of its branches remember nothing.
+    """
+    for dotted, value in held.items():
         *parents, leaf = dotted.split(".")
-        node = root
+        node = state
         for p in parents:
             child = node.setdefault(p, {})
-            assert isinstance(child, dict)
+            assert isinstance(child, dict), dotted
             node = child
-        node[leaf] = tensor
-    return root
+        node[leaf] = value if device is None else value.to(device)
+    return state

@@ -141,7 +141,7 @@ class Encoder(nn.Module):
 
     def forward(self, seq: Seq, state: State | None = None) -> Seq:
         """`(B, T, 130)` to `(B, T, D)`."""
-        seq = seq._replace(x=F.gelu(self.into(seq.masked.to(self.into.weight.dtype))))
+        seq = seq._replace(x=F.gelu(self.into(seq.masked)))
         for i, block in enumerate(self.blocks):
             seq = block(seq, None if state is None else state[str(i)])
         return seq

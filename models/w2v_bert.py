@@ -160,7 +160,7 @@ class Encoder(nn.Module):
         """
         if self.chunk is None and not seq.final:
             raise InputError("expected the whole input, got final=False: build the encoder with a chunk mask to stream")
-        seq = seq._replace(x=seq.masked).to(self.features_ln.weight.dtype)  # the lengths follow to its device
+        seq = seq._replace(x=seq.masked)
         if self.chunk is None or (state is None and seq.x.shape[1] <= (self.left_chunks + 1) * self.chunk):
             view = chunk_view(seq, torch.zeros_like(seq.lengths), 0, self.chunk, self.left_chunks)
             return seq._replace(x=self.through(seq.x, view, None))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmx.seq import Seq
-from mmx.state import State, leaves
+from mmx.state import State, leaves, put
 from mmx.tasks.windows import RATE
 
 FRAME = 512
@@ -122,6 +122,6 @@ class SpeechActivity:
 
     def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """Go on from what `saved` gave."""
-        self.state = dict(tensors)
+        put(self.state, tensors)
         for name, value in values.items():
             setattr(self, name, value)

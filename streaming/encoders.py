@@ -17,11 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmx.clip import SPEECH, Clip, Rolling
+from mmx.clip import SPEECH, Clip, Input, Rolling
 from mmx.errors import InputError
 from mmx.model import Model
 from mmx.seq import Seq
-from mmx.state import State, leaves
+from mmx.state import State, leaves, put
 from mmx.tasks.windows import RATE
 
 
@@ -59,20 +59,25 @@ class StreamEncoder(Protocol):
         ...
 
 
-def stream_encoder(model: Model) -> StreamEncoder:
-    """The encoder of a session that a model allows."""
-    return IncrementalEncoder(model) if streams(model) else WindowEncoder(model)
+def stream_encoder(model: Model, inputs: Mapping[str, Input] | None = None) -> StreamEncoder:
+    """The encoder of a session that a model allows; `inputs` are those of `Model.recorded` that the session has."""
+    return IncrementalEncoder(model, inputs) if streams(model, inputs) else WindowEncoder(model, inputs)
 
 
-def streams(model: Model) -> bool:
-    """Whether all that lies between a recording and the decoder has a finite look-ahead."""
+def streams(model: Model, inputs: Mapping[str, Input] | None = None) -> bool:
+    """Whether all that lies between a recording and the memory has a finite look-ahead."""
     fuses = model.fuse is None or hasattr(model.fuse, "init_state")
-    return fuses and all(math.isfinite(stage.lookahead) for stage in _stages(model))
+    return fuses and all(math.isfinite(stage.lookahead) for stage in _stages(model, inputs or model.recorded))
 
 
-def _stages(model: Model) -> list[Any]:
+def _stages(model: Model, inputs: Mapping[str, Input]) -> list[Any]:
     """The parts that what is read of a recording passes, in order, up to where modalities are fused."""
-    return [part[n] for n in model.recorded for part in (model.front, model.encoders, model.adapters) if n in part]
+    return [part[n] for n in inputs for part in (model.front, model.encoders, model.adapters) if n in part]
+
+
+def _device(model: Model) -> torch.device:
+    """Where a model computes."""
+    return next(model.parameters()).device
 
 
 class WindowEncoder:
@@ -85,18 +90,18 @@ class WindowEncoder:
 
     AFTER_S = 8.0
 
-    def __init__(self, model: Model):
+    def __init__(self, model: Model, inputs: Mapping[str, Input] | None = None):
         self.model = model
         self.audio = np.zeros(0, np.float32)
         self.others = Rolling()
         self.begin = 0
-        self.sound = SPEECH in model.recorded
+        self.sound = SPEECH in (inputs or model.recorded)
         self.most = None
         if self.sound:
             front, encoder = model.stages(SPEECH)
             ctx = getattr(encoder, "ctx", None)
             self.most = None if ctx is None else ctx * encoder.stride * front.stride
-        self.device = model.require_decoder().device
+        self.device = _device(model)
 
     @property
     def covered(self) -> int:
@@ -129,25 +134,29 @@ class WindowEncoder:
         return self.model.memory(inputs)
 
     def saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """The sound of the window."""
-        return {"audio": torch.from_numpy(self.audio.copy())}, {"begin": self.begin}
+        """What came of the window."""
+        frames, places = self.others.saved()
+        held = {f"others.{name}": x for name, x in frames.items()}
+        return {"audio": torch.from_numpy(self.audio.copy()), **held}, {"begin": self.begin, "others": places}
 
     def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """Go on from what `saved` gave."""
         self.audio, self.begin = tensors["audio"].numpy(), values["begin"]
+        places = values.get("others", {})  # which a session of sound lacked in earlier versions
+        self.others.restore({name: tensors[f"others.{name}"] for name in places}, places)
 
 
 class IncrementalEncoder:
     """Encodes each frame once and keeps the memory of the window; see `StreamEncoder`.
 
-    Each part of the model has a `State`, whose size does not depend on how long the session is. The modalities of a
-    session are those of its first clip.
+    Each part of the model has a `State`, whose size does not depend on how long the session is. Every clip has the same
+    modalities; see `Stream` for those that are lost for a while.
     """
 
-    def __init__(self, model: Model):
+    def __init__(self, model: Model, inputs: Mapping[str, Input] | None = None):
         self.model = model
-        self.inputs = model.recorded
-        self.device = model.require_decoder().device
+        self.inputs = inputs or model.recorded
+        self.device = _device(model)
         unread = {n for n in model.encoders if n not in self.inputs}
         states = model.init_state(1, 0)
         self.states: State = {k: v for k, v in states.items() if k.partition(".")[2] not in unread}
@@ -156,7 +165,7 @@ class IncrementalEncoder:
         if model.fuse is None:
             (name,) = self.inputs
             ratio = RATE / (self.inputs[name].rate or RATE)  # samples of the clock for a frame of the input
-            self.stride = round(math.prod(stage.stride for stage in _stages(model)) * ratio)
+            self.stride = round(math.prod(stage.stride for stage in _stages(model, self.inputs)) * ratio)
         self.frames: Seq | None = None
         self.first = 0  # frame of the session with which `frames` begins
 
@@ -203,30 +212,19 @@ class IncrementalEncoder:
 
     def saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The state of each part and the frames of the window."""
-        held = {f"state.{k}": v for k, v in leaves({_key(part): s for part, s in self.states.items()})}
+        held = {f"state.{k}": v for k, v in leaves(self.states)}
+        values = {"first": self.first, "names": self.names, "stride": self.stride, "rate": None}
         if self.frames is None:
-            return held, {"first": self.first, "rate": None}
-        return {**held, "frames": self.frames.x}, {"first": self.first, "rate": self.frames.rate}
+            return held, values
+        return {**held, "frames": self.frames.x}, {**values, "rate": self.frames.rate}
 
     def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """Go on from what `saved` gave."""
-        by_key = {_key(part): part for part in self.states}
-        for path, value in tensors.items():
-            if not path.startswith("state."):
-                continue
-            part, *parents, leaf = path.split(".")[1:]
-            node = self.states[by_key[part]]
-            for name in parents:
-                assert isinstance(node, dict)
-                node = node[name]
-            assert isinstance(node, dict)
-            node[leaf] = value.to(self.device)
+        states = {k.removeprefix("state."): v for k, v in tensors.items() if k.startswith("state.")}
+        put(self.states, states, self.device)
+        self.names = tuple(values.get("names", self.names))
+        self.stride = values.get("stride", self.stride)
         self.first = values["first"]
         if "frames" in tensors:
             x_1MD = tensors["frames"].to(self.device)
             self.frames = Seq(x_1MD, torch.tensor([x_1MD.shape[1]], device=self.device), values["rate"])
-
-
-def _key(part: str) -> str:
-    """The name of a part without the dot, which stands between the levels of a state."""
-    return part.replace(".", "/")

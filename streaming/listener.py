@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmx.clip import Clip
+from mmx.clip import Clip, Input
 from mmx.generate import NoRepeatNGram
 from mmx.greedy import Continuation, continue_text
 from mmx.model import Model
@@ -69,6 +69,7 @@ class Listener:
         to: as in `Stream`.
         vad: as in `Stream`.
         monotonic: as in `Stream`.
+        inputs: what the session has of what the model reads; all of it when None.
     """
 
     PAD_S = 0.3  # sound kept before speech, for detectors are late at soft sounds
@@ -98,12 +99,13 @@ class Listener:
         to: str | None = None,
         vad: Any = True,
         monotonic: Monotonic | None = None,
+        inputs: Mapping[str, Input] | None = None,
     ):
         self.decoder, self.heads = require_aligner(model)
         self.tok = model.require_tokenizer()
         self.policy, self.monotonic = policy, monotonic
         self.prompter = prompter(model, language, task, to)
-        self.encoder = stream_encoder(model)
+        self.encoder = stream_encoder(model, inputs)
         self.voice = SpeechActivity(load_vad() if vad is True else vad)
         # Whether the text follows the sound word by word, to the tenth of a second or three.
         self.follows = self.prompter.task == "transcribe" and bool(model.card and model.card.alignment_heads)

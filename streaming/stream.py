@@ -6,7 +6,7 @@ which is for one thread at a time.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmx.clip import SPEECH, Clip, Rolling
+from mmx.clip import SPEECH, Clip, Input, Rolling, rate_of
 from mmx.errors import CheckpointError, InputError
 from mmx.files import write_tensors
 from mmx.model import Model
+from mmx.seq import Seq
 from mmx.streaming.emma.heads import find_heads
 from mmx.streaming.lag import STEPS_S
 from mmx.streaming.listener import Listener, Monotonic
@@ -49,6 +50,8 @@ class Stream:
             that fell behind. What is written then depends on how the sound was cut into pushes; else it does not.
         monotonic: heads that say when the source suffices, for the policy emma; when None, those that mmx has for the
             model.
+        modalities: that the session has, of those in `Model.recorded`; when None, those of the first clip. Where it has
+            no sound, nothing is known of voice activity: all of it may be speech.
 
     Raises:
         InputError: the model cannot do what is asked.
@@ -66,6 +69,7 @@ class Stream:
         vad: Any = True,
         catch_up: bool = False,
         monotonic: Monotonic | None = None,
+        modalities: Sequence[str] | None = None,
     ):
         check_step(step_s)
         decide = find_policy(policy) if isinstance(policy, str) else policy
@@ -78,9 +82,16 @@ class Stream:
         self._forgotten = 0  # events before these
         if monotonic is None and isinstance(policy, str) and policy.partition(":")[0] == "emma":
             monotonic = find_heads(model)
-        self.listener = Listener(model, decide, language=language, task=task, to=to, vad=vad, monotonic=monotonic)
+        self.inputs = _chosen(model.recorded, modalities)
+        self.listener = Listener(
+            model, decide, language=language, task=task, to=to, vad=vad if SPEECH in self.inputs else None,
+            monotonic=monotonic, inputs=self.inputs,
+        )  # fmt: skip
         self._waiting = np.zeros(0, np.float32)
         self._others = Rolling()  # what comes beside the sound
+        self._names: frozenset[str] = frozenset()  # modalities of the session, once they are known
+        if modalities is not None:
+            self._begin(self.inputs)
         self._heard = 0  # samples that the listener has had
         self._ended = False
 
@@ -89,7 +100,9 @@ class Stream:
 
         Args:
             chunk: `(N,)` float mono samples at 16 kHz in [-1, 1], any N, none included; or a clip of one row with what
-                the model reads. All modalities of a session are on one clock; one that lags behind is waited for.
+                the model reads. All modalities of a session are on one clock. One that lags behind is waited for: it
+                has no frames, or fewer. One that a clip does not name is lost (a face that turned away): as in `join`,
+                zeros stand for it until the others end.
             final: whether this is the end of the session; then all that is left is written.
 
         Returns:
@@ -115,16 +128,31 @@ class Stream:
 
     def _clock(self, chunk: "NDArray[np.float32] | Tensor | Clip", final: bool) -> NDArray[np.float32]:
         """The sound of a chunk, or silence as long as what comes without; other modalities are kept."""
-        if not isinstance(chunk, Mapping):
-            return _samples(chunk)
-        if unknown := chunk.keys() - self.model.recorded.keys():
-            raise InputError(f"expected modalities among {', '.join(self.model.recorded)}, got {sorted(unknown)}")
-        self._others.append({name: seq for name, seq in chunk.items() if name != SPEECH})
-        samples = _samples(chunk[SPEECH].x[0, : int(chunk[SPEECH].lengths[0])]) if SPEECH in chunk else _samples(_NONE)
-        if SPEECH in self.model.recorded and not final:
+        clip: Mapping[str, Any] = chunk if isinstance(chunk, Mapping) else {SPEECH: chunk} if len(chunk) else {}
+        if unknown := clip.keys() - self.inputs.keys():
+            raise InputError(f"expected modalities among {', '.join(self.inputs)}, got {sorted(unknown)}")
+        others = {name: _frames(name, seq, self.inputs[name]) for name, seq in clip.items() if name != SPEECH}
+        samples = _samples(_row(clip[SPEECH])) if SPEECH in clip else _NONE
+        if clip and not self._names:
+            self._begin(clip)
+        if late := clip.keys() - self._names:
+            raise InputError(
+                f"expected {', '.join(sorted(self._names))} in this session, got {', '.join(sorted(late))} later: "
+                "name all that it will have, Stream(..., modalities=...)"
+            )
+        self._others.append(others)
+        heard = self._heard + len(self._waiting) + len(samples)
+        end_s = max([self._others.end_of(n) for n in others] + [heard / RATE] * (SPEECH in clip), default=0.0)
+        for lost in set(self._others.names) - clip.keys() if clip else ():
+            self._others.fill(lost, end_s)
+        if (SPEECH in clip or not clip) and SPEECH in self._names and not final:
             return samples
-        lacking = round(self._others.end_s * RATE) - self._heard - len(self._waiting) - len(samples)
-        return np.concatenate([samples, np.zeros(max(0, lacking), np.float32)])
+        return np.concatenate([samples, np.zeros(max(0, round(self._others.end_s * RATE) - heard), np.float32)])
+
+    def _begin(self, names: Iterable[str]) -> None:
+        """Know what the session has: nothing of it, so far."""
+        self._names = frozenset(names)
+        self._others.append({n: _nothing(self.inputs[n]) for n in self._names if n != SPEECH})
 
     def _ready(self, final: bool) -> int:
         """Samples that wait and beside which nothing is missing."""
@@ -204,12 +232,10 @@ class Stream:
         """Write the session to one safetensors file, from which `restore` goes on, in any process.
 
         Raises:
-            InputError: it is one of more than sound, which cannot be saved.
             OutputError: it cannot be written.
         """
-        if self._others.end_s:
-            raise InputError("expected a session of sound alone to save, got one with more modalities")
         tensors, values = self.listener.state()
+        frames, places = self._others.saved()
         rows = [[e.text, e.start_s, e.end_s, e.at_s, e.final, e.language, e.probability] for e in self.events]
         header = {
             "version": VERSION,
@@ -221,8 +247,12 @@ class Stream:
             "forgotten": self._forgotten,
             "events": rows,
             "listener": values,
+            "inputs": list(self.inputs),
+            "names": sorted(self._names),
+            "others": places,
         }
         held = {f"listener.{k}": v.contiguous() for k, v in tensors.items()}
+        held |= {f"others.{name}": x for name, x in frames.items()}
         held["waiting"] = torch.from_numpy(self._waiting.copy())
         write_tensors(path, held, {"mmx": json.dumps(header)})
 
@@ -256,17 +286,49 @@ class Stream:
             settings["policy"] = policy
         if "policy" not in settings:
             raise InputError("expected the policy of the session, which was a function: pass it to restore")
-        stream = cls(model, **settings, vad=vad, catch_up=header["catch_up"], monotonic=monotonic)
+        how: dict[str, Any] = {"vad": vad, "catch_up": header["catch_up"], "monotonic": monotonic}
+        stream = cls(model, **settings, **how, modalities=header.get("inputs"))
         stream._forgotten = header["forgotten"]
         stream.events = [Event(stream._forgotten + i, *row) for i, row in enumerate(header["events"])]
         stream._heard, stream._ended = header["heard"], header["ended"]
         stream._waiting = tensors.pop("waiting").numpy()
+        places = header.get("others", {})  # which a session of sound lacked in earlier versions
+        stream._names, stream._others = frozenset(header.get("names", ())), Rolling()
+        stream._others.restore({name: tensors.pop(f"others.{name}") for name in places}, places)
         held = {k.removeprefix("listener."): v for k, v in tensors.items()}
         stream.listener.restore(held, header["listener"])
         return stream
 
 
 _NONE = np.zeros(0, np.float32)
+
+
+def _chosen(recorded: Mapping[str, Input], modalities: Sequence[str] | None) -> dict[str, Input]:
+    """What a session has of what a model reads. Raises `InputError` for what it does not read."""
+    names = list(recorded) if modalities is None else list(modalities)
+    if not names or set(names) - recorded.keys():
+        raise InputError(f"expected modalities among {', '.join(recorded) or 'none'}, got {names}")
+    return {name: recorded[name] for name in names}
+
+
+def _nothing(what: Input) -> Seq:
+    """No frames of a modality."""
+    dtype = torch.uint8 if what.medium == "video" else torch.float32
+    return Seq(torch.zeros(1, 0, *what.shape, dtype=dtype), torch.zeros(1, dtype=torch.int64), what.rate, final=False)
+
+
+def _frames(name: str, seq: Seq, what: Input) -> Seq:
+    """A modality as a model reads it. Raises `InputError` for frames of another kind."""
+    if len(seq.x) != 1 or rate_of(name, seq) != what.rate or (what.shape and seq.x.shape[2:] != what.shape):
+        raise InputError(
+            f"expected one row of {name}, {what.rate:g} frames a second of shape {what.shape}, got {len(seq.x)} of "
+            f"{seq.rate:g} with {tuple(seq.x.shape[2:])}"
+        )
+    return seq._replace(x=seq.x.nan_to_num(posinf=0.0, neginf=0.0)) if seq.x.is_floating_point() else seq
+
+
+def _row(sound: "NDArray[np.float32] | Tensor | Seq") -> "NDArray[np.float32] | Tensor":
+    return sound.x[0, : int(sound.lengths[0])] if isinstance(sound, Seq) else sound
 
 
 def check_step(step_s: float) -> None:

@@ -12,6 +12,7 @@ import torch
 from toys import data
 from toys.folders import new_toy, write_toy
 
+import mmx
 from mmx.cli.app import main
 from mmx.clip import SPEECH, Clip, cut, join
 from mmx.errors import InputError, MediaError
@@ -19,7 +20,8 @@ from mmx.media.clips import open_clip
 from mmx.model import Model
 from mmx.seq import Seq
 from mmx.state import State
-from mmx.streaming.encoders import IncrementalEncoder
+from mmx.streaming import encoders
+from mmx.streaming.encoders import IncrementalEncoder, WindowEncoder
 from mmx.streaming.stream import Stream
 from mmx.tasks import transcribe
 from mmx.tasks.segment import SegmentOptions, split
@@ -246,9 +248,7 @@ def test_a_stream_reads_what_the_file_reads(toy: str, monkeypatch: pytest.Monkey
     if toy == "pose_to_text":
         whole: Clip = {"pose": Seq(torch.from_numpy(data.pose("one two four", 0))[None], torch.tensor([30]), 25.0)}
     else:
-        lips, wave = torch.from_numpy(data.lips("one two four", 0)), torch.from_numpy(data.speech("one two four", 0))
-        whole = {"lips": Seq(lips[None], torch.tensor([len(lips)]), 25.0),
-                 SPEECH: Seq(wave[None], torch.tensor([len(wave)]), float(RATE))}  # fmt: skip
+        whole = speaker()
     with torch.inference_mode():
         want = model.memory(whole)
     texts, seen = [], []
@@ -266,3 +266,83 @@ def test_a_stream_reads_what_the_file_reads(toy: str, monkeypatch: pytest.Monkey
     assert texts[0] == texts[1] and seen == pytest.approx([1.2, 1.2])
     with pytest.raises(InputError, match="smell"):
         Stream(model, language="en", vad=None).push({"smell": next(iter(whole.values()))})
+
+
+def speaker(text: str = "one two four") -> dict[str, Seq]:
+    """Somebody's lips and voice."""
+    lips, wave = torch.from_numpy(data.lips(text, 0)), torch.from_numpy(data.speech(text, 0))
+    return {"lips": Seq(lips[None], torch.tensor([len(lips)]), 25.0),
+            SPEECH: Seq(wave[None], torch.tensor([len(wave)]), float(RATE))}  # fmt: skip
+
+
+def parts_of(clip: Clip, step_s: float = 0.2) -> list[dict[str, Seq]]:
+    """A clip in pieces of one length."""
+    count = round(max(float(s.durations_s.max()) for s in clip.values()) / step_s)
+    return [cut(clip, i * step_s, (i + 1) * step_s) for i in range(count)]
+
+
+@pytest.mark.parametrize("kind", [IncrementalEncoder, WindowEncoder])
+def test_a_session_of_two_modalities_goes_on_in_another_process(
+    kind: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = new_toy("lips_with_speech")
+    monkeypatch.setattr(encoders, "streams", lambda *_: kind is IncrementalEncoder)
+    parts = [*parts_of(speaker()), {}]
+
+    def new() -> Stream:
+        return Stream(model, language="en", vad=None, step_s=0.3, policy="local-agreement")
+
+    whole, first = new(), new()
+    assert isinstance(whole.listener.encoder, kind)
+    for i, part in enumerate(parts):
+        whole.push(part, i == len(parts) - 1)
+        if i < 4:  # 0.8 s, of which 0.2 s wait
+            first.push(part)
+    first.save(tmp_path / "session.safetensors")
+    again = Stream.restore(model, tmp_path / "session.safetensors", vad=None)
+    for i, part in enumerate(parts[4:]):
+        again.push(part, i == len(parts) - 5)
+    assert again.text == whole.text and again.source_s == whole.source_s
+    got, want = again.listener.encoder.memory(), whole.listener.encoder.memory()
+    torch.testing.assert_close(got.x, want.x, atol=0, rtol=0)
+
+
+def test_a_face_that_is_lost_for_a_while_is_black_as_in_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, parts = new_toy("lips_with_speech"), parts_of(speaker())
+    seen = [part if i not in (2, 3) else {SPEECH: part[SPEECH]} for i, part in enumerate(parts)]
+    assert int(join(seen)["lips"].lengths[0]) == 30
+    with torch.inference_mode():
+        want = model.memory(join(seen))
+    stream = Stream(model, language="en", vad=None, step_s=0.2)
+    monkeypatch.setattr(stream.listener.encoder, "drop", lambda before: None)
+    for i, part in enumerate(seen):
+        stream.push(part, i == len(seen) - 1)
+    torch.testing.assert_close(stream.listener.encoder.memory().x, want.x, atol=1e-5, rtol=0)
+
+
+def test_a_session_is_told_what_it_will_have() -> None:
+    model, part = new_toy("lips_with_speech"), parts_of(speaker())[0]
+    with pytest.raises(InputError, match="modalities="):
+        stream = Stream(model, language="en", vad=None)
+        stream.push({SPEECH: part[SPEECH]})
+        stream.push(part)
+    stream = Stream(model, language="en", vad=None, modalities=["lips", SPEECH])
+    stream.push({SPEECH: part[SPEECH]})
+    stream.push(part, final=True)
+    assert stream.source_s == pytest.approx(0.4)
+    alone = Stream(model, language="en", modalities=["lips"])  # nobody is heard, so all may be speech
+    assert alone.listener.voice.vad is None
+    alone.push({"lips": part["lips"]}, final=True)
+    assert set(alone.listener.encoder.names) == {"lips"}  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match="25 frames a second"):
+        Stream(model, language="en").push({"lips": part["lips"]._replace(rate=30.0)})
+
+
+@pytest.mark.parametrize("toy", ["pose_to_text", "lips_with_speech"])
+def test_encoders_read_features_in_their_own_precision(toy: str) -> None:
+    model = mmx.api.prepare(new_toy(toy), torch.device("cpu"), mmx.api.Precision("bfloat16", "float32"))
+    for name, what in model.recorded.items():
+        x = torch.zeros(1, round((what.rate or 0) / 5), *what.shape)
+        features = model.encode(name, Seq(x, torch.tensor([x.shape[1]]), what.rate), end="encoders")
+        assert features.x.dtype == torch.float32
+        assert model.encode(name, features, "encoders").x.dtype == torch.bfloat16

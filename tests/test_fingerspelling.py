@@ -141,6 +141,9 @@ def test_a_written_folder_writes_the_same(tmp_path: Path) -> None:
     again, seq = mmx.load(folder, dtype="float32"), poses([11, 4], 2)
     with torch.no_grad():
         torch.testing.assert_close(again.memory({"signs": seq}).x, model.memory({"signs": seq}).x)
+        for dtype in ("bfloat16", "int8"):
+            near = mmx.load(folder, dtype=dtype).memory({"signs": seq}).x
+            torch.testing.assert_close(near.float(), model.memory({"signs": seq}).x, atol=0.1, rtol=0.1)
 
 
 # -------------------- the recipe

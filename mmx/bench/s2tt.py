@@ -229,7 +229,7 @@ class _Bench:
 
     def _encode(self, ours: Model) -> Seq:
         seq = Seq(self.features, torch.tensor([self.features.shape[1]], device=self.device), 50.0)
-        return ours.adapters["speech"](ours.encoders["speech"](seq))
+        return ours.encode("speech", seq, "encoders")
 
     def _their_tokens(self, theirs: Any, memory: Seq) -> Tensor:
         from transformers.modeling_outputs import BaseModelOutput

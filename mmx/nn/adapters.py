@@ -443,7 +443,7 @@ def build(kind: str, numbers: Mapping[str, Any], width_in: int, width_out: int) 
 
 def _normalized(seq: Seq, ln: nn.LayerNorm) -> Seq:
     """The frames after the norm, in its precision, zeros beyond the lengths."""
-    seq = seq._replace(x=seq.masked).to(ln.weight.dtype)
+    seq = seq._replace(x=seq.masked)
     seq = seq._replace(x=ln(seq.x))
     return seq._replace(x=seq.masked)
 

@@ -108,7 +108,7 @@ class Encoder(nn.Module):
         """
         if seq.x.shape[1] > 2 * self.ctx:
             raise ValueError(f"expected at most {2 * self.ctx} mel frames, got {seq.x.shape[1]}: cut into windows")
-        x_BDT = seq.masked.to(self.conv1.weight.dtype).transpose(1, 2)
+        x_BDT = seq.masked.transpose(1, 2)
         x_BDM = F.gelu(self.conv2(F.gelu(self.conv1(x_BDT))))
         x_BMD = x_BDM.transpose(1, 2)
         x_BMD = x_BMD + self.positions[: x_BMD.shape[1]].to(x_BMD.dtype)

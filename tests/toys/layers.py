@@ -41,7 +41,6 @@ class ConvNorm(nn.Module):
     def forward(self, seq: Seq, state: State | None = None) -> Seq:
         """See above."""
         state = self.init_state(len(seq.x)) if state is None else state
-        seq = seq.to(self.conv.weight.dtype)  # features may be finer than the weights
         made = gather_windows(seq, state, self.kernel, self.stride)
         if not made.x.shape[1]:
             return made._replace(x=made.x.new_zeros(len(made.x), 0, self.conv.out_channels))

@@ -108,7 +108,6 @@ class LipEncoder(nn.Module):
     def forward(self, seq: Seq, state: State | None = None) -> Seq:
         """See above."""
         state = self.init_state(len(seq.x)) if state is None else state
-        seq = seq.to(self.conv.weight.dtype)  # pictures may be finer than the weights
         made = gather_windows(seq._replace(x=seq.x.flatten(2)), state, self.kernel, 1)
         if not made.x.shape[1]:
             return made._replace(x=made.x.new_zeros(len(made.x), 0, self.project.out_features))
