@@ -199,8 +199,7 @@ def ours(reference: nn.Module, config: Config) -> Model:
 
 
 def encode(model: Model, seq: Seq) -> Seq:
-    seq = model.encoders["speech"](seq)
-    return model.adapters["speech"](seq) if "speech" in model.adapters else seq
+    return model.encode("speech", seq, "encoders")
 
 
 def reference_rows(reference: Any, seq: Seq, together: bool) -> list[Tensor]:
