@@ -88,6 +88,7 @@ class Listener:
     # What runs on below that is a loop, and found as one.
     TOKENS_PER_S = 32
     ENOUGH_S = 2.0  # of speech to tell the language by
+    spells = False
 
     def __init__(
         self,

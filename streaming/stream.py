@@ -7,8 +7,9 @@ which is for one thread at a time.
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,8 +20,11 @@ from mmx.clip import SPEECH, Clip, Input, Rolling, rate_of
 from mmx.errors import CheckpointError, InputError
 from mmx.files import write_tensors
 from mmx.model import Model
+from mmx.nn.ctc import NAME
 from mmx.seq import Seq
+from mmx.streaming.ctc import CTCListener
 from mmx.streaming.emma.heads import find_heads
+from mmx.streaming.encoders import StreamEncoder
 from mmx.streaming.lag import STEPS_S
 from mmx.streaming.listener import Listener, Monotonic
 from mmx.streaming.policies import Policy, find_policy
@@ -30,6 +34,46 @@ from mmx.tasks.result import Segment, Transcript, Word
 from mmx.tasks.windows import RATE
 from mmx.text.languages import find_language
 
+
+class Listening(Protocol):
+    """What a stream drives: `Listener`, or `CTCListener` for a model without a decoder.
+
+    Attributes:
+        encoder: holds the window.
+        spells: whether it writes parts of words, so that what does not begin with a space goes on with the word before.
+    """
+
+    encoder: StreamEncoder
+    spells: bool
+
+    @property
+    def language(self) -> str:
+        """Tag of the language that is written; empty until it is known."""
+        ...
+
+    @property
+    def tentative(self) -> str:
+        """What would be written next."""
+        ...
+
+    @property
+    def behind_s(self) -> float:
+        """Seconds that came and are not written."""
+        ...
+
+    def step(self, samples: NDArray[np.float32], final: bool, others: Clip | None = None) -> list[Word]:
+        """Take the next samples of the clock, and what other modalities have meanwhile; words that may be written."""
+        ...
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors and plain values that `restore` needs."""
+        ...
+
+    def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        ...
+
+
 VERSION = 3
 """Of the format that `Stream.save` writes."""
 
@@ -38,7 +82,7 @@ class Stream:
     """A live session.
 
     Args:
-        model: a speech model with a decoder and a tokenizer.
+        model: one that reads recordings, whatever of them, with a tokenizer and a decoder or a CTC head.
         policy: decides when a token is written: a name with its threshold (see `mmx.streaming.policies.find_policy`),
             or a function of a `View`.
         language: of the speech; detected when None, by models that can.
@@ -83,10 +127,14 @@ class Stream:
         if monotonic is None and isinstance(policy, str) and policy.partition(":")[0] == "emma":
             monotonic = find_heads(model)
         self.inputs = _chosen(model.recorded, modalities)
-        self.listener = Listener(
-            model, decide, language=language, task=task, to=to, vad=vad if SPEECH in self.inputs else None,
-            monotonic=monotonic, inputs=self.inputs,
-        )  # fmt: skip
+        self.listener: Listening
+        if model.decoder is None and NAME in model.heads:
+            self.listener = CTCListener(model, decide, language=language, task=task, inputs=self.inputs)
+        else:
+            self.listener = Listener(
+                model, decide, language=language, task=task, to=to, vad=vad if SPEECH in self.inputs else None,
+                monotonic=monotonic, inputs=self.inputs,
+            )  # fmt: skip
         self._waiting = np.zeros(0, np.float32)
         self._others = Rolling()  # what comes beside the sound
         self._names: frozenset[str] = frozenset()  # modalities of the session, once they are known
@@ -206,7 +254,9 @@ class Stream:
         segments: list[Segment] = []
         words: list[Word] = []
         for e in [*self.events, None]:
-            if e is not None and e.text:
+            if e is not None and e.text and words and self.listener.spells and not e.text[0].isspace():
+                words[-1] = _longer(words[-1], e)
+            elif e is not None and e.text:
                 words.append(Word(e.text, e.start_s, e.end_s, e.probability))
             if words and (e is None or e.final):
                 text = "".join(w.text for w in words)
@@ -301,6 +351,11 @@ class Stream:
 
 
 _NONE = np.zeros(0, np.float32)
+
+
+def _longer(word: Word, e: Event) -> Word:
+    """A word with the letters that follow."""
+    return replace(word, text=word.text + e.text, end_s=e.end_s, probability=min(word.probability, e.probability))
 
 
 def _chosen(recorded: Mapping[str, Input], modalities: Sequence[str] | None) -> dict[str, Input]:

@@ -3,6 +3,7 @@
 Letters: B rows, T frames, H hands, J points, C coordinates, M memory frames.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,10 @@ from mmx.model import Model, tensors
 from mmx.models import fingerspelling
 from mmx.nn.ctc import NAME, CTCHead
 from mmx.seq import Seq
+from mmx.streaming import encoders
+from mmx.streaming.stream import Stream
 from mmx.tasks.ctc_recognizer import best_paths
+from mmx.tasks.events import Event
 from mmx.text import byte_tokenizer
 from mmx.train.batch import IGNORED, Batch
 from mmx.train.objectives.ctc import CTCLoss, ctc_loss
@@ -221,3 +225,73 @@ def test_a_hand_that_comes_and_goes_is_resampled_where_it_is() -> None:
     made = recipe.resampled(recipe.Hands(points, present), 7)
     assert made.filled[made.present[:, 0], 0].min() == 1.0 and made.filled[made.present[:, 1], 1].min() == 2.0
     assert math.isclose(made.present.mean(), 0.5, abs_tol=0.1)
+
+
+# -------------------- live
+
+
+@pytest.fixture(scope="module")
+def speller() -> Model:
+    """A model of random weights that writes much: its blank is unlikely, and so are all but a few letters."""
+    model = tiny()
+    with torch.no_grad():
+        bias = model.heads[NAME].out.bias  # type: ignore[union-attr]
+        bias.fill_(-30.0)
+        bias[model.require_tokenizer().encode("abcd ")] = 0.0
+        bias[-1] = 0.5
+    return model
+
+
+def listen(stream: Stream, seq: Seq, sizes: Sequence[int]) -> list[Event]:
+    """Push poses in pieces of some sizes of frames, again and again."""
+    out, at, more = [], 0, itertools.cycle(sizes)
+    while at < seq.x.shape[1]:
+        size = next(more)
+        part = {"signs": seq._replace(x=seq.x[:, at : at + size], lengths=(seq.lengths - at).clamp(0, size))}
+        at += size
+        out += stream.push(part, at >= seq.x.shape[1])
+    return out
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_live_session_spells_what_the_file_does(
+    speller: Model, causal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoders, "streams", lambda *_: causal)
+    seq = poses([80], 3)
+    whole = mmx.api.transcribe(speller, seq.x[0].numpy(), language="ase", word_timestamps=True)
+    assert len(whole.text) > 20
+    for sizes in ([5], [1, 7, 30]):
+        stream = Stream(speller, language="ase", step_s=0.2, policy="local-agreement")
+        events = listen(stream, seq, sizes)
+        assert "".join(e.text for e in events) == f" {whole.text}" and events[-1].final
+        (segment,) = stream.transcript().segments
+        assert [w.text for w in segment.words] == [w.text for w in whole.words]
+        for ours, theirs in zip(segment.words, whole.words, strict=True):
+            assert (ours.start_s, ours.end_s) == pytest.approx((theirs.start_s, theirs.end_s))
+        if causal:  # nothing waits but for the end of a step
+            assert all(e.at_s - e.end_s < 0.2 + 1e-6 for e in events if e.text.strip())
+            assert stream.listener.encoder.memory().x.shape[1] == 0
+
+
+def test_spelling_goes_on_from_a_file(speller: Model, tmp_path: Path) -> None:
+    seq = poses([60], 4)
+    whole, first = (Stream(speller, language="ase", step_s=0.2) for _ in range(2))
+    listen(whole, seq, [10])
+    for at in (0, 13):
+        first.push({"signs": seq._replace(x=seq.x[:, at : at + 13], lengths=torch.tensor([13]))})
+    first.save(tmp_path / "session.safetensors")
+    again = Stream.restore(speller, tmp_path / "session.safetensors")
+    listen(again, seq._replace(x=seq.x[:, 26:], lengths=torch.tensor([34])), [9])
+    assert again.text == whole.text and [e.at_s for e in again.events] == [e.at_s for e in whole.events]
+
+
+def test_letters_of_several_bytes_and_rests() -> None:
+    model = tiny()
+    model.heads[NAME] = Spelling("ñ a")
+    stream = Stream(model, language="ase", step_s=0.2)
+    events = stream.push({"signs": Seq(torch.ones(1, 60, 2 * POINTS, 3), torch.tensor([60]), 25.0)})
+    assert "".join(e.text for e in events).startswith(" ñ") and all("\ufffd" not in e.text for e in events)
+    assert not stream._ended and sum(e.final for e in events) == 0
+    with pytest.raises(InputError, match="--language"):
+        Stream(model)

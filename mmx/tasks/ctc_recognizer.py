@@ -66,7 +66,7 @@ class CTCRecognizer:
         device = next(self.model.parameters()).device
         clip = pad([j.window.clip for j in jobs])
         memory = self.model.memory({name: seq.to(device) for name, seq in clip.items()})
-        paths = best_paths(self._scores(memory), memory.lengths, self.blank)
+        paths = best_paths(self.log_probs(memory), memory.lengths, self.blank)
         return [self._decoded(job, path, memory.rate or 25.0) for job, path in zip(jobs, paths, strict=True)]
 
     @property
@@ -74,7 +74,7 @@ class CTCRecognizer:
         """The last of the scores."""
         return self.tok.n_vocab
 
-    def _scores(self, memory: Seq) -> Tensor:
+    def log_probs(self, memory: Seq) -> Tensor:
         """`(B, M, V + 1)` log-probabilities of what a text may hold."""
         head, n_rows = self.model.heads[NAME], len(memory.x)
         if isinstance(head, CTCHead):
