@@ -7,6 +7,7 @@ import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -235,7 +236,7 @@ def speller() -> Model:
     """A model of random weights that writes much: its blank is unlikely, and so are all but a few letters."""
     model = tiny()
     with torch.no_grad():
-        bias = model.heads[NAME].out.bias  # type: ignore[union-attr]
+        bias = cast(CTCHead, model.heads[NAME]).out.bias
         bias.fill_(-30.0)
         bias[model.require_tokenizer().encode("abcd ")] = 0.0
         bias[-1] = 0.5
