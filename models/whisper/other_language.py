@@ -2,9 +2,9 @@
 
 A model that is steered by one language for all of a recording leaves out, or translates, what is said in another. The
 model itself can tell which stretches those are, by one decoding step for all of a window's at once. Given the frames of
-the window's memory that a stretch takes up it is sure of the language written and unsure of others. Only a stretch in
-which it does not hear the former is encoded by itself, its first two seconds: in so short an input it tells languages
-about as well as in its whole window.
+the window's memory that a stretch takes up, and those of a pause, it is sure of the language written and unsure of
+others. Only a stretch in which it does not hear the former is encoded by itself, its first two seconds: in so short an
+input it tells languages about as well as in its whole window.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,7 +18,8 @@ from mmx.tasks.window import Window, cut
 
 LEAST_S = 1.0  # of speech, in which a language can be told
 LONGEST_S = 6.0  # longer speech is looked at in parts: a sentence of another language may follow without a pause
-SUSPECT = 0.5  # probability of the language written, below which a part is heard by itself
+PAUSE_S = 1.0  # whose memory follows that of a stretch: speech that breaks off looks like no language
+SUSPECT = 0.65  # probability of the language written, below which a part is heard by itself
 HEARD_S = 2.0  # of such a part
 SURE = 0.9  # that it is another language
 RULED_OUT = 0.02  # that it is the language written: its neighbours (Croatian, Bosnian) are told apart by less

@@ -129,6 +129,7 @@ class TimestampRecognizer:
         window = model.window("speech")
         self.samples = window.frames
         self.frame_rate = RATE / window.stride  # of the memory, in Hz
+        self._silence_FD: torch.Tensor | None = None
         self.codes = list(self.tok.language_ids) if self.tok.multilingual else ["en"]
         self.filters = self._filters()
         self.prompt = self._prompt()
@@ -308,9 +309,18 @@ class TimestampRecognizer:
 
         def glance(spans: Sequence[tuple[float, float]]) -> torch.Tensor:
             frames = [(int(a * self.frame_rate), int(b * self.frame_rate)) for a, b in spans]
-            return self._language_probs(pad([memory.x[row, a:b] for a, b in frames], memory.rate))
+            pause_FD = self._pause()
+            return self._language_probs(pad([torch.cat([memory.x[row, a:b], pause_FD]) for a, b in frames], memory.rate))
 
         return other_language.notes(job.window, written, glance, self._heard_languages, self.codes)
+
+    def _pause(self) -> torch.Tensor:
+        """`(F, D)`: the memory of a second of silence. Frames that break off in speech look like no language."""
+        if self._silence_FD is None:
+            wave_1N = torch.zeros(1, round(other_language.PAUSE_S * RATE), device=self.device)
+            lengths = torch.tensor([wave_1N.shape[1]], device=self.device)
+            self._silence_FD = self.model.memory({"speech": Seq(wave_1N, lengths, RATE)}).x[0]
+        return self._silence_FD
 
     def _heard_languages(self, waves: Sequence[np.ndarray]) -> torch.Tensor:
         """`(N, L)` probabilities of `codes` in short pieces of sound, each followed by half a second of silence."""
