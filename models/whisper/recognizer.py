@@ -309,8 +309,8 @@ class TimestampRecognizer:
 
         def glance(spans: Sequence[tuple[float, float]]) -> torch.Tensor:
             frames = [(int(a * self.frame_rate), int(b * self.frame_rate)) for a, b in spans]
-            pause_FD = self._pause()
-            return self._language_probs(pad([torch.cat([memory.x[row, a:b], pause_FD]) for a, b in frames], memory.rate))
+            heard = [torch.cat([memory.x[row, a:b], self._pause()]) for a, b in frames]
+            return self._language_probs(pad(heard, memory.rate))
 
         return other_language.notes(job.window, written, glance, self._heard_languages, self.codes)
 
