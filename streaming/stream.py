@@ -19,6 +19,7 @@ from torch import Tensor
 from mmx.clip import SPEECH, Clip, Input, Rolling, rate_of
 from mmx.errors import CheckpointError, InputError
 from mmx.files import write_tensors
+from mmx.memory import give_back
 from mmx.model import Model
 from mmx.nn.ctc import NAME
 from mmx.seq import Seq
@@ -76,6 +77,7 @@ class Listening(Protocol):
 
 VERSION = 3
 """Of the format that `Stream.save` writes."""
+MINUTE = 60 * RATE
 
 
 class Stream:
@@ -161,6 +163,7 @@ class Stream:
         """
         if self._ended:
             raise InputError("expected no more audio after push(..., final=True): make a new Stream")
+        minute = self._heard // MINUTE
         self._waiting = np.concatenate([self._waiting, self._clock(chunk, final)])
         out: list[Event] = []
         while (ready := self._ready(final)) >= self.step:
@@ -172,6 +175,8 @@ class Stream:
         if final and not self._ended:
             part, self._waiting = self._waiting, self._waiting[:0]
             out += self._take(part, True)
+        if self._heard // MINUTE > minute:
+            give_back()
         return out
 
     def _clock(self, chunk: "NDArray[np.float32] | Tensor | Clip", final: bool) -> NDArray[np.float32]:
