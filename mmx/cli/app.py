@@ -15,6 +15,7 @@ import typer
 
 from mmx._version import __version__
 from mmx.cli import bench as cli_bench
+from mmx.cli import crop_mouth as cli_crop_mouth
 from mmx.cli import detect as cli_detect
 from mmx.cli import evaluate as cli_evaluate
 from mmx.cli import live as cli_live
@@ -85,7 +86,7 @@ def doctor() -> None:
     raise typer.Exit(examine())
 
 
-for verbs in (cli_speak, cli_voice, cli_detect, cli_live, cli_train, cli_evaluate, cli_make, cli_bench):
+for verbs in (cli_speak, cli_voice, cli_detect, cli_crop_mouth, cli_live, cli_train, cli_evaluate, cli_make, cli_bench):
     verbs.register(app)
 
 

@@ -85,6 +85,12 @@ class Track:
             out[list(self.places)] = np.stack(list(self.places.values()))
         return out
 
+    def opening(self, frames: int) -> NDArray[np.float32]:
+        """`(T,)`, between the lips in widths between the outer corners of the eyes; not a number where not found."""
+        points_TP2 = self.points(frames)
+        wide_T = np.linalg.norm(points_TP2[:, 0] - points_TP2[:, 3], axis=-1)
+        return np.linalg.norm(np.diff(points_TP2[:, LIPS], axis=1)[:, 0], axis=-1) / np.maximum(wide_T, 1e-3)
+
 
 class Tracker:
     """Puts the faces of one picture after the other into tracks, by place.

@@ -8,6 +8,7 @@ a second are cut at the place in between.
 Letters: T frames, H height, W width, P points of a face (`mmx.media.faces.POINTS`). Places in pixels.
 """
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmx.errors import InputError, MediaError
-from mmx.media.faces import ANCHORS, LIPS, MOUTH, FaceMesh, FindFaces, Track, Tracker
-from mmx.media.source import reopened
+from mmx.media.faces import ANCHORS, MOUTH, FaceMesh, FindFaces, Track, Tracker
+from mmx.media.source import as_array, reopened
 from mmx.media.video import open_video
 
 RATE = 25.0
@@ -30,6 +31,8 @@ SMOOTH = 12
 """Frames over which the place of a face is averaged, as theirs."""
 FILLED = 5
 """Frames of the longest gap that is bridged."""
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+"""Shares of red, green and blue in grey (BT.601)."""
 OUTSIDE = 0.25
 """Share of a crop that may be outside of the picture; with more of it outside, the mouth counts as lost."""
 
@@ -61,7 +64,7 @@ class Mouth:
         crops: `(T, SIZE, SIZE)` grey bytes; black where the mouth is lost.
         seen: `(T,)`, whether the mouth was found in a frame.
         bridged: `(T,)`, whether its place was taken from the frames around it.
-        opening: `(T,)`, between the lips in sizes of the face's anchors; not a number where it was not found.
+        opening: `(T,)`, see `Track.opening`; not a number where it was not found.
         jitter: how far the anchors move within the crop from frame to frame, root mean square, in its pixels.
         face: number of the track.
     """
@@ -159,23 +162,22 @@ def cut_mouth(source: Any, faces: Faces, track: Track) -> Mouth:
             seen_T[t] = bridged_T[t] = False
         else:
             crops_THW[t] = crop
-    sizes_T = np.linalg.norm(points_TP2[:, 0] - points_TP2[:, 3], axis=-1)
-    opening_T = np.linalg.norm(np.diff(points_TP2[:, LIPS], axis=1)[:, 0], axis=-1) / np.maximum(sizes_T, 1e-3)
-    opening_T[~seen_T] = np.nan
+    opening_T = np.where(seen_T, track.opening(faces.frames), np.float32(np.nan))
     return Mouth(crops_THW, seen_T, bridged_T, opening_T, jitter(filled_TP2, moves), track.number)
 
 
 def _grey(source: Any, faces: Faces) -> Iterator[np.ndarray]:
-    with open_video(source, rate=RATE, shape=faces.shape) as reader:
+    shape = faces.shape if as_array(source) is None else None  # an array comes as it is
+    with open_video(source, rate=RATE, shape=shape) as reader:
         for block in reader:
-            yield from block
+            yield from block if block.ndim == 3 else (block @ LUMA).round().astype(np.uint8)
 
 
 def bridge(points_TP2: np.ndarray) -> tuple[np.ndarray, NDArray[np.bool_]]:
     """Points with gaps of up to `FILLED` frames filled by straight lines, and the frames that were."""
     out, found = points_TP2.copy(), np.flatnonzero(np.isfinite(points_TP2[:, 0, 0]))
     bridged_T = np.zeros(len(out), bool)
-    for a, b in zip(found, found[1:], strict=False):
+    for a, b in itertools.pairwise(found):
         if 1 < b - a <= FILLED + 1:
             part = (np.arange(1, b - a) / (b - a))[:, None, None]
             out[a + 1 : b] = out[a] * (1 - part) + out[b] * part
@@ -188,8 +190,7 @@ def smoothed(points_TP2: np.ndarray) -> np.ndarray:
     in which the face is seen: at its ends the place is not drawn inwards."""
     known_T = np.isfinite(points_TP2[:, 0, 0])
     out = points_TP2.copy()
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], known_T.astype(np.int8), [0]])))
-    for a, b in zip(edges[::2], edges[1::2], strict=True):
+    for a, b in spans(known_T):
         sums = np.concatenate([np.zeros((1, *points_TP2.shape[1:])), points_TP2[a:b].astype(np.float64).cumsum(0)])
         at = np.arange(b - a)
         reach = np.minimum(SMOOTH // 2, np.minimum(at, b - a - 1 - at))
@@ -241,6 +242,12 @@ def _bilinear(x_HW: np.ndarray, places: np.ndarray) -> tuple[np.ndarray, np.ndar
     top = x_HW[y0, x0] * (1 - dx) + x_HW[y0, x1] * dx
     low = x_HW[y1, x0] * (1 - dx) + x_HW[y1, x1] * dx
     return np.where(inside, top * (1 - dy) + low * dy, 0.0), inside
+
+
+def spans(yes_T: np.ndarray) -> list[tuple[int, int]]:
+    """The runs of true values, from and to a frame."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], yes_T.astype(np.int8), [0]])))
+    return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
 def jitter(points_TP2: np.ndarray, moves: list[Any]) -> float:
