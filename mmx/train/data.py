@@ -113,6 +113,7 @@ class Data:
         changes: what is augmented.
         seed: of the augmentation.
         needs: of the objective.
+        room: bytes of decoded recordings that are kept in memory.
 
     Raises:
         InputError: a recording is missing, the model lacks a language or a task or reads nothing of this, or the
@@ -129,8 +130,9 @@ class Data:
         changes: Changes = UNCHANGED,
         seed: int = 0,
         needs: Needs = ANYTHING,
+        room: int = 0,
     ):
-        self.model, self.seed, self.changes = model, seed, changes
+        self.model, self.seed, self.changes, self.kept = model, seed, changes, Kept(room)
         self.inputs = modalities(model, examples, needs)
         self.recorded = {n: i for n, i in self.inputs.items() if i.medium != "text"}
         self.windows = {n: model.window(n) for n in self.recorded}
@@ -204,7 +206,7 @@ class Data:
         """The samples or frames `(N, *)` of an example as the model takes them, and how many are not padding."""
         if not self.recorded:
             return {}
-        read, key = read_recording(self.examples[i], self.recorded), self._key(i, epoch)
+        read, key = self.kept(i, lambda: read_recording(self.examples[i], self.recorded)), self._key(i, epoch)
         for name, x in read.items():
             limit, rate = self.windows[name].frames, float(self.recorded[name].rate or 1)
             if len(x) > limit + SLACK_S * rate:
@@ -281,6 +283,29 @@ def _whole(example: Example, medium: str) -> Example:
 
 def _alone(medium: str, rate: float) -> dict[str, Input]:
     return {medium: Input(medium, rate)}  # type: ignore[arg-type]
+
+
+class Kept:
+    """What was made, by number, as long as there is room for it.
+
+    Args:
+        room: bytes.
+    """
+
+    def __init__(self, room: int):
+        self.room = room
+        self._found: dict[int, dict[str, Tensor]] = {}
+
+    def __call__(self, i: int, make: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """What is kept, or else made; nobody may change it."""
+        if i in self._found:
+            return self._found[i]
+        made = make()
+        size = sum(x.numel() * x.element_size() for x in made.values())
+        if size <= self.room:
+            self.room -= size
+            self._found[i] = made
+        return made
 
 
 class EncodedData:

@@ -164,7 +164,7 @@ class TrainOptions:
     objective: Annotated[
         str,
         RecipeOption(
-            "what is minimized: token, ctc, contrastive, flow, acoustic, spectral or distillation, or a family's own "
+            "what is minimized: token, ctc, framewise, mixup, contrastive, flow, acoustic, spectral or distillation, or a family's own "
             "by its dotted name",
             also=("loss", "criterion", "loss_type"),
         ),
@@ -239,6 +239,9 @@ class TrainOptions:
         str,
         RecipeOption("folder of recordings of noise; white noise when empty", acts="noise_snr_db", also=("noise_dir",)),
     ] = ""
+    noise_share: Annotated[
+        float, RecipeOption("of the examples that get noise", least=0, most=1, acts="noise_snr_db")
+    ] = 1.0
     time_masks: Annotated[
         float,
         RecipeOption(
@@ -275,6 +278,15 @@ class TrainOptions:
         ),
     ] = False
     device: Annotated[str, RecipeOption("auto, cpu, cuda or mps", changeable=True)] = "cpu"
+    keep_gb: Annotated[
+        float,
+        RecipeOption(
+            "gigabytes of decoded recordings that are kept in memory: small pictures take longer to decode than to learn",
+            least=0,
+            acts="speech",
+            changeable=True,
+        ),
+    ] = 0.0
     threads: Annotated[
         int,
         RecipeOption(

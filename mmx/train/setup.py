@@ -189,6 +189,7 @@ def training_data(options: TrainOptions, path: str, model: Model, needs: Needs =
         changes=_changes(options, model) if path == options.train else Changes(),
         seed=options.seed,
         needs=needs,
+        room=round(options.keep_gb * 2**30),
     )
     return EncodedData(data) if data.is_fixed and not needs.raw and encodes_frozen(model) else data
 
@@ -200,7 +201,7 @@ def _changes(options: TrainOptions, model: Model) -> Changes:
     if o.speeds:
         media["audio"].append(Speeds(o.speeds))
     if o.noise_snr_db:
-        media["audio"].append(Noise(o.noise_snr_db, folder=o.noise or None))
+        media["audio"].append(Noise(o.noise_snr_db, o.noise_share, o.noise or None))
     for what in model.inputs.values():
         if what.medium not in ("audio", "text"):
             speeds = [FrameSpeeds(o.speeds)] if o.speeds else []

@@ -4,6 +4,8 @@
 |---|---|---|
 | `token` | cross-entropy of the next token | a text for each input |
 | `ctc` | the same of a text over its alignments with the memory, without a decoder | a text for each input |
+| `framewise` | that, and at first which token is spoken in each frame | the same, and those frames, as `target_features` |
+| `mixup` | CTC of lips, of lips mixed with sound, and their divergence | a text, lips and sound |
 | `contrastive` | InfoNCE between the embeddings of two modalities | two media in each row |
 | `flow` | the error of the velocity from noise to features | what is to be made, as `target_audio` |
 | `infill` | the same within a hidden span, given the rest and the text | a text and its sound, as `target_audio` |
@@ -26,13 +28,17 @@ from mmx.train.objectives.contrastive import ContrastiveLoss
 from mmx.train.objectives.ctc import CTCLoss
 from mmx.train.objectives.distillation import DistillationLoss
 from mmx.train.objectives.flow import FlowLoss
+from mmx.train.objectives.framewise import FramewiseCTCLoss
 from mmx.train.objectives.infill import InfillLoss
+from mmx.train.objectives.mixup import MixupLoss
 from mmx.train.objectives.spectral import SpectralLoss
 from mmx.train.objectives.token import TokenLoss
 
 OBJECTIVES: Mapping[str, Callable[..., Objective]] = {
     "token": TokenLoss,
     "ctc": CTCLoss,
+    "framewise": FramewiseCTCLoss,
+    "mixup": MixupLoss,
     "contrastive": ContrastiveLoss,
     "flow": FlowLoss,
     "infill": InfillLoss,

@@ -49,10 +49,15 @@ class CTCLoss:
 
     def __call__(self, model: Model, batch: Batch) -> Losses:
         """Reports the same in nats."""
-        memory, head = model.memory(batch.inputs, batch.begin), model.heads[HEAD]
-        told = partial(head, language_B=languages(batch)) if isinstance(head, CTCHead) else head
-        loss = ctc_loss(told, memory, texts(batch))
+        loss = head_loss(model, model.memory(batch.inputs, batch.begin), batch)
         return Losses({HEAD: loss}, self.count(batch), {HEAD: loss.detach()})
+
+
+def head_loss(model: Model, memory: Seq, batch: Batch) -> Tensor:
+    """The loss of a model's head over a memory, a sum over the rows, in nats."""
+    head = model.heads[HEAD]
+    told = partial(head, language_B=languages(batch)) if isinstance(head, CTCHead) else head
+    return ctc_loss(told, memory, texts(batch))
 
 
 def texts(batch: Batch) -> list[Tensor]:

@@ -1,0 +1,78 @@
+"""Lips and sound: its parts keep the contract, alone and together, and what is absent is passed over.
+
+Letters: B rows, T frames, N samples, H height, W width.
+"""
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from contract import verify_contract
+from torch import Tensor, nn
+
+from mmx.model import Model
+from mmx.models import lips_and_sound as family
+from mmx.seq import Seq
+from mmx.state import State
+from mmx.text import byte_tokenizer
+
+PIXELS, SAMPLES = 12, 640
+
+
+def tiny() -> Model:
+    torch.manual_seed(0)
+    config = family.Config(
+        pixels=PIXELS, crop=8, channels=(2, 3), width=16, layers=2, heads=2, hidden=16, kernel=3, left=4, ahead=2
+    )
+    model = family.build(config).eval()
+    model.tokenizer = byte_tokenizer.byte_tokenizer(["eng_Latn"])
+    return model
+
+
+def noise(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def pictures(lengths: Sequence[int], seed: int, side: int = PIXELS) -> Seq:
+    """Some of them black."""
+    x = noise(len(lengths), max(lengths), side, side, seed=seed) * 40 + 100
+    x[noise(*x.shape[:2], seed=seed + 1) > 1] = 0
+    return Seq(x, torch.tensor(lengths), 25.0)
+
+
+def samples(lengths: Sequence[int], seed: int) -> Seq:
+    return Seq(noise(len(lengths), max(lengths), seed=seed) * 0.1, torch.tensor(lengths), 16_000.0)
+
+
+def test_its_blocks_keep_the_contract() -> None:
+    model = tiny()
+    verify_contract(model.front["lips"], pictures)
+    verify_contract(model.front["speech"], samples, lengths=(6001, 2560, 1300, 900), tolerance=1e-4)
+    verify_contract(model.encoders["lips"], lambda lengths, seed: pictures(lengths, seed, 8), tolerance=1e-5)
+    rows = lambda lengths, seed: Seq(noise(len(lengths), max(lengths), 104, seed=seed), torch.tensor(lengths), 25.0)  # noqa: E731
+    verify_contract(model.encoders["speech"], rows)
+
+
+class AsBlock(nn.Module):
+    """Encoded lips and sound side by side, which the fusion is given as far as they are present."""
+
+    stride = None
+
+    def __init__(self, fuse: nn.Module, present: Sequence[str], lookahead: int):
+        super().__init__()
+        self.fuse, self.present, self.lookahead = fuse, present, lookahead
+
+    def init_state(self, batch: int, capacity: int = 0) -> State:
+        return self.fuse.init_state(batch, capacity)
+
+    def forward(self, seq: Seq, state: State | None = None) -> Seq:
+        parts = dict(zip((family.LIPS, family.SOUND), seq.x.chunk(2, -1), strict=True))
+        return self.fuse({name: seq._replace(x=parts[name]) for name in self.present}, state)
+
+
+@pytest.mark.parametrize("present", [["lips"], ["speech"], ["lips", "speech"]], ids="+".join)
+def test_the_fusion_keeps_the_contract_whatever_is_present(present: list[str]) -> None:
+    def make(lengths: Sequence[int], seed: int) -> Seq:
+        return Seq(noise(len(lengths), max(lengths), 32, seed=seed), torch.tensor(lengths), 25.0)
+
+    verify_contract(AsBlock(tiny().fuse, present, 2), make, lengths=(9, 5, 3, 1), tolerance=1e-5)
