@@ -1,9 +1,9 @@
 """Lips and sound to text, together or either alone, with one set of weights: a small Conformer and CTC.
 
 Both become 25 frames a second before they are fused, as in AV-HuBERT (Shi et al. 2022, arXiv 2201.02184): sound as four
-log-mel frames side by side (104 numbers), pictures through convolutions. What is absent, a modality or a frame of it, is a
-frame of zeros there: black pictures, or silence of exact zeros. In training rows lose one of the two (modality dropout,
-section 3.2 there), and some lose the face for a while.
+log-mel frames side by side (104 numbers), pictures through convolutions. What is absent, a modality or a frame of it,
+is a frame of zeros there: black pictures, or silence of exact zeros. In training rows lose one of the two (modality
+dropout, section 3.2 there), and some lose the face for a while.
 
 It streams: the lips see one frame ahead, the fused frames `ahead` more, and all else looks back.
 
@@ -235,9 +235,9 @@ def windows_ahead(seq: Seq, state: State, before: int, ahead: int) -> Seq:
 class Fusion(nn.Module):
     """Lips and sound frame by frame, a Conformer over them, and two memory frames of each, 50 a second.
 
-    Frames of zeros, of which a modality that is not there consists, become a vector that is learned. A stream is told by
-    the keys of its first call which modalities it has; it gives frames that all of them have come to. At the end, the rest
-    of the longer one goes on alone.
+    Frames of zeros, of which a modality that is not there consists, become a vector that is learned. A stream is told
+    by the keys of its first call which modalities it has; it gives frames that all of them have come to. At the end,
+    the rest of the longer one goes on alone.
     """
 
     rate = RATE
@@ -315,7 +315,7 @@ class Fusion(nn.Module):
         return concat(before, memory) if before.x.shape[1] else memory
 
     def _kept(self, n_rows: int, n_frames: int) -> dict[str, Tensor]:
-        """`(B, M, 1)` by modality, 0 where it is lost: in training rows lose one of the two, or the face for a while."""
+        """`(B, M, 1)` by modality, 0 where it is lost: in training rows lose one, or the face for a while."""
         c, device = self.config, self.ahead_ln.weight.device
         lips, sound = torch.ones(2, n_rows, n_frames, 1, device=device)
         if self.training:

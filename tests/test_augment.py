@@ -10,7 +10,7 @@ from torch import Tensor
 
 from mmx import extras
 from mmx.errors import InputError, MmxWarning
-from mmx.train.augment import POLICIES, MaskPolicy, Noise, Speeds, in_turn, mask_features, mask_policy
+from mmx.train.augment import POLICIES, MaskPolicy, Noise, Speeds, in_turn, mask_features, mask_policy, with_noise
 
 RATE = 16_000
 
@@ -75,9 +75,8 @@ def test_the_papers_policies() -> None:
 
 def test_without_speechbrain_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    for make in (Speeds, Noise):
-        with pytest.raises(InputError, match=r"pip install 'mmx\[speechbrain\]'"):
-            make()
+    with pytest.raises(InputError, match=r"pip install 'mmx\[speechbrain\]'"):
+        Speeds()
 
 
 def test_bad_numbers_are_named() -> None:
@@ -134,8 +133,6 @@ def test_speeds_change_length_and_pitch() -> None:
     assert len(set(drawn)) == 3
 
 
-@needs_speechbrain
-@pytest.mark.filterwarnings("ignore")
 def test_noise_has_the_ratio_and_repeats_itself() -> None:
     wave = torch.sin(2 * math.pi * 440 * torch.arange(RATE) / RATE)
     state = torch.get_rng_state()
@@ -151,8 +148,15 @@ def test_noise_has_the_ratio_and_repeats_itself() -> None:
     assert torch.equal(Noise(share=0.0)(wave, "a"), wave)
 
 
-@needs_speechbrain
-@pytest.mark.filterwarnings("ignore")
+def test_the_pauses_of_speech_do_not_count_in_the_ratio() -> None:
+    speech = torch.sin(2 * math.pi * 440 * torch.arange(RATE) / RATE)
+    noise = torch.randn(3 * RATE, generator=torch.Generator().manual_seed(0))
+    padded = torch.cat([torch.zeros(RATE), speech, torch.zeros(RATE)])
+    rest = with_noise(padded, noise, -5.0) - padded
+    assert 10 * math.log10(float(speech.square().mean() / rest.square().mean())) == pytest.approx(-5, abs=0.1)
+    assert not with_noise(torch.zeros(RATE), noise[:RATE], 0.0).any()
+
+
 def test_noise_from_recordings(tmp_path: Path) -> None:
     sf = pytest.importorskip("soundfile")
     hum = torch.sin(2 * math.pi * 100 * torch.arange(RATE // 2) / RATE)

@@ -11,12 +11,12 @@ Letters: T frames, P numbers of a mouth, H height, W width.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 RATE = 25.0
 SIZE = 48
 WORDS = """

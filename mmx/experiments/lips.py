@@ -1,8 +1,8 @@
 """Word errors of lips, sound and both over a ladder of noise: `python -m mmx.experiments.lips CORPUS --model NAME`.
 
-CORPUS is what `mmx.experiments.talking_mouths` wrote. Words are those of the best CTC path, without a language model. Noise is
-the babble of test voices. Controls: a face that stands still, the lips of another clip, and a face that is lost after half of
-the clip. Intervals are of a bootstrap over sentences; differences are paired.
+CORPUS is what `mmx.experiments.talking_mouths` wrote. Words are those of the best CTC path, without a language model.
+Noise is the babble of test voices. Controls: a face that stands still, the lips of another clip, and a face that is
+lost after half of the clip. Intervals are of a bootstrap over sentences; differences are paired.
 
 Letters: B rows.
 """
@@ -64,7 +64,9 @@ class Texts:
         self.clips = [read_recording(e, inputs) for e in examples]
 
     @torch.inference_mode()
-    def __call__(self, names: Sequence[str], snr_db: float | None = None, change: Change | None = None, shift: int = 0) -> list[str]:
+    def __call__(
+        self, names: Sequence[str], snr_db: float | None = None, change: Change | None = None, shift: int = 0
+    ) -> list[str]:
         """The text of each clip.
 
         Args:
@@ -136,7 +138,11 @@ def measured(texts: Texts) -> dict[str, Measurement]:
 
 def lines(found: Mapping[str, Measurement]) -> list[str]:
     """A table, and whether both are better than either at each rung."""
-    out = [f"{name:34} {m.value:5.1f}  {m.interval[0]:5.1f} to {m.interval[1]:5.1f}" for name, m in found.items() if m.interval]
+    out = [
+        f"{name:34} {m.value:5.1f}  {m.interval[0]:5.1f} to {m.interval[1]:5.1f}"
+        for name, m in found.items()
+        if m.interval
+    ]
     for name in [n for n in found if n.startswith("both, ") and n.count(",") == 1]:
         at = name.partition(", ")[2]
         for other in (f"sound, {at}", "lips"):
@@ -157,7 +163,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         examples = read_manifest(a.corpus / f"{a.split}.tsv")
         examples = examples[: a.limit or None]
-        noises = [torch.from_numpy(read_audio(f)) for f in recordings(a.corpus / "noise" / "test") if "babble" in str(f)]
+        noises = [
+            torch.from_numpy(read_audio(f)) for f in recordings(a.corpus / "noise" / "test") if "babble" in str(f)
+        ]
         texts = Texts(mmx.load(a.model, dtype="float32"), examples, noises)
         floor = json.loads((a.corpus / "floor.json").read_text("utf-8"))["words" if a.split == "test" else "unseen"]
         print(f"{len(examples)} clips; homophene floor {100 * floor:.1f} %; word errors in %, 95 % intervals")

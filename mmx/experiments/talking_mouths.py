@@ -1,11 +1,13 @@
 """A corpus of synthetic talking mouths with real acoustics: `python -m mmx.experiments.talking_mouths OUT`.
 
 Words in random order are spoken by hibari-tts, whose network says how long each phoneme lasts; mouths move with them
-(`mmx.datasets.recipes.talking_mouths`). One voice becomes many: pitch and formants are moved together, by 0.82 to 1.2, with
-another pace and spectral tilt. Bands of that, and of what makes a face, are for tests alone. That is less than unseen people.
+(`mmx.datasets.recipes.talking_mouths`). One voice becomes many: pitch and formants are moved together, by 0.82 to 1.2,
+with another pace and spectral tilt. Bands of that, and of what makes a face, are for tests alone. That is less than
+unseen people.
 
-Of each clip there are 48x48 grey pictures at 25 a second (FFV1, lossless), sound at 16 kHz, and in `target_features` which
-character of the text is spoken in each 20 ms. Beside the clips are recordings of noise: babble of six voices, music, white.
+Of each clip there are 48x48 grey pictures at 25 a second (FFV1, lossless), sound at 16 kHz, and in `target_features`
+which character of the text is spoken in each 20 ms. Beside the clips are recordings of noise: babble of six voices,
+music, white.
 
     train.tsv valid.tsv     words, voices and faces of training
     test.tsv                the same words, other voices and faces
@@ -47,7 +49,7 @@ from mmx.nn.onnx import OnnxGraph
 from mmx.text.phonemes import phonemes
 from mmx.text.phonemes.symbols import PUNCTUATION, SYMBOLS, numbers
 
-Array = NDArray[np.float32]
+Array = NDArray[np.floating[Any]]
 SOUND_HZ = 16_000
 VOICE_HZ = 24_000
 LABEL_HZ = 50
@@ -62,7 +64,7 @@ SILENT = -1
 
 
 class Spoken(NamedTuple):
-    """Words as they sound: samples `(N,)` at 16 kHz, phonemes with times, and of each word its text and its phonemes."""
+    """Words as they sound: samples `(N,)` at 16 kHz, phonemes with times, and the text and phonemes of each word."""
 
     wave: Array
     phones: list[Phone]

@@ -184,7 +184,8 @@ class Noise:
         snr_db: lowest and highest ratio. That a model is to stand much noise takes many examples with much of it: of
             -10 to 15 dB a fifth are below -5.
         share: of the examples that get noise.
-        folder: of recordings of noise, from which one is drawn, whatever it is of (babble, music); white noise when None.
+        folder: of recordings of noise, from which one is drawn, whatever it is of (babble, music); white noise when
+        None.
 
     Raises:
         InputError: the ratios cannot be, or the folder holds no recordings.

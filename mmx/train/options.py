@@ -164,8 +164,8 @@ class TrainOptions:
     objective: Annotated[
         str,
         RecipeOption(
-            "what is minimized: token, ctc, framewise, mixup, contrastive, flow, acoustic, spectral or distillation, or a family's own "
-            "by its dotted name",
+            "what is minimized: token, ctc, framewise, mixup, contrastive, flow, acoustic, spectral or distillation, or "
+            "a family's own by its dotted name",
             also=("loss", "criterion", "loss_type"),
         ),
     ] = "token"
@@ -281,7 +281,8 @@ class TrainOptions:
     keep_gb: Annotated[
         float,
         RecipeOption(
-            "gigabytes of decoded recordings that are kept in memory: small pictures take longer to decode than to learn",
+            "gigabytes of decoded recordings that are kept in memory; decoding small pictures may take longer than "
+            "learning them",
             least=0,
             acts="speech",
             changeable=True,

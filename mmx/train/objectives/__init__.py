@@ -4,7 +4,7 @@
 |---|---|---|
 | `token` | cross-entropy of the next token | a text for each input |
 | `ctc` | the same of a text over its alignments with the memory, without a decoder | a text for each input |
-| `framewise` | that, and at first which token is spoken in each frame | the same, and those frames, as `target_features` |
+| `framewise` | that, and which token is spoken in each frame | a text, and these tokens, as `target_features` |
 | `mixup` | CTC of lips, of lips mixed with sound, and their divergence | a text, lips and sound |
 | `contrastive` | InfoNCE between the embeddings of two modalities | two media in each row |
 | `flow` | the error of the velocity from noise to features | what is to be made, as `target_audio` |

@@ -29,8 +29,8 @@ there, and -1 where there is none."""
 class FramewiseCTCLoss(CTCLoss):
     """CTC (see `CTCLoss`) and the cross-entropy of frames.
 
-    The model has a head "frames" besides, `(D,)` to `(V + 1,)`, whose last entry says that nothing is spoken. A token is a
-    character: the tokenizer is one of bytes or characters.
+    The model has a head "frames" besides, `(D,)` to `(V + 1,)`, whose last entry says that nothing is spoken. A token
+    is a character: the tokenizer is one of bytes or characters.
 
     Args:
         frames: weight of the cross-entropy, a mean over frames, in the first pass.
@@ -69,7 +69,7 @@ class FramewiseCTCLoss(CTCLoss):
 
 
 def frame_loss(model: Model, memory: Seq, batch: Batch) -> Tensor:
-    """Cross-entropy of the token that is spoken in each frame, a sum, in nats; frames that have no label teach nothing."""
+    """Cross-entropy of the token that is spoken in each frame, a sum, in nats; others teach nothing."""
     labels = batch.outputs[LABELS]
     logits_BMV = model.heads[HEAD](memory.masked).float()
     place_BM = F.pad(labels.x[..., 0].long(), (0, max(0, logits_BMV.shape[1] - labels.x.shape[1])), value=-1)

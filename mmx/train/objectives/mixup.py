@@ -1,11 +1,11 @@
 """Audio-visual mixup: a stream that is sound in some frames and lips in the others teaches the lips.
 
 After MixSpeech (Cheng et al., ICCV 2023), which published no code. **What the paper says**: mixed speech is made by
-interpolating the audio and the visual stream, the audio regularizes the visual task, and a curriculum adjusts the ratio.
-**What is our choice**, since values are not published: frames are taken from one stream or the other, not added; they are
-chosen singly or in spans; the three losses and their weights; the curricula. The form of the losses (single, mixed, a
-divergence between them) and the curriculum by uncertainty are those of STEMM (Fang et al. 2022, arXiv 2203.10426) for speech
-and text.
+interpolating the audio and the visual stream, the audio regularizes the visual task, and a curriculum adjusts the
+ratio. **What is our choice**, since values are not published: frames are taken from one stream or the other, not added;
+they are chosen singly or in spans; the three losses and their weights; the curricula. The form of the losses (single,
+mixed, a divergence between them) and the curriculum by uncertainty are those of STEMM (Fang et al. 2022, arXiv
+2203.10426) for speech and text.
 
 Letters: B rows, M memory frames, V vocabulary.
 """
@@ -27,7 +27,7 @@ from mmx.seq import Seq
 from mmx.train.batch import Batch
 from mmx.train.objectives.ctc import HEAD, CTCLoss, ctc_loss, languages, texts
 from mmx.train.objectives.framewise import HEAD as FRAMES
-from mmx.train.objectives.framewise import LABELS, epoch_of, faded, frame_loss
+from mmx.train.objectives.framewise import LABELS, faded, frame_loss
 from mmx.train.objectives.weigh import mean_of_each
 
 Unit = Literal["frame", "span"]
@@ -35,7 +35,7 @@ Curriculum = Literal["constant", "linear", "loss", "uncertainty"]
 
 
 class Pass(NamedTuple):
-    """What the model says of one stream: its memory, the CTC loss summed over the batch, and log-probabilities `(B, M, V)`."""
+    """What the model says of one stream: memory, CTC loss summed over the batch, log-probabilities `(B, M, V)`."""
 
     memory: Seq
     loss: Tensor
@@ -54,7 +54,8 @@ class MixupLoss(CTCLoss):
         spans: shortest and longest span, in frames.
         share: of the units that are sound, at most; see `curriculum`.
         curriculum: `constant`; `linear`, to 0 over `passes` through the data; `loss`, in proportion to the loss of the
-            lips, to 0 where that is 0; `uncertainty`, by STEMM's sigmoid of the mean entropy of what the lips say.
+            lips, to 0 where that is 0; `uncertainty`, STEMM's sigmoid(share * u - 0.5), u the mean entropy of what the
+            lips say, of the greatest possible.
         passes: of the linear curriculum and of the warm start.
         mixed: weight of the mixed stream's loss.
         agree: weight of the divergence KL(mixed, lips), a mean over frames; the mixed stream learns nothing from it.
@@ -136,7 +137,7 @@ class MixupLoss(CTCLoss):
         if self.curriculum == "uncertainty":
             entropy_BM = -(lips.log_probs.exp() * lips.log_probs).sum(-1).detach()
             mean = float(entropy_BM[lips.memory.mask].mean()) / math.log(lips.log_probs.shape[-1])
-            return self.share * 2 * (torch.tensor(mean).sigmoid().item() - 0.5)
+            return 1 / (1 + math.exp(0.5 - mean * self.share))
         return self.share
 
 
@@ -162,7 +163,7 @@ def mix(lips: Seq, sound: Seq, is_sound_BM: Tensor, lips_name: str, sound_name: 
 
 
 def divergence(teacher_BMV: Tensor, student_BMV: Tensor, memory: Seq) -> Tensor:
-    """KL of the student's log-probabilities from the teacher's, which is not taught: a mean over frames, summed over rows."""
+    """KL of the student's log-probabilities from the teacher's, which is not taught: means over frames, summed."""
     teacher_BMV = teacher_BMV.detach()
     apart_BM = (teacher_BMV.exp() * (teacher_BMV - student_BMV)).sum(-1)
     return (torch.where(memory.mask, apart_BM, 0.0).sum(1) / memory.lengths.clamp(min=1)).sum()
