@@ -10,6 +10,7 @@ It streams: the lips see one frame ahead, the fused frames `ahead` more, and all
 Letters: B rows, T frames, N samples, F features, H height, W width, C channels, D width of the model, M memory frames.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,8 +36,6 @@ RATE = 25.0
 LIPS, SOUND = "lips", "speech"
 MELS, STACKED = 26, 2
 """Mels of a frame of 10 ms; `Fbank` puts two side by side, and we two of these."""
-FRAMES_HEAD = "frames"
-"""Of the head that says in each memory frame which token is spoken, for a warm start of training."""
 LONGEST_GAP = 25
 """Frames for which a row may lose its face in training."""
 
@@ -130,8 +129,6 @@ class SoundFront(nn.Module):
         self.fbank = Fbank(MELS, normalize=False)
         self.stride, self.lookahead = self.fbank.stride * STACKED, self.fbank.lookahead
         self.width = 2 * STACKED * MELS
-        self.register_buffer("silence", torch.tensor(FLOOR).log(), persistent=False)
-        self.silence: Tensor
 
     def init_state(self, batch: int, capacity: int = 0) -> State:
         """Samples of incomplete frames, and frames of an incomplete stack."""
@@ -142,7 +139,7 @@ class SoundFront(nn.Module):
         """See above."""
         state = self.init_state(len(seq.x)) if state is None else state
         mel = self.fbank(seq, subtree(state, "fbank"))
-        mel = mel._replace(x=mel.x - self.silence)  # so that zeros behind the end are silence
+        mel = mel._replace(x=mel.x - math.log(FLOOR))  # so that zeros behind the end are silence
         made = gather_windows(mel, subtree(state, "stack"), STACKED, STACKED)
         if not made.x.shape[1]:
             return made._replace(x=made.x.new_zeros(len(made.x), 0, self.width))
@@ -352,7 +349,7 @@ def build(config: Config) -> Model:
         front={LIPS: MouthFront(c.pixels, c.crop), SOUND: front},
         encoders={LIPS: LipEncoder(c.crop, c.channels, c.width), SOUND: SoundEncoder(front.width, c.width)},
         fuse=Fusion(c),
-        heads={NAME: head, FRAMES_HEAD: nn.Linear(c.width, c.vocab + 1)},
+        heads={NAME: head},
     )
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from mmx.errors import InputError
 from mmx.model import Model
 from mmx.seq import Seq
+from mmx.tasks.ctc_recognizer import best_paths
 from mmx.train.batch import IGNORED, Batch
 from mmx.train.objectives.framewise import FramewiseCTCLoss, frame_loss
 from mmx.train.objectives.mixup import MixupLoss, divergence, mix, spans_of_sound
@@ -20,10 +21,10 @@ from mmx.train.objectives.mixup import MixupLoss, divergence, mix, spans_of_soun
 TEXTS = ("ab", "c")
 
 
-def batch(model: Model, epoch: int = 0) -> Batch:
+def batch(model: Model, epoch: int = 0, texts: tuple[str, ...] = TEXTS) -> Batch:
     """Two clips of 12 and 9 pictures, with their texts and which character is spoken when."""
     tok = model.require_tokenizer()
-    rows = [[*tok.prompt("eng_Latn"), *tok.encode(text), tok.eot] for text in TEXTS]
+    rows = [[*tok.prompt("eng_Latn"), *tok.encode(text), tok.eot] for text in texts]
     n = max(map(len, rows))
     tokens = torch.tensor([row + [0] * (n - len(row)) for row in rows])
     given = len(tok.prompt("eng_Latn"))
@@ -87,12 +88,12 @@ def test_curricula_lower_the_share_of_sound() -> None:
     lips = MixupLoss()._pass(model, {"lips": model.encode("lips", batch(model).inputs["lips"])}, batch(model))
     linear = MixupLoss(share=0.5, curriculum="linear", passes=10)
     assert [linear.ratio(lips, batch(model, epoch)) for epoch in (0, 5, 12)] == [0.5, 0.25, 0.0]
-    sure = torch.full_like(lips.log_probs, -30.0)
+    sure = torch.full_like(lips.logits, -30.0)
     sure[..., 0] = 0.0
     for curriculum in ("loss", "uncertainty"):
         loss = MixupLoss(share=0.5, curriculum=curriculum)
         early = loss.ratio(lips, batch(model))
-        late = loss.ratio(lips._replace(loss=torch.tensor(0.1), log_probs=sure), batch(model))
+        late = loss.ratio(lips._replace(loss=torch.tensor(0.1), logits=sure), batch(model))
         assert 0 <= late < early <= 0.63
     with pytest.raises(InputError, match="fuses"):
         model.fuse = None
@@ -102,16 +103,18 @@ def test_curricula_lower_the_share_of_sound() -> None:
 @torch.no_grad()
 def test_frames_are_taught_what_is_spoken_in_them() -> None:
     model = tiny()
-    one = batch(model)
-    ids = [model.require_tokenizer().encode(text) for text in TEXTS]
-    vocab = int(model.heads["frames"].out_features)  # type: ignore[arg-type]
-    wanted = torch.full((2, 24), vocab - 1)
-    wanted[0, 4:8], wanted[0, 8:12], wanted[1, 3:9] = ids[0][0], ids[0][1], ids[1][0]
-    perfect = Seq(nn.functional.one_hot(wanted, vocab) * 40.0, torch.tensor([24, 18]), 50.0)
-    model.heads["frames"] = nn.Identity()
-    assert float(frame_loss(model, perfect, one)) == pytest.approx(0, abs=1e-3)
-    nothing = perfect._replace(x=torch.zeros(2, 24, vocab))
-    assert float(frame_loss(model, nothing, one)) == pytest.approx((24 + 18) * math.log(vocab), rel=1e-5)
+    one = batch(model, texts=("aab", "c"))
+    ids, vocab = model.require_tokenizer().encode("abc"), 262
+    a, b, c, blank = *ids, vocab - 1
+    rows = [[blank] * 4 + [a] * 2 + [blank] + [a] + [b] * 4 + [blank] * 12, [blank] * 3 + [c] * 6 + [blank] * 15]
+    one.outputs["features"].x[0, 4:12, 0] = torch.tensor([0, 0, 1, 1, 2, 2, 2, 2])  # a doubled letter, told by a blank
+    memory = Seq(torch.zeros(2, 24, 1), torch.tensor([24, 18]), 50.0)
+    perfect = nn.functional.one_hot(torch.tensor(rows), vocab) * 40.0
+    assert float(frame_loss(perfect, memory, one)) == pytest.approx(0, abs=1e-3)
+    nothing = frame_loss(torch.zeros(2, 24, vocab), memory, one)
+    assert float(nothing) == pytest.approx((24 + 18) * math.log(vocab), rel=1e-5)
+    paths = best_paths(perfect.log_softmax(-1), memory.lengths, blank)
+    assert [path.tokens for path in paths] == [[a, a, b], [c]]
 
 
 @torch.no_grad()

@@ -1,9 +1,10 @@
-"""Synthetic talking mouths: words that lips confuse, mouth shapes of phonemes with coarticulation, and grey pictures of them.
+"""Synthetic talking mouths: words that lips confuse, mouth shapes of phonemes with coarticulation, and grey pictures.
 
-No person and no recording is behind them. A mouth is seven numbers a frame; each phoneme belongs to one of 16 groups that
-look alike (visemes) and pulls the numbers towards its target, the firmer the more it dominates its neighbours (the form of
-Cohen and Massaro 1993). A face is drawn for each clip: shape, skin, light, beard, focus, how much it moves. Values in some
-bands of what makes faces and voices are for tests alone. `mmx.experiments.talking_mouths` gives them sound and files.
+No person and no recording is behind them. A mouth is seven numbers a frame; each phoneme belongs to one of 16 groups
+that look alike (visemes) and pulls the numbers towards its target, the firmer the more it dominates its neighbours (the
+form of Cohen and Massaro 1993). A face is drawn for each clip: shape, skin, light, beard, focus, how much it moves.
+Values in some bands of what makes faces and voices are for tests alone. `mmx.experiments.talking_mouths` gives them
+sound and files.
 
 Letters: T frames, P numbers of a mouth, H height, W width.
 """
@@ -102,8 +103,8 @@ def visemes(symbols: str) -> tuple[int, ...]:
 def homophene_floor(spoken: Mapping[str, str]) -> float:
     """Share of words that the best reader of lips gets wrong, each word as likely as the others.
 
-    Of words that show the same groups none can be told from the next (homophenes), so one of each set is right. That the
-    groups are also as long as the phonemes, and neighbours colour them, is left out: a reader may do a little better.
+    Of words that show the same groups none can be told from the next (homophenes), so one of each set is right. That
+    the groups last as long as the phonemes, and neighbours colour them, is left out: a reader may do a little better.
 
     Args:
         spoken: the phonemes of each word.

@@ -49,15 +49,15 @@ class CTCLoss:
 
     def __call__(self, model: Model, batch: Batch) -> Losses:
         """Reports the same in nats."""
-        loss = head_loss(model, model.memory(batch.inputs, batch.begin), batch)
+        memory = model.memory(batch.inputs, batch.begin)
+        loss = ctc_loss(head_of(model, batch), memory, texts(batch))
         return Losses({HEAD: loss}, self.count(batch), {HEAD: loss.detach()})
 
 
-def head_loss(model: Model, memory: Seq, batch: Batch) -> Tensor:
-    """The loss of a model's head over a memory, a sum over the rows, in nats."""
+def head_of(model: Model, batch: Batch) -> Callable[[Tensor], Tensor]:
+    """The head of a model, told the languages of a batch where it takes them."""
     head = model.heads[HEAD]
-    told = partial(head, language_B=languages(batch)) if isinstance(head, CTCHead) else head
-    return ctc_loss(told, memory, texts(batch))
+    return partial(head, language_B=languages(batch)) if isinstance(head, CTCHead) else head
 
 
 def texts(batch: Batch) -> list[Tensor]:

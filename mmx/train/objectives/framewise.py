@@ -1,9 +1,10 @@
-"""CTC with a warm start: a second head says in each frame which token is spoken, for corpora that know it.
+"""CTC with a warm start by frames, for corpora that know which token is spoken when.
 
 Pure CTC may write nothing for hundreds of updates before it finds an alignment. Where times are known, as of synthetic
-speech, the cross-entropy of frames leads it there; its weight falls to nothing over the first passes through the data.
+speech, the path that they make through the frames is one of those whose sum CTC maximizes; its cross-entropy leads
+there, and its weight falls to nothing over the first passes through the data.
 
-Letters: B rows, M memory frames, V vocabulary.
+Letters: B rows, M memory frames, U tokens, V vocabulary.
 """
 
 from collections.abc import Mapping
@@ -12,25 +13,23 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mmx.errors import InputError
 from mmx.interfaces import Losses, Needs
 from mmx.model import Model
-from mmx.seq import Seq
+from mmx.seq import Seq, pad
 from mmx.train.batch import IGNORED, Batch
-from mmx.train.objectives.ctc import CTCLoss, head_loss, texts
+from mmx.train.objectives.ctc import HEAD, CTCLoss, ctc_loss, head_of, texts
 from mmx.train.objectives.weigh import mean_of_each
 
-HEAD = "frames"
+FRAMES = "frames"
 LABELS = "features"
 """The medium of the labels: `target_features` holds, in each frame, the place in the text of the token that is spoken
 there, and -1 where there is none."""
 
 
 class FramewiseCTCLoss(CTCLoss):
-    """CTC (see `CTCLoss`) and the cross-entropy of frames.
+    """CTC (see `CTCLoss`) and the cross-entropy of the path that is known.
 
-    The model has a head "frames" besides, `(D,)` to `(V + 1,)`, whose last entry says that nothing is spoken. A token
-    is a character: the tokenizer is one of bytes or characters.
+    A token is a character: the tokenizer is one of bytes or characters.
 
     Args:
         frames: weight of the cross-entropy, a mean over frames, in the first pass.
@@ -42,18 +41,13 @@ class FramewiseCTCLoss(CTCLoss):
         self.frames, self.passes, self.rate = frames, passes, rate
 
     def needs(self, model: Model) -> Needs:
-        """A text, and the labels; of the model both heads."""
+        """A text, and the labels; of the model the head."""
         super().needs(model)
-        if HEAD not in model.heads:
-            raise InputError(
-                f"expected a model with a head {HEAD!r} for the objective framewise, got {model.name} with "
-                f"{', '.join(model.heads)}: choose the objective ctc"
-            )
         return Needs(makes=LABELS, rate=self.rate)
 
     def count(self, batch: Batch) -> dict[str, int]:
         """Tokens, and frames."""
-        return {**super().count(batch), HEAD: int(batch.outputs[LABELS].lengths.sum())}
+        return {**super().count(batch), FRAMES: int(batch.outputs[LABELS].lengths.sum())}
 
     def weights(self, counts: Mapping[str, int]) -> dict[str, float]:
         """Of a mean of each."""
@@ -62,25 +56,32 @@ class FramewiseCTCLoss(CTCLoss):
     def __call__(self, model: Model, batch: Batch) -> Losses:
         """Reports both in nats."""
         memory = model.memory(batch.inputs, batch.begin)
-        loss, framewise = head_loss(model, memory, batch), frame_loss(model, memory, batch)
-        weighed = framewise * faded(self.frames, batch, self.passes)
-        figures = {"ctc": loss.detach(), HEAD: framewise.detach()}
-        return Losses({"ctc": loss, HEAD: weighed}, self.count(batch), figures)
+        logits_BMV = head_of(model, batch)(memory.masked).float()
+        loss, framewise = ctc_loss(lambda _: logits_BMV, memory, texts(batch)), frame_loss(logits_BMV, memory, batch)
+        figures = {HEAD: loss.detach(), FRAMES: framewise.detach()}
+        total = {HEAD: loss, FRAMES: framewise * faded(self.frames, batch, self.passes)}
+        return Losses(total, self.count(batch), figures)
 
 
-def frame_loss(model: Model, memory: Seq, batch: Batch) -> Tensor:
-    """Cross-entropy of the token that is spoken in each frame, a sum, in nats; others teach nothing."""
+def known_path(batch: Batch, blank: int) -> Tensor:
+    """`(B, M)` the token spoken in each frame; the blank where there is none, and between two that are alike."""
     labels = batch.outputs[LABELS]
-    logits_BMV = model.heads[HEAD](memory.masked).float()
-    place_BM = F.pad(labels.x[..., 0].long(), (0, max(0, logits_BMV.shape[1] - labels.x.shape[1])), value=-1)
-    place_BM = place_BM[:, : logits_BMV.shape[1]]
-    rows = texts(batch)
-    longest = max(1, *map(len, rows))
-    ids_BU = torch.stack([F.pad(row, (0, longest - len(row))) for row in rows])
-    spoken_BM = ids_BU.gather(1, place_BM.clamp(min=0, max=longest - 1))
-    wanted_BM = torch.where(place_BM < 0, logits_BMV.shape[-1] - 1, spoken_BM)
-    counted_BM = torch.arange(logits_BMV.shape[1], device=memory.x.device) < labels.lengths[:, None]
-    wanted_BM = wanted_BM.masked_fill(~(counted_BM & memory.mask), IGNORED)
+    ids_BU = pad(texts(batch)).x
+    place_BM = labels.x[..., 0].long()
+    spoken_BM = ids_BU.gather(1, place_BM.clamp(min=0, max=max(0, ids_BU.shape[1] - 1)))
+    next_BM = (place_BM[:, 1:] != place_BM[:, :-1]) & (place_BM[:, :-1] >= 0)
+    doubled_BM = F.pad((spoken_BM[:, 1:] == spoken_BM[:, :-1]) & next_BM, (1, 0))
+    return torch.where((place_BM < 0) | doubled_BM, blank, spoken_BM)
+
+
+def frame_loss(logits_BMV: Tensor, memory: Seq, batch: Batch) -> Tensor:
+    """Cross-entropy of the known path, a sum over the frames that have a label, in nats."""
+    n, labels = logits_BMV.shape[1], batch.outputs[LABELS]
+    path_BM = known_path(batch, logits_BMV.shape[-1] - 1)
+    wanted_BM = F.pad(path_BM.masked_fill(~labels.mask, IGNORED), (0, max(0, n - path_BM.shape[1])), value=IGNORED)[
+        :, :n
+    ]
+    wanted_BM = wanted_BM.masked_fill(~memory.mask, IGNORED)
     return F.cross_entropy(logits_BMV.flatten(0, 1), wanted_BM.flatten(), ignore_index=IGNORED, reduction="sum")
 
 

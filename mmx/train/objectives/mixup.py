@@ -12,7 +12,6 @@ Letters: B rows, M memory frames, V vocabulary.
 
 import math
 from collections.abc import Mapping
-from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -22,12 +21,10 @@ from torch import Tensor
 from mmx.errors import InputError
 from mmx.interfaces import Losses, Needs
 from mmx.model import Model
-from mmx.nn.ctc import CTCHead
 from mmx.seq import Seq
 from mmx.train.batch import Batch
-from mmx.train.objectives.ctc import HEAD, CTCLoss, ctc_loss, languages, texts
-from mmx.train.objectives.framewise import HEAD as FRAMES
-from mmx.train.objectives.framewise import LABELS, faded, frame_loss
+from mmx.train.objectives.ctc import HEAD, CTCLoss, ctc_loss, head_of, texts
+from mmx.train.objectives.framewise import FRAMES, LABELS, faded, frame_loss
 from mmx.train.objectives.weigh import mean_of_each
 
 Unit = Literal["frame", "span"]
@@ -35,11 +32,16 @@ Curriculum = Literal["constant", "linear", "loss", "uncertainty"]
 
 
 class Pass(NamedTuple):
-    """What the model says of one stream: memory, CTC loss summed over the batch, log-probabilities `(B, M, V)`."""
+    """What the model says of one stream: memory, CTC loss summed over the batch, and logits `(B, M, V)`."""
 
     memory: Seq
     loss: Tensor
-    log_probs: Tensor
+    logits: Tensor
+
+    @property
+    def log_probs(self) -> Tensor:
+        """`(B, M, V)`."""
+        return self.logits.log_softmax(-1)
 
 
 class MixupLoss(CTCLoss):
@@ -115,17 +117,17 @@ class MixupLoss(CTCLoss):
         total = {HEAD: lips.loss, "mixed": self.mixed * mixed.loss, "agree": self.agree * apart}
         figures = {HEAD: lips.loss, "mixed": mixed.loss, "agree": apart}
         if self.frames:
-            framewise = (frame_loss(model, lips.memory, batch) + frame_loss(model, mixed.memory, batch)) / 2
+            both = [frame_loss(p.logits, p.memory, batch) for p in (lips, mixed)]
+            framewise = torch.stack(both).mean()
             total[FRAMES], figures[FRAMES] = framewise * faded(self.frames, batch, self.passes), framewise
         return Losses(total, self.count(batch), {name: value.detach() for name, value in figures.items()})
 
     def _pass(self, model: Model, memories: Mapping[str, Seq], batch: Batch) -> Pass:
-        fuse, head = model.fuse, model.heads[HEAD]
+        fuse = model.fuse
         assert fuse is not None, "expected what `needs` asks for"
         memory = model.for_decoder(fuse(memories))
-        told = partial(head, language_B=languages(batch)) if isinstance(head, CTCHead) else head
-        logits_BMV = told(memory.masked).float()
-        return Pass(memory, ctc_loss(lambda _: logits_BMV, memory, texts(batch)), logits_BMV.log_softmax(-1))
+        logits_BMV = head_of(model, batch)(memory.masked).float()
+        return Pass(memory, ctc_loss(lambda _: logits_BMV, memory, texts(batch)), logits_BMV)
 
     def ratio(self, lips: Pass, batch: Batch) -> float:
         """The share of sound in this batch."""
