@@ -32,8 +32,8 @@ class Input:
     Attributes:
         medium: the kind of file that it comes from.
         rate: samples or frames a second; None in text, which has no clock.
-        shape: of a sample or frame: `()` for sound, `(H, W)` for grey and `(H, W, 3)` for RGB pictures of bytes,
-            `(J, C)` for points of a body, `(F,)` for features.
+        shape: of a sample or frame: `()` for sound, `(H, W)` for grey and `(H, W, 3)` for RGB pictures of bytes (`()`
+            in the size that they come in), `(J, C)` for points of a body, `(F,)` for features.
         points: of a body, names of the J points, or of groups of them, as .pose files have them.
     """
 

@@ -46,6 +46,7 @@ class ClipReader:
         duration_s: the longest that a medium declares; None when none does. It may be wrong.
         modalities: those that are read.
         channels: how many the sound has; 0 without sound.
+        block_s: seconds of a clip; may be set before the first one.
     """
 
     def __init__(self, streams: Mapping[str, _Stream], stack: ExitStack, partial: bool, left_out: list[str]) -> None:
@@ -54,7 +55,7 @@ class ClipReader:
         self.name = readers[0].name
         self.duration_s = max((r.duration_s for r in readers if r.duration_s is not None), default=None)
         self.channels = next((r.channels for r in readers if isinstance(r, AudioReader)), 0)
-        self._block_s = FILM_BLOCK_S if any(s.what.medium == "video" for s in streams.values()) else BLOCK_S
+        self.block_s = FILM_BLOCK_S if any(s.what.medium == "video" for s in streams.values()) else BLOCK_S
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -80,7 +81,7 @@ class ClipReader:
         try:
             self._prime()
             for count in itertools.count():
-                clip = {name: s.until((count + 1) * self._block_s) for name, s in self._streams.items()}
+                clip = {name: s.until((count + 1) * self.block_s) for name, s in self._streams.items()}
                 if not any(int(seq.lengths[0]) for seq in clip.values()):
                     return
                 yield clip
@@ -215,5 +216,5 @@ def _open(again: Callable[[], Any] | None, name: str, what: Input, track: int | 
     if what.medium == "audio":
         return open_audio(source, rate=int(rate), track=track, channels=channels, block_s=BLOCK_S)
     if what.medium == "video":
-        return open_video(source, rate=rate, shape=what.shape)
+        return open_video(source, rate=rate, shape=what.shape or None)
     return open_numbers(source, medium=cast(Numbers, what.medium), rate=rate, shape=what.shape, points=what.points)

@@ -123,7 +123,7 @@ def _runs(
 ) -> Generator[Run, None, None]:
     """Each picture that counts, for how many frames; only these are converted."""
     aspect = container.stream.sample_aspect_ratio
-    picture = _Picture(shape, remarks, container.label, float(aspect or 1))
+    picture = Picture(shape, remarks, container.label, float(aspect or 1))
     clock, damage = _Clock(container, rate), _Damage()
     last: VideoFrame | None = None
     at = 0
@@ -214,7 +214,7 @@ def _decoded(container: Container[VideoStream], damage: _Damage, clock: _Clock) 
             yield cast("VideoFrame", frame)
 
 
-class _Picture:
+class Picture:
     """Decoded frames to arrays of bytes: upright, in the wanted size and colours."""
 
     def __init__(self, shape: tuple[int, ...] | None, remarks: list[str], label: str, pixel: float) -> None:

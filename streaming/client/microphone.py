@@ -1,4 +1,4 @@
-"""Where live sound comes from: a microphone, or a file that plays as if it were one.
+"""Where live sound comes from: a microphone, or a file that plays as if it were one, with what else it holds.
 
 Both are a `Source`: mono float32 at 16 kHz on a clock that never jumps. A microphone's sound waits in a bounded queue
 that the driver fills; where the listener is too slow for it, or the driver says that it lost some, that is counted and
@@ -10,18 +10,23 @@ Letters: N samples, C channels.
 import math
 import queue
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 import soxr
+import torch
 from numpy.typing import NDArray
 
+from mmx.clip import SPEECH, Clip, Input, duration_s, frame_at
 from mmx.errors import InputError, MediaError, nearest
 from mmx.media.audio import SAMPLE_RATE as RATE
 from mmx.media.audio import Source as Media
 from mmx.media.audio import open_audio
+from mmx.media.clips import ClipReader, open_clip
+from mmx.seq import Seq
+from mmx.streaming.client.landmarks import Extractor, posed, seen
 
 BLOCK_S = 0.1
 """How much sound comes at a time."""
@@ -32,17 +37,29 @@ UNAVAILABLE, BAD_RATE, BAD_CHANNELS = -9985, -9997, -9998
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """Sound that came.
+    """What came.
 
     Attributes:
-        samples: `(N,)` float32 at 16 kHz.
+        samples: of sound, `(N,)` float32 at 16 kHz.
         start_s: when the first of them was heard, since the session began.
         final: whether no more will come.
+        others: pictures, poses or features of the same time; see `Stream.push` for those that lag or are lost.
     """
 
     samples: NDArray[np.float32]
     start_s: float
     final: bool
+    others: Clip = field(default_factory=dict)
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds of the longest of it."""
+        return max(len(self.samples) / RATE, duration_s(self.others))
+
+    @property
+    def count(self) -> int:
+        """The same in samples of the clock."""
+        return round(self.duration_s * RATE)
 
 
 class Source(Protocol):
@@ -87,6 +104,9 @@ class FileSource:
     Args:
         media: whatever `mmx.media.audio.open_audio` takes.
         realtime: whether it plays in real time; else as fast as it is read.
+        inputs: what is read of it, see `Model.recorded`; its sound when None.
+        partial: whether what it lacks of these is left out, as in `mmx.media.clips.open_clip`.
+        extractor: finds the points of poses in its pictures.
         clock: seconds, monotonic.
         sleep: waits for seconds.
 
@@ -99,43 +119,69 @@ class FileSource:
         media: Media,
         realtime: bool = False,
         *,
+        inputs: Mapping[str, Input] | None = None,
+        partial: bool = False,
+        extractor: Extractor | None = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ):
         self.live, self._clock, self._sleep = realtime, clock, sleep
-        self._reader = open_audio(media, rate=RATE, block_s=BLOCK_S)
+        self._extractor = extractor
+        self._poses = {n: i for n, i in (inputs or {}).items() if i.medium == "pose"}
+        if inputs is None:
+            self._reader = open_audio(media, rate=RATE, block_s=BLOCK_S)
+            self._blocks = (Captured(np.asarray(x, np.float32), 0.0, False) for x in self._reader)
+        else:
+            self._reader = open_clip(media, inputs if extractor is None else posed(inputs), partial=partial)
+            self._blocks = self._clips(self._reader)
         self.name = self._reader.name
         self.duration_s = self._reader.duration_s
-        self._blocks = iter(self._reader)
         self._next = next(self._blocks, None)
         self._read = 0  # samples
         self._begun: float | None = None
         self._stop_s = math.inf
         self._told = 0
 
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What it holds of what was asked for."""
+        return self._reader.modalities if isinstance(self._reader, ClipReader) else (SPEECH,)
+
+    def _clips(self, reader: ClipReader) -> Iterator[Captured]:
+        """Blocks of all that is read; what has ended before the rest is lost."""
+        reader.block_s = BLOCK_S
+        for i, clip in enumerate(reader):
+            whole = {n: frame_at((i + 1) * BLOCK_S, s.rate or 0) - frame_at(i * BLOCK_S, s.rate or 0)
+                     for n, s in clip.items()}  # fmt: skip
+            others = {n: s for n, s in clip.items() if n != SPEECH and (int(s.lengths[0]) or not whole[n])}
+            samples = clip[SPEECH].x[0].numpy() if SPEECH in clip else np.zeros(0, np.float32)
+            yield Captured(
+                samples, 0.0, False, others if self._extractor is None else seen(others, self._extractor, self._poses)
+            )
+
     def read(self) -> Captured:
         """Paced: all that is due, at least a block. Else the next block."""
         start = self._read
         parts = [self._take()]
-        while self.live and self._next is not None and self._due(len(self._next)) <= 0:
+        while self.live and self._next is not None and self._due(self._next.count) <= 0:
             parts.append(self._take())
-        samples = np.concatenate(parts) if len(parts) > 1 else parts[0]
-        return Captured(samples, start / RATE, self._next is None)
+        samples = np.concatenate([p.samples for p in parts]) if len(parts) > 1 else parts[0].samples
+        return Captured(samples, start / RATE, self._next is None, _joined([p.others for p in parts]))
 
-    def _take(self) -> NDArray[np.float32]:
+    def _take(self) -> Captured:
         block, at = self._next, self._read
         if block is None:
-            return np.zeros(0, np.float32)
+            return NOTHING
         if self.live:
-            wait_s = self._due(len(block))
+            wait_s = self._due(block.count)
             if at / RATE >= self._stop_s:  # it has not played yet
                 self._next = None
-                return np.zeros(0, np.float32)
+                return NOTHING
             if wait_s > 0:
                 self._sleep(wait_s)
-        self._read += len(block)
+        self._read += block.count
         self._next = None if self._stop_s <= self._read / RATE else next(self._blocks, None)
-        return np.asarray(block, np.float32)
+        return block
 
     def _due(self, n: int) -> float:
         """Seconds until the next `n` samples have played."""
@@ -166,6 +212,21 @@ class FileSource:
         behind_s = -self._due(0)
         left_s = math.inf if self.duration_s is None else self.duration_s - self._read / RATE
         return min(max(0.0, behind_s), max(0.0, left_s), max(0.0, self._stop_s - self._read / RATE))
+
+
+NOTHING = Captured(np.zeros(0, np.float32), 0.0, False)
+
+
+def _joined(parts: Sequence[Clip]) -> Clip:
+    """Parts of equal modalities, one after the other; one that a part lacks has ended."""
+    if len(parts) == 1:
+        return parts[0]
+    out: dict[str, Seq] = {}
+    for name in dict.fromkeys(name for part in parts for name in part):
+        rows = [part[name] for part in parts if name in part]
+        x = torch.cat([row.x for row in rows], 1)
+        out[name] = rows[0]._replace(x=x, lengths=torch.tensor([x.shape[1]]))
+    return out
 
 
 # -------------------- devices

@@ -18,6 +18,9 @@ class LiveOptions:
     file: Annotated[str | None, Option("A recording instead of the microphone.")] = None
     realtime: Annotated[bool, Option("Play the file in real time; otherwise as fast as possible.")] = False
     microphone: Annotated[str | None, Option("Name, part of one, or number; the default one else.")] = None
+    camera: Annotated[
+        str | None, Option("See with a camera: its number (0 is the first) or name, for a model that reads it.")
+    ] = None
     language: Annotated[
         str | None, Option("Language spoken: de, deu or German. Detected if not given.", flags=("--from",))
     ] = None
@@ -67,9 +70,11 @@ class LiveOptions:
         for language in filter(None, (self.language, self.to)):
             find_language(language)
         if self.realtime and self.file is None:
-            raise InputError("expected --file with --realtime: a microphone is always in real time")
+            raise InputError("expected --file with --realtime: microphones and cameras always are")
         if self.microphone is not None and self.file is not None:
             raise InputError("expected --file or --microphone, got both")
+        if self.camera is not None and self.file is not None:
+            raise InputError("expected --file or --camera, got both")
         if (self.voice or self.voice_model) and not self.speak:
             raise InputError("expected --speak with --voice and --voice-model: nothing is spoken without it")
         if self.headphones and self.speak != "play":

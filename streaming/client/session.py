@@ -17,10 +17,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from mmx.clip import SPEECH, Clip
 from mmx.errors import InputError, MmxError, OutputError
 from mmx.media.audio import SAMPLE_RATE as RATE
+from mmx.media.pose import ENDINGS
+from mmx.media.source import FILMS, open_file
+from mmx.seq import Seq
+from mmx.streaming.client.camera import Camera, WithCamera
+from mmx.streaming.client.landmarks import Extractor
 from mmx.streaming.client.microphone import Captured, FileSource, Microphone, Source, find_device
 from mmx.streaming.client.options import LiveOptions
 from mmx.streaming.client.speech import Loudspeaker, SourceClock, Speaking, SpeechFile, SpeechWriter
@@ -183,24 +190,34 @@ class Session:
     def _take(self, heard: Captured) -> None:
         begun = self.clock()
         if self.source_clock is not None:
-            self.source_clock.heard(heard.start_s + len(heard.samples) / RATE)
+            self.source_clock.heard(heard.start_s + heard.duration_s)
         self._record(heard)
-        events = self.stream.push(self._muted(heard), heard.final)
+        events = self.stream.push(self._listened_to(heard), heard.final)
         for sentence in _sentences(events):
             self._show(sentence, over=False)
         if heard.final:
             self._show([], over=True)
         spent_s = self.clock() - begun
-        self._spans.append((len(heard.samples) / RATE, spent_s))
-        self._unheard += len(heard.samples)
+        self._spans.append((heard.duration_s, spent_s))
+        self._unheard += heard.count
         if self._unheard >= self.stream.step:  # there was a look
             self._unheard %= self.stream.step
             self._keep_up(spent_s)
         self._tell_speech()
         self.view.status(self._status(heard))
 
+    def _listened_to(self, heard: Captured) -> "NDArray[np.float32] | Clip":
+        """Sound, or a clip where there is more."""
+        samples = self._muted(heard)
+        if not heard.others:
+            return samples
+        if SPEECH not in self.stream.inputs:
+            return heard.others
+        x = torch.from_numpy(samples)[None]
+        return {SPEECH: Seq(x, torch.tensor([len(samples)]), float(RATE), heard.final), **heard.others}
+
     def _muted(self, heard: Captured) -> NDArray[np.float32]:
-        """What is listened to."""
+        """The sound that is listened to."""
         if self.speaking is None or not self.mutes:
             return heard.samples
         return self.speaking.without_echo(heard.samples, heard.start_s)
@@ -347,21 +364,20 @@ def run(job: LiveOptions, load: LoadOptions) -> Transcript:
         raise InputError("expected --to with --text-model: the language to translate into")
     _check_files(job)
     savers = [Saver(p) for p in job.save]
-    if job.file is None:
-        find_device(job.microphone)
-    source: Source | None = FileSource(job.file, job.realtime) if job.file is not None else None
+    early = _early_source(job)
     model = open_model(load)
     name = load.text_model or _second_step(job, model)
     text_model = open_model(load, name) if name else None
-    live = source is None or source.live
-    stream, translator = _heard_by(job, model, text_model, catch_up=live)
+    live = job.file is None or job.realtime
+    opening, modalities = _source(job, model, early)
+    stream, translator = _heard_by(job, model, text_model, catch_up=live, modalities=modalities)
     clock = SourceClock() if job.speak and live else None
     speaking = _speaking(job, load, text_model or model, clock) if job.speak else None
     recorder = Recorder(job.record) if job.record else None
-    source = source or Microphone(job.microphone)
+    source = opening()
     title = f"{source.name} → {model.name}" + (f" → {text_model.name}" if text_model else "")
     view = _view(job, title, bilingual=text_model is not None)
-    mutes = job.speak == "play" and job.file is None and not job.headphones
+    mutes = job.speak == "play" and job.file is None and SPEECH in modalities and not job.headphones
     if mutes:
         view.note("while it speaks it does not listen: with headphones on, --headphones has it do both")
     session = Session(source, stream, view, translator, recorder, savers, speaking, mutes, clock)
@@ -370,6 +386,79 @@ def run(job: LiveOptions, load: LoadOptions) -> Transcript:
     except BrokenPipeError:  # whoever read our output has gone; all is saved
         drop_output()
         return session.transcript()
+
+
+def _early_source(job: LiveOptions) -> FileSource | None:
+    """A recording of sound, opened before a model is loaded; None for what may hold more, and for devices. What is
+    wrong with any of them is told."""
+    if job.file is None:
+        if job.camera is None:
+            find_device(job.microphone)
+        return None
+    if Path(job.file).suffix.lower() not in FILMS.union(*ENDINGS.values()):
+        return FileSource(job.file, job.realtime)
+    file, _, _, ours = open_file(job.file)
+    if ours:
+        file.close()
+    return None
+
+
+def _source(job: LiveOptions, model: "Model", early: FileSource | None) -> tuple[Callable[[], Source], Sequence[str]]:
+    """What opens the source of a session, and the modalities that it has of what the model reads.
+
+    A device is opened last: it sees and hears from then on.
+
+    Raises:
+        InputError: the model reads nothing of it.
+    """
+    inputs = model.recorded
+    if job.record and SPEECH not in inputs:
+        raise InputError(f"expected a model that reads sound with --record, got {model.name}")
+    if job.file is not None:
+        if list(inputs) == [SPEECH]:
+            source = early or FileSource(job.file, job.realtime)
+        else:
+            if early is not None:
+                early.close()
+            film = Path(job.file).suffix.lower() in FILMS
+            extractor = _extractor(model) if film else None
+            source = FileSource(
+                job.file, job.realtime, inputs=inputs, partial=model.fuse is not None, extractor=extractor
+            )
+        return (lambda: source), source.modalities
+    seen = {n: i for n, i in inputs.items() if i.medium in ("video", "pose")}
+    if job.camera is None:
+        if SPEECH not in inputs:
+            remedy = "--camera 0, or --file" if seen else "--file"
+            raise InputError(f"expected a model that reads sound for a microphone, got {model.name}: give {remedy}")
+        return (lambda: Microphone(job.microphone)), [SPEECH]
+    if not seen:
+        raise InputError(f"expected a model that reads pictures or poses with --camera, got {model.name}: leave it out")
+    extractor, camera = _extractor(model), job.camera
+    if SPEECH not in inputs:
+        return (lambda: Camera(camera, inputs=seen, extractor=extractor)), list(seen)
+
+    def both() -> Source:
+        begun = time.monotonic()
+        sound = Microphone(job.microphone)
+        try:
+            return WithCamera(sound, Camera(camera, inputs=seen, extractor=extractor, since_s=begun))
+        except MmxError:
+            sound.close()
+            raise
+
+    return both, [SPEECH, *seen]
+
+
+def _extractor(model: "Model") -> Extractor | None:
+    """What finds the points that a model of poses reads in pictures; None for any other model."""
+    poses = [i for i in model.recorded.values() if i.medium == "pose"]
+    if not poses:
+        return None
+    raise InputError(
+        f"expected a file of poses (.pose, .npy) for {model.name}, which reads points of a body: find them in the "
+        "pictures first"
+    )
 
 
 def _check_files(job: LiveOptions) -> None:
@@ -407,7 +496,7 @@ def _second_step(job: LiveOptions, model: "Model") -> str | None:
 
 
 def _heard_by(
-    job: LiveOptions, model: "Model", text_model: "Model | None", catch_up: bool
+    job: LiveOptions, model: "Model", text_model: "Model | None", catch_up: bool, modalities: Sequence[str]
 ) -> "tuple[Stream, Translator | None]":
     """The stream, and what translates it on."""
     from mmx.streaming.stream import Stream
@@ -425,7 +514,7 @@ def _heard_by(
         task, to, language = asked.task, "en" if asked.task == "translate" else None, asked.language
     stream = Stream(
         model, policy=job.policy, language=language, task=task, to=to, step_s=job.step_s,
-        vad=True if job.vad else None, catch_up=catch_up,
+        vad=True if job.vad else None, catch_up=catch_up, modalities=modalities,
     )  # fmt: skip
     return stream, translator
 
