@@ -94,7 +94,7 @@ def _of_array(x: np.ndarray, rate: float, shape: tuple[int, ...] | None, block_s
 def _of_folder(files: Sequence[Path], rate: float, shape: tuple[int, ...] | None, block_s: float) -> BlockReader:
     """Each frame is the picture whose time is nearest; those that none is of are not decoded."""
     remarks: list[str] = []
-    picture = _Picture(shape, remarks, str(files[0].parent), 1.0)
+    picture = Picture(shape, remarks, str(files[0].parent), 1.0)
     count = max(1, round(len(files) * rate / RATE))
     shown = (min(len(files) - 1, math.floor(i * RATE / rate + 0.5)) for i in range(count))
     runs = ((picture.of(read_picture(files[i])), len(list(same))) for i, same in itertools.groupby(shown))
