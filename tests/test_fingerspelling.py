@@ -17,6 +17,7 @@ from contract import verify_contract
 import mmx
 from mmx.datasets.recipes import fingerspelling as recipe
 from mmx.errors import InputError
+from mmx.evaluate.streaming import evaluate_streaming, read_recordings
 from mmx.model import Model, tensors
 from mmx.models import fingerspelling
 from mmx.nn.ctc import NAME, CTCHead
@@ -296,3 +297,20 @@ def test_letters_of_several_bytes_and_rests() -> None:
     assert not stream._ended and sum(e.final for e in events) == 0
     with pytest.raises(InputError, match="--language"):
         Stream(model)
+
+
+def test_quality_and_latency_of_spelling_are_measured(speller: Model, tmp_path: Path) -> None:
+    lines = ["pose\ttarget\tsrc_lang"]
+    for i, seq in enumerate((poses([50], 5), poses([40], 6))):
+        np.save(tmp_path / f"{i}.npy", seq.x[0].numpy())
+        text = mmx.api.transcribe(speller, seq.x[0].numpy(), language="ase").text
+        lines.append(f"{i}.npy\t{text if i else text[:-1] + 'zz'}\tase")
+    (tmp_path / "test.tsv").write_text("\n".join(lines) + "\n")
+    recordings = read_recordings([tmp_path / "test.tsv"], "ase", speller.recorded)
+    assert [r.duration_s for r in recordings] == [2.0, 1.6]
+    (figures,) = evaluate_streaming(
+        speller, recordings, policies=["alignatt"], steps_s=[0.2], language="ase", quality="cer"
+    )
+    assert 0 < figures.score < 30  # the end of the first reference is another
+    assert figures.texts[1].words == recordings[1].reference.split()
+    assert set(figures.latency) >= {"LAAL", "EndOffset"} and 0 <= (figures.lag_s or 0) <= 0.2

@@ -57,7 +57,7 @@ def evaluate(
     if streaming:
         if manifest is None:
             raise InputError("expected a recording with its text next to it, or a manifest of speech, got none")
-        _streaming(manifest, replace(load, model=(model or [DEFAULT_MODEL])[0]), language, options)
+        _streaming(manifest, replace(load, model=(model or [DEFAULT_MODEL])[0]), language, options, scoring)
         return
     _check(manifest, model, hypotheses, references)
     from mmx.evaluate import offline as verb
@@ -105,7 +105,7 @@ def _progress() -> Callable[[str, int, int], None]:
     return tell
 
 
-def _streaming(path: Path, load: LoadOptions, language: str, options: StreamingOptions) -> None:
+def _streaming(path: Path, load: LoadOptions, language: str, options: StreamingOptions, scoring: Scoring) -> None:
     from mmx.api import open_model
     from mmx.evaluate import streaming as evaluate
     from mmx.streaming.emma.heads import find_heads
@@ -113,9 +113,14 @@ def _streaming(path: Path, load: LoadOptions, language: str, options: StreamingO
 
     for name in options.policies:
         find_policy(name)  # a typing slip is told before a model is loaded
-    recordings = evaluate.read_recordings([path], language)
+    if not path.is_file():
+        raise InputError(f"expected a recording or a manifest, got none at {path}")
+    if len(scoring.metrics) > 1:
+        raise InputError(f"expected one of --metrics with --streaming, got {', '.join(scoring.metrics)}")
     model, to = open_model(load), options.to
-    quality = "chrF" if to else "WER %"
+    recordings = evaluate.read_recordings([path], language, model.recorded)
+    metric = scoring.metrics[0] if scoring.metrics else "chrf" if to else "wer"
+    quality = evaluate.QUALITIES[metric]
     figures = evaluate.evaluate_streaming(
         model,
         recordings,
@@ -125,6 +130,7 @@ def _streaming(path: Path, load: LoadOptions, language: str, options: StreamingO
         task="translate" if to else "transcribe",
         to=to,
         monotonic=find_heads(model, options.heads) if options.heads else None,
+        quality=metric,
         on_done=lambda f: print(f"{f.system}: {quality} {f.score:.2f}", file=sys.stderr),
     )
     print(evaluate.table(figures, quality))

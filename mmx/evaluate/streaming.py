@@ -6,21 +6,24 @@ computing. What a listener in real time would have seen is derived from both clo
 
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from mmx.clip import SPEECH, Clip, Input, cut, duration_s
 from mmx.errors import InputError
 from mmx.evaluate import metrics
 from mmx.evaluate.latency import Sentence, Timed, latency, stream_laal
-from mmx.evaluate.options import StreamingOptions
+from mmx.evaluate.options import Metric, StreamingOptions
 from mmx.files import atomic_write
 from mmx.model import Model
+from mmx.seq import Seq
 from mmx.streaming.listener import Monotonic
 from mmx.streaming.stream import Stream
 from mmx.tasks.events import Event
@@ -28,29 +31,50 @@ from mmx.tasks.options import Task
 from mmx.tasks.windows import RATE
 
 DEFAULTS = StreamingOptions()
+Quality = Metric | Literal[""]
+SOUND = {SPEECH: Input("audio", float(RATE))}
+QUALITIES = {"wer": "WER %", "cer": "CER %", "bleu": "BLEU", "chrf": "chrF"}
+"""Of tables and plots."""
 
 
 class Listening(Protocol):
     """What is measured: a `Stream`, or a peer that is driven like one."""
 
-    def push(self, chunk: NDArray[np.float32], final: bool = False) -> Sequence[Event]:
-        """Hear more; what may be written."""
+    def push(self, chunk: Any, final: bool = False) -> Sequence[Event]:
+        """Hear or see more, samples or a clip; what may be written."""
         ...
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A test item: samples at 16 kHz, the text of their reference, and its sentences' times where they are known."""
+    """A test item.
+
+    Attributes:
+        name: for messages and logs.
+        samples: of its sound, at 16 kHz; none where a model reads no sound.
+        reference: what should be written.
+        sentences: of the reference, where their times are known.
+        others: pictures, poses or features on the same clock.
+    """
 
     name: str
     samples: NDArray[np.float32]
     reference: str
     sentences: Sequence[Sentence] = ()
+    others: Clip = field(default_factory=dict)
 
     @property
     def duration_s(self) -> float:
-        """Length of the sound."""
-        return len(self.samples) / RATE
+        """Length of the longest of it."""
+        return max(len(self.samples) / RATE, duration_s(self.others))
+
+    def part(self, at: int, until: int) -> "NDArray[np.float32] | Clip":
+        """What comes between two samples of the clock."""
+        samples = self.samples[at:until]
+        if not self.others:
+            return samples
+        sound = {SPEECH: Seq(torch.from_numpy(samples)[None], torch.tensor([len(samples)]), float(RATE))}
+        return {**cut(self.others, at / RATE, until / RATE), **(sound if len(self.samples) else {})}
 
 
 @dataclass
@@ -93,12 +117,12 @@ def run(listener: Listening, recording: Recording, figures: Figures, step_s: flo
     look before was done, and took as long as it took here.
     """
     words, delays, elapsed = [], [], []
-    step, done_s = round(step_s * RATE), 0.0
-    for at in range(0, max(len(recording.samples), 1), step):
-        chunk = recording.samples[at : at + step]
-        heard_s = (at + len(chunk)) / RATE
+    step, done_s, length = round(step_s * RATE), 0.0, round(recording.duration_s * RATE)
+    for at in range(0, max(length, 1), step):
+        heard_s = min(at + step, length) / RATE
+        chunk = recording.part(at, at + step)
         cpu, wall = time.process_time(), time.perf_counter()
-        events = listener.push(chunk, final=at + step >= len(recording.samples))
+        events = listener.push(chunk, final=at + step >= length)
         took_s = time.perf_counter() - wall
         figures.compute_s += time.process_time() - cpu
         figures.wall_s += took_s
@@ -160,6 +184,7 @@ def evaluate_streaming(
     task: Task = "transcribe",
     to: str | None = None,
     monotonic: Monotonic | None = None,
+    quality: Quality = "",
     on_done: Callable[[Figures], None] | None = None,
 ) -> list[Figures]:
     """Every policy at every step.
@@ -173,9 +198,11 @@ def evaluate_streaming(
         task: as in `Stream`.
         to: as in `Stream`.
         monotonic: as in `Stream`.
+        quality: what the texts are scored by; when empty, WER, or chrF of a translation.
         on_done: called as each is measured.
     """
-    score = partial(word_errors, language=language or "en") if task == "transcribe" else chrf
+    quality = quality or ("wer" if task == "transcribe" else "chrf")
+    score = partial(scored, quality=quality, language=language or "en")
     out = []
     for policy in policies:
         for step_s in steps_s:
@@ -191,22 +218,22 @@ def evaluate_streaming(
     return out
 
 
+def scored(references: Sequence[str], texts: Sequence[str], quality: Metric = "wer", language: str = "en") -> float:
+    """A measure of texts: of errors in percent, after the normalization of the language; of BLEU and chrF 0 to 100."""
+    how = metrics.installed_normalization()
+    return metrics.measure(quality, texts, references, language=language, normalize=how, bootstrap=0).value
+
+
 def word_errors(references: Sequence[str], texts: Sequence[str], language: str = "en") -> float:
     """Word error rate in percent, after the normalization of the language."""
-    how = metrics.installed_normalization()
-    return metrics.measure("wer", texts, references, language=language, normalize=how, bootstrap=0).value
-
-
-def chrf(references: Sequence[str], texts: Sequence[str]) -> float:
-    """chrF of a translation, 0 to 100."""
-    return metrics.measure("chrf", texts, references, bootstrap=0).value
+    return scored(references, texts, "wer", language)
 
 
 # -------------------- recordings and their references
 
 
-def read_recordings(files: Iterable[Path], language: str = "") -> list[Recording]:
-    """Recordings with the reference that lies beside each: `talk.txt`, or `talk.tsv` with times; manifests of speech.
+def read_recordings(files: Iterable[Path], language: str = "", inputs: Mapping[str, Input] = SOUND) -> list[Recording]:
+    """Recordings with the reference that lies beside each: `talk.txt`, or `talk.tsv` with times; manifests of them.
 
     The latter has the start, the end (milliseconds) and the text of each sentence, with tabs between, as
     `mmx transcribe --output-format tsv` writes them.
@@ -214,19 +241,27 @@ def read_recordings(files: Iterable[Path], language: str = "") -> list[Recording
     Args:
         files: recordings, or manifests (.tsv, .jsonl) of them.
         language: what is spoken where a manifest does not say it.
+        inputs: what is read of them, see `Model.recorded`.
 
     Raises:
         InputError: there is none, or it is empty.
     """
-    from mmx.media.audio import read_audio
-    from mmx.train.manifest import read_manifest
+    from mmx.train.manifest import Example, read_manifest
     from mmx.train.reading import read_recording
 
+    def read(name: str, example: Example, reference: str, sentences: Sequence[Sentence] = ()) -> Recording:
+        found = read_recording(example, inputs)
+        samples = found.pop(SPEECH).numpy() if SPEECH in found else np.zeros(0, np.float32)
+        others = {n: Seq(x[None], torch.tensor([len(x)]), inputs[n].rate) for n, x in found.items()}
+        return Recording(name, samples, reference, sentences, others)
+
+    media = {what.medium for what in inputs.values()}
     out = []
     for file in files:
         if file.suffix in (".tsv", ".jsonl"):
-            spoken = (e for e in read_manifest(file, language=language) if e.audio)
-            out += [Recording(e.audio, read_recording(e)["speech"].numpy(), e.target) for e in spoken]
+            for e in read_manifest(file, language=language):
+                if media & e.media.keys():
+                    out.append(read(next(iter(e.media.values())), e, e.target))
             continue
         timed, text = file.with_suffix(".tsv"), file.with_suffix(".txt")
         if timed.is_file():
@@ -240,7 +275,8 @@ def read_recordings(files: Iterable[Path], language: str = "") -> list[Recording
         )
         if not reference.strip():
             raise InputError(f"expected a text in the reference of {file}, got an empty one")
-        out.append(Recording(str(file), read_audio(file), " ".join(reference.split()), sentences))
+        example = Example("", reference, "", "", str(file), media=dict.fromkeys(media, str(file)))
+        out.append(read(str(file), example, " ".join(reference.split()), sentences))
     if not out:
         raise InputError("expected at least one recording, got none")
     return out
