@@ -135,7 +135,7 @@ def build_encoder(c: Config, token: nn.Embedding) -> Encoder:
         EncoderLayer(c.width, c.heads[0], c.hidden[0], ACTIVATIONS[c.activation], key_bias=True)
         for _ in range(c.layers[0])
     ]
-    return Encoder(token, layers, _positions(c), _scale(c), c.embed_ln)
+    return Encoder(token, layers, build_positions(c), _scale(c), c.embed_ln)
 
 
 def build_decoder(c: Config) -> TextDecoder:
@@ -144,10 +144,10 @@ def build_decoder(c: Config) -> TextDecoder:
         DecoderLayer(c.width, c.heads[1], c.hidden[1], ACTIVATIONS[c.activation], key_bias=True)
         for _ in range(c.layers[1])
     ]
-    return TextDecoder(c.vocab, layers, _positions(c), _scale(c), c.embed_ln)
+    return TextDecoder(c.vocab, layers, build_positions(c), _scale(c), c.embed_ln)
 
 
-def _positions(c: Config) -> LearnedPositions | SinusoidalPositions:
+def build_positions(c: Config) -> LearnedPositions | SinusoidalPositions:
     kinds = {"sinusoidal": SinusoidalPositions, "learned": LearnedPositions}
     return kinds[c.positions](c.ctx, c.width, c.offset)
 

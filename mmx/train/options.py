@@ -164,8 +164,8 @@ class TrainOptions:
     objective: Annotated[
         str,
         RecipeOption(
-            "what is minimized: token, ctc, framewise, mixup, contrastive, flow, acoustic, spectral or distillation, "
-            "or a family's own by its dotted name",
+            "what is minimized: token, ctc, framewise, mixup, contrastive, visual_language, flow, acoustic, spectral "
+            "or distillation, or a family's own by its dotted name",
             also=("loss", "criterion", "loss_type"),
         ),
     ] = "token"

@@ -7,6 +7,7 @@
 | `framewise` | that, and which token is spoken in each frame | a text, and these tokens, as `target_features` |
 | `mixup` | CTC of lips, of lips mixed with sound, and their divergence | a text, lips and sound |
 | `contrastive` | InfoNCE between the embeddings of two modalities | two media in each row |
+| `visual_language` | the same between recordings and their texts, and masked texts' loss | a text in each row |
 | `flow` | the error of the velocity from noise to features | what is to be made, as `target_audio` |
 | `infill` | the same within a hidden span, given the rest and the text | a text and its sound, as `target_audio` |
 | `acoustic` | that, the error of a prior mean, and durations | frames with their text, as `target_features` |
@@ -33,6 +34,7 @@ from mmx.train.objectives.infill import InfillLoss
 from mmx.train.objectives.mixup import MixupLoss
 from mmx.train.objectives.spectral import SpectralLoss
 from mmx.train.objectives.token import TokenLoss
+from mmx.train.objectives.visual_language import VisualLanguageLoss
 
 OBJECTIVES: Mapping[str, Callable[..., Objective]] = {
     "token": TokenLoss,
@@ -45,6 +47,7 @@ OBJECTIVES: Mapping[str, Callable[..., Objective]] = {
     "spectral": SpectralLoss,
     "distillation": DistillationLoss,
     "acoustic": AcousticLoss,
+    "visual_language": VisualLanguageLoss,
 }
 
 
