@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from types import ModuleType
 from typing import Any, get_args
 
 import torch
@@ -30,7 +29,7 @@ from mmx.tasks.voices import choose
 from mmx.weights import hub
 from mmx.weights.card import Card, Weights, cards, find_card, read_card
 from mmx.weights.convert import Rule, convert, plan_misses
-from mmx.weights.family import families, import_family, model_types
+from mmx.weights.family import Family, families, import_family, model_types
 from mmx.weights.formats import LazyTensors, open_checkpoint
 from mmx.weights.options import DEFAULT_MODEL, DType, LoadOptions
 
@@ -61,10 +60,9 @@ def load(
     plan = resolve_dtype(dtype, target)
     card, found = locate(model, download)
     family = import_family(card.family)
-    built = _from_file(card, family, found) if hasattr(family, "from_file") else _assemble(card, family, found)
+    built = _assemble(card, family, found) if family.from_file is None else _from_file(card, family, found)
     built.tokenizer = read_tokenizer(card, family, found)
-    if hasattr(family, "finish"):
-        family.finish(built, found.parts[0].parent)
+    family.finish(built, found.parts[0].parent)
     built.card = card
     if not card.commercial:
         warnings.warn(f"{card.name}: weights under {card.license}, not for commercial use", MmxWarning, 2)
@@ -156,7 +154,7 @@ def outline(model: str | Path, download: bool = True) -> Model:
     """A model with its tokenizer and without its weights: what it has and can take; arguments as of `load`."""
     card, found = locate(model, download)
     family = import_family(card.family)
-    if hasattr(family, "from_file"):
+    if family.from_file is not None:
         built = _from_file(card, family, found)
     else:
         with torch.device("meta"):
@@ -165,8 +163,8 @@ def outline(model: str | Path, download: bool = True) -> Model:
     return built
 
 
-def read_tokenizer(card: Card, family: ModuleType, found: hub.Found) -> Any:
-    if not hasattr(family, "tokenizer"):
+def read_tokenizer(card: Card, family: Family, found: hub.Found) -> Any:
+    if family.tokenizer is None:
         return None
     return family.tokenizer(_tokenizer_file(found, family), family.Config(**card.config))
 
@@ -191,12 +189,11 @@ def describe(found: hub.Found, path: Path) -> tuple[Card, hub.Found]:
     """The card of a checkpoint: the one in its folder, or one made here. The numbers are the checkpoint's own."""
     with hub.joined(found) as file:
         source = open_checkpoint(file, found.format)
-        family = family_of(found.format, source)
-        module = import_family(family)
+        family = import_family(family_of(found.format, source))
         try:
             own, meta = found.format == "mmx", {**source.meta, **found.meta}
-            shapes = prepared(module, found.format, source).shapes
-            config = meta["config"] if own else module.config_from(found.format, meta, shapes)
+            shapes = family.prepare_source(found.format, source).shapes
+            config = meta["config"] if own else family.config_from(found.format, meta, shapes)
         except KeyError as e:
             raise CheckpointError(
                 f"expected {e} next to the weights in {path}, got none: take all of the checkpoint's files"
@@ -206,7 +203,7 @@ def describe(found: hub.Found, path: Path) -> tuple[Card, hub.Found]:
     heads = source.meta.get("alignment_heads") or ()
     return Card(
         name=path.stem if path.is_file() else path.resolve().name,
-        family=family,
+        family=family.name,
         summary=f"from {path}",
         config=config,
         weights=(Weights(format=found.format),),
@@ -220,9 +217,9 @@ def family_of(format: str, source: LazyTensors) -> str:
     """The family of a checkpoint: by the name that its format records, by what it holds, or by the tensors' names."""
     if format == "mmx":
         return _own_family(str(source.meta.get("model_type", "")))
-    for family, module in families().items():
-        if hasattr(module, "sniff") and module.sniff(format, source):
-            return family
+    for name, family in families().items():
+        if family.sniff(format, source):
+            return name
     if format in ("fairseq2", "fairseq"):
         return _family_by_names(format, source)
     spec = str(source.meta.get("spec", "")).removesuffix("Spec").lower()
@@ -236,7 +233,7 @@ def family_of(format: str, source: LazyTensors) -> str:
 
 def _family_by_names(format: str, source: LazyTensors) -> str:
     """The family whose table for the format knows the most of the tensors; conversion names those that it does not."""
-    tables = {name: getattr(module, "KEYS", {}) for name, module in families().items()}
+    tables = {name: family.KEYS for name, family in families().items()}
     misses = {f: plan_misses(source, keys[format]) for f, keys in tables.items() if format in keys}
     return min(misses, key=lambda f: misses[f])
 
@@ -250,21 +247,21 @@ def _own_family(name: str) -> str:
     return name
 
 
-def _tokenizer_file(found: hub.Found, family: ModuleType) -> Path:
+def _tokenizer_file(found: hub.Found, family: Family) -> Path:
     """Beside the weights, else that of the card which the family names in `TOKENIZER_OF`, where it names one."""
     if found.tokenizer is not None:
         return found.tokenizer
-    default, lender = None, getattr(family, "TOKENIZER_OF", "")
-    if lender:
+    default = None
+    if family.TOKENIZER_OF:
         with suppress(ModelNotFoundError):
-            default = hub.locate(find_card(lender), download=False).tokenizer
+            default = hub.locate(find_card(family.TOKENIZER_OF), download=False).tokenizer
     if default is None:
         names = " or ".join(hub.TOKENIZERS)
         raise ModelNotFoundError(f"expected {names} next to the weights ({found.how}), got none: put it there")
     return default
 
 
-def _assemble(card: Card, family: ModuleType, found: hub.Found) -> Model:
+def _assemble(card: Card, family: Family, found: hub.Found) -> Model:
     """Build on the meta device (no memory, no initialization), then put the tensors in their places."""
     with torch.device("meta"):
         model = family.build(family.Config(**card.config))
@@ -279,25 +276,20 @@ def _assemble(card: Card, family: ModuleType, found: hub.Found) -> Model:
     return model.eval()
 
 
-def _from_file(card: Card, family: ModuleType, found: hub.Found) -> Model:
+def _from_file(card: Card, family: Family, found: hub.Found) -> Model:
     """A model that is no set of tensors, of its file."""
+    assert family.from_file is not None
     with hub.joined(found) as file:
         return family.from_file(file, family.Config(**card.config)).eval()
 
 
-def converted(model: Model, family: ModuleType, found: hub.Found) -> Iterator[tuple[str, Tensor]]:
+def converted(model: Model, family: Family, found: hub.Found) -> Iterator[tuple[str, Tensor]]:
     """The weights of `found` in our names, one at a time; `model` says which there must be."""
     expected = {k: tuple(v.shape) for k, v in tensors(model).items()}
     with hub.joined(found) as file:
         source = open_checkpoint(file, found.format)
         rules = OWN_NAMES if found.format == "mmx" else family.KEYS[found.format]
-        yield from convert(prepared(family, found.format, source), rules, expected)
-
-
-def prepared(family: ModuleType, format: str, source: LazyTensors) -> LazyTensors:
-    """The checkpoint as the family's table expects it; most families have nothing to prepare."""
-    prepare = getattr(family, "prepare_source", None)
-    return source if prepare is None else prepare(format, source)
+        yield from convert(family.prepare_source(found.format, source), rules, expected)
 
 
 def fill(model: Model, source: Mapping[str, Tensor]) -> None:

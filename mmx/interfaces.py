@@ -151,6 +151,18 @@ class Decoder(Protocol):
 
 
 @runtime_checkable
+class Embeds(Protocol):
+    """A part that reads tokens by an embedding, which another part may share.
+
+    Attributes:
+        token: the embedding `(V, D)`.
+    """
+
+    @property
+    def token(self) -> nn.Module: ...
+
+
+@runtime_checkable
 class Aligner(Decoder, Protocol):
     """A decoder whose attention says which frames of the memory a token is about.
 

@@ -181,11 +181,11 @@ def _require_parts(config: Config, encoder: Model, decoder: Model) -> None:
 
 
 def _built(part: Part) -> Model:
-    module = import_family(part.family)
-    return module.build(module.Config(**part.config))
+    family = import_family(part.family)
+    return family.build(family.Config(**part.config))
 
 
 def tokenizer(file: Path, config: Config) -> Any:
     """The tokenizer of the decoder's family."""
-    module = import_family(config.decoder.family)
-    return module.tokenizer(file, module.Config(**config.decoder.config))
+    family = import_family(config.decoder.family)
+    return None if family.tokenizer is None else family.tokenizer(file, family.Config(**config.decoder.config))

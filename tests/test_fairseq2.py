@@ -22,6 +22,7 @@ from mmx.models import nllb, seamless_m4t, seamless_m4t_v1, w2v_bert
 from mmx.weights import fairseq2 as asset_card
 from mmx.weights import hub
 from mmx.weights.convert import convert
+from mmx.weights.family import import_family
 from mmx.weights.formats import open_checkpoint
 
 WIDTH, VOCAB, HIDDEN = 16, 61, 24
@@ -101,13 +102,12 @@ def read(path: Path, numbers: Mapping[str, Any] | None = None) -> tuple[str, dic
     """Family, numbers and tensors by our names, as `mmx.load` finds them."""
     found = hub.at_path(path)
     source = open_checkpoint(path, found.format)
-    family = api.family_of(found.format, source)
-    module = __import__(f"mmx.models.{family}", fromlist=["build"])
-    shapes = api.prepared(module, found.format, source).shapes
-    config = module.config_from(found.format, {**source.meta, **(numbers or {})}, shapes)
+    family = import_family(api.family_of(found.format, source))
+    shapes = family.prepare_source(found.format, source).shapes
+    config = family.config_from(found.format, {**source.meta, **(numbers or {})}, shapes)
     with torch.device("meta"):
-        model = module.build(module.Config(**config))
-    return family, config, dict(api.converted(model, module, found))
+        model = family.build(family.Config(**config))
+    return family.name, config, dict(api.converted(model, family, found))
 
 
 # -------------------- names

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mmx.errors import InputError
+from mmx.errors import CheckpointError, InputError
 from mmx.weights.family import families, import_family
 
 CODE = "from pathlib import Path\nPath('ran').touch()\nConfig = dict\n\n\ndef build(config): ...\n"
@@ -39,3 +39,13 @@ def test_what_builds_no_models_is_no_family() -> None:
     for name in ("mmx.files", "no_such", "no.such", "a b", "../x"):
         with pytest.raises(InputError, match="expected a family among"):
             import_family(name)
+
+
+def test_what_a_family_declares_is_found_and_the_rest_has_defaults() -> None:
+    known = families()
+    assert known["nllb"].MODEL_TYPES == ("m2m_100", "mbart", "nllb") and known["whisper"].MODEL_TYPES == ("whisper",)
+    assert known["kokoro"].from_file is not None and known["nllb"].from_file is None
+    with pytest.raises(InputError, match="models are files"):
+        known["kokoro"].build(None)
+    with pytest.raises(CheckpointError, match="weights that mmx wrote"):
+        known["causal_lm"].config_from("hf", {}, {})

@@ -17,6 +17,7 @@ from mmx.errors import InputError, ModelNotFoundError, nearest
 from mmx.model import Model, tensors
 from mmx.models import causal_lm, composed
 from mmx.nn.adapters import Chain
+from mmx.text.translation_tokenizer import TranslationTokenizer
 from mmx.train.optim import freeze
 from mmx.weights import hub
 from mmx.weights.card import Card, Weights
@@ -174,9 +175,9 @@ def _same_pieces(a: _Opened, b: _Opened) -> bool:
     """Whether two models spell texts and languages alike."""
     if a.tokenizer is b.tokenizer:
         return True
-    if type(a.tokenizer) is not type(b.tokenizer) or not hasattr(a.tokenizer, "pieces"):
-        return False
     one, other = a.tokenizer, b.tokenizer
+    if not (isinstance(one, TranslationTokenizer) and isinstance(other, TranslationTokenizer)):
+        return False
     return list(one.pieces.texts) == list(other.pieces.texts) and one.language_ids == other.language_ids
 
 
@@ -193,9 +194,9 @@ def _language_model(path: Path) -> _Opened:
         license="unknown",
         commercial=True,
     )
-    model.card, found = card, hub.at_path(path)
+    model.card, found, family = card, hub.at_path(path), import_family(card.family)
     tokenizer = causal_lm.tokenizer(path / "tokenizer.json", config)
-    return _Opened(model, card, tokenizer, lambda folder: copy_tokenizer(causal_lm, found, folder))
+    return _Opened(model, card, tokenizer, lambda folder: copy_tokenizer(family, found, folder))
 
 
 def _part(card: Card) -> composed.Part:

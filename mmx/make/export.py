@@ -9,9 +9,8 @@ import json
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -25,7 +24,7 @@ from mmx.weights import fairseq2 as asset_card
 from mmx.weights import hub
 from mmx.weights.card import Card
 from mmx.weights.convert import inverted
-from mmx.weights.family import import_family
+from mmx.weights.family import Family, import_family
 from mmx.weights.folder import card_fields, copy_tokenizer, new_folder, write_model
 from mmx.weights.formats import write_safetensors
 
@@ -125,17 +124,17 @@ def _require_room(folder: Path, found: hub.Found) -> None:
 def _write_hf(
     folder: Path,
     model: Model,
-    family: ModuleType,
+    family: Family,
     config: Any,
     weights: Iterator[tuple[str, Tensor]],
     settings: Path,
 ) -> None:
     """The same tensors under Hugging Face's names, and the settings that transformers builds the model from."""
-    if not hasattr(family, "hf_config"):
-        raise InputError(f"expected a model that has a shape of Hugging Face's, got {family.__name__}: use --to mmx")
+    if family.hf_config is None:
+        raise InputError(f"expected a model that has a shape of Hugging Face's, got {family.name}: use --to mmx")
     numbers = family.hf_config(config)
     names = inverted(tensors(model), family.KEYS["hf"])
-    fixed: Mapping[str, Tensor] = getattr(family, "hf_fixed", lambda _: {})(config)
+    fixed = family.hf_fixed(config)
 
     def theirs() -> Iterator[tuple[str, Tensor]]:
         yield from ((names[key], value) for key, value in weights)
@@ -148,10 +147,8 @@ def _write_hf(
     write_safetensors(folder / "model.safetensors", theirs())
 
 
-def _write_beside(folder: Path, family: ModuleType, config: Any, card: Card, found: hub.Found) -> None:
+def _write_beside(folder: Path, family: Family, config: Any, card: Card, found: hub.Found) -> None:
     """What transformers' processor, pipeline and `generate` read next to the weights, where the family knows it."""
-    if not hasattr(family, "hf_files"):
-        return
     try:
         tokenizer = api.read_tokenizer(card, family, found)
     except ModelNotFoundError:  # the weights alone are of use too

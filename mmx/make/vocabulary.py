@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -20,6 +19,7 @@ from torch import Tensor
 from mmx import api
 from mmx.errors import InputError
 from mmx.files import atomic_write
+from mmx.interfaces import Embeds
 from mmx.model import Model
 from mmx.nn.decoder import TextDecoder
 from mmx.text import byte_tokenizer, tokenizer_files
@@ -29,7 +29,7 @@ from mmx.text.train_tokenizer import FILE
 from mmx.text.translation_tokenizer import TranslationTokenizer
 from mmx.train.manifest import read_manifest
 from mmx.weights.card import Card
-from mmx.weights.family import import_family
+from mmx.weights.family import Family, import_family
 from mmx.weights.folder import card_fields, new_folder, write_model
 from mmx.weights.hub import Found
 
@@ -153,7 +153,7 @@ class _Source:
 
     card: Card
     found: Found
-    family: ModuleType
+    family: Family
     built: Model
     file: Path
     tokenizer: TranslationTokenizer
@@ -164,18 +164,18 @@ class _Source:
         family = import_family(card.family)
         with torch.device("meta"):
             built = family.build(family.Config(**card.config))
-        if not _is_tied(built) or "vocab" not in card.config or found.tokenizer is None:
+        file, read = found.tokenizer, family.tokenizer
+        if not _is_tied(built) or "vocab" not in card.config or file is None or read is None:
             raise InputError(
                 f"expected a model that translates text, such as one from mmx train, got {card.name} of the "
                 f"family {card.family}: its vocabulary cannot be changed"
             )
-        if (found.tokenizer.parent / "vocab.json").is_file():
+        if (file.parent / "vocab.json").is_file():
             raise InputError(
                 f"expected a model whose tokenizer numbers its own pieces, got {card.name}, whose vocab.json renumbers "
                 "them, as M2M-100's does: this kind cannot be changed"
             )
-        tokenizer = family.tokenizer(found.tokenizer, family.Config(**card.config))
-        return cls(card, found, family, built, found.tokenizer, tokenizer)
+        return cls(card, found, family, built, file, read(file, family.Config(**card.config)))
 
     def extendable(self) -> Path:
         """The tokenizer's file, of a kind that takes more pieces."""
@@ -215,7 +215,8 @@ def _is_tied(model: Model) -> bool:
     """Whether the model translates text, and one embedding serves all of it."""
     if model.decoder is None or set(model.encoders) != {"text"}:
         return False
-    return getattr(model.encoders["text"], "token", None) is getattr(model.decoder, "token", model.decoder)
+    reads, writes = model.encoders["text"], model.decoder
+    return isinstance(reads, Embeds) and isinstance(writes, Embeds) and reads.token is writes.token
 
 
 def _new(out: str | Path) -> Path:

@@ -163,9 +163,13 @@ class TranslationTokenizer:
         """Whether an id writes something."""
         return 0 <= i < len(self.pieces.texts) and bool(self.pieces.texts[i])
 
-    @cached_property
-    def control_ids(self) -> list[int]:
+    @property
+    def control_ids(self) -> Sequence[int]:
         """Ids that a translation never holds: all but pieces of text and the end."""
+        return self._control_ids
+
+    @cached_property
+    def _control_ids(self) -> list[int]:
         return [i for i in range(self.n_vocab) if not self.is_text(i) and i != self.eot]
 
 

@@ -136,8 +136,9 @@ class Data:
         self.inputs = modalities(model, examples, needs)
         self.recorded = {n: i for n, i in self.inputs.items() if i.medium != "text"}
         self.windows = {n: model.window(n) for n in self.recorded}
-        self.makes = {needs.makes: needs.rate or float(getattr(model.synth, "rate", 1.0))} if needs.makes else {}
-        self.room = min(max_tokens, getattr(model.decoder, "ctx", max_tokens))
+        own_rate = 1.0 if model.synth is None else model.synth.rate
+        self.makes = {needs.makes: needs.rate or float(own_rate)} if needs.makes else {}
+        self.room = max_tokens if model.decoder is None else min(max_tokens, model.decoder.ctx)
         self._spell = cache(lambda text: model.require_tokenizer().language(text))
         self.examples: list[Example] = []
         self.sources: list[list[int]] = []

@@ -209,7 +209,7 @@ def _unfit(
         return [str(e)]
     recorded = {n: i for n, i in inputs.items() if i.medium != "text"}
     longest = min((outline.window(n).seconds for n in recorded), default=math.inf)
-    wrong, room = [], getattr(outline.decoder, "ctx", math.inf)
+    wrong, room = [], _room(outline)
     if seconds > longest:
         wrong.append(f"expected at most {longest:g} s for {outline.name}, got {seconds:.1f}: cut it; it is left out")
     if len(prompt) + len(text) > room:
@@ -224,6 +224,11 @@ def _unfit(
     return wrong
 
 
+def _room(outline: Model) -> float:
+    """Tokens that a text with its prompt may have."""
+    return math.inf if outline.decoder is None else outline.decoder.ctx
+
+
 def _lesson(outline: Model, example: Example) -> tuple[list[int], list[int]]:
     """What the decoder would read and write; nothing without a text or a tokenizer."""
     tok = outline.tokenizer
@@ -234,7 +239,7 @@ def _unread(example: Example, outline: Model) -> list[str]:
     """What the model cannot learn of an example of text."""
     if "text" not in outline.encoders:
         return [f"expected a recording for {outline.name}, which reads only speech, got a text to translate"]
-    tok, room = outline.require_source_tokenizer(), getattr(outline.decoder, "ctx", math.inf)
+    tok, room = outline.require_source_tokenizer(), _room(outline)
     source = tok.source(example.source, tok.language(example.src_lang))
     longest = max(len(source), sum(map(len, _lesson(outline, example))))
     return [f"expected at most {room} tokens of text, got {longest}: cut it; it is left out"] if longest > room else []

@@ -110,8 +110,8 @@ def of_recordings(examples: Sequence[Example], path: str | Path) -> bool:
 
 def _config(options: TrainOptions, vocab: int) -> Any:
     """The numbers of a new model. Raises `InputError` for an unknown family or number, or one of another type."""
-    module = import_family(options.family)
-    kinds = get_type_hints(module.Config)
+    family = import_family(options.family)
+    kinds = get_type_hints(family.Config)
     for name, value in options.config.items():
         if name not in kinds:
             raise InputError(
@@ -121,16 +121,16 @@ def _config(options: TrainOptions, vocab: int) -> Any:
         if not fits(value, kinds[name]):
             raise InputError(f"expected config.{name} = {describe(kinds[name])}, got {value!r}")
     try:
-        return module.Config(**{**options.config, **({"vocab": vocab} if "vocab" in kinds else {})})
+        return family.Config(**{**options.config, **({"vocab": vocab} if "vocab" in kinds else {})})
     except (TypeError, ValueError) as e:
         raise InputError(f"expected in config the numbers of a model of the family {options.family}, got {e}") from e
 
 
 def _new(options: TrainOptions, folder: Path) -> Start:
-    reads = hasattr(import_family(options.family), "tokenizer")
-    tokenizer = _tokenizer(options, folder) if reads else None
+    family = import_family(options.family)
+    tokenizer = None if family.tokenizer is None else _tokenizer(options, folder)
     config = _config(options, options.vocab if tokenizer is None else tokenizer.n_vocab)
-    model = import_family(options.family).build(config)
+    model = family.build(config)
     initialize(model)
     model.tokenizer = tokenizer
     return Start(model, options.family, dataclasses.asdict(config), {})

@@ -13,7 +13,6 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import tomli_w
@@ -25,6 +24,7 @@ from mmx.files import atomic_write
 from mmx.model import Model
 from mmx.weights import hub
 from mmx.weights.card import Card
+from mmx.weights.family import Family
 from mmx.weights.formats import write_safetensors
 
 BESIDE = (
@@ -94,7 +94,7 @@ def _without_none(value: Any) -> Any:
     return [_without_none(v) for v in value] if isinstance(value, list | tuple) else value
 
 
-def copy_tokenizer(family: ModuleType, found: hub.Found, folder: Path) -> None:
+def copy_tokenizer(family: Family, found: hub.Found, folder: Path) -> None:
     """The tokenizer's files and those it reads, under the names that `mmx.load` looks for."""
     home = found.parts[0].parent
     for name in ("config.json", *BESIDE):
@@ -105,7 +105,7 @@ def copy_tokenizer(family: ModuleType, found: hub.Found, folder: Path) -> None:
         name = found.tokenizer.name if found.tokenizer.name in hub.TOKENIZERS else name
         shutil.copyfile(found.tokenizer, folder / name)
     if found.format in ("fairseq2", "fairseq") and not (folder / "config.json").exists():
-        (folder / "config.json").write_text(json.dumps(getattr(family, "TOKEN_IDS", {})), "utf-8")
+        (folder / "config.json").write_text(json.dumps(dict(family.TOKEN_IDS)), "utf-8")
     if found.languages and not (folder / "special_tokens_map.json").exists():
         tokens = [f"__{language}__" if "_" not in language else language for language in found.languages]
         (folder / "special_tokens_map.json").write_text(json.dumps({"additional_special_tokens": tokens}), "utf-8")

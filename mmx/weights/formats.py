@@ -8,7 +8,7 @@ import math
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -200,63 +200,78 @@ _CT2_DTYPES = {0: ("<f4", 4), 1: ("<i1", 1), 2: ("<i2", 2), 3: ("<i4", 4), 4: ("
 def _open_ct2(path: Path) -> LazyTensors:
     """CTranslate2's flat binary, version 6: header, (name, rank, dims, dtype id, bytes, data)s, aliases."""
     path = path / "model.bin" if path.is_dir() else path
-    data = np.memmap(path, dtype=np.uint8, mode="r")
-    at = 0
-
-    def skip(n_bytes: int) -> int:
-        nonlocal at
-        if at + n_bytes > len(data):
-            raise CheckpointError(f"expected {at + n_bytes} bytes or more in {path}, got {len(data)}: truncated")
-        at += n_bytes
-        return at - n_bytes
-
-    def take(fmt: str) -> tuple[int, ...]:
-        start = skip(struct.calcsize("<" + fmt))
-        return struct.unpack("<" + fmt, data[start:at].tobytes())
-
-    def text() -> str:
-        (n,) = take("H")
-        start = skip(n)
-        return data[start : at - 1].tobytes().decode()  # the last byte is a zero
-
-    (version,) = take("I")
+    file = _Ct2File(path)
+    (version,) = file.take("I")
     if version != 6:
         raise CheckpointError(f"expected CTranslate2 binary version 6 at {path}, got {version}: convert it again")
-    spec = text()
-    take("I")  # revision
-    entries: dict[str, tuple[tuple[int, ...], int, int, int]] = {}
-    (count,) = take("I")
-    for _ in range(count):
-        name = text()
-        (rank,) = take("B")
-        dims = take("I" * rank)
-        dtype, n_bytes = take("BI")
-        if dtype not in _CT2_DTYPES or n_bytes != math.prod(dims) * _CT2_DTYPES[dtype][1]:
-            raise CheckpointError(
-                f"expected data that fits its shape in {path}, "
-                f"got {n_bytes} bytes of type {dtype} for {name!r} {dims}: damaged"
-            )
-        entries[name] = (dims, dtype, skip(n_bytes), n_bytes)
+    spec = file.text()
+    file.take("I")  # revision
+    entries = dict(file.entry() for _ in range(*file.take("I")))
     # Of equal variables only the first is stored; the others are names for it.
-    (n_aliases,) = take("I")
-    stored = {text(): text() for _ in range(n_aliases)}
+    stored = {file.text(): file.text() for _ in range(*file.take("I"))}
     entries |= {alias: entries[name] for alias, name in stored.items()}
 
-    def raw(name: str) -> Tensor:
-        dims, dtype, start, n_bytes = entries[name]
-        blob, kind = np.array(data[start : start + n_bytes]), _CT2_DTYPES[dtype][0]
-        if kind == "bf16":
-            return torch.from_numpy(blob).view(torch.bfloat16).reshape(dims)
-        return torch.from_numpy(blob.view(kind)).reshape(dims)
-
     def read(name: str) -> Tensor:
-        value = raw(name)
-        scale = f"{stored.get(name, name)}_scale"
-        if scale not in entries:
+        value = file.tensor(entries[name])
+        scale = entries.get(f"{stored.get(name, name)}_scale")
+        if scale is None:
             return value
-        return value.float() / raw(scale).float().reshape(-1, *[1] * (value.dim() - 1))  # int8, one scale a row
+        # int8, one scale a row
+        return value.float() / file.tensor(scale).float().reshape(-1, *[1] * (value.dim() - 1))
 
     meta: dict[str, Any] = {"spec": spec, **_json(path.with_name("config.json"))}
-    meta |= {n: raw(n).item() for n, (dims, *_) in entries.items() if dims == ()}
-    named = {n: dims for n, (dims, *_) in entries.items() if not n.endswith("_scale")}
+    meta |= {name: file.tensor(entry).item() for name, entry in entries.items() if entry.dims == ()}
+    named = {name: entry.dims for name, entry in entries.items() if not name.endswith("_scale")}
     return LazyTensors(named, read, meta)
+
+
+class _Ct2Entry(NamedTuple):
+    """Where a variable stands in the file."""
+
+    dims: tuple[int, ...]
+    dtype: int
+    start: int
+    n_bytes: int
+
+
+class _Ct2File:
+    """A file of CTranslate2's, read from its start; its data stay on the disk."""
+
+    def __init__(self, path: Path):
+        self.path, self.data, self.at = path, np.memmap(path, dtype=np.uint8, mode="r"), 0
+
+    def skip(self, n_bytes: int) -> int:
+        """Pass over bytes; gives where they begin."""
+        start, self.at = self.at, self.at + n_bytes
+        if self.at > len(self.data):
+            raise CheckpointError(f"expected {self.at} bytes or more in {self.path}, got {len(self.data)}: truncated")
+        return start
+
+    def take(self, fmt: str) -> tuple[int, ...]:
+        start = self.skip(struct.calcsize("<" + fmt))
+        return struct.unpack("<" + fmt, self.data[start : self.at].tobytes())
+
+    def text(self) -> str:
+        (n,) = self.take("H")
+        start = self.skip(n)
+        return self.data[start : self.at - 1].tobytes().decode()  # the last byte is a zero
+
+    def entry(self) -> tuple[str, _Ct2Entry]:
+        """The next variable: its name, and where it stands."""
+        name = self.text()
+        (rank,) = self.take("B")
+        dims = self.take("I" * rank)
+        dtype, n_bytes = self.take("BI")
+        if dtype not in _CT2_DTYPES or n_bytes != math.prod(dims) * _CT2_DTYPES[dtype][1]:
+            raise CheckpointError(
+                f"expected data that fits its shape in {self.path}, "
+                f"got {n_bytes} bytes of type {dtype} for {name!r} {dims}: damaged"
+            )
+        return name, _Ct2Entry(dims, dtype, self.skip(n_bytes), n_bytes)
+
+    def tensor(self, entry: _Ct2Entry) -> Tensor:
+        blob = np.array(self.data[entry.start : entry.start + entry.n_bytes])
+        kind = _CT2_DTYPES[entry.dtype][0]
+        if kind == "bf16":
+            return torch.from_numpy(blob).view(torch.bfloat16).reshape(entry.dims)
+        return torch.from_numpy(blob.view(kind)).reshape(entry.dims)

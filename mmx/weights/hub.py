@@ -191,8 +191,7 @@ def at_path(path: Path) -> Found:
             f"expected one of {', '.join(names)} in the folder {path}, got {sorted(p.name for p in path.iterdir())[:8]}"
         )
     if path.suffix == ".pt" and path.is_file():
-        hooks = [family.files_beside for family in families().values() if hasattr(family, "files_beside")]
-        stamp = _stamp([path, *(p for files_beside in hooks for p in files_beside(path))])
+        stamp = _stamp([path, *(p for family in families().values() for p in family.files_beside(path))])
         return Found(f"path {path}", pickle_format(path), (path,), "", _tokenizer_in(path.parent), stamp)
     if path.suffix == ".safetensors" and path.is_file():
         name = {"name": f"{path.parent.name}/{path.name}"}
