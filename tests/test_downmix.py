@@ -37,9 +37,11 @@ def level(x: np.ndarray) -> float:
     return float(np.sqrt(np.mean(x.astype(np.float64) ** 2)))
 
 
-def test_the_parts_are_those_of_bs_775():
+def test_the_parts_are_those_of_bs_775_with_half_beside_the_centre():
     parts = weights(SURROUND) / weights(SURROUND)[2]
-    assert parts.tolist() == pytest.approx([0.7071, 0.7071, 1, 0, 0.35355, 0.35355], rel=1e-4)
+    assert parts.tolist() == pytest.approx([0.35355, 0.35355, 1, 0, 0.17678, 0.17678], rel=1e-4)
+    without_centre = weights(("FL", "FR", "BL", "BR"))
+    assert (without_centre / without_centre[0]).tolist() == pytest.approx([1, 1, 0.5, 0.5])
     for names in (SURROUND, ("FL", "FR"), ("FC",), ("FL", "FR", "BL", "BR"), (*SURROUND, "BL", "BR"), ("?",) * 12):
         assert weights(names).sum() == pytest.approx(1), "nothing is clipped"
     assert weights(("FL", "FR")).tolist() == weights(("NONE", "NONE")).tolist() == [0.5, 0.5]

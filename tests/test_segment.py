@@ -306,6 +306,34 @@ def test_blocks_are_read_lazily_and_may_be_reused_by_their_producer():
     check([first, *stream], ramp(400 * 8_000), SegmentOptions())
 
 
+class Second(FakeVad):
+    """A detector that is asked about a chunk by itself, and hears so many frames of speech at its beginning."""
+
+    def __init__(self, frames: int) -> None:
+        self.frames, self.asked = frames, list[int]()
+
+    def forward(self, seq: Seq, state: State | None = None) -> Seq:
+        assert state is None
+        self.asked.append(int(seq.x[0, 0]) // FRAME)
+        frames = -(-int(seq.lengths[0]) // FRAME)
+        p = torch.zeros(1, frames)
+        p[:, : self.frames] = 0.9
+        return Seq(p, torch.tensor([frames]), HZ / FRAME)
+
+
+def test_a_second_detector_is_asked_only_where_the_first_hears_next_to_nothing():
+    first, second = np.zeros(4 * 128), Second(128)
+    first[130:170] = 0.9  # the second chunk of four; of the third, one frame
+    first[300] = 0.9
+    items = list(split([ramp(4 * 128 * FRAME)], FakeVad(first), None, second))
+    assert second.asked == [0, 256, 384]
+    assert {reason for _, _, reason in stretches(items)} == {"", "no speech"}
+    (gap,) = [i for i in items if isinstance(i, Gap)]
+    assert gap.start_s > 170 * FRAME / HZ and gap.end_s < 256 * FRAME / HZ, "what the first heard stays as it was"
+    items = list(split([ramp(4 * 128 * FRAME)], FakeVad(first), None, Second(10)))
+    assert [reason for _, _, reason in stretches(items)].count("") == 1, "a burst is not believed"
+
+
 # With the real detector.
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mmx.errors import CheckpointError, ModelNotFoundError
 from mmx.media import silero_vad
-from mmx.media.silero_vad import SileroVad, convert, load, weights_path
+from mmx.media.silero_vad import SileroVad, convert, load, load_other, weights_path
 from mmx.seq import Seq, pad
 from mmx.state import fork, leaves, select, split, stack
 
@@ -154,6 +154,19 @@ def test_loading_leaves_the_process_alone():
     root = Path(__file__).parent.parent
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, cwd=root)
     assert done.stdout.split() == ["2", "False"], done.stderr
+
+
+def test_the_other_training_hears_speech_under_music_that_hides_it_from_the_first(vad, speech):
+    t = torch.arange(len(speech)) / RATE_HZ
+    chord = torch.stack([(2 * torch.pi * hz * k * t).sin() / k for hz in (196, 247, 294) for k in (1, 2, 3)]).sum(0)
+    music = chord * (speech.square().mean() / chord.square().mean()).sqrt() * 10 ** (6 / 20)
+    other, clean = load_other(), probabilities(vad, speech) > 0.5
+    share = {
+        name: float((probabilities(m, speech + music)[clean] > 0.5).float().mean())
+        for name, m in (("first", vad), ("other", other))
+    }
+    assert share["other"] > share["first"] + 0.1, share
+    assert float((probabilities(other, music) > 0.5).float().mean()) < 0.02
 
 
 def test_missing_and_damaged_weights(tmp_path, monkeypatch):

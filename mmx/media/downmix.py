@@ -19,6 +19,9 @@ SIDES = ("left", "right")
 _WEIGHTS = {"FC": 1.0, "FL": 0.7071, "FR": 0.7071, "FLC": 0.7071, "FRC": 0.7071, "DL": 0.7071, "DR": 0.7071}
 _SURROUND = 0.5 * 0.7071
 _BASS = ("LFE", "LFE2")
+# In sound for films the centre is for the dialogue, and the same music in four channels adds up: at half of what BS.775
+# gives to all but the centre, music as loud as speech in each channel is as loud in the mix, and not 6 dB louder.
+_BESIDE_CENTRE = 0.5
 
 # Channels of which a file says only how many they are, named as FFmpeg does by default. But a third one without a
 # name is more likely a microphone than rumble, so three are those of FLAC.
@@ -66,6 +69,8 @@ def weights(names: tuple[str, ...]) -> np.ndarray:
     if all(name in ("?", "NONE", "UNK", "") for name in names):
         names = names_by_count(len(names))
     of_each = [0.0 if name in _BASS else _WEIGHTS.get(name, _SURROUND) for name in names]
+    if "FC" in names and any(name not in _WEIGHTS and name not in _BASS for name in names):
+        of_each = [w if name == "FC" else w * _BESIDE_CENTRE for w, name in zip(of_each, names, strict=True)]
     if not any(of_each):
         of_each = [1.0] * len(names)
     return np.asarray(of_each, np.float32) / np.float32(sum(of_each))

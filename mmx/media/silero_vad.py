@@ -24,6 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
@@ -48,6 +50,15 @@ RULES: tuple[tuple[str, str | None], ...] = (
 )
 """Key in the package's file -> key here, or None for what is left out."""
 
+OTHER_RULES: tuple[tuple[str, str | None], ...] = (
+    (r"stft_conv\.weight", "stft.weight"),
+    *((rf"conv{k + 1}\.(weight|bias)", rf"convs.{k}.\1") for k in range(4)),
+    (r"lstm_cell\.(weight|bias)_(ih|hh)", r"lstm.\1_\2_l0"),
+    (r"final_conv\.(weight|bias)", r"head.\1"),
+)
+"""The same of the other training."""
+
+_DAMAGED = (SafetensorError, zipfile.BadZipFile, pickle.UnpicklingError, KeyError, RuntimeError, TypeError, ValueError)
 _REINSTALL = "pip install --force-reinstall 'silero-vad>=6.2'"
 
 
@@ -170,7 +181,8 @@ def load(path: str | Path | None = None) -> SileroVad:
     """The trained model, on the CPU, in evaluation mode, its weights frozen.
 
     Args:
-        path: a `silero_vad.jit`; None takes the one in the installed package silero-vad.
+        path: a `silero_vad.jit`, or the `.safetensors` of the other training; None takes the former in the installed
+            package silero-vad.
 
     Raises:
         ModelNotFoundError: if there is no such file.
@@ -182,8 +194,18 @@ def load(path: str | Path | None = None) -> SileroVad:
     with torch.device("meta"):
         model = SileroVad()
     try:
-        model.load_state_dict(convert(_read(path)), strict=True, assign=True)
-    except (zipfile.BadZipFile, pickle.UnpicklingError, KeyError, RuntimeError, TypeError, ValueError) as e:
+        other = path.suffix == ".safetensors"
+        tensors = convert(load_file(path), OTHER_RULES) if other else convert(_read(path), RULES)
+        model.load_state_dict(tensors, strict=True, assign=True)
+    except (
+        SafetensorError,
+        zipfile.BadZipFile,
+        pickle.UnpicklingError,
+        KeyError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as e:
         raise CheckpointError(f"expected the Silero VAD weights in {path}, got: {e}. Remedy: {_REINSTALL}") from e
     return model.eval().requires_grad_(False)
 
@@ -199,15 +221,20 @@ def weights_path() -> Path:
     return Path(spec.origin).parent / "data" / "silero_vad.jit"
 
 
-def convert(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors of the package's file to those of `SileroVad`, by `RULES`.
+def load_other() -> SileroVad:
+    """The package's other training: it hears speech under music as loud, where the first hears none."""
+    return load(weights_path().with_name("silero_vad_16k.safetensors"))
+
+
+def convert(tensors: Mapping[str, Tensor], rules: tuple[tuple[str, str | None], ...] = RULES) -> dict[str, Tensor]:
+    """Rename the tensors of the package's file to those of `SileroVad`, by `rules`.
 
     Raises:
         CheckpointError: if a key matches no rule, or two give the same name.
     """
     out: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
-        found = [(m, new) for rule, new in RULES if (m := re.fullmatch(rule, key))]
+        found = [(m, new) for rule, new in rules if (m := re.fullmatch(rule, key))]
         if len(found) != 1:
             raise CheckpointError(f"expected each key to match one rule, got {key!r} with {len(found)}: {_REINSTALL}")
         match, new = found[0]

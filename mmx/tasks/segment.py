@@ -27,6 +27,8 @@ FRAME = 512
 """Samples that one speech probability speaks for."""
 CHUNK = 128 * FRAME
 """Samples that the detector hears at once, 4.1 s. Fixed, so that block sizes cannot change a probability."""
+DEAF = 0.1
+"""Part of a chunk's frames: where a detector hears less speech, a second is asked, and believed if it hears more."""
 MIN_GAP = 800
 """Samples, 0.05 s: a gap not longer than this is shared out between its neighbours."""
 
@@ -89,7 +91,10 @@ class SegmentOptions:
 
 
 def split(
-    blocks: Iterable[np.ndarray | Clip], vad: Vad | None, options: SegmentOptions | None = None
+    blocks: Iterable[np.ndarray | Clip],
+    vad: Vad | None,
+    options: SegmentOptions | None = None,
+    second: Vad | None = None,
 ) -> Iterator[Window | Gap]:
     """Windows that hold all the speech, and the gaps between them, as soon as they are known.
 
@@ -99,6 +104,7 @@ def split(
         vad: finds speech. None keeps everything: windows follow each other, cut at the quietest 0.1 s of the
             last 5 s. Clips without speech are cut at the longest window.
         options: how to cut; None takes the defaults.
+        second: another detector, asked about chunks in which the first hears next to nothing.
 
     Yields:
         `Window` and `Gap` in order of `start_s`. Pieces of windows and gaps cover the file exactly once. A
@@ -118,7 +124,9 @@ def split(
         return
     recording = _Recording()
     chunks = _chunks(recording.sound_of(clips))
-    yield from _fixed(chunks, recording, options) if vad is None else _by_speech(chunks, recording, vad, options)
+    yield from (
+        _fixed(chunks, recording, options) if vad is None else _by_speech(chunks, recording, (vad, second), options)
+    )
 
 
 def _as_clip(block: np.ndarray | Clip) -> Clip:
@@ -133,10 +141,10 @@ def _as_clip(block: np.ndarray | Clip) -> Clip:
 
 
 def _by_speech(
-    chunks: Iterator[np.ndarray], recording: "_Recording", vad: Vad, options: SegmentOptions
+    chunks: Iterator[np.ndarray], recording: "_Recording", detectors: tuple[Vad, Vad | None], options: SegmentOptions
 ) -> Iterator[Window | Gap]:
     spans, packer = _Spans(options), _Packer(recording, options)
-    for chunk, probabilities in _listen(chunks, vad, options):
+    for chunk, probabilities in _listen(chunks, *detectors, options):
         recording.append(chunk)
         for p in probabilities:
             for span in spans.push(p, recording.end):
@@ -202,7 +210,7 @@ def _finite(x: np.ndarray) -> np.ndarray:
 
 
 def _listen(
-    chunks: Iterator[np.ndarray], vad: Vad, options: SegmentOptions
+    chunks: Iterator[np.ndarray], vad: Vad, second: Vad | None, options: SegmentOptions
 ) -> Iterator[tuple[np.ndarray, list[float]]]:
     """Each chunk with the speech probabilities of the frames that it completes."""
     import torch
@@ -221,8 +229,13 @@ def _listen(
             return
         with torch.inference_mode():
             x = torch.from_numpy(gain.apply(chunk))[None].to(device)
-            out = vad.forward(Seq(x, torch.tensor([len(chunk)], device=device), SAMPLE_RATE_HZ, final), state)
-            probabilities = out.x[0, : int(out.lengths[0])].double().cpu().numpy()
+            lengths = torch.tensor([len(chunk)], device=device)
+            heard = vad.forward(Seq(x, lengths, SAMPLE_RATE_HZ, final), state).x[0]
+            if second is not None and len(heard) and (heard >= options.threshold).float().mean() < DEAF:
+                other = second.forward(Seq(x, lengths, SAMPLE_RATE_HZ), None).x[0, : len(heard)]
+                if (other >= options.threshold).float().mean() >= DEAF:  # less is a burst, of which music has some
+                    heard = torch.maximum(heard, other)
+            probabilities = heard.double().cpu().numpy()
         # A detector that fails must not lose speech.
         yield chunk, np.nan_to_num(probabilities, nan=1.0).tolist()
 

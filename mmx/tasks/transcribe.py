@@ -151,8 +151,8 @@ class _Run:
                             f"{reader.name}: expected two channels to transcribe one by one, got {reader.channels}: "
                             "take the mix, or left or right"
                         )
-                    detector = vad() if o.vad and SPEECH in reader.modalities else None
-                    for item in split(self._metered(reader, file), detector, self.cut):
+                    first, second = (vad(), second_vad()) if o.vad and SPEECH in reader.modalities else (None, None)
+                    for item in split(self._metered(reader, file), first, self.cut, second):
                         yield file, item
                 file.wrong += [Note(0.0, file.duration_s, "warning", w) for w in reader.warnings + reader.remarks]
                 file.read = True
@@ -251,6 +251,13 @@ def vad() -> "SileroVad":
     from mmx.media.silero_vad import load
 
     return load()
+
+
+def second_vad() -> "SileroVad":
+    """The one to ask where the first hears next to nothing."""
+    from mmx.media.silero_vad import load_other
+
+    return load_other()
 
 
 def fit(model: Model, options: Options) -> Options:
