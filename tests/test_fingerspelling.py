@@ -232,8 +232,7 @@ def test_a_hand_that_comes_and_goes_is_resampled_where_it_is() -> None:
 # -------------------- live
 
 
-@pytest.fixture(scope="module")
-def speller() -> Model:
+def spelling_model() -> Model:
     """A model of random weights that writes much: its blank is unlikely, and so are all but a few letters."""
     model = tiny()
     with torch.no_grad():
@@ -242,6 +241,11 @@ def speller() -> Model:
         bias[model.require_tokenizer().encode("abcd ")] = 0.0
         bias[-1] = 0.5
     return model
+
+
+@pytest.fixture(scope="module")
+def speller() -> Model:
+    return spelling_model()
 
 
 def listen(stream: Stream, seq: Seq, sizes: Sequence[int]) -> list[Event]:

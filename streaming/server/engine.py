@@ -6,10 +6,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from mmx.clip import SPEECH
 from mmx.errors import InputError
 from mmx.interfaces import TaskTokenizer
 from mmx.media.audio import Source
 from mmx.model import Model
+from mmx.streaming.server.frames import FrameFormat
 from mmx.streaming.server.settings import blaming
 from mmx.streaming.server.voices import NOBODY, Speaker
 from mmx.streaming.stream import Stream
@@ -37,6 +39,9 @@ class Engine:
         step_s: of live streams, see `Stream`.
         beam_size: of recordings; live streams are greedy.
         speaker: speaks texts; without one the server has no voices.
+
+    Attributes:
+        frames: what live clients send in the place of sound; None where they send that.
     """
 
     def __init__(
@@ -49,10 +54,12 @@ class Engine:
         beam_size: int = 5,
         speaker: Speaker = NOBODY,
     ):
-        fit(model, Options(language="en"))
+        sound = SPEECH in model.recorded
+        fit(model, Options(language="en" if sound else next(iter(model.require_tokenizer().language_ids), "en")))
         if text_model is not None:
             text_model.require_source_tokenizer()
         self.model, self.text_model = model, text_model
+        self.frames = _frame_format(model)
         self.policy, self.step_s, self.beam_size, self.speaker = policy, step_s, beam_size, speaker
 
     @cached_property
@@ -140,6 +147,16 @@ class Engine:
         if self.text_model is None:
             raise InputError("expected a server with a text model: start it with --text-model")
         return self.text_model.translate_text([text], src=language, to=to, beam_size=2)[0].text
+
+
+def _frame_format(model: Model) -> FrameFormat | None:
+    """What clients send in the place of sound; None for a model that reads sound."""
+    recorded = model.recorded
+    if SPEECH in recorded:
+        return None
+    if len(recorded) > 1 or not all(what.shape for what in recorded.values()):
+        raise InputError(f"expected a model that reads sound or one other modality, got {', '.join(recorded)}")
+    return FrameFormat(*next(iter(recorded.items())))
 
 
 def check_languages(engine: Engine, language: str | None, to: str | None) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mmx.clip import Clip
 from mmx.streaming.server.engine import Engine
 from mmx.streaming.stream import Stream
 from mmx.tasks.cascade import Translator
@@ -24,8 +25,8 @@ class SessionConfig:
         language: that is spoken; None detects it.
         to: language to translate into; None does not.
         source: whether what is said is written, too.
-        rate: of the sound that the client sends, in Hz.
-        format: of that sound, a key of `mmx.streaming.server.protocol.FORMATS`.
+        rate: of the sound that the client sends, in Hz; of frames, where the model reads those.
+        format: of that sound, a key of `mmx.streaming.server.protocol.FORMATS`; `FrameFormat.name` of frames.
         manual: whether an item ends only where the client commits, not with a sentence or a pause.
         echoed: what else the client set, which is sent back to it and has no effect.
     """
@@ -33,7 +34,7 @@ class SessionConfig:
     language: str | None = None
     to: str | None = None
     source: bool = True
-    rate: int = RATE
+    rate: float = RATE
     format: str = "audio/pcm"
     manual: bool = False
     echoed: dict[str, Any] = field(default_factory=dict)
@@ -91,8 +92,8 @@ class Interpreter:
         if config.to is not None and self.route in ("text", "english"):
             self.translator = Translator(self._translate, config.to)
 
-    def push(self, samples: NDArray[np.float32], final: bool = False) -> list[Piece]:
-        """Listen on, at 16 kHz; what may be written now."""
+    def push(self, samples: NDArray[np.float32] | Clip, final: bool = False) -> list[Piece]:
+        """Listen on, at 16 kHz, or see more; what may be written now."""
         out: list[Piece] = []
         for track, stream in self.streams.items():
             events = stream.push(samples, final)

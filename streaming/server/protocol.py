@@ -211,7 +211,15 @@ def handle_message(session: Session, message: dict[str, Any], dialect: str) -> d
         ApiError: it cannot be done; the session stays as it was.
     """
     kind = message["type"].removeprefix("session.") if "input_audio_buffer" in message["type"] else message["type"]
+    if kind == "input_frames.append":
+        if session.frames is None:
+            raise ApiError(400, "invalid_value", "expected audio, which the model reads, got frames", param="type")
+        session.accept(session.frames.raw(message, session.intake.samples))
+        return None
     if kind == "input_audio_buffer.append":
+        if session.frames is not None:
+            wanted = f"expected input_frames.append of {session.frames.modality}, which the model reads, got audio"
+            raise ApiError(400, "invalid_value", wanted, param="type")
         session.accept(decoded(_from_base64(message.get("audio")), session.asked.format))
         return None
     if kind == "input_audio_buffer.commit":
@@ -229,14 +237,14 @@ def handle_message(session: Session, message: dict[str, Any], dialect: str) -> d
         session.command(Command("close"))
         return None
     raise ApiError(
-        400, "unknown_type", f"expected input_audio_buffer.append, .commit, .clear, session.update or session.close, "
-        f"got {kind[:60]!r}", param="type",
+        400, "unknown_type", "expected input_audio_buffer.append, .commit, .clear, input_frames.append, session.update "
+        f"or session.close, got {kind[:60]!r}", param="type",
     )  # fmt: skip
 
 
 def decoded(data: bytes, format: str) -> bytes:
     """Sound as 16-bit samples."""
-    law = FORMATS[format]
+    law = FORMATS.get(format)
     return data if law is None else g711.decoded(data, law)
 
 
@@ -256,9 +264,11 @@ def described(session: Session, dialect: str) -> dict[str, Any]:
     transcription = {"model": model, "language": config.language} if config.source else None
     if transcription is not None and echoed.get("prompt") is not None:
         transcription["prompt"] = echoed["prompt"]
+    frames = session.frames
+    shape = {} if frames is None else {"modality": frames.modality, "shape": list(frames.what.shape)}
     audio: dict[str, Any] = {
         "input": {
-            "format": {"type": config.format, "rate": config.rate},
+            "format": {"type": config.format, "rate": config.rate, **shape},
             "transcription": transcription,
             "noise_reduction": echoed["noise_reduction"],
             "turn_detection": None if config.manual else echoed["turn_detection"],

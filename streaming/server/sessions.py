@@ -23,6 +23,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mmx.clip import Clip
 from mmx.errors import MmxError
 from mmx.streaming.server.engine import Engine, check_languages
 from mmx.streaming.server.guard import closing
@@ -64,10 +65,17 @@ class Command:
 
 @dataclass
 class AudioChunk:
-    """16-bit little-endian samples at the client's rate; `end` is their place in the journal."""
+    """16-bit little-endian samples at the client's rate, or raw frames of `width` bytes each, where the model reads no
+    sound; `end` is their place in the journal."""
 
     pcm: bytearray
     end: int = 0
+    width: int = 2
+
+    @property
+    def count(self) -> int:
+        """How many samples or frames."""
+        return len(self.pcm) // self.width
 
 
 @dataclass(frozen=True)
@@ -91,8 +99,7 @@ class Intake:
     def after(self, x: "AudioChunk | Command") -> "Intake":
         """With what comes next."""
         if isinstance(x, AudioChunk):
-            count = len(x.pcm) // 2
-            return replace(self, samples=self.samples + count, uncommitted=self.uncommitted + count)
+            return replace(self, samples=self.samples + x.count, uncommitted=self.uncommitted + x.count)
         return replace(
             self,
             asked=x.config or self.asked,
@@ -154,8 +161,13 @@ class Session:
 
     def __init__(self, context: ServerContext, config: SessionConfig, id: str | None = None):
         check_languages(context.engine, config.language, config.to)
-        with blaming("rate"):
-            check_rate(config.rate)
+        self.frames = context.engine.frames
+        self.width = 2 if self.frames is None else self.frames.width
+        if self.frames is None:
+            with blaming("rate"):
+                check_rate(int(config.rate))
+        else:
+            config = replace(config, rate=self.frames.rate, format=self.frames.name)
         self.context, self.id = context, id or f"sess_{secrets.token_urlsafe(18)}"
         self.journal: Journal | None = None
         self.begun_s = time.time()
@@ -206,17 +218,19 @@ class Session:
     # -------------------- what a client does
 
     def accept(self, pcm: bytes) -> None:
-        """Take sound: 16-bit little-endian mono samples at the client's rate."""
+        """Take sound: 16-bit little-endian mono samples at the client's rate; or frames, as `frames` says."""
         self._check_open()
+        if self.frames is not None and (len(pcm) % self.width or not pcm):
+            raise ApiError(400, "invalid_frames", f"expected frames of {self.width} bytes, got {len(pcm)} bytes")
         if len(pcm) % 2 or not pcm:
             raise ApiError(400, "invalid_audio", f"expected 16-bit samples, an even number of bytes, got {len(pcm)}")
-        if (self.intake.samples + len(pcm) // 2) / self.asked.rate > self.context.settings.max_audio_s:
+        if (self.intake.samples + len(pcm) // self.width) / self.asked.rate > self.context.settings.max_audio_s:
             self.command(Command("close"))
             raise ApiError(
                 413, "session_too_long", f"expected a session of at most {self.context.settings.max_audio_s:g} s "
                 "(max_audio_s), got more: it was closed, begin a new one",
             )  # fmt: skip
-        self._submit("sound", pcm, AudioChunk(bytearray(pcm)))
+        self._submit("sound", pcm, AudioChunk(bytearray(pcm), width=self.width))
 
     def command(self, command: Command) -> None:
         """Take what is to be done after the sound so far."""
@@ -245,11 +259,14 @@ class Session:
         """Before it is in the journal, which must hold nothing that cannot be done."""
         if (config.rate, config.format) == (self.asked.rate, self.asked.format):
             return
+        if self.frames is not None:
+            message = f"expected no format of audio, as the model reads {self.frames.modality}: leave it out"
+            raise ApiError(400, "invalid_value", message, param="audio.input.format")
         if self.intake.samples:
             message = "expected the rate and the format before the first audio: open a new session"
             raise ApiError(400, "invalid_value", message, param="rate")
         with blaming("rate"):
-            check_rate(config.rate)
+            check_rate(int(config.rate))
 
     def _submit(self, kind: str, data: bytes, x: AudioChunk | Command) -> None:
         """Into the inbox; where there is a journal, by way of the disk, many pieces at once if it is slow."""
@@ -313,7 +330,7 @@ class Session:
         else:
             skipped = 0
             while x.kind == "clear" and self.inbox and isinstance(last := self.inbox[-1], AudioChunk):
-                skipped += len(last.pcm) // 2
+                skipped += last.count
                 self._queued -= len(last.pcm)
                 self.inbox.pop()
             self.inbox.append(replace(x, skipped=skipped))
@@ -371,12 +388,12 @@ class Session:
                 pieces = await self._heard(sound, command)
             self._write(pieces, command, config)
             await self._keep()  # outside of the turn: a slow disk holds up nobody else's hearing
-            self.context.metrics.count("mmx_audio_seconds_total", len(sound) / 2 / config.rate, kind="live")
+            self.context.metrics.count("mmx_audio_seconds_total", len(sound) / self.width / config.rate, kind="live")
             self.published = len(self.log)
             self.notify()
 
     def _ready(self) -> bool:
-        enough = self._queued / 2 >= self.context.engine.step_s * self.asked.rate
+        enough = self._queued / self.width >= self.context.engine.step_s * self.asked.rate
         return enough or self.safe.commands > self._taken.commands
 
     def _take(self) -> tuple[bytes, Command | None]:
@@ -409,23 +426,31 @@ class Session:
         config = self.hearing if command is None or command.config is None else command.config
         anew = not config.hears_as(self.hearing) or config.rate != self.hearing.rate
         final = command is not None and (command.kind in ("commit", "close") or anew)
-        if self.resampler is None:
-            self.resampler = Resampler(self.hearing.rate)
-        x = self.resampler.push(samples_of(sound), final)
+        x, count = self._input(sound, final)
         pieces: list[Piece] = []
-        if self.interpreter is None and len(x):
+        if self.interpreter is None and count:
             self.interpreter = Interpreter(self.context.engine, self.hearing, self.heard / RATE)
         if self.interpreter is not None:
             pieces = self.interpreter.push(x, final)
             self.behind_s = max((s.lag_s for s in self.interpreter.streams.values()), default=0.0)
             self.tentative = {} if final else self.interpreter.tentative
-        self.heard += len(x)
+        self.heard += count
         if command is not None:
             if final or command.kind == "clear":
                 self.interpreter, self.resampler, self.tentative, self.behind_s = None, None, {}, 0.0
                 self.heard += round(command.skipped * RATE / self.hearing.rate)
             self.hearing = config
         return [*pieces, Piece("end", "")] if command is not None and command.kind == "close" else pieces
+
+    def _input(self, sound: bytes, final: bool) -> tuple[NDArray[np.float32] | Clip, int]:
+        """What the interpreter is given, and its length in samples at 16 kHz."""
+        if self.frames is not None:
+            clip = self.frames.clip(sound)
+            return clip, round(len(sound) // self.width * RATE / self.frames.rate)
+        if self.resampler is None:
+            self.resampler = Resampler(int(self.hearing.rate))
+        x = self.resampler.push(samples_of(sound), final)
+        return x, len(x)
 
     # -------------------- its log
 
@@ -498,12 +523,12 @@ class Session:
         self._taken = self.intake = self.safe = Intake(self.hearing, samples, facts.get("uncommitted", samples))
         self._taken_to = facts["heard_to"]
         if facts["resampler"] is not None:
-            self.resampler = Resampler(self.hearing.rate)
+            self.resampler = Resampler(int(self.hearing.rate))
             self.resampler.restore(facts["resampler"])
         if facts["interpreter"] is not None:
             self.interpreter = Interpreter.restore(context.engine, self.hearing, kept.stem, facts["interpreter"])
         for record in kept.records:
-            x = _item(record)
+            x = _item(record, self.width)
             self.intake = self.intake.after(x)
             self._put(x, record.end, self.intake)
         self.journal = kept.journal
@@ -528,9 +553,9 @@ class Session:
         return Transcript("live", segments, language, 1.0, self.received / self.asked.rate, task, model)
 
 
-def _item(record: Record) -> AudioChunk | Command:
+def _item(record: Record, width: int) -> AudioChunk | Command:
     """What a record of the journal puts into the inbox."""
     if record.kind == "sound":
-        return AudioChunk(bytearray(record.data))
+        return AudioChunk(bytearray(record.data), width=width)
     command = json.loads(record.data)
     return Command(command["kind"], None if command["config"] is None else SessionConfig(**command["config"]))

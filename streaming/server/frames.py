@@ -1,0 +1,151 @@
+"""What a client sends where the model reads no sound: frames of pictures or points, at the model's rate.
+
+They take the way of samples: raw frames that follow each other, journaled, acknowledged by their number. Pictures are
+brought to the model's rate and size as they come, so that nothing of a connection is needed to go on with a session.
+
+Letters: T frames, J points, C coordinates, H height, W width.
+"""
+
+import base64
+import binascii
+import io
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from mmx.clip import Input, frame_at
+from mmx.errors import MmxError
+from mmx.seq import Seq
+from mmx.streaming.server.settings import ApiError
+
+LOST_S = 1.0
+"""Time without a frame from which on zeros stand for what is lost; before that, the next frame does."""
+MOST_LOST_S = 30.0
+"""... and a client that skips more has a wrong clock."""
+MOST_IMAGES = 64
+"""In one message."""
+
+
+@dataclass(frozen=True)
+class FrameFormat:
+    """The frames of a model.
+
+    Attributes:
+        modality: that they are of.
+        what: the model reads.
+    """
+
+    modality: str
+    what: Input
+
+    @property
+    def rate(self) -> float:
+        """Frames a second."""
+        return float(self.what.rate or 0)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Of a number: bytes in pictures, else little-endian float32."""
+        return np.dtype("u1" if self.what.medium == "video" else "<f4")
+
+    @property
+    def name(self) -> str:
+        """As a session tells it."""
+        return "frames/uint8" if self.what.medium == "video" else "frames/float32"
+
+    @property
+    def width(self) -> int:
+        """Bytes of a frame."""
+        return math.prod(self.what.shape) * self.dtype.itemsize
+
+    def clip(self, data: bytes) -> dict[str, Seq]:
+        """Raw frames as a model reads them."""
+        x = np.frombuffer(data, self.dtype).reshape(-1, *self.what.shape).copy()
+        return {self.modality: Seq(torch.from_numpy(x)[None], torch.tensor([len(x)]), self.rate, final=False)}
+
+    def raw(self, message: Mapping[str, Any], count: int) -> bytes:
+        """The frames of `input_frames.append`, given how many came before.
+
+        Raises:
+            ApiError: it is none for this model.
+        """
+        modality = message.get("modality", self.modality)
+        if modality != self.modality:
+            raise _bad("modality", f"{self.modality}, which the model reads", modality)
+        if "points" in message and self.what.medium != "video":
+            return self._points(message, count)
+        if "images" in message and self.what.medium == "video":
+            return self._images(message, count)
+        field = "images" if self.what.medium == "video" else "points"
+        raise _bad(field, f"{field}, as the model reads {self.what.medium}", sorted(message.keys() - {"type"}))
+
+    def _points(self, message: Mapping[str, Any], count: int) -> bytes:
+        data = _from_base64(message["points"], "points")
+        if not data or len(data) % self.width:
+            raise _bad("points", f"whole frames of {self.width} bytes, float32 of shape {self.what.shape}", len(data))
+        start_ms = message.get("start_ms")
+        return data if start_ms is None else bytes(self.width * self._gap("start_ms", start_ms, count)) + data
+
+    def _images(self, message: Mapping[str, Any], count: int) -> bytes:
+        images, times = message["images"], message.get("times_ms")
+        if not isinstance(images, list) or not 0 < len(images) <= MOST_IMAGES:
+            raise _bad("images", f"a list of 1 to {MOST_IMAGES} pictures in base64", images)
+        if not isinstance(times, list) or len(times) != len(images):
+            raise _bad("times_ms", f"the times of {len(images)} pictures", times)
+        out = bytearray()
+        for image, time_ms in zip(images, times, strict=True):
+            so_far = count + len(out) // self.width
+            missing = self._gap("times_ms", time_ms, so_far)
+            if _slot(time_ms, self.rate) < so_far:
+                continue  # another picture stands there
+            picture = decoded_picture(_from_base64(image, "images"), self.what.shape).tobytes()
+            lost = missing >= LOST_S * self.rate
+            out += (bytes(self.width) if lost else picture) * missing + picture
+        return bytes(out)
+
+    def _gap(self, field: str, time_ms: Any, count: int) -> int:
+        """Frames between the last that came and a time."""
+        if not isinstance(time_ms, int | float) or isinstance(time_ms, bool) or not math.isfinite(time_ms):
+            raise _bad(field, "milliseconds since the session began", time_ms)
+        missing = _slot(time_ms, self.rate) - count
+        if missing > MOST_LOST_S * self.rate:
+            raise _bad(field, f"times that skip at most {MOST_LOST_S:g} s, after {count / self.rate:.3f} s", time_ms)
+        return max(0, missing)
+
+
+def _slot(time_ms: float, rate: float) -> int:
+    return frame_at(time_ms / 1000, rate)
+
+
+def decoded_picture(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
+    """A JPEG or PNG in the shape that is read. Raises `ApiError` for anything else."""
+    import av
+
+    from mmx.media.video import Picture
+
+    try:
+        with av.open(io.BytesIO(data), "r") as container:
+            if container.format.name not in ("jpeg_pipe", "png_pipe"):
+                raise ValueError(container.format.name)
+            frame = next(container.decode(video=0))
+            return Picture(shape or None, [], "picture", 1.0).of(frame)
+    except (av.FFmpegError, OSError, ValueError, IndexError, StopIteration, MmxError) as e:
+        raise ApiError(
+            400, "invalid_image", f"expected pictures in JPEG or PNG, got {len(data)} bytes of something else ({e})",
+            param="images",
+        ) from e  # fmt: skip
+
+
+def _from_base64(text: Any, field: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (TypeError, binascii.Error, ValueError):
+        raise _bad(field, "base64", text) from None
+
+
+def _bad(field: str, expected: str, got: Any) -> ApiError:
+    return ApiError(400, "invalid_value", f"expected {expected} for {field}, got {str(got)[:60]!r}", param=field)
