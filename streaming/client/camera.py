@@ -46,13 +46,11 @@ def open_camera(address: Address) -> Any:
     """PyAV's container of a camera.
 
     Raises:
-        InputError: PyAV is not installed, or lacks what the system has for cameras.
+        InputError: PyAV lacks what the system has for cameras.
         MediaError: there is no camera, it is busy, or it cannot be opened.
     """
-    try:
-        import av
-    except ImportError as e:
-        raise InputError("expected PyAV to reach a camera, got none: pip install 'mmx[video]'") from e
+    import av
+
     format, name = address
     options = {"framerate": "30"} if format == "avfoundation" else {}  # which else asks for one that few cameras have
     try:
@@ -93,7 +91,7 @@ class Camera:
         clock: seconds, monotonic.
 
     Raises:
-        InputError: PyAV is missing, or nobody finds poses in its pictures.
+        InputError: PyAV does not read cameras, or nobody finds poses in its pictures.
         MediaError: there is no camera, it is busy, or it cannot be opened.
     """
 
