@@ -20,6 +20,7 @@ from mmx.cli import detect as cli_detect
 from mmx.cli import evaluate as cli_evaluate
 from mmx.cli import live as cli_live
 from mmx.cli import make as cli_make
+from mmx.cli import search as cli_search
 from mmx.cli import speak as cli_speak
 from mmx.cli import train as cli_train
 from mmx.cli import transcribe as cli_transcribe
@@ -86,7 +87,8 @@ def doctor() -> None:
     raise typer.Exit(examine())
 
 
-for verbs in (cli_speak, cli_voice, cli_detect, cli_crop_mouth, cli_live, cli_train, cli_evaluate, cli_make, cli_bench):
+_of_files = (cli_detect, cli_crop_mouth, cli_search, cli_live)
+for verbs in (cli_speak, cli_voice, *_of_files, cli_train, cli_evaluate, cli_make, cli_bench):
     verbs.register(app)
 
 

@@ -1,0 +1,63 @@
+"""Candidates by the pooled vector: all where they are few, approximate nearest neighbours where they are many."""
+
+import importlib.util
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmx.errors import OutputError
+from mmx.files import replacing
+from mmx.search.index import Index
+
+FEW = 4096
+"""Spans up to which each is compared exactly."""
+
+Rows = list[tuple[int, int]]
+"""Segment and row of each candidate."""
+
+
+def candidates(index: Index, pooled_D: NDArray[np.float32], count: int, few: int = FEW) -> Rows:
+    """All spans with vectors where there are at most `few`, else about the `count` nearest by cosine.
+
+    With usearch installed these come from a graph (HNSW, Malkov and Yashunin 2016) that is kept next to the segments
+    and made again when others are in; without it, of a comparison with each pooled vector.
+    """
+    rows = [(s, i) for s, segment in enumerate(index.segments) if segment.embedded for i in segment.live]
+    if len(rows) <= max(few, count):
+        return rows
+    if importlib.util.find_spec("usearch") is not None:
+        near = _graph(index, rows).search(pooled_D, count)
+        return [rows[int(k)] for k in near.keys]
+    scores = _pooled(index, rows) @ pooled_D
+    return [rows[i] for i in np.argpartition(-scores, count)[:count]]
+
+
+def _pooled(index: Index, rows: Rows) -> NDArray[np.float32]:
+    by_segment = {s: [i for t, i in rows if t == s] for s in dict.fromkeys(s for s, _ in rows)}
+    return np.concatenate([index.segments[s].pooled[chosen] for s, chosen in by_segment.items()])
+
+
+def _graph(index: Index, rows: Rows) -> Any:
+    """The graph of these rows; what is on disk is one, or is made anew: it holds nothing that the segments do not."""
+    import hashlib
+    import warnings
+
+    from usearch.index import Index as Graph
+
+    held = [(s.name, sorted(s.removed)) for s in index.segments if s.embedded]
+    path = index.folder / f"graph-{hashlib.sha256(repr(held).encode()).hexdigest()[:16]}.usearch"
+    if path.exists() and (graph := Graph.restore(str(path), view=True)) is not None and len(graph) == len(rows):
+        return graph
+    pooled_KD = _pooled(index, rows)
+    graph = Graph(ndim=pooled_KD.shape[1], metric="cos", dtype="f32")
+    graph.add(np.arange(len(pooled_KD)), pooled_KD)
+    try:
+        with replacing(path) as temporary:
+            graph.save(str(temporary))
+        for old in index.folder.glob("graph-*.usearch"):
+            if old != path:
+                old.unlink(missing_ok=True)
+    except (OutputError, OSError) as e:  # an index on a read-only disk can be searched, only slower
+        warnings.warn(f"the graph is made again for each search: {e}", stacklevel=2)
+    return graph
