@@ -148,8 +148,8 @@ def _embedder(model: str) -> "Embedder":
     from mmx.api import load
     from mmx.search.embed import Embedder
 
-    # One precision on every machine, or the vectors of one would not be those of another.
-    return Embedder(load(model, dtype="float32"))
+    # One device and precision everywhere: vectors of two machines can be compared.
+    return Embedder(load(model, device="cpu", dtype="float32"))
 
 
 def _transcriber(model: str):
