@@ -1,5 +1,5 @@
 """The visual front end of lip readers: one convolution over five pictures, then ResNet-18 on each (Stafylakis and
-Tzimiropoulos 2017, arXiv 1703.04105, section 2.2; He et al. 2015).
+Tzimiropoulos 2017, arXiv 1703.04105, section 2.2).
 
 Letters: B rows, T frames, H height, W width, N pictures, C channels, D width.
 """
@@ -10,38 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmx.nn.resnet import WIDTH, Trunk
 from mmx.seq import Seq, after, concat
 from mmx.state import State, tensor
 
-STEM, WIDTHS = 64, (64, 128, 256, 512)
-"""Channels of the first convolution and of the four stages."""
+STEM = 64
+"""Channels of the first convolution."""
 KERNEL = 5
 """Pictures that the first convolution sees, two on either side."""
 
 Activation = Callable[[int], nn.Module]
 """Makes the activation for so many channels."""
-
-
-class ResidualBlock(nn.Module):
-    """Two 3 x 3 convolutions and what they are added to, `(N, C, H, W)`."""
-
-    def __init__(self, before: int, channels: int, stride: int, activation: Activation):
-        super().__init__()
-        self.conv1 = nn.Conv2d(before, channels, 3, stride, 1, bias=False)
-        self.norm1, self.act1 = nn.BatchNorm2d(channels), activation(channels)
-        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
-        self.norm2, self.act2 = nn.BatchNorm2d(channels), activation(channels)
-        same = stride == 1 and before == channels
-        self.short = (
-            nn.Identity()
-            if same
-            else nn.Sequential(nn.Conv2d(before, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
-        )
-
-    def forward(self, x_NCHW: Tensor) -> Tensor:
-        """See above."""
-        h = self.act1(self.norm1(self.conv1(x_NCHW)))
-        return self.act2(self.norm2(self.conv2(h)) + self.short(x_NCHW))
 
 
 class LipResNet(nn.Module):
@@ -61,13 +40,8 @@ class LipResNet(nn.Module):
         super().__init__()
         self.conv = nn.Conv3d(1, STEM, (KERNEL, 7, 7), (1, 2, 2), (0, 3, 3), bias=False)
         self.norm, self.act = nn.BatchNorm3d(STEM), activation(STEM)
-        stages, before = [], STEM
-        for i, channels in enumerate(WIDTHS):
-            first = ResidualBlock(before, channels, 1 if i == 0 else 2, activation)
-            stages.append(nn.Sequential(first, ResidualBlock(channels, channels, 1, activation)))
-            before = channels
-        self.stages = nn.Sequential(*stages)
-        self.project = nn.Linear(before, width, bias)
+        self.trunk = Trunk(activation)
+        self.project = nn.Linear(WIDTH, width, bias)
 
     def init_state(self, batch: int, capacity: int = 0) -> State:
         """The last pictures that are needed again; two of zeros stand before the first. Their size is known with the
@@ -91,7 +65,7 @@ class LipResNet(nn.Module):
             h_BCTHW = self.act(self.norm(self.conv(made.x[:, None])))
             h_NCHW = F.max_pool3d(h_BCTHW, (1, 3, 3), (1, 2, 2), (0, 1, 1)).transpose(1, 2)[there_BT]
             if len(h_NCHW):
-                seen_ND = self.project(self.stages(h_NCHW).mean((2, 3)))
+                seen_ND = self.project(self.trunk(h_NCHW))
                 out_BTD = out_BTD.masked_scatter(there_BT[..., None], seen_ND)
         return made._replace(x=out_BTD)
 

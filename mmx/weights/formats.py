@@ -1,6 +1,7 @@
 """Reading published checkpoints lazily: OpenAI and fairseq2 `.pt`, (sharded) safetensors, CTranslate2 `model.bin`.
 
-Nothing here executes code from a file: pickles are read with torch's weights-only unpickler.
+Nothing here executes code from a file: pickles are read with torch's weights-only unpickler, which gets inert stand-ins
+for the settings that fairseq saves beside its tensors.
 """
 
 import json
@@ -105,7 +106,8 @@ def write_safetensors(path: Path, tensors: Iterable[tuple[str, Tensor]]) -> None
 def pickle_format(path: Path) -> str:
     """Whose names a `.pt` file uses: fairseq2, fairseq or openai, which is also the answer for an unreadable one.
 
-    fairseq2 keeps what comes before an encoder in a `..._frontend`; fairseq called its embeddings `embed_tokens`.
+    fairseq2 keeps what comes before an encoder in a `..._frontend`; fairseq called its embeddings `embed_tokens`,
+    and what follows its features `post_extract_proj`.
     """
     try:
         keys = _state_dict(_unpickled(path)).keys()
@@ -113,7 +115,8 @@ def pickle_format(path: Path) -> str:
         return "openai"
     if any("frontend." in k for k in keys):
         return "fairseq2"
-    return "fairseq" if any(k.endswith("coder.embed_tokens.weight") for k in keys) else "openai"
+    theirs = ("coder.embed_tokens.weight", "post_extract_proj.weight")
+    return "fairseq" if any(k.endswith(theirs) for k in keys) else "openai"
 
 
 def _open_fairseq2(path: Path) -> LazyTensors:
@@ -134,7 +137,8 @@ def _unpickled(path: Path) -> dict[str, Any]:
     import pickle
 
     try:
-        raw = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with torch.serialization.safe_globals(_settings(path)):
+            raw = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (pickle.UnpicklingError, RuntimeError) as e:
         raise CheckpointError(
             f"expected a file of plain tensors at {path}, got one that is damaged or asks to run code; "
@@ -143,6 +147,27 @@ def _unpickled(path: Path) -> dict[str, Any]:
     if not isinstance(raw, dict):
         raise CheckpointError(f"expected a dict of tensors at {path}, got {type(raw).__name__}")
     return raw
+
+
+class _Inert:
+    """Stands for an object of a training's settings: it takes whatever made the object and keeps none of it."""
+
+    def __init__(self, *_: Any, **__: Any) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+
+SETTINGS = ("fairseq", "omegaconf", "argparse", "typing", "enum", "__builtin__", "builtins")
+"""Packages whose objects fairseq saves beside the tensors: its settings and dictionaries. None is imported for them."""
+
+
+def _settings(path: Path) -> list[Any]:
+    """`_Inert` under the name of each object of `SETTINGS` that a file asks for."""
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # of whatever is no file of tensors: reading it says why
+        return []
+    return [(_Inert, name) for name in names if name.partition(".")[0] in SETTINGS]
 
 
 def _open_pickle(path: Path) -> LazyTensors:

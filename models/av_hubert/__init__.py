@@ -1,7 +1,7 @@
 """The AV-HuBERT family (Shi et al. 2022, arXiv 2201.02184 and 2201.01763) and MuAViC's models: lips and sound, together
 or either alone, to text or to representations, with one set of weights.
 
-Pictures of a mouth pass the ResNet of `mmx.nn.resnet`, sound one linear layer; side by side they pass a Transformer
+Pictures of a mouth pass the ResNet of `mmx.nn.lip_resnet`, sound one linear layer; side by side they pass a Transformer
 that sees the whole input. What is absent is zeros in its place; in training rows lose one of the two (modality dropout,
 section 3.2 there). A fine-tuned file brings the decoder that writes text.
 
@@ -228,22 +228,14 @@ def _layer_rules(theirs: str, ours: str, attentions: Mapping[str, str]) -> list[
     ]
 
 
-def resnet_rules(theirs: str, ours: str, acts: bool) -> list[Rule]:
-    """The table of the visual front end; `acts`: whether activations have weights."""
-    stage = theirs + r"trunk\.layer([1-4])\.(\d)\."
-    out = [Rule(theirs + r"frontend3D\.0\.weight", ours + "conv.weight"), Rule(theirs + r"frontend3D\.1\.(.+)", ours + r"norm.\1")]
-    if acts:
-        out += [Rule(theirs + r"frontend3D\.2\.weight", ours + "act.weight")]
-    for n in range(1, 5):
-        at, to = stage.replace("([1-4])", str(n)).replace(r"(\d)", r"(\d)"), ours + rf"stages.{n - 1}.\1."
-        out += [
-            Rule(at + r"conv([12])\.weight", to + r"conv\2.weight"),
-            Rule(at + r"bn([12])\.(.+)", to + r"norm\2.\3"),
-            Rule(at + r"downsample\.(.+)", to + r"short.\2"),
-        ]
-        if acts:
-            out += [Rule(at + r"relu([12])\.weight", to + r"act\2.weight")]
-    return out
+def resnet_rules(theirs: str, ours: str) -> list[Rule]:
+    """The table of the visual front end."""
+    return [
+        Rule(theirs + r"frontend3D\.0\.weight", ours + "conv.weight"),
+        Rule(theirs + r"frontend3D\.1\.(.+)", ours + r"norm.\1"),
+        Rule(theirs + r"frontend3D\.2\.weight", ours + "act.weight"),
+        Rule(theirs + r"trunk\.(.+)", ours + r"trunk.\1"),
+    ]
 
 
 def _fairseq_rules() -> list[Rule]:
@@ -251,7 +243,7 @@ def _fairseq_rules() -> list[Rule]:
     e = r"(?:encoder\.w2v_model\.)?"
     return [
         Rule(e + r"(?:mask_emb|label_embs_concat|final_proj\..+)", None, "predicts clusters in pretraining"),
-        *resnet_rules(e + r"feature_extractor_video\.resnet\.", f"encoders.{LIPS}.", acts=True),
+        *resnet_rules(e + r"feature_extractor_video\.resnet\.", f"encoders.{LIPS}."),
         Rule(e + r"feature_extractor_video\.proj\.(.+)", rf"encoders.{LIPS}.project.\1"),
         Rule(e + r"feature_extractor_audio\.proj\.(.+)", rf"encoders.{SOUND}.project.\1"),
         Rule(e + r"layer_norm\.(.+)", r"fuse.join_ln.\1"),

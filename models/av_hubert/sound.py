@@ -81,7 +81,9 @@ class StackedFilterbank(nn.Module):
             return Seq(seq.x.new_zeros(len(seq.x), 0, self.width), made_B, SAMPLE_RATE / STEP, seq.final)
         wanted = (n_made - 1) * STEP + SPAN + 1
         x_BN = F.pad(seq.masked, (0, max(0, wanted - seq.x.shape[1])))[:, :wanted].double() * 2.0**15
-        energies_BTF = self._energies((x_BN[:, 1:] - PREEMPHASIS * x_BN[:, :-1]).unfold(1, WINDOW, HOP))
+        own_BN = torch.arange(wanted - 1, device=x_BN.device) < seq.lengths[:, None] - 1
+        sharp_BN = torch.where(own_BN, x_BN[:, 1:] - PREEMPHASIS * x_BN[:, :-1], 0.0)
+        energies_BTF = self._energies(sharp_BN.unfold(1, WINDOW, HOP))
         there_BT = torch.arange(energies_BTF.shape[1], device=x_BN.device) < frames_B[:, None]
         stacked = torch.where(there_BT[..., None], energies_BTF, 0.0).unflatten(1, (-1, STACKED)).flatten(2).float()
         return Seq(F.layer_norm(stacked, stacked.shape[-1:]), made_B, SAMPLE_RATE / STEP, seq.final)
