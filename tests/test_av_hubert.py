@@ -21,7 +21,7 @@ from mmx.errors import CheckpointError, InputError
 from mmx.model import tensors
 from mmx.models import av_hubert
 from mmx.models.av_hubert.sound import StackedFilterbank, filterbank
-from mmx.nn.resnet import LipResNet
+from mmx.nn.lip_resnet import LipResNet
 from mmx.seq import Seq, pad
 from mmx.weights.convert import convert, inverted
 from mmx.weights.formats import open_checkpoint, pickle_format

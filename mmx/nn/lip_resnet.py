@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from mmx.nn.resnet import WIDTH, Trunk
 from mmx.seq import Seq, after, concat
