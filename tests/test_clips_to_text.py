@@ -193,6 +193,19 @@ def test_lips_with_speech_to_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert list(seen.inputs[-1]) == ["speech"] and "lips is left out" in " ".join(n.reason for n in with_speech.notes)
 
 
+def test_one_of_two_modalities_is_read_where_it_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, path = new_toy("lips_with_speech"), film(tmp_path / "a.mkv")
+    seen = Seen(model, monkeypatch)
+    for modality, read in (("audio", "speech"), ("video", "lips")):
+        model.transcribe(path, vad=False, modality=modality, **ENGLISH)
+        assert list(seen.inputs[-1]) == [read]
+    with pytest.raises(MediaError):
+        soundfile.write(tmp_path / "a.wav", data.speech("one two", 0), RATE)
+        model.transcribe(tmp_path / "a.wav", modality="video", **ENGLISH)
+    with pytest.raises(InputError, match=r"a modality that .* reads \(pose\), got 'video'"):
+        new_toy("pose_to_text").transcribe(np.zeros((20, 4, 2), np.float32), modality="video", **ENGLISH)
+
+
 def test_a_batch_of_recordings_with_and_without_a_medium(tmp_path: Path) -> None:
     """What is written of one does not depend on what stands beside it."""
     model, both = new_toy("lips_with_speech"), film(tmp_path / "a.mkv")

@@ -12,6 +12,9 @@ Task = Literal["transcribe", "translate"]
 Channels = Literal["mix", "left", "right", "each"]
 """What is heard of a recording: all channels together, one of them, or two speakers on two channels one by one."""
 
+Modality = Literal["av", "audio", "video"]
+"""What is read of a recording: all that the model fuses, or its sound or its pictures alone."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
@@ -40,6 +43,10 @@ class Options:
         Channels,
         Option("mix, left or right; each: two speakers on two channels, transcribed one by one and labelled."),
     ] = "mix"
+    modality: Annotated[
+        Modality,
+        Option("Of a model of lips and sound: av, or one of the two; av goes on with what there is, and says so."),
+    ] = "av"
     bilingual: Annotated[bool, Option("Subtitles with the words spoken above.")] = False
     speak: Annotated[bool, Option("Also speak the translation.", shell=False)] = False
     speaker: Annotated[int, Option("Speaker that it is spoken by, by number.", least=0)] = 0

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from mmx.clip import SPEECH, Clip, rate_of
+from mmx.clip import SPEECH, Clip, Input, rate_of
 from mmx.errors import InputError, MediaError, MmxError
 from mmx.interfaces import Prompter, Recognizer, TaskTokenizer
 from mmx.media.audio import Source
@@ -72,6 +72,19 @@ def transcribe(
     return _Run(model, options, on_progress, on_error).run(sources)
 
 
+def _chosen(model: Model, options: Options) -> dict[str, Input]:
+    """What is read of a recording: all, or the media that `modality` names."""
+    if options.modality == "av":
+        return model.recorded
+    chosen = {name: what for name, what in model.recorded.items() if what.medium == options.modality}
+    if not chosen:
+        media = ", ".join(dict.fromkeys(what.medium for what in model.recorded.values()))
+        raise InputError(
+            f"expected a modality that {model.name} reads ({media}), got {options.modality!r}: choose av"
+        )
+    return chosen
+
+
 class _Run:
     def __init__(
         self,
@@ -84,7 +97,7 @@ class _Run:
         self.model, self.options = model, options
         self.on_progress, self.on_error = on_progress, on_error
         self.recognize: Recognizer = _kind(model).recognizer(model, options)
-        self.inputs = model.recorded
+        self.inputs = _chosen(model, options)
         # A recogniser's windows are as long as it was trained to read at once.
         longest_s = min(model.window(name).seconds for name in self.inputs)
         self.cut = SegmentOptions(max_window_s=longest_s, pad_s=min(SegmentOptions().pad_s, longest_s / 8))
