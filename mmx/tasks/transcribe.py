@@ -79,9 +79,7 @@ def _chosen(model: Model, options: Options) -> dict[str, Input]:
     chosen = {name: what for name, what in model.recorded.items() if what.medium == options.modality}
     if not chosen:
         media = ", ".join(dict.fromkeys(what.medium for what in model.recorded.values()))
-        raise InputError(
-            f"expected a modality that {model.name} reads ({media}), got {options.modality!r}: choose av"
-        )
+        raise InputError(f"expected a modality that {model.name} reads ({media}), got {options.modality!r}: choose av")
     return chosen
 
 

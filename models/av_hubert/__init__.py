@@ -66,7 +66,7 @@ class Config:
 
 
 class MouthFront(nn.Module):
-    """Grey pictures of a mouth `(B, T, 96, 96)` in bytes to `(B, T, 88, 88)`, normalized by the authors' mean and spread.
+    """Grey pictures of a mouth `(B, T, 96, 96)` in bytes to `(B, T, 88, 88)`, by the authors' mean and spread.
 
     The middle is seen; in training another part for each row, and half of the rows mirrored.
     """
@@ -144,9 +144,7 @@ class Fusion(nn.Module):
         c = self.config = config
         self.join_ln, self.join = nn.LayerNorm(2 * c.width), nn.Linear(2 * c.width, c.width)
         self.positions = ConvPositions(c.width, c.kernel, c.groups)
-        self.layers = nn.ModuleList(
-            EncoderLayer(c.width, c.heads, c.hidden, key_bias=True) for _ in range(c.layers)
-        )
+        self.layers = nn.ModuleList(EncoderLayer(c.width, c.heads, c.hidden, key_bias=True) for _ in range(c.layers))
         self.ln = nn.LayerNorm(c.width)
         fits = not c.vocab or c.decoder_width == c.width
         self.out = nn.Identity() if fits else nn.Linear(c.width, c.decoder_width)
