@@ -103,6 +103,26 @@ def test_all_problems_are_counted_and_some_are_shown(tmp_path: Path, capsys: pyt
     assert "... and 5 more" in out and "9 problems" in out
 
 
+def test_faults_of_clips_are_named(tmp_path: Path) -> None:
+    pytest.importorskip("av")
+    from toys.data import speech, write_video
+
+    sf.write(tmp_path / "a.wav", speech("one two", 0), RATE)
+    write_video(tmp_path / "cut.mkv", np.full((5, 16, 16, 3), 90, np.uint8))
+    write_video(tmp_path / "black.mkv", np.zeros((20, 16, 16, 3), np.uint8))
+    features = np.ones((20, 8), np.float32)
+    np.save(tmp_path / "good.npy", features)
+    features[7, 3] = np.nan
+    np.save(tmp_path / "nan.npy", features)
+    head = "id\tvideo\taudio\ttarget_features\ttext\tsrc_lang\n"
+    rows = ["1\tcut.mkv\ta.wav\tgood.npy\tone\ten", "2\tblack.mkv\ta.wav\tgood.npy\ttwo\ten"]
+    (tmp_path / "m.tsv").write_text(head + "\n".join([*rows, "3\t\ta.wav\tnan.npy\tthree\ten"]) + "\n")
+    problems = check_data(tmp_path / "m.tsv").problems
+    assert named(problems, 2, "of one length", "video of 0.20 s", "audio of 0.80 s"), problems
+    assert named(problems, 3, "black.mkv", "black pictures"), problems
+    assert named(problems, 4, "nan.npy"), problems
+
+
 def test_text_is_checked_too(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     path.write_text('{"source": "a", "target": "b", "src_lang": "en", "tgt_lang": "es"}\n{"source": "a"}\n')

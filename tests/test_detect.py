@@ -45,6 +45,20 @@ def test_files_are_told_apart(marked: np.ndarray, tmp_path: Path, capsys: pytest
     assert mmx.detect(marked, source_rate=RATE).found and not mmx.detect(SAMPLE).found
 
 
+def test_of_sound_too_short_nothing_is_claimed(
+    marked: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    doubtful = write_audio(tmp_path / "doubtful.wav", [marked[5 * RATE : 5 * RATE + RATE * 7 // 10]], RATE)
+    silent = write_audio(tmp_path / "silent.wav", [np.zeros(RATE, np.float32)], RATE)
+    longer = write_audio(tmp_path / "longer.wav", [np.zeros(4 * RATE, np.float32)], RATE)
+    assert cli.main(["detect", str(doubtful), str(silent), str(longer)]) == 3
+    first, second, third = capsys.readouterr().out.splitlines()[::2]
+    assert "too short to tell: 0.7 s" in first and "it may be marked" in first
+    assert "too short to tell: 1.0 s" in second and "may be" not in second
+    assert third.endswith("no mark found")
+    assert cli.main(["detect", str(silent), "-f", "json"]) == 3 and '"too_short": true' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("ending", [".wav", ".mp3", ".flac", ".opus"])
 def test_provenance_is_signed_and_a_change_shows(
     ending: str, marked: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

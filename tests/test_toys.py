@@ -17,6 +17,7 @@ from toys import data
 from toys.folders import new_toy, write_toy
 
 import mmx
+from mmx.cli import app as cli
 from mmx.evaluate.offline import Scoring, evaluate, read_rows
 from mmx.make.export import convert_model
 from mmx.model import tensors
@@ -181,6 +182,20 @@ def test_signs_are_learned_and_what_is_written_is_scored(tmp_path: Path) -> None
     rows = read_rows(tmp_path / "valid.tsv")
     lines = evaluate(tmp_path / "valid.tsv", [str(made)], scoring=scoring, beam_size=1, dtype="float32")
     assert len(rows) == 10 and lines[0].measurement.value < 20
+
+
+def test_what_writes_is_evaluated_and_what_speaks_is_told(
+    toy: tuple[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, folder = toy
+    model, out = write_toy(name, tmp_path / "model"), tmp_path / "scores.json"
+    asked = ["evaluate", str(folder / "valid.tsv"), "--model", str(model), "--output", str(out), "--beam-size", "1"]
+    code = cli.main([*asked, "--dtype", "float32"])
+    if name == "text_to_mel":
+        assert code == 2 and "expected a model that writes text" in capsys.readouterr().err and not out.exists()
+        return
+    assert code == 0
+    assert len(json.loads(out.read_text())["rows"]) == 10
 
 
 def test_one_clock_for_both_media_in_a_part_of_a_recording(tmp_path: Path) -> None:

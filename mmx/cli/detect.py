@@ -47,14 +47,23 @@ def detect(
     raise typer.Exit(1 if failed else 0 if found else NOT_FOUND)
 
 
+def _doubt(got: "Marking") -> str:
+    """What speaks for a mark that is not sure enough to be found; at 0.5 and below, nothing does."""
+    return f"; it may be marked (false alarm {got.false_alarm:.0e})" if got.probability > 0.9 else ""
+
+
 def _told(got: "Marking") -> str:
     """The finding in a line or two."""
+    from mmx.mark.detect import SHORTEST_S
+
     if got.found:
         spans = ", ".join(f"{s.start_s:.1f}-{s.end_s:.1f} s" for s in got.spans)
         payload = "" if got.payload is None else f", payload {got.payload}"
         line = f"marked as made by mmx ({spans}; false alarm below {max(got.false_alarm, 1e-99):.0e}{payload})"
+    elif got.too_short:
+        line = f"too short to tell: {got.duration_s:.1f} s, of {SHORTEST_S:g} s or more it can be told{_doubt(got)}"
     else:
-        line = f"no mark found (probability {got.probability:.2f})"
+        line = f"no mark found{_doubt(got)}"
     p = got.provenance
     if p is None:
         return line

@@ -10,6 +10,10 @@ from mmx.mark.pattern import KEY
 from mmx.mark.provenance import Provenance, read
 from mmx.media.audio import Source, open_audio
 
+SHORTEST_S = 2.5
+"""Below this length marked speech is often not sure enough: the mark was found in 3 of 12 seconds, in 9 of 12 pieces of
+1.4 s, in 11 of 12 of 2 s and in all of 2.5 s."""
+
 
 @dataclass(frozen=True)
 class Marking:
@@ -35,11 +39,16 @@ class Marking:
     duration_s: float
     provenance: Provenance | None = None
 
+    @property
+    def too_short(self) -> bool:
+        """Whether nothing was found in sound so short that a mark may well be missed."""
+        return not self.found and self.duration_s < SHORTEST_S
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as `mmx detect` writes it."""
         import dataclasses
 
-        return dataclasses.asdict(self)
+        return {**dataclasses.asdict(self), "too_short": self.too_short}
 
 
 def detect(

@@ -133,7 +133,7 @@ def changed(f0_hz: NDArray[np.float32], pitch: float, spread: float) -> NDArray[
 
 def cut(file: Path, parts: Mapping[str, tuple[Sequence[str], Sequence[str]]] = PARTS) -> dict[str, Any]:
     """Parts of the network, as sessions of one thread."""
-    onnx, runtime = import_extra("onnx", "voices"), import_extra("onnxruntime", "voices")
+    onnx, runtime = import_extra("onnx", "experiments"), import_extra("onnxruntime", "voices")
     from onnx.utils import Extractor
 
     kinds = {
