@@ -120,7 +120,7 @@ def test_what_cannot_be_read_live_is_told_with_its_remedy(tmp_path: Path, capsys
     command = ["live", "--model", str(folder), "--language", "en"]
     for more, words in (
         (["--file", str(tmp_path / "no.npy")], "no.npy"),
-        (["--file", str(path)], "poses"),
+        (["--file", str(path)], "find the points"),
         (["--camera", "0", "--file", str(path)], "got both"),
         (["--camera", "0"], "points of a body"),
     ):

@@ -420,11 +420,7 @@ def _source(job: LiveOptions, model: "Model", early: FileSource | None) -> tuple
         else:
             if early is not None:
                 early.close()
-            film = Path(job.file).suffix.lower() in FILMS
-            extractor = _extractor(model) if film else None
-            source = FileSource(
-                job.file, job.realtime, inputs=inputs, partial=model.fuse is not None, extractor=extractor
-            )
+            source = FileSource(job.file, job.realtime, inputs=inputs, partial=model.fuse is not None)
         return (lambda: source), source.modalities
     seen = {n: i for n, i in inputs.items() if i.medium in ("video", "pose")}
     if job.camera is None:
