@@ -8,13 +8,16 @@ from mmx.errors import InputError, nearest
 from mmx.options import Option, check
 
 FORMATS = ("txt", "srt", "vtt", "tsv", "json")
+MORE_FORMATS = ("eaf",)
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions:
     """Where the texts of recordings are written, and as what."""
 
-    output_format: Annotated[str, Option("txt, srt, vtt, tsv, json or all; several with commas.")] = "txt"
+    output_format: Annotated[str, Option("txt, srt, vtt, tsv, json, all of these, or eaf; several with commas.")] = (
+        "txt"
+    )
     output_dir: Annotated[
         Path | None, Option("Write files here; without it the text goes to standard output.")
     ] = None  # fmt: skip
@@ -37,10 +40,10 @@ class OutputOptions:
         names = tuple(dict.fromkeys(n.strip().lower() for n in self.output_format.split(",") if n.strip()))
         if "all" in names:
             return FORMATS
-        known = ", ".join(FORMATS)
+        known = ", ".join((*FORMATS, *MORE_FORMATS))
         if not names:
             raise InputError(f"expected formats among {known}, all, got {self.output_format!r}")
         for name in names:
-            if name not in FORMATS:
+            if name not in (*FORMATS, *MORE_FORMATS):
                 raise InputError(f"expected formats among {known}, all, got {name!r}.{nearest(name, FORMATS)}")
         return names

@@ -18,10 +18,13 @@ from numpy.typing import NDArray
 
 from mmx.errors import InputError, nearest
 from mmx.files import atomic_write, file_name, readable
+from mmx.tasks.eaf import to_eaf
 from mmx.tasks.subtitles import clean, clock, cues, encodable, escape, join, valid_spans
 from mmx.tasks.words import Segment, Word
 
 FORMATS = ("txt", "srt", "vtt", "tsv", "json")
+MORE_FORMATS = ("eaf",)
+"""Those that are written only where they are named."""
 
 SCHEMA = 1  # version of the JSON; a reader refuses a newer one instead of misreading it
 
@@ -169,6 +172,11 @@ class Transcript:
         """Return `to_dict` as JSON on one line, with all characters written as themselves."""
         return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False) + "\n"
 
+    def to_eaf(self) -> str:
+        """Return annotations for ELAN: what was said, its words, and what was skipped, with the reason."""
+        skipped = ((n.start_s, n.end_s, n.reason) for n in self.notes if n.action == "skipped")
+        return to_eaf(self.segments, skipped, readable(self.source))
+
     def write(
         self,
         folder: str | os.PathLike[str],
@@ -179,7 +187,7 @@ class Transcript:
 
         Args:
             folder: Where to write; created when missing.
-            formats: Some of `FORMATS`, or one of them as a string.
+            formats: Some of `FORMATS` and `MORE_FORMATS`, or one of them as a string.
             stem: File name without its ending; by default that of the source.
 
         Returns:
@@ -215,6 +223,7 @@ _WRITERS: dict[str, Callable[[Transcript], str]] = {
     "vtt": Transcript.to_vtt,
     "tsv": Transcript.to_tsv,
     "json": Transcript.to_json,
+    "eaf": Transcript.to_eaf,
 }
 
 
@@ -224,9 +233,9 @@ def check_format(name: str) -> str:
     Raises:
         InputError: There is no such format.
     """
-    plain = name.strip().lower().removeprefix(".")
-    if plain not in FORMATS:
-        raise InputError(f"Unknown format {name!r}.{nearest(plain, FORMATS)} Expected some of {', '.join(FORMATS)}.")
+    plain, known = name.strip().lower().removeprefix("."), (*FORMATS, *MORE_FORMATS)
+    if plain not in known:
+        raise InputError(f"Unknown format {name!r}.{nearest(plain, known)} Expected some of {', '.join(known)}.")
     return plain
 
 

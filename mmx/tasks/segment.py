@@ -9,14 +9,15 @@ is no sound; seconds appear only in the options and in what is given out.
 """
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from mmx.clip import SPEECH, Clip, Rolling, frame_at, lay
+from mmx.clip import SPEECH, Clip, Rolling, frame_at, lay, rate_of
 from mmx.errors import InputError
+from mmx.media.signing import signing_spans
 from mmx.tasks.window import SAMPLE_RATE_HZ, Gap, Piece, Window, last_least, quietest, sound, to_samples
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ MIN_GAP = 800
 """Samples, 0.05 s: a gap not longer than this is shared out between its neighbours."""
 
 NO_SPEECH = "no speech"
+NO_SIGNING = "no signing"
 
 
 class Vad(Protocol):
@@ -95,8 +97,9 @@ def split(
     vad: Vad | None,
     options: SegmentOptions | None = None,
     second: Vad | None = None,
+    points: Mapping[str, Sequence[str]] | None = None,
 ) -> Iterator[Window | Gap]:
-    """Windows that hold all the speech, and the gaps between them, as soon as they are known.
+    """Windows that hold all the speech or signing, and the gaps between them, as soon as they are known.
 
     Args:
         blocks: clips of one row that follow each other, with speech at 16 kHz or without; or mono float blocks `(N,)`
@@ -105,6 +108,8 @@ def split(
             last 5 s. Clips without speech are cut at the longest window.
         options: how to cut; None takes the defaults.
         second: another detector, asked about chunks in which the first hears next to nothing.
+        points: by modality, the groups of points of recordings of poses, of which the signing is kept; see
+            `mmx.media.signing`. Such a recording is read to its end first: an hour is 80 MB.
 
     Yields:
         `Window` and `Gap` in order of `start_s`. Pieces of windows and gaps cover the file exactly once. A
@@ -120,7 +125,7 @@ def split(
         return
     clips = itertools.chain([first], clips)
     if SPEECH not in first:
-        yield from _by_length(clips, options)
+        yield from _by_signing(clips, options, points) if points else _by_length(clips, options)
         return
     recording = _Recording()
     chunks = _chunks(recording.sound_of(clips))
@@ -187,6 +192,33 @@ def _by_length(clips: Iterable[Clip], options: SegmentOptions) -> Iterator[Windo
     end = frame_at(recording.rows.end_s, SAMPLE_RATE_HZ)
     if end > start:
         yield _window(index, [(start, end)], [recording.get(start, end)])
+
+
+def _by_signing(
+    clips: Iterable[Clip], options: SegmentOptions, points: Mapping[str, Sequence[str]]
+) -> Iterator[Window | Gap]:
+    """A window for each stretch of signing, or several of the longest length, and gaps where hands rest."""
+    limit, recording = to_samples(options.max_window_s), _Recording()
+    for clip in clips:
+        recording.rows.append(clip)
+    end = frame_at(recording.rows.end_s, SAMPLE_RATE_HZ)
+    whole = recording.get(0, end)
+    found = [
+        span for name, groups in points.items() if name in whole
+        for span in signing_spans(whole[name].x[0].numpy(), rate_of(name, whole[name]), groups)
+    ]  # fmt: skip
+    at, index = 0, 0
+    for start, stop in sorted((frame_at(a, SAMPLE_RATE_HZ), min(end, frame_at(b, SAMPLE_RATE_HZ))) for a, b in found):
+        start = max(at, start)  # of several modalities, spans may overlap
+        if start > at:
+            yield Gap(at / SAMPLE_RATE_HZ, start / SAMPLE_RATE_HZ, NO_SIGNING)
+        while at < stop:
+            at = max(at, start)
+            until = min(stop, at + limit)
+            yield _window(index, [(at, until)], [recording.get(at, until)])
+            at, index = until, index + 1
+    if end > at:
+        yield Gap(at / SAMPLE_RATE_HZ, end / SAMPLE_RATE_HZ, NO_SIGNING)
 
 
 def _chunks(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

@@ -17,6 +17,7 @@ from mmx.interfaces import Prompter, Recognizer, TaskTokenizer
 from mmx.media.audio import Source
 from mmx.media.clips import ClipReader, open_clip
 from mmx.media.downmix import SIDES
+from mmx.media.signing import BODY
 from mmx.media.source import reopened
 from mmx.model import Model
 from mmx.nn.ctc import NAME
@@ -99,6 +100,9 @@ class _Run:
         # A recogniser's windows are as long as it was trained to read at once.
         longest_s = min(model.window(name).seconds for name in self.inputs)
         self.cut = SegmentOptions(max_window_s=longest_s, pad_s=min(SegmentOptions().pad_s, longest_s / 8))
+        # Rest is cut out of whole bodies' poses: of hands alone, a letter that is held still is no rest.
+        posed = options.vad and all(i.medium == "pose" and BODY in i.points for i in self.inputs.values())
+        self.points = {name: i.points for name, i in self.inputs.items()} if posed else None
         self.queue: list[Job] = []
 
     def run(self, sources: Iterable[Source]) -> Iterator[Transcript]:
@@ -163,7 +167,7 @@ class _Run:
                             "take the mix, or left or right"
                         )
                     first, second = (vad(), second_vad()) if o.vad and SPEECH in reader.modalities else (None, None)
-                    for item in split(self._metered(reader, file), first, self.cut, second):
+                    for item in split(self._metered(reader, file), first, self.cut, second, self.points):
                         yield file, item
                 file.wrong += [Note(0.0, file.duration_s, "warning", w) for w in reader.warnings + reader.remarks]
                 file.read = True
