@@ -18,6 +18,7 @@ import torch
 
 from mmx.cli.app import main
 from mmx.errors import InputError
+from mmx.evaluate import retrieval
 from mmx.model import Model, tensors
 from mmx.models import fingerspelling
 from mmx.search import index as index_module
@@ -285,3 +286,13 @@ def test_a_text_is_looked_for_by_its_likelihood() -> None:
                 alpha[s] = np.logaddexp.reduce(options) + frame[path[s]]
         expected = (np.logaddexp(alpha[3], alpha[4]) - logp.max(1).sum()) / 2
         assert score == pytest.approx(expected, abs=1e-3)
+
+
+def test_ranks_share_ties_and_take_the_best_right_answer() -> None:
+    scores = np.array([[3.0, 2, 1, 0], [1, 1, 1, 1], [5, 4, 3, 2], [1, 2, 3, 4]])
+    right = np.array([[0, 1, 1, 0], [0, 0, 1, 0], [1, 0, 0, 1], [0, 0, 0, 0]], bool)
+    counted = np.ones_like(right)
+    counted[2, 0] = False  # the query itself
+    assert retrieval.ranks(scores, right, counted).tolist() == [2, 2.5, 3]
+    got = retrieval.measure(scores, right, counted)
+    assert (got.r1, got.r5, got.median_rank, got.queries) == (0, 1, 2.5, 3)
