@@ -41,7 +41,8 @@ def main(model: str = "") -> None:
 
 
 def _row(name: str, got: Retrieval) -> str:
-    return f"| {name} | {100 * got.r1:.1f} | {100 * got.r5:.1f} | {100 * got.r10:.1f} | {got.median_rank:g} | {got.queries} |"
+    shares = " | ".join(f"{100 * share:.1f}" for share in (got.r1, got.r5, got.r10))
+    return f"| {name} | {shares} | {got.median_rank:g} | {got.queries} |"
 
 
 if __name__ == "__main__":
