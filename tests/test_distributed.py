@@ -116,6 +116,27 @@ def test_two_processes_go_on_from_one(data: Path, alone: Path, tmp_path: Path) -
     assert_same_training(out, alone)
 
 
+def test_two_processes_train_a_voice_as_one(tmp_path: Path) -> None:
+    """An objective of several losses, each with a count of its own, of a family that only tests know."""
+    pytest.importorskip("soundfile")
+    from toys import data as toys
+
+    toys.voices(tmp_path, 20)
+    toys.voices(tmp_path, 4, "valid")
+    fixed: dict[str, Any] = {"family": "toys.text_to_mel", "objective": "toys.text_to_mel.Objective", "config": {}}
+    fixed |= {"tokenizer": "bytes", "vocab": 8000, "dropout": 0.0, "batch_tokens": 130, "accumulate": 2, "updates": 4}
+    fixed |= {"lowercase": 0.0, "unpunctuated": 0.0, "train": str(tmp_path / "train.tsv")}
+    train(recipe(tmp_path, tmp_path / "one", **fixed))
+    done = launch(recipe(tmp_path, tmp_path / "two", **fixed), tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = by_update(tmp_path / "one"), by_update(tmp_path / "two")
+    assert one.keys() == two.keys() == {1, 2, 3, 4}
+    for update in one:
+        one[update].pop("valid_loss", None)  # by running statistics, which each process has of its own batches
+        two[update].pop("valid_loss", None)
+        assert two[update] == pytest.approx(one[update], rel=1e-4), update
+
+
 @pytest.mark.long
 def test_two_processes_train_cif_as_one(tmp_path: Path) -> None:
     """The quantity loss has one weight whatever the number of processes, and a batch that waits teaches nothing."""
