@@ -57,7 +57,7 @@ def import_augmentation() -> ModuleType:
         return importlib.import_module("speechbrain.augment.time_domain")
     except ImportError as e:
         raise InputError(
-            f"expected speechbrain for noise and speeds, got no module {e.name or e}: pip install 'mmx[speechbrain]'"
+            f"expected speechbrain for speeds, got no module {e.name or e}: pip install 'mmx[speechbrain]'"
         ) from e
 
 
