@@ -35,12 +35,14 @@ class Input:
         shape: of a sample or frame: `()` for sound, `(H, W)` for grey and `(H, W, 3)` for RGB pictures of bytes (`()`
             in the size that they come in), `(J, C)` for points of a body, `(F,)` for features.
         points: of a body, names of the J points, or of groups of them, as .pose files have them.
+        extractor: what finds these in pictures (`mmx.media.landmarks`); empty where films are not read.
     """
 
     medium: Medium
     rate: float | None
     shape: tuple[int, ...] = ()
     points: tuple[str, ...] = ()
+    extractor: str = ""
 
     def __post_init__(self) -> None:
         if self.medium not in get_args(Medium):

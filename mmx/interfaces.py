@@ -84,6 +84,18 @@ class PoseFront(Front, Protocol):
 
 
 @runtime_checkable
+class LandmarkFront(PoseFront, Protocol):
+    """A `PoseFront` whose points may also be found in pictures.
+
+    Attributes:
+        extractor: name and version of what found those that the model learned from; another is refused.
+    """
+
+    @property
+    def extractor(self) -> str: ...
+
+
+@runtime_checkable
 class Fuse(Protocol):
     """Anything that makes one memory of those of several modalities.
 

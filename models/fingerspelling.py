@@ -18,7 +18,7 @@ from mmx.nn.adapters import gather_windows, new_wait
 from mmx.nn.ctc import NAME, CTCHead
 from mmx.seq import Seq
 from mmx.state import State, tensor
-from mmx.text import byte_tokenizer
+from mmx.text import character_tokenizer
 from mmx.text.translation_tokenizer import TranslationTokenizer
 from mmx.weights.convert import Rule
 
@@ -30,14 +30,15 @@ WRIST, MIDDLE = 0, 9
 """Points of a hand as MediaPipe numbers them: the wrist, and where the middle finger begins."""
 FARTHEST = 6.0
 """Palms from the wrist, past which a point is wrong."""
+LEFT = 1.5
 KERNEL = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Numbers of the model: tokens (bytes and languages), width, and frames between those that each layer sees."""
+    """Numbers of the model: tokens (letters and languages), width, and frames between those that each layer sees."""
 
-    vocab: int = byte_tokenizer.LANGUAGES + 1
+    vocab: int = 200
     width: int = 192
     dilations: Sequence[int] = (1, 1, 2, 4, 8, 1)
     dropout: float = 0.1
@@ -49,17 +50,26 @@ class HandFront(nn.Module):
     Each hand is seen from its wrist, in palms: the mean length, so far, of wrist to middle finger of the hands that
     were found. Added are which hands are there, how each wrist moves, and where the wrists are to each other. A hand
     whose points are all zero was not found.
+
+    Who spells with the left hand is seen in a mirror: wherever the left hand was found in more than `LEFT` times as
+    many frames so far as the right one.
     """
 
     medium, rate, shape = "pose", RATE, (2 * POINTS, 3)
     points = tuple(f"{side}_HAND_LANDMARKS" for side in ("LEFT", "RIGHT"))
+    extractor = "MediaPipe Holistic 0.10"
     stride, lookahead = 1, 0
     width = 2 * (POINTS - 1) * 3 + 2 + 4 + 2
 
     def init_state(self, batch: int, capacity: int = 0) -> State:
         """Palms so far, and the last frame's wrists."""
         sums = {name: torch.zeros(batch, dtype=torch.float64) for name in ("palms", "hands")}
-        return {**sums, "wrist": torch.zeros(batch, 2, 2), "present": torch.zeros(batch, 2)}
+        return {
+            **sums,
+            "found": torch.zeros(batch, 2),
+            "wrist": torch.zeros(batch, 2, 2),
+            "present": torch.zeros(batch, 2),
+        }
 
     def forward(self, seq: Seq, state: State | None = None) -> Seq:
         """See above."""
@@ -70,12 +80,24 @@ class HandFront(nn.Module):
         hand_BTHJC = (x_BTHJC - x_BTHJC[..., :1, :]) * present_BTH[..., None, None]
         palm_BT = self._palm(hand_BTHJC, present_BTH, state)
         moved_BTHC, apart_BTC = self._wrists(wrist_BTHC, present_BTH, seq, state)
+        is_left_BT1 = self._is_left(present_BTH, state)[..., None]
+        hand_BTHJC, moved_BTHC = _seen(hand_BTHJC, is_left_BT1), _seen(moved_BTHC, is_left_BT1)
+        apart_BTC = torch.where(is_left_BT1, apart_BTC * apart_BTC.new_tensor([1.0, -1.0]), apart_BTC)
+        present_BTH = torch.where(is_left_BT1, present_BTH.flip(2), present_BTH)
         size_BT11 = palm_BT[..., None, None]
         shapes = (hand_BTHJC[..., 1:, :] / size_BT11[..., None]).clamp(-FARTHEST, FARTHEST).flatten(2)
         moves = (moved_BTHC / size_BT11).clamp(-2, 2).flatten(2)
         apart = (apart_BTC / palm_BT[..., None]).clamp(-FARTHEST, FARTHEST) * 0.3
         out = torch.cat([shapes, present_BTH, moves, apart], -1)
         return seq._replace(x=out * seq.mask[..., None])
+
+    @staticmethod
+    def _is_left(present_BTH: Tensor, state: State) -> Tensor:
+        """`(B, T)` whether the left hand spells, as far as is known by then."""
+        found_BTH = tensor(state, "found")[:, None] + present_BTH.cumsum(1)
+        if found_BTH.shape[1]:
+            state["found"] = found_BTH[:, -1]
+        return found_BTH[..., 0] > LEFT * found_BTH[..., 1]
 
     @staticmethod
     def _palm(hand_BTHJC: Tensor, present_BTH: Tensor, state: State) -> Tensor:
@@ -98,6 +120,12 @@ class HandFront(nn.Module):
         state["wrist"], state["present"] = wrists[row, last], there[row, last]
         apart_BTC = (wrist_BTHC[:, :, 0] - wrist_BTHC[:, :, 1]) * present_BTH.prod(-1, keepdim=True)
         return (wrists[:, 1:] - wrists[:, :-1]) * both_BTH, apart_BTC
+
+
+def _seen(hands_BTH: Tensor, is_left_BT1: Tensor) -> Tensor:
+    """Hands `(B, T, H, ..., C)` in a mirror where the left one spells: the two change places, and x its sign."""
+    mirrored = torch.cat([-hands_BTH[..., :1], hands_BTH[..., 1:]], -1).flip(2)
+    return torch.where(is_left_BT1.view(*is_left_BT1.shape[:2], *[1] * (hands_BTH.dim() - 2)), mirrored, hands_BTH)
 
 
 class ConvBlock(nn.Module):
@@ -149,11 +177,10 @@ class Encoder(nn.Module):
 
 def build(config: Config) -> Model:
     """The model with random weights."""
-    languages = config.vocab - byte_tokenizer.LANGUAGES
-    head = CTCHead(config.width, config.vocab, byte_tokenizer.LANGUAGES, languages)
+    head = CTCHead(config.width, config.vocab, 0, config.vocab)
     return Model(front={"signs": HandFront()}, encoders={"signs": Encoder(config)}, heads={NAME: head})
 
 
 def tokenizer(file: Path, config: Config) -> TranslationTokenizer:
-    """Bytes, whatever the alphabet."""
-    return byte_tokenizer.from_file(file, config.vocab)
+    """The letters of all alphabets."""
+    return character_tokenizer.from_file(file, config.vocab)

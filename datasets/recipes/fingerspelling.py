@@ -14,6 +14,7 @@ Letters: T frames, H hands (left, right), J points of a hand, C coordinates.
 import contextlib
 import csv
 import io
+import itertools
 import sys
 import unicodedata
 import zlib
@@ -44,6 +45,8 @@ SPELLS = {
 """The spoken language that each alphabet spells; words of Finnish stand for Estonian, which has no list."""
 LONGEST, SHORTEST = 9, 3
 WORDS = 1500
+DELAY = 2
+"""Frames after which a letter that is seen is to be written: how far the model, which looks only back, may wait."""
 HELD_OUT = 10
 """One word in so many is held out."""
 
@@ -209,7 +212,14 @@ def words(language: str, letters: Mapping[str, Letter], most: int = 20_000) -> t
 # -------------------- joining
 
 
-def join(letters: Sequence[Letter], rng: np.random.Generator, pace: float | None = None) -> Hands:
+class Word(NamedTuple):
+    """A word as it is spelled, and the letter that each frame shows, `(T,)`: its place in the word, -1 for none."""
+
+    hands: Hands
+    places: NDArray[np.int64]
+
+
+def join(letters: Sequence[Letter], rng: np.random.Generator, pace: float | None = None) -> Word:
     """Letters one after the other, as one spells a word.
 
     Args:
@@ -219,17 +229,63 @@ def join(letters: Sequence[Letter], rng: np.random.Generator, pace: float | None
     """
     pace = rng.uniform(0.6, 2.2) if pace is None else pace
     pieces: list[Hands] = []
-    for i, letter in enumerate(letters):
-        piece = _held(letter, rng, pace)
-        if i == 0 and letter.start and rng.random() < 0.6:
-            piece = _chain(letter.hands.part(0, letter.start), piece)
-        if i == len(letters) - 1 and letter.stop < len(letter.hands) and rng.random() < 0.6:
-            piece = _chain(piece, letter.hands.part(letter.stop, len(letter.hands)))
-        if pieces:
-            doubled = letters[i - 1].text[-1:] == letter.text[:1]
-            pieces.append(_transition(pieces[-1], piece, doubled, rng, pace))
+    places: list[NDArray[np.int64]] = []
+
+    def add(piece: Hands, place: int) -> None:
         pieces.append(piece)
-    return _chain(*pieces)
+        places.append(np.full(len(piece), place))
+
+    for i, letter in enumerate(letters):
+        held = _held(letter, rng, pace)
+        if i == 0 and letter.start and rng.random() < 0.6:
+            add(letter.hands.part(0, letter.start), -1)
+        if i:
+            doubled = letters[i - 1].text[-1:] == letter.text[:1]
+            add(_transition(pieces[-1], held, doubled, rng, pace), -1)
+        add(held, i)
+        if i == len(letters) - 1 and letter.stop < len(letter.hands) and rng.random() < 0.6:
+            add(letter.hands.part(letter.stop, len(letter.hands)), -1)
+    hands = _chain(*pieces)
+    hands = _kept_between(hands) if rng.random() < 0.4 else hands
+    return Word(_smoothed(hands) if rng.random() < 0.5 else hands, np.concatenate(places))
+
+
+def _kept_between(hands: Hands) -> Hands:
+    """A hand that is absent for a while is taken to go straight to where it is found again, as joiners of poses do."""
+    points, present = hands.points.copy(), hands.present.copy()
+    for side in range(2):
+        found = np.flatnonzero(present[:, side])
+        for a, b in itertools.pairwise(found):
+            share = np.linspace(0, 1, b - a, endpoint=False)[1:, None, None]
+            points[a + 1 : b, side] = points[a, side] * (1 - share) + points[b, side] * share
+        if len(found):
+            present[found[0] : found[-1] + 1, side] = True
+    return Hands(points, present)
+
+
+def _smoothed(hands: Hands) -> Hands:
+    """A mean over three frames of which the middle one counts twice, where a hand is in all three."""
+    here = hands.present
+    all_three = np.zeros_like(here)
+    all_three[1:-1] = here[:-2] & here[1:-1] & here[2:]
+    points = hands.points.copy()
+    points[1:-1] = (hands.points[:-2] + 2 * hands.points[1:-1] + hands.points[2:]) / 4
+    return Hands(np.where(all_three[..., None, None], points, hands.points), here)
+
+
+def character_places(word: Sequence[str], places: NDArray[np.int64], delay: int = DELAY) -> NDArray[np.int64]:
+    """Which character of the text each frame is to say, `(T,)`, -1 for none; some frames after it is seen.
+
+    A sign of several characters ("sch") shows each for a part of its time.
+    """
+    first = np.cumsum([0, *map(len, word)])
+    out = np.full(len(places) + delay, -1)
+    for i, text in enumerate(word):
+        at = np.flatnonzero(places == i)
+        for k, frames in enumerate(np.array_split(at, len(text))):
+            twice = k > 0 and text[k - 1] == text[k]
+            out[frames[int(twice) :] + delay] = first[i] + k
+    return out[: len(places)]
 
 
 def _chain(*pieces: Hands) -> Hands:
@@ -249,7 +305,7 @@ def _held(letter: Letter, rng: np.random.Generator, pace: float) -> Hands:
 
 def _transition(before: Hands, after: Hands, doubled: bool, rng: np.random.Generator, pace: float) -> Hands:
     """From the last frame of one letter to the first of the next; one that is spelled twice bounces or slides."""
-    n = int(rng.integers(3, 7)) if doubled else max(1, round(rng.integers(2, 7) / max(1.0, pace)))
+    n = int(rng.integers(3, 7)) if doubled else max(1, round(rng.integers(1, 7) / max(1.0, pace)))
     rise_N = ((1 - np.cos(np.linspace(0, np.pi, n + 2)[1:-1])) / 2).astype(np.float32)
     a, b = before.points[-1].copy(), after.points[0].copy()
     here_a, here_b = before.present[-1], after.present[0]
@@ -265,11 +321,16 @@ def _transition(before: Hands, after: Hands, doubled: bool, rng: np.random.Gener
 
 # -------------------- what differs from one person and camera to the next
 
+OTHER_HAND = 0.15
+"""Of the words of one-handed alphabets. The front sees those who spell with the left hand in a mirror, unless the right
+one is as often to be seen."""
+TWO_HANDED = ("cse", "csq", "tsm")
 
-def varied(hands: Hands, rng: np.random.Generator) -> Hands:
-    """A word as another person spells it before another camera; half of them with the other hand."""
+
+def varied(hands: Hands, rng: np.random.Generator, other_hand: float = OTHER_HAND) -> Hands:
+    """A word as another person spells it before another camera; a share of them with the other hand."""
     points, present = hands
-    if rng.random() < 0.5:
+    if rng.random() < other_hand:
         points, present = mirrored(hands)
     wrist = points[:, :, :1]
     shape = _other_bones(points - wrist, rng)
@@ -337,11 +398,15 @@ def prepare(out: Path, words_each: int = WORDS, seed: int = 0, languages: Sequen
             (out / split / language).mkdir(parents=True, exist_ok=True)
             for i in range(n):
                 word = _drawn(split, known, held, list(letters), rng)
-                made = join([letters[c] for c in word], rng)
-                made = varied(made, rng) if split == "train" else made
-                name = f"{split}/{language}/{i}.npz"
-                save(out / name, made)
-                rows[split].append((f"{split}-{language}-{i}", name, "".join(word), language))
+                hands, places = join([letters[c] for c in word], rng)
+                if split == "train":
+                    hands = varied(hands, rng, 0.0 if language in TWO_HANDED else OTHER_HAND)
+                name, labels = f"{split}/{language}/{i}.npz", f"{split}/{language}/{i}.labels.npz"
+                save(out / name, hands)
+                shown = character_places(word, places)[:, None].astype(np.float32)
+                np.savez(out / labels, features=shown, rate=np.float64(RATE))
+                row = (f"{split}-{language}-{i}", name, "".join(word), language, f"{len(hands) / RATE:.2f}", labels)
+                rows[split].append(row)
     return [_manifest(out / f"{split}.tsv", found_rows) for split, found_rows in rows.items()]
 
 
@@ -423,7 +488,8 @@ def save(path: Path, hands: Hands) -> None:
 
 
 def _manifest(path: Path, rows: Sequence[Sequence[str]]) -> Path:
-    lines = ["\t".join(row) for row in (("id", "pose", "text", "src_lang"), *rows)]
+    header = ("id", "pose", "text", "src_lang", "duration_s", "target_features")
+    lines = ["\t".join(row) for row in (header[: len(rows[0])], *rows)]
     return atomic_write(path, "\n".join(lines) + "\n")
 
 

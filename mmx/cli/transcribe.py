@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mmx.cli.choice import fitting, is_signed
 from mmx.cli.flags import Defaults, Only, Without, flag, with_flags
 from mmx.cli.options import OutputOptions
 from mmx.cli.spoken import SpeechOut
@@ -41,6 +42,7 @@ def transcribe(
     """Transcribe recordings."""
     from mmx.cli.recordings import Job, run
 
+    load = fitting(load, files, options.language)
     raise typer.Exit(run(Job(files=tuple(files), load=load, options=options, output=output)))
 
 
@@ -61,8 +63,12 @@ def translate(
     dub: DubOptions,
     output: OutputOptions,
 ) -> None:
-    """Translate recordings, or a text, and with --speak also speak the translation."""
-    if not options.to:
+    """Translate recordings, or a text, and with --speak also speak the translation.
+
+    Signing becomes text without --to, in the language that it spells.
+    """
+    signed = text is None and is_signed(files or (), options.language)
+    if not options.to and not signed:
         raise InputError("expected a language to translate into, got none: add --to, as in --to de")
     if (text is None) == (not files):
         raise InputError("expected either recordings or --text, got " + ("both" if files else "neither"))
@@ -77,6 +83,9 @@ def translate(
     from mmx.cli.recordings import Job, run
 
     asked = replace(options, task="translate", speak=speak is not None)
+    if not options.to:
+        asked = replace(asked, task="transcribe", to=Options().to)
+    load = fitting(load, files or (), options.language)
     raise typer.Exit(run(Job(files=tuple(files or ()), load=load, options=asked, output=output, speech=speech)))
 
 

@@ -21,8 +21,9 @@ from mmx.clip import Input, frame_at
 from mmx.errors import InputError, MediaError
 from mmx.media.audio import AudioReader, open_audio
 from mmx.media.blocks import BlockReader
+from mmx.media.landmarks import open_landmarks
 from mmx.media.pose import ENDINGS, Numbers, open_numbers
-from mmx.media.source import FILMS, MEDIA, as_array, reopened
+from mmx.media.source import FILMS, MEDIA, as_array, names_a_film, reopened
 from mmx.media.video import open_video
 from mmx.seq import Seq
 
@@ -35,7 +36,8 @@ FILM_BLOCK_S = 2.0
 def endings(inputs: Mapping[str, Input]) -> frozenset[str]:
     """Endings of the files that a folder is searched for, by what a model reads."""
     by_medium = {"audio": MEDIA, "video": FILMS, **ENDINGS}
-    return frozenset[str]().union(*(by_medium.get(i.medium, frozenset()) for i in inputs.values()))
+    found = [by_medium.get(i.medium, frozenset()) | (FILMS if i.extractor else frozenset()) for i in inputs.values()]
+    return frozenset[str]().union(*found)
 
 
 class ClipReader:
@@ -217,4 +219,6 @@ def _open(again: Callable[[], Any] | None, name: str, what: Input, track: int | 
         return open_audio(source, rate=int(rate), track=track, channels=channels, block_s=BLOCK_S)
     if what.medium == "video":
         return open_video(source, rate=rate, shape=what.shape or None)
+    if what.extractor and names_a_film(source):
+        return open_landmarks(source, rate=rate, groups=what.points, extractor=what.extractor)
     return open_numbers(source, medium=cast(Numbers, what.medium), rate=rate, shape=what.shape, points=what.points)

@@ -41,3 +41,17 @@ def at_rate(frames_T: np.ndarray, source_rate: float, rate: float) -> np.ndarray
     high = np.minimum(low + 1, len(x) - 1)
     part = np.minimum(at - low, 1.0).astype(np.float32).reshape(-1, *[1] * (x.ndim - 1))
     return x[low] * (1 - part) + x[high] * part
+
+
+def points_at_rate(x_TJC: np.ndarray, source_rate: float, rate: float) -> np.ndarray:
+    """Points at another rate, as `at_rate`; those that are 0, which were not found, are not mixed with others.
+
+    Where a point was found in one of two frames, the nearer frame says whether it is there.
+    """
+    mixed = at_rate(x_TJC, source_rate, rate)
+    if source_rate == rate or not len(mixed):
+        return mixed
+    found = np.any(np.asarray(x_TJC) != 0, -1, keepdims=True)
+    both = at_rate(found, source_rate, rate)
+    near = np.minimum(np.rint(np.arange(len(mixed)) * (source_rate / rate)).astype(np.int64), len(x_TJC) - 1)
+    return np.where(both > 0.999, mixed, np.asarray(x_TJC, np.float32)[near])

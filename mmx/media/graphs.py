@@ -24,18 +24,20 @@ class Graph:
     Args:
         name: path of the graph in `mediapipe/modules`, without its ending.
         outputs: names of the streams of landmark lists that are read.
+        single: whether a stream has one such list, as those of one person have, and not as many as were found.
         side: flags (bool) and numbers (int) that the graph takes once.
 
     Raises:
         InputError: the package is not installed.
     """
 
-    def __init__(self, name: str, outputs: Sequence[str], side: Mapping[str, bool | int]) -> None:
+    def __init__(self, name: str, outputs: Sequence[str], side: Mapping[str, bool | int], single: bool = False) -> None:
         package = import_extra("mediapipe", "landmarks")
         framework = import_extra("mediapipe.python._framework_bindings", "landmarks")
         self._packets = import_extra("mediapipe.python.packet_creator", "landmarks")
         self._read = import_extra("mediapipe.python._framework_bindings._packet_getter", "landmarks")
         formats = import_extra("mediapipe.framework.formats.landmark_pb2", "landmarks")
+        self._single = single
         self._list = formats.NormalizedLandmarkList
         self._srgb = framework.image_frame.ImageFormat.SRGB
         root = Path(package.__file__).parent
@@ -66,7 +68,9 @@ class Graph:
     def _points(self, packet: Any) -> list[np.ndarray]:
         if packet.is_empty():
             return []
-        lists = (self._list.FromString(data) for data in self._read._get_serialized_proto_list(packet))
+        read = self._read
+        data = [read._get_serialized_proto(packet)] if self._single else read._get_serialized_proto_list(packet)
+        lists = map(self._list.FromString, data)
         return [np.array([(p.x, p.y, p.z) for p in found.landmark], np.float32) for found in lists]
 
     def close(self) -> None:

@@ -18,10 +18,12 @@ import numpy as np
 
 from mmx.errors import InputError, MediaError
 from mmx.media.blocks import BlockReader
-from mmx.media.frames import at_rate
+from mmx.media.frames import at_rate, points_at_rate
 from mmx.media.source import MEDIA, as_array, open_file
 
-ENDINGS = {"pose": frozenset({".npy", ".npz", ".pose"}), "features": frozenset({".npy", ".npz"})}
+POSE_FILE = ".pose"
+"""The ending of files of pose-format."""
+ENDINGS = {"pose": frozenset({".npy", ".npz", POSE_FILE}), "features": frozenset({".npy", ".npz"})}
 """Of the files that hold each medium."""
 RATES = ("rate", "fps")
 """Names of the frames a second in a .npz file."""
@@ -74,7 +76,8 @@ def open_numbers(
         source_rate = source_rate or rate
     x = _checked(x, label, medium, shape)
     if source_rate != rate:
-        x = at_rate(_finite(x, warnings, medium), source_rate, rate)
+        convert = points_at_rate if medium == "pose" and x.ndim > 2 else at_rate
+        x = convert(_finite(x, warnings, medium), source_rate, rate)
     return BlockReader(
         name,
         _blocks(x, max(1, round(block_s * rate)), warnings, medium),
@@ -92,7 +95,7 @@ def _read(
     start = file.tell()
     head = file.read(6)
     file.seek(start)
-    if medium == "pose" and label.lower().endswith(".pose"):
+    if medium == "pose" and label.lower().endswith(POSE_FILE):
         return _pose_format(file.read(), label, points, remarks)
     try:
         if head == b"\x93NUMPY":

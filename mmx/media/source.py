@@ -44,6 +44,12 @@ def recordings(folder: Path, endings: frozenset[str] = MEDIA) -> list[Path]:
     return sorted(p for p in found if not any(name.startswith(".") for name in p.relative_to(folder).parts))
 
 
+def names_a_film(source: Any) -> bool:
+    """Whether a source is a path, or an open file, whose name ends as that of a recording that may have pictures."""
+    name = source if isinstance(source, str | os.PathLike) else getattr(source, "name", "")
+    return isinstance(name, str | os.PathLike) and Path(name).suffix.lower() in FILMS
+
+
 def is_there(path: Path) -> bool:
     """A file, or a link that leads nowhere: the reader of it reports that something is missing."""
     return path.is_file() or (path.is_symlink() and not path.exists())

@@ -39,6 +39,11 @@ class Language:
         """Whether it is written with spaces between words."""
         return self.script not in _UNSPACED
 
+    @property
+    def signed(self) -> bool:
+        """Whether it is a sign language: text of it is what it spells by hand."""
+        return self.name.endswith("Sign Language")
+
 
 _UNSPACED = {"Hans", "Hant", "Jpan", "Thai", "Laoo", "Khmr", "Mymr", "Tibt"}
 """Scripts that write sentences or words without spaces between them."""
@@ -61,6 +66,7 @@ ars | Arab | Najdi Arabic, Saudi Arabic
 ary | Arab | Moroccan Arabic
 arz | Arab | Egyptian Arabic
 ase | Latn | American Sign Language, ASL
+asf | Latn | Australian Sign Language, Auslan
 asm as | Beng | Assamese
 asq | Latn | Austrian Sign Language
 ast | Latn | Asturian
@@ -74,6 +80,7 @@ ban | Latn | Balinese
 bel be | Cyrl | Belarusian
 bem | Latn | Bemba
 ben bn | Beng | Bengali, Bangla
+bfi | Latn | British Sign Language, BSL
 bho | Deva | Bhojpuri
 bjn | Latn Arab | Banjar
 bod bo tib | Tibt | Tibetan, Standard Tibetan
@@ -95,6 +102,7 @@ cym cy wel | Latn | Welsh
 dan da | Latn | Danish
 deu de ger | Latn | German
 din dik | Latn | Dinka, Southwestern Dinka
+dse | Latn | Dutch Sign Language, NGT
 dyu | Latn | Dyula
 dzo dz | Tibt | Dzongkha
 ell el gre | Grek | Greek
@@ -111,6 +119,7 @@ fin fi | Latn | Finnish
 fon | Latn | Fon
 fra fr fre | Latn | French
 fry fy | Latn | Western Frisian, Frisian
+fsl | Latn | French Sign Language, LSF
 ful ff fuv | Latn | Fulah, Fula, Fulfulde, Nigerian Fulfulde
 fur | Latn | Friulian
 gla gd | Latn | Scottish Gaelic
@@ -132,12 +141,14 @@ hye hy arm | Armn | Armenian
 ibo ig | Latn | Igbo
 ilo | Latn | Ilocano, Iloko
 ind id in | Latn | Indonesian
+ins | Deva | Indian Sign Language
 ise | Latn | Italian Sign Language, LIS
 isl is ice | Latn | Icelandic
 ita it | Latn | Italian
 jav jv jw | Latn | Javanese
 jos | Arab | Jordanian Sign Language
 jpn ja | Jpan | Japanese
+jsl | Jpan | Japanese Sign Language
 kab | Latn | Kabyle
 kac | Latn | Jingpho, Kachin
 kam | Latn | Kamba
@@ -156,6 +167,7 @@ kmb | Latn | Kimbundu
 kon kg | Latn | Kikongo, Kongo
 kor ko | Hang | Korean
 kur ku kmr | Latn | Kurdish, Northern Kurdish, Kurmanji
+kvk | Kore | Korean Sign Language
 lao lo | Laoo | Lao
 lat la | Latn | Latin
 lav lv lvs | Latn | Latvian, Standard Latvian
@@ -193,6 +205,7 @@ nor no nob nb | Latn | Norwegian, Norwegian Bokmål, Norwegian Bokmal, Bokmål, 
 nso ns | Latn | Northern Sotho, Pedi
 nus | Latn | Nuer
 nya ny | Latn | Nyanja, Chichewa
+nzs | Latn | New Zealand Sign Language, NZSL
 oci oc | Latn | Occitan
 ori or ory | Orya | Odia, Oriya
 orm om gaz | Latn | Oromo, West Central Oromo
@@ -202,10 +215,12 @@ pap | Latn | Papiamento
 pol pl | Latn | Polish
 por pt | Latn | Portuguese
 prs | Arab | Dari
+pso | Latn | Polish Sign Language, PJM
 psr | Latn | Portuguese Sign Language
 pus ps pbt | Arab | Pashto, Pushto, Southern Pashto
 que qu quy | Latn | Quechua, Ayacucho Quechua
 ron ro rum mo mol | Latn | Romanian, Moldavian, Moldovan
+rsl | Cyrl | Russian Sign Language
 run rn | Latn | Rundi, Kirundi
 rus ru | Cyrl | Russian
 sag sg | Latn | Sango

@@ -86,8 +86,8 @@ class TrainOptions:
         default_factory=dict
     )
     tokenizer: Annotated[
-        Literal["pieces", "bytes"],
-        RecipeOption("of a new model: pieces, learned from the training data, or bytes", acts="new"),
+        Literal["pieces", "bytes", "characters"],
+        RecipeOption("of a new model: pieces, learned from the training data, bytes, or its characters", acts="new"),
     ] = "pieces"
     vocab: Annotated[
         int,
@@ -395,7 +395,7 @@ def _no_effect(name: str, options: TrainOptions, spoken: bool | None) -> str:
     where = OPTIONS[name].acts
     if where == "new" and options.init:
         return "for a new model only, got it beside init, which names a model that has its own"
-    if name == "vocab" and options.tokenizer == "bytes":
+    if name == "vocab" and options.tokenizer in ("bytes", "characters"):
         return "for pieces only, got it beside tokenizer = bytes, whose vocabulary follows from the languages"
     if name in ("smoothing", "task_weights", "quantity_weight") and options.objective != "token":
         return f"for the objective token only, got it beside objective = {options.objective}"

@@ -14,7 +14,7 @@ from mmx.errors import InputError, nearest
 from mmx.interfaces import Needs, Objective
 from mmx.model import Model, tensors
 from mmx.options import default_of
-from mmx.text import byte_tokenizer
+from mmx.text import byte_tokenizer, character_tokenizer
 from mmx.text.train_tokenizer import FILE as TOKENIZER_FILE
 from mmx.text.train_tokenizer import train_tokenizer
 from mmx.text.translation_tokenizer import TranslationTokenizer
@@ -142,11 +142,15 @@ def _tokenizer(options: TrainOptions, folder: Path) -> TranslationTokenizer:
         return TranslationTokenizer.from_file(folder / TOKENIZER_FILE, options.vocab)
     if (folder / byte_tokenizer.FILE).is_file():
         return byte_tokenizer.from_file(folder / byte_tokenizer.FILE)
+    if (folder / character_tokenizer.FILE).is_file():
+        return character_tokenizer.from_file(folder / character_tokenizer.FILE)
     examples = read_manifest(options.train, language=options.language)
     codes = sorted({code for e in examples for code in (e.src_lang, e.tgt_lang)})
     if options.tokenizer == "bytes":
         return byte_tokenizer.make(codes, folder)
     texts = (text for e in examples for text in (e.source, e.target))
+    if options.tokenizer == "characters":
+        return character_tokenizer.make(texts, codes, folder)
     return train_tokenizer(texts, codes, options.vocab, folder)
 
 

@@ -52,6 +52,7 @@ class Card:
         trained_on: teachers and data of a voice, with their licences.
         writes: languages (BCP-47), and no others, that a text model has learned to write; it may serve as a second step
             unasked.
+        default_for: media of which it reads recordings where no model is named.
         max_source: tokens past which a sentence to translate is cut into clauses; `mmx.tasks.translate.MAX_SOURCE`
             when 0.
         alignment_heads: (layer, head) pairs whose cross-attention follows the audio, for word times.
@@ -72,6 +73,7 @@ class Card:
     languages: str = ""
     tasks: tuple[str, ...] = ()
     writes: tuple[str, ...] = ()
+    default_for: tuple[str, ...] = ()
     max_source: int = 0
     parameters: int = 0
     alignment_heads: tuple[tuple[int, int], ...] = ()
@@ -84,7 +86,7 @@ class Card:
         """Read a parsed TOML table; unknown keys are an error: a typing slip never passes silently."""
         _check_fields(cls, raw, "card")
         fields = dict(raw)
-        fields |= {k: tuple(raw[k]) for k in ("tasks", "writes") if k in raw}
+        fields |= {k: tuple(raw[k]) for k in ("tasks", "writes", "default_for") if k in raw}
         fields["weights"] = tuple(_weights(w, raw["name"]) for w in raw["weights"])
         fields["alignment_heads"] = tuple((int(a), int(b)) for a, b in raw.get("alignment_heads", ()))
         fields["voices"] = {tag: tuple(names) for tag, names in raw.get("voices", {}).items()}

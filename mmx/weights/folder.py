@@ -29,7 +29,7 @@ from mmx.weights.formats import write_safetensors
 
 BESIDE = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-    "sentencepiece.bpe.model", "bytes.json", "generation_config.json", "preprocessor_config.json",
+    "sentencepiece.bpe.model", "bytes.json", "characters.json", "generation_config.json", "preprocessor_config.json",
 )  # fmt: skip
 """Files next to the weights that tokenizers and voices read."""
 

@@ -72,7 +72,7 @@ class Found:
         return len(self.parts) == 1 and is_safetensors(self.parts[0])
 
 
-TOKENIZERS = ("tokenizer.json", "sentencepiece.bpe.model", "bytes.json", "vocab.txt")
+TOKENIZERS = ("tokenizer.json", "sentencepiece.bpe.model", "bytes.json", "characters.json", "vocab.txt")
 """Names of tokenizer files beside weights, in the order in which they are tried."""
 
 
