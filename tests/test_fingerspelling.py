@@ -26,7 +26,7 @@ from mmx.streaming import encoders
 from mmx.streaming.stream import Stream
 from mmx.tasks.ctc_recognizer import best_paths
 from mmx.tasks.events import Event
-from mmx.text import byte_tokenizer
+from mmx.text import character_tokenizer
 from mmx.train.batch import IGNORED, Batch
 from mmx.train.objectives.ctc import CTCLoss, ctc_loss
 from mmx.weights.folder import write_model
@@ -49,15 +49,24 @@ def features(lengths: Sequence[int], seed: int) -> Seq:
 
 def tiny(languages: int = 2) -> Model:
     torch.manual_seed(0)
-    vocab = byte_tokenizer.LANGUAGES + languages
-    model = fingerspelling.build(fingerspelling.Config(vocab=vocab, width=8, dilations=(1, 2))).eval()
-    model.tokenizer = byte_tokenizer.byte_tokenizer(["ase_Latn", "ukl_Cyrl"][:languages])
+    tok = character_tokenizer.character_tokenizer(" abcdefghijklmnopqrstuvwxyzв", ["ase_Latn", "ukl_Cyrl"][:languages])
+    model = fingerspelling.build(fingerspelling.Config(vocab=tok.n_vocab, width=8, dilations=(1, 2))).eval()
+    model.tokenizer = tok
     return model
 
 
 def test_its_blocks_keep_the_contract() -> None:
     verify_contract(fingerspelling.HandFront(), poses)
     verify_contract(tiny().encoders["signs"], features)
+
+
+def test_who_spells_with_the_left_hand_is_seen_in_a_mirror() -> None:
+    front, seq = fingerspelling.HandFront(), poses([12], 3)
+    right = seq.x.unflatten(2, (2, POINTS)).clone()
+    right[:, :, 0] = 0  # the left hand is not there
+    left = right.flip(2) * torch.tensor([-1.0, 1.0, 1.0])
+    same = [front(seq._replace(x=x.flatten(2, 3))).x for x in (right, left)]
+    torch.testing.assert_close(*same)
 
 
 def test_features_know_no_place_and_no_size() -> None:
@@ -106,14 +115,15 @@ def test_the_loss_takes_each_rows_language_from_its_prompt() -> None:
 
 
 class Spelling(torch.nn.Module):
-    """A head that writes a word, whatever it sees: a frame for each byte and a blank after it."""
+    """A head that writes a word, whatever it sees: a frame for each letter and a blank after it."""
 
     def __init__(self, word: str):
         super().__init__()
-        self.ids = byte_tokenizer.byte_tokenizer(["ase_Latn"]).encode(word)
+        tok = tiny().require_tokenizer()
+        self.ids, self.scores = tok.encode(word), tok.n_vocab + 1
 
     def forward(self, x_BMD: torch.Tensor) -> torch.Tensor:
-        out = torch.zeros(*x_BMD.shape[:2], byte_tokenizer.LANGUAGES + 3)
+        out = torch.zeros(*x_BMD.shape[:2], self.scores)
         for m in range(x_BMD.shape[1]):
             out[:, m, self.ids[m // 2] if m % 2 == 0 and m // 2 < len(self.ids) else -1] = 9.0
         return out
@@ -133,15 +143,16 @@ def test_a_file_of_poses_becomes_text_with_times(tmp_path: Path) -> None:
     assert silent.text == "" and "no text" in silent.notes[0].reason
     with pytest.raises(InputError, match="--language"):
         mmx.api.transcribe(model, str(tmp_path / "word.npz"))
-    with pytest.raises(InputError, match="Unknown language"):
+    with pytest.raises(InputError, match="this model has, got British Sign Language"):
         mmx.api.transcribe(model, str(tmp_path / "word.npz"), language="bfi")
 
 
 def test_a_written_folder_writes_the_same(tmp_path: Path) -> None:
     model = tiny()
     folder = tmp_path / "model"
-    byte_tokenizer.write(["ase_Latn", "ukl_Cyrl"], tmp_path)
-    config = {"vocab": byte_tokenizer.LANGUAGES + 2, "width": 8, "dilations": [1, 2]}
+    made = character_tokenizer.make(["abc", "вб"], ["ase", "ukl"], tmp_path)
+    model = fingerspelling.build(fingerspelling.Config(vocab=made.n_vocab, width=8, dilations=(1, 2))).eval()
+    config = {"vocab": made.n_vocab, "width": 8, "dilations": [1, 2]}
     card = {"name": "x", "summary": "a test", "license": "Apache-2.0", "commercial": True}
     write_model(folder, tensors(model).items(), family="fingerspelling", config=config, card=card, tokenizer=tmp_path)
     again, seq = mmx.load(folder, dtype="float32"), poses([11, 4], 2)
@@ -187,9 +198,9 @@ def test_accents_do_not_let_a_word_into_both_sets() -> None:
 def test_letters_are_joined_without_jumps_and_at_the_pace_asked_for() -> None:
     rng = np.random.default_rng(0)
     word = [ALPHABET[c] for c in ("a", "b", "c")]
-    slow, fast = (np.mean([len(recipe.join(word, rng, pace)) for _ in range(30)]) for pace in (0.7, 2.2))
+    slow, fast = (np.mean([len(recipe.join(word, rng, pace).hands) for _ in range(30)]) for pace in (0.7, 2.2))
     assert fast < 0.6 * slow
-    made = recipe.join(word, rng, 1.0)
+    made = recipe.join(word, rng, 1.0).hands
     assert made.present[:, 1].all() and not made.present[:, 0].any()
     steps = np.linalg.norm(np.diff(made.points[:, 1], axis=0), axis=-1).max(1)
     apart = np.linalg.norm(word[0].hands.points[0, 1] - word[1].hands.points[0, 1], axis=-1).max()
@@ -197,13 +208,13 @@ def test_letters_are_joined_without_jumps_and_at_the_pace_asked_for() -> None:
 
 
 def test_a_letter_twice_is_seen_twice() -> None:
-    made = recipe.join([ALPHABET["a"]] * 2, np.random.default_rng(1), 1.0)
+    made = recipe.join([ALPHABET["a"]] * 2, np.random.default_rng(1), 1.0).hands
     wrist = made.points[:, 1, recipe.WRIST, :2]
     assert np.linalg.norm(wrist - wrist[0], axis=-1).max() > 0.04
 
 
 def test_a_word_of_the_other_hand_is_its_mirror_image() -> None:
-    made = recipe.join([ALPHABET["a"]], np.random.default_rng(0), 1.0)
+    made = recipe.join([ALPHABET["a"]], np.random.default_rng(0), 1.0).hands
     other = recipe.Hands(*recipe.mirrored(made))
     assert np.array_equal(other.present, made.present[:, ::-1])
     assert np.array_equal(other.points[:, 0, :, 0], -made.points[:, 1, :, 0])
@@ -211,8 +222,8 @@ def test_a_word_of_the_other_hand_is_its_mirror_image() -> None:
 
 
 def test_what_is_varied_keeps_its_time_and_loses_some_frames() -> None:
-    made = recipe.join([ALPHABET[c] for c in ("a", "b", "c", "s")], np.random.default_rng(0), 0.8)
-    many = [recipe.varied(made, np.random.default_rng(i)) for i in range(20)]
+    made = recipe.join([ALPHABET[c] for c in ("a", "b", "c", "s")], np.random.default_rng(0), 0.8).hands
+    many = [recipe.varied(made, np.random.default_rng(i), 0.5) for i in range(20)]
     assert {len(v) for v in many} == {len(made)}
     lost = np.mean([1 - v.present.sum() / made.present.sum() for v in many])
     assert 0.01 < lost < 0.12
@@ -229,6 +240,14 @@ def test_a_hand_that_comes_and_goes_is_resampled_where_it_is() -> None:
     assert math.isclose(made.present.mean(), 0.5, abs_tol=0.1)
 
 
+def test_the_weights_that_ship_read_words_that_training_did_not_have() -> None:
+    model = mmx.load("fingerspelling", dtype="float32", device="cpu")
+    for word in ("lives", "moves"):
+        assert recipe.is_held_out(word)
+        file = Path(__file__).parent / "data" / "fingerspelling" / f"{word}.npz"
+        assert mmx.api.transcribe(model, str(file), language="ase").text == word
+
+
 # -------------------- live
 
 
@@ -239,6 +258,7 @@ def spelling_model() -> Model:
         bias = cast(CTCHead, model.heads[NAME]).out.bias
         bias.fill_(-30.0)
         bias[model.require_tokenizer().encode("abcd ")] = 0.0
+        bias[model.require_tokenizer().encode(" ")] = -1.5
         bias[-1] = 0.5
     return model
 
@@ -318,3 +338,23 @@ def test_quality_and_latency_of_spelling_are_measured(speller: Model, tmp_path: 
     assert 0 < figures.score < 30  # the end of the first reference is another
     assert figures.texts[1].words == recordings[1].reference.split()
     assert set(figures.latency) >= {"LAAL", "EndOffset"} and 0 <= (figures.lag_s or 0) <= 0.2
+
+
+def test_each_frame_is_labelled_with_the_character_that_is_seen_a_little_before() -> None:
+    places = np.array([-1, 0, 0, 0, 0, -1, 1, 1, 1, 1, -1, -1])
+    assert recipe.character_places(["a", "b"], places, 0).tolist() == places.tolist()
+    later = recipe.character_places(["sch", "a"], places, 2).tolist()
+    assert later == [-1, -1, -1, 0, 0, 1, 2, -1, 3, 3, 3, 3]
+    twice = recipe.character_places(["bb"], np.array([0, 0, 0, 0]), 0).tolist()
+    assert twice == [0, 0, -1, 1]  # between the two, CTC needs a blank
+    word = recipe.join([ALPHABET[c] for c in ("a", "b")], np.random.default_rng(2), 1.0)
+    assert len(word.places) == len(word.hands) and set(word.places) == {-1, 0, 1}
+
+
+def test_a_hand_that_is_lost_between_is_joined_by_a_straight_line() -> None:
+    points = np.zeros((4, 2, POINTS, 3), np.float32)
+    points[3, 1] = 3.0
+    present = np.array([[False, True], [False, False], [False, False], [False, True]])
+    made = recipe._kept_between(recipe.Hands(points, present))
+    assert made.present[:, 1].all() and not made.present[:, 0].any()
+    np.testing.assert_allclose(made.points[:, 1, 0, 0], [0, 1, 2, 3], atol=1e-6)
