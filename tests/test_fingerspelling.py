@@ -49,7 +49,7 @@ def features(lengths: Sequence[int], seed: int) -> Seq:
 
 def tiny(languages: int = 2) -> Model:
     torch.manual_seed(0)
-    tok = character_tokenizer.character_tokenizer(" abcdefghijklmnopqrstuvwxyzв", ["ase_Latn", "ukl_Cyrl"][:languages])
+    tok = character_tokenizer.character_tokenizer(" abcdefghijklmnopqrstuvwxyzñв", ["ase_Latn", "ukl_Cyrl"][:languages])
     model = fingerspelling.build(fingerspelling.Config(vocab=tok.n_vocab, width=8, dilations=(1, 2))).eval()
     model.tokenizer = tok
     return model
@@ -312,7 +312,7 @@ def test_spelling_goes_on_from_a_file(speller: Model, tmp_path: Path) -> None:
     assert again.text == whole.text and [e.at_s for e in again.events] == [e.at_s for e in whole.events]
 
 
-def test_letters_of_several_bytes_and_rests() -> None:
+def test_letters_beyond_ascii_and_rests() -> None:
     model = tiny()
     model.heads[NAME] = Spelling("ñ a")
     stream = Stream(model, language="ase", step_s=0.2)
