@@ -17,8 +17,10 @@ import mmx
 from mmx.cli.app import main
 from mmx.clip import SPEECH, Input, frame_at
 from mmx.errors import InputError, MediaError
+from mmx.media import landmarks
 from mmx.seq import Seq
 from mmx.streaming.client import camera as cameras
+from mmx.streaming.client import session
 from mmx.streaming.client.camera import Camera, WithCamera, find_camera
 from mmx.streaming.client.microphone import Captured, FileSource
 from mmx.streaming.client.session import Session
@@ -126,6 +128,15 @@ def test_what_cannot_be_read_live_is_told_with_its_remedy(tmp_path: Path, capsys
     ):
         assert main([*command, *more]) != 0
         assert words in capsys.readouterr().err
+
+
+def test_a_camera_of_a_model_of_poses_has_the_finder_that_the_model_learned_from(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(landmarks, "Landmarks", lambda *given: given)
+    model = mmx.load("fingerspelling")
+    (pose,) = model.recorded.values()
+    assert session._extractor(model) == (pose.points, landmarks.EXTRACTOR)
 
 
 # -------------------- cameras

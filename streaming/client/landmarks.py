@@ -24,7 +24,10 @@ class Extractor(Protocol):
 
 def posed(inputs: Mapping[str, Input]) -> dict[str, Input]:
     """What is read of a film for what a model reads: RGB pictures in their own size where it reads poses."""
-    return {n: replace(i, medium="video", shape=(), points=()) if i.medium == "pose" else i for n, i in inputs.items()}
+    return {
+        n: replace(i, medium="video", shape=(), points=(), extractor="") if i.medium == "pose" else i
+        for n, i in inputs.items()
+    }
 
 
 def seen(clip: Clip, extractor: Extractor, poses: Mapping[str, Input]) -> Clip:

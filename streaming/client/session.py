@@ -451,10 +451,14 @@ def _extractor(model: "Model") -> Extractor | None:
     poses = [i for i in model.recorded.values() if i.medium == "pose"]
     if not poses:
         return None
-    raise InputError(
-        f"expected a file of poses (.pose, .npy) for {model.name}, which reads points of a body: find them in the "
-        "pictures first"
-    )
+    if not poses[0].extractor:
+        raise InputError(
+            f"expected a file of poses (.pose, .npy) for {model.name}, which reads points of a body and does not say "
+            "what finds them in pictures: find them first"
+        )
+    from mmx.media.landmarks import Landmarks
+
+    return Landmarks(poses[0].points, poses[0].extractor)
 
 
 def _check_files(job: LiveOptions) -> None:
