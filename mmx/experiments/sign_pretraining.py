@@ -65,7 +65,7 @@ def write(folder: Path, name: str, rows: Sequence[tuple[str, str]], letters: dic
     (folder / name).mkdir(parents=True, exist_ok=True)
     for i, (spelling, text) in enumerate(rows):
         rng = np.random.default_rng([seed, i])
-        x = pose(varied(join([letters[c] for c in spelling], rng), rng))
+        x = pose(varied(join([letters[c] for c in spelling], rng).hands, rng))
         np.save(folder / name / f"{i}.npy", x)
         lines.append(f"{name}/{i}.npy\t{text}\tase\ten\ttranslate")
     return atomic_write(folder / f"{name}.tsv", "\n".join(lines) + "\n")

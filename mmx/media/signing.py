@@ -94,7 +94,7 @@ def _active(
     hand_TJC: np.ndarray, side: int, body_TJC: np.ndarray | None, width: float, rate: float, o: SigningOptions
 ) -> np.ndarray:
     """`(T,)` bool, whether one hand signs."""
-    found_T = hand_TJC.any((1, 2))
+    found_T: np.ndarray = np.any(hand_TJC, axis=(1, 2))
     tips_TJC = hand_TJC[:, list(FINGERTIPS), :2].copy()
     if body_TJC is not None:  # the arm may be seen where the hand is blurred
         wrist_TC = body_TJC[:, WRISTS[side], :2]
