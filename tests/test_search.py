@@ -26,7 +26,7 @@ from mmx.search import nearest, query, words
 from mmx.search.embed import Embedder
 from mmx.search.index import Entry, Index, ModelMark, Said, Vectors, writing
 from mmx.search.similarity import late_interaction
-from mmx.text import byte_tokenizer
+from mmx.text import character_tokenizer
 from mmx.weights.folder import write_model
 
 MARK = ModelMark("tiny", "1" * 64)
@@ -236,11 +236,14 @@ def test_where_they_say_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert "mmx index build" in capsys.readouterr().err
 
 
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+VOCAB = character_tokenizer.character_tokenizer(LETTERS, ["ase_Latn"]).n_vocab
+
+
 def speller(seed: int) -> Model:
     torch.manual_seed(seed)
-    vocab = byte_tokenizer.LANGUAGES + 1
-    model = fingerspelling.build(fingerspelling.Config(vocab=vocab, width=16, dilations=(1, 2))).eval()
-    model.tokenizer = byte_tokenizer.byte_tokenizer(["ase_Latn"])
+    model = fingerspelling.build(fingerspelling.Config(vocab=VOCAB, width=16, dilations=(1, 2))).eval()
+    model.tokenizer = character_tokenizer.character_tokenizer(LETTERS, ["ase_Latn"])
     return model
 
 
@@ -250,9 +253,9 @@ def test_recordings_are_found_by_example(tmp_path: Path, capsys: pytest.CaptureF
     for i in range(4):
         held = np.random.default_rng(i).normal(size=(1, 42, 3)) * 40 + 200
         np.save(folder / f"{i}.npy", np.repeat(held, 20, 0) + np.random.default_rng(9).normal(size=(20, 42, 3)))
-    config = {"vocab": byte_tokenizer.LANGUAGES + 1, "width": 16, "dilations": [1, 2]}
+    config = {"vocab": VOCAB, "width": 16, "dilations": [1, 2]}
     card = {"name": "x", "summary": "a test", "license": "Apache-2.0", "commercial": True}
-    byte_tokenizer.write(["ase_Latn"], tmp_path)
+    character_tokenizer.make([LETTERS], ["ase"], tmp_path)
     for name, seed in (("one", 0), ("two", 1)):
         held = tensors(speller(seed)).items()
         write_model(tmp_path / name, held, family="fingerspelling", config=config, card=card, tokenizer=tmp_path)
