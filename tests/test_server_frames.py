@@ -74,7 +74,7 @@ def test_a_session_of_poses_spells_and_outlives_its_server(speller: Model, tmp_p
         back.last, back.samples = me.last, 26
         sent(back, x_TJC[26:], modality="signs")
         back.close()
-    assert (me.text + back.text).strip() == want and len(want) > 15
+    assert (me.text + back.text).strip() == want and len(want) > 10
     assert next(m for m in back.told if m["type"] == COMPLETED)["language"] == "ase"
 
 
