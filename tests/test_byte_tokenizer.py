@@ -128,5 +128,5 @@ def test_a_byte_model_trains_resumes_loads_and_converts(tmp_path: Path) -> None:
 
 
 def test_an_unknown_tokenizer() -> None:
-    with pytest.raises(InputError, match="pieces or bytes, got 'letters'"):
+    with pytest.raises(InputError, match="pieces, bytes or characters, got 'letters'"):
         TrainOptions(train="a", valid="b", out="c", tokenizer="letters")  # pyright: ignore[reportArgumentType]

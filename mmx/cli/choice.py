@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 from mmx.errors import InputError
-from mmx.media.pose import POSE_FILE
 from mmx.text.languages import find_language
 from mmx.weights.card import cards
 from mmx.weights.options import DEFAULT_MODEL, LoadOptions
@@ -15,6 +14,8 @@ def is_signed(files: Sequence[str], language: str | None) -> bool:
     """Whether recordings are of signing: their language is a signed one, or all are .pose files."""
     if language is not None:
         return find_language(language).signed
+    from mmx.media.pose import POSE_FILE  # here, for it imports NumPy
+
     return bool(files) and all(Path(f).suffix.lower() == POSE_FILE for f in files)
 
 
