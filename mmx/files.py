@@ -187,6 +187,17 @@ def _sync(descriptor: int) -> None:
             raise
 
 
+def flush(path: Path) -> None:
+    """Flush a file, or the names in a folder, to the disk; Windows cannot flush what is open for reading only."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def cannot_write(path: str | os.PathLike[str], error: OSError | ValueError) -> OutputError:
     """Turn a system error at writing to `path` into one that says what to do."""
     remedy = _REMEDIES.get(getattr(error, "errno", None) or 0, _GENERAL_REMEDY)

@@ -36,11 +36,11 @@ def test_lrs_is_read_and_its_long_films_are_cut_at_pauses(tmp_path: Path):
 
 
 def test_av_hubert_s_tables_are_read(tmp_path: Path):
-    table = written(tmp_path / "test.tsv", "/root\na\tv/a.mp4\ts/a.wav:a\t50\t32000\nb\tv/b.mp4\ts/b.wav\t25\t16000\n")
+    table = written(tmp_path / "test.tsv", "/data\na\tv/a.mp4\ts/a.wav:a\t50\t32000\nb\tv/b.mp4\ts/b.wav\t25\t16000\n")
     written(tmp_path / "test.wrd", "hello you\nbye\n")
     a, b = read_av_hubert(table, "en", "es")
-    assert (a.video, a.audio, a.duration_s, a.text) == (Path("/root/v/a.mp4"), Path("/root/s/a.wav"), 2.0, "hello you")
-    assert b.audio == Path("/root/s/b.wav") and b.tgt_lang == "es"
+    assert (a.video, a.audio, a.duration_s, a.text) == (Path("/data/v/a.mp4"), Path("/data/s/a.wav"), 2.0, "hello you")
+    assert b.audio == Path("/data/s/b.wav") and b.tgt_lang == "es"
     written(tmp_path / "test.wrd", "hello you\n")
     with pytest.raises(InputError, match=r"a text for each of 2 clips .* got 1"):
         list(read_av_hubert(table))

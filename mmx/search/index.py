@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmx.errors import InputError
-from mmx.files import atomic_write, cannot_write
+from mmx.files import atomic_write, cannot_write, flush
 
 SCHEMA = 1
 MANIFEST = "manifest.json"
@@ -240,7 +240,7 @@ def _write_segment(root: Path, items: Sequence[tuple[Entry, Vectors | None]]) ->
         np.save(folder / "tokens.npy", np.concatenate([v.tokens for v in vectors]).astype(np.float16))
         np.save(folder / "ends.npy", np.cumsum([len(v.tokens) for v in vectors], dtype=np.int64))
     for path in [*folder.iterdir(), folder, root]:
-        _flush(path)
+        flush(path)
     return name
 
 
@@ -251,15 +251,4 @@ def _write_manifest(folder: Path, model: ModelMark | None, segments: Sequence[Se
         "segments": [{"name": s.name, "removed": sorted(s.removed)} for s in segments],
     }
     atomic_write(folder / MANIFEST, json.dumps(said, indent=1) + "\n")
-    _flush(folder)
-
-
-def _flush(path: Path) -> None:
-    """Flush a file or a folder to the disk; Windows flushes no folders."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    flush(folder)

@@ -6,7 +6,6 @@ disk and renamed; the ones before are removed only after that.
 """
 
 import json
-import os
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from mmx.errors import CheckpointError, InputError, MmxWarning, OutputError
+from mmx.files import flush
 from mmx.model import Model
 from mmx.train.distributed import full_tensor, shard_like
 from mmx.train.optim import trained_tensors
@@ -48,11 +48,11 @@ def save_checkpoint(folder: Path, update: int, tensors: Mapping[str, Tensor], re
         seal = {**record, "update": update, "sha256": digest(part / "state.safetensors")}
         (part / "state.json").write_text(json.dumps(seal, indent=1), "utf-8")
         for file in (part / "state.safetensors", part / "state.json", part):
-            _flush(file)
+            flush(file)
         if final.exists():
             shutil.rmtree(final)  # from before a resume, and not sound, else it would have been resumed from
         part.rename(final)
-        _flush(folder)
+        flush(folder)
     except OSError as e:
         shutil.rmtree(part, ignore_errors=True)
         raise OutputError(
@@ -83,14 +83,6 @@ def locked(folder: Path) -> Iterator[None]:
                 f"expected no other training in {folder}, got one that is running: wait for it, or choose another out"
             ) from e
         yield
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def checkpoints(folder: Path) -> list[Path]:
@@ -180,7 +172,7 @@ def save_snapshot(folder: Path, update: int, tensors: Mapping[str, Tensor]) -> N
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_safetensors(part, tensors.items())
-        _flush(part)
+        flush(part)
         part.replace(folder / name)
     except OSError as e:
         with suppress(OSError):

@@ -20,7 +20,7 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
-from mmx.files import atomic_write
+from mmx.files import atomic_write, flush
 from mmx.streaming.server.state import private_opener
 
 SEGMENT = 1 << 20
@@ -67,7 +67,7 @@ class Journal:
     def _begun(self, at: int) -> Any:
         path = self._path(f"{at:016d}.journal")
         file = open(path, "wb", buffering=0, opener=private_opener)  # noqa: SIM115 - open while it lives
-        _sync_folder(self.folder)
+        flush(self.folder)
         return file
 
     def _path(self, name: str) -> Path:
@@ -117,7 +117,7 @@ class Journal:
         facts = {**facts, "lines": self.lines, "heard_to": heard_to, "turn": self.turn, "interpreter": saved}
         atomic_write(self._path("session.json"), json.dumps(facts, ensure_ascii=False))
         self._path("session.json").chmod(0o600)
-        _sync_folder(self.folder)
+        flush(self.folder)
         for path in self.folder.glob(f"{self.id}.*.safetensors"):
             if not path.name.startswith(f"{self.id}.{self.turn:08d}."):
                 path.unlink()
@@ -140,17 +140,6 @@ class Journal:
 def _sync(descriptor: int) -> None:
     """What was written is on the disk, as far as the system can tell."""
     getattr(os, "fdatasync", os.fsync)(descriptor)
-
-
-def _sync_folder(folder: Path) -> None:
-    """The names of new files are on the disk, too; Windows knows no such thing."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _begins(segment: Path) -> int:
