@@ -13,17 +13,17 @@
 """
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from mmx.datasets.forms import Forms, make_manifest
 from mmx.datasets.readers.csl_daily import read_csl_daily
 from mmx.datasets.readers.how2sign import read_how2sign
 from mmx.datasets.readers.phoenix import read_features, read_labels, read_table
 from mmx.datasets.readers.signed_folder import read_folder, read_multimodalhugs
 from mmx.datasets.signing import Signed, write_manifest
-from mmx.errors import MmxError
 
-FORMS: Mapping[str, tuple[int, Callable[[Sequence[str]], Iterator[Signed]]]] = {
+FORMS: Forms[Signed] = {
     "phoenix": (2, lambda a: read_table(Path(a[0]), Path(a[1]))),
     "gfslt": (2, lambda a: read_labels(Path(a[0]), Path(a[1]))),
     "neccam": (1, lambda a: read_features(Path(a[0]))),
@@ -38,16 +38,7 @@ FORMS: Mapping[str, tuple[int, Callable[[Sequence[str]], Iterator[Signed]]]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`FORM OUT.tsv FILE...`."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if len(given) < 2 or given[0] not in FORMS or len(given) - 2 != FORMS[given[0]][0]:
-        print(__doc__, file=sys.stderr)
-        return 2
-    try:
-        print(write_manifest(FORMS[given[0]][1](given[2:]), Path(given[1])))
-    except MmxError as e:
-        print(e, file=sys.stderr)
-        return e.exit_code
-    return 0
+    return make_manifest(FORMS, write_manifest, __doc__ or "", arguments)
 
 
 if __name__ == "__main__":

@@ -10,16 +10,16 @@
 """
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from mmx.datasets.forms import Forms, make_manifest
 from mmx.datasets.readers.av_tables import read_auto_avsr, read_av_hubert
 from mmx.datasets.readers.grid import read_grid
 from mmx.datasets.readers.lrs import read_lrs
 from mmx.datasets.talking import Talk, write_manifest
-from mmx.errors import MmxError
 
-FORMS: Mapping[str, tuple[int, Callable[[Sequence[str]], Iterator[Talk]]]] = {
+FORMS: Forms[Talk] = {
     "lrs": (1, lambda a: read_lrs(Path(a[0]))),
     "lrs-list": (2, lambda a: read_lrs(Path(a[0]), Path(a[1]), "lrs2")),
     "av-hubert": (3, lambda a: read_av_hubert(Path(a[0]), a[1], a[2])),
@@ -31,16 +31,7 @@ FORMS: Mapping[str, tuple[int, Callable[[Sequence[str]], Iterator[Talk]]]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`FORM OUT.tsv FILE...`."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if len(given) < 2 or given[0] not in FORMS or len(given) - 2 != FORMS[given[0]][0]:
-        print(__doc__, file=sys.stderr)
-        return 2
-    try:
-        print(write_manifest(FORMS[given[0]][1](given[2:]), Path(given[1])))
-    except MmxError as e:
-        print(e, file=sys.stderr)
-        return e.exit_code
-    return 0
+    return make_manifest(FORMS, write_manifest, __doc__ or "", arguments)
 
 
 if __name__ == "__main__":

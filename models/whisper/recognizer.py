@@ -8,6 +8,7 @@ import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Literal, cast
 
@@ -129,7 +130,6 @@ class TimestampRecognizer:
         window = model.window("speech")
         self.samples = window.frames
         self.frame_rate = RATE / window.stride  # of the memory, in Hz
-        self._silence_FD: torch.Tensor | None = None
         self.codes = list(self.tok.language_ids) if self.tok.multilingual else ["en"]
         self.filters = self._filters()
         self.prompt = self._prompt()
@@ -309,27 +309,28 @@ class TimestampRecognizer:
 
         def glance(spans: Sequence[tuple[float, float]]) -> torch.Tensor:
             frames = [(int(a * self.frame_rate), int(b * self.frame_rate)) for a, b in spans]
-            heard = [torch.cat([memory.x[row, a:b], self._pause()]) for a, b in frames]
+            heard = [torch.cat([memory.x[row, a:b], self._pause]) for a, b in frames]
             return self._language_probs(pad(heard, memory.rate))
 
         return other_language.notes(job.window, written, glance, self._heard_languages, self.codes)
 
+    @cached_property
     def _pause(self) -> torch.Tensor:
         """`(F, D)`: the memory of a second of silence. Frames that break off in speech look like no language."""
-        if self._silence_FD is None:
-            wave_1N = torch.zeros(1, round(other_language.PAUSE_S * RATE), device=self.device)
-            lengths = torch.tensor([wave_1N.shape[1]], device=self.device)
-            self._silence_FD = self.model.memory({"speech": Seq(wave_1N, lengths, RATE)}).x[0]
-        return self._silence_FD
+        return self._short([np.zeros(0, np.float32)], other_language.PAUSE_S).x[0]
 
     def _heard_languages(self, waves: Sequence[np.ndarray]) -> torch.Tensor:
         """`(N, L)` probabilities of `codes` in short pieces of sound, each followed by half a second of silence."""
-        n = min(round((other_language.HEARD_S + 0.5) * RATE), self.samples)
+        return self._language_probs(self._short(waves, other_language.HEARD_S + 0.5))
+
+    def _short(self, waves: Sequence[np.ndarray], seconds: float) -> Seq:
+        """`(N, M, D)`: the memory of pieces of sound, each padded with silence to so many seconds or cut there."""
+        n = min(round(seconds * RATE), self.samples)
         padded_BN = torch.zeros(len(waves), n)
         for row, wave in zip(padded_BN, waves, strict=True):
             row[: len(wave)] = torch.from_numpy(wave[:n])
         lengths = torch.full((len(waves),), n, device=self.device)
-        return self._language_probs(self.model.memory({"speech": Seq(padded_BN.to(self.device), lengths, RATE)}))
+        return self.model.memory({"speech": Seq(padded_BN.to(self.device), lengths, RATE)})
 
     def _prefix(self, job: Job) -> list[int]:
         return [*self.prompt, *self.tok.prompt(job.file.language, self.options.task, timestamps=True)]
