@@ -10,7 +10,7 @@ import torch
 
 import mmx
 from mmx.media.audio import read_audio
-from mmx.models.whisper import recognizer
+from mmx.models.whisper.language_detector import LanguageDetector
 from mmx.models.whisper.other_language import HEARD_S, LONGEST_S, notes, stretches
 from mmx.tasks.window import Piece, Window
 
@@ -81,7 +81,7 @@ def test_speech_in_one_language_is_encoded_once(monkeypatch: pytest.MonkeyPatch)
     def heard(*_: object) -> torch.Tensor:
         raise AssertionError("a stretch was encoded by itself")
 
-    monkeypatch.setattr(recognizer.TimestampRecognizer, "_heard_languages", heard)
+    monkeypatch.setattr(LanguageDetector, "of_sounds", heard)
     assert mmx.load("whisper-base").transcribe(ROOT / "demos" / "dashwood.flac", beam_size=1).text
 
 

@@ -8,7 +8,6 @@ import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from itertools import pairwise
 from typing import Literal, cast
 
@@ -20,9 +19,10 @@ from mmx.generate import Filter, Hypothesis, SearchOptions, Suppress, SuppressFi
 from mmx.interfaces import Prompter, Recognizer
 from mmx.model import Model
 from mmx.models.whisper import TimestampRules, other_language
+from mmx.models.whisper.language_detector import LanguageDetector
 from mmx.models.whisper.prompt import ContextPrompter
 from mmx.models.whisper.tokenizer import LANGUAGES, WhisperTokenizer, find_language
-from mmx.seq import Seq, pad
+from mmx.seq import Seq
 from mmx.state import State, select, subtree
 from mmx.tasks.options import Options
 from mmx.tasks.result import Note, Segment, Word
@@ -129,8 +129,7 @@ class TimestampRecognizer:
         self.device = self.decoder.device
         window = model.window("speech")
         self.samples = window.frames
-        self.frame_rate = RATE / window.stride  # of the memory, in Hz
-        self.codes = list(self.tok.language_ids) if self.tok.multilingual else ["en"]
+        self.languages = LanguageDetector(model, self.tok)
         self.filters = self._filters()
         self.prompt = self._prompt()
         self.as_spoken: TimestampRecognizer | None = None
@@ -269,37 +268,26 @@ class TimestampRecognizer:
     def _heard(self, window: Window) -> Seq:
         """`(1, M, D)`. A window is padded with silence to the 30 s that Whisper was trained on: given less, it drops
         last sentences. It is encoded alone, which keeps the activations in the CPU's cache."""
-        padded = torch.zeros(1, self.samples)
-        padded[0, : len(window.samples)] = torch.from_numpy(window.samples[: self.samples])
-        seq = Seq(padded.to(self.device), torch.tensor([self.samples], device=self.device), RATE)
-        return self.model.memory({"speech": seq})
+        return self.languages.encode([window.samples], self.samples / RATE)
 
     def _languages(self, jobs: Sequence[Job], memory: Seq) -> State:
         """Fix the language of files that have none yet; returns the decoder's keys and values of the memory."""
         state = self.decoder.init_state(len(jobs), 1)
-        probs = self._language_probs(memory, state)
+        probs = self.languages.of_memory(memory, state)
         for file in {id(j.file): j.file for j in jobs if not j.file.language}.values():
             # By the file's own first windows, wherever the batch ends: its text is the same in any batch.
             here = {id(j.window): p for j, p in zip(jobs, probs, strict=True)}
             opening = file.opening or [j.window for j in jobs if j.file is file]
             late = [w for w in opening if id(w) not in here]
             file.ahead = [(w, self._heard(w)) for w in late]
-            here |= {id(w): self._language_probs(m, self.decoder.init_state(1, 1))[0] for w, m in file.ahead}
+            here |= {id(w): self.languages.of_memory(m, self.decoder.init_state(1, 1))[0] for w, m in file.ahead}
             mine = torch.stack([here[id(w)] for w in opening]).mean(0)
-            file.language, file.language_probability = self.codes[int(mine.argmax())], float(mine.max())
+            file.language, file.language_probability = self.languages.codes[int(mine.argmax())], float(mine.max())
             file.opening = []
         for job in jobs:
             if self.options.language:
                 job.file.language_probability = 1.0
         return subtree(state, "memory")
-
-    def _language_probs(self, memory: Seq, state: State | None = None) -> torch.Tensor:
-        """`(B, L)` probabilities of `codes`, from the first decoding step, which fills `state`."""
-        start = torch.full((len(memory.x), 1), self.tok.sot, device=self.device)
-        state = self.decoder.init_state(len(memory.x), 1) if state is None else state
-        logits = self.decoder.forward(start, memory, state)
-        ids = [self.tok.language_ids[c] for c in self.codes] if self.tok.multilingual else [0]
-        return logits[:, 0, ids].float().softmax(-1).cpu()
 
     def _other_languages(self, job: Job, memory: Seq, row: int) -> list[Note]:
         """What is said in another language than the window's text is written in; a translation has both anyway."""
@@ -308,29 +296,9 @@ class TimestampRecognizer:
             return []
 
         def glance(spans: Sequence[tuple[float, float]]) -> torch.Tensor:
-            frames = [(int(a * self.frame_rate), int(b * self.frame_rate)) for a, b in spans]
-            heard = [torch.cat([memory.x[row, a:b], self._pause]) for a, b in frames]
-            return self._language_probs(pad(heard, memory.rate))
+            return self.languages.of_stretches(memory.x[row], spans)
 
-        return other_language.notes(job.window, written, glance, self._heard_languages, self.codes)
-
-    @cached_property
-    def _pause(self) -> torch.Tensor:
-        """`(F, D)`: the memory of a second of silence. Frames that break off in speech look like no language."""
-        return self._short([np.zeros(0, np.float32)], other_language.PAUSE_S).x[0]
-
-    def _heard_languages(self, waves: Sequence[np.ndarray]) -> torch.Tensor:
-        """`(N, L)` probabilities of `codes` in short pieces of sound, each followed by half a second of silence."""
-        return self._language_probs(self._short(waves, other_language.HEARD_S + 0.5))
-
-    def _short(self, waves: Sequence[np.ndarray], seconds: float) -> Seq:
-        """`(N, M, D)`: the memory of pieces of sound, each padded with silence to so many seconds or cut there."""
-        n = min(round(seconds * RATE), self.samples)
-        padded_BN = torch.zeros(len(waves), n)
-        for row, wave in zip(padded_BN, waves, strict=True):
-            row[: len(wave)] = torch.from_numpy(wave[:n])
-        lengths = torch.full((len(waves),), n, device=self.device)
-        return self.model.memory({"speech": Seq(padded_BN.to(self.device), lengths, RATE)})
+        return other_language.notes(job.window, written, glance, self.languages.of_sounds, self.languages.codes)
 
     def _prefix(self, job: Job) -> list[int]:
         return [*self.prompt, *self.tok.prompt(job.file.language, self.options.task, timestamps=True)]

@@ -1,0 +1,63 @@
+"""Which language is spoken, by Whisper's own first decoding step: in windows, in stretches of them, in short sounds."""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+import torch
+
+from mmx.model import Model
+from mmx.models.whisper import other_language
+from mmx.models.whisper.tokenizer import WhisperTokenizer
+from mmx.seq import Seq, pad
+from mmx.state import State
+from mmx.tasks.windows import RATE, require_aligner
+
+
+class LanguageDetector:
+    """Probabilities of languages; all results are `(N, L)`, in the order of `codes`.
+
+    Args:
+        model: Whisper's.
+        tok: its tokenizer; of a model of English alone, English is sure.
+    """
+
+    def __init__(self, model: Model, tok: WhisperTokenizer):
+        self.model, self.tok = model, tok
+        self.decoder, _ = require_aligner(model)
+        self.device = self.decoder.device
+        window = model.window("speech")
+        self.samples = window.frames
+        self.frame_rate = RATE / window.stride  # of the memory, in Hz
+        self.codes = list(tok.language_ids) if tok.multilingual else ["en"]
+
+    def of_memory(self, memory: Seq, state: State | None = None) -> torch.Tensor:
+        """Of each row of `(N, M, D)`; the decoding step fills `state`."""
+        start = torch.full((len(memory.x), 1), self.tok.sot, device=self.device)
+        state = self.decoder.init_state(len(memory.x), 1) if state is None else state
+        logits = self.decoder.forward(start, memory, state)
+        ids = [self.tok.language_ids[c] for c in self.codes] if self.tok.multilingual else [0]
+        return logits[:, 0, ids].float().softmax(-1).cpu()
+
+    def of_stretches(self, memory_MD: torch.Tensor, spans: Sequence[tuple[float, float]]) -> torch.Tensor:
+        """Of stretches of an encoded window, in seconds on its clock."""
+        frames = [(int(a * self.frame_rate), int(b * self.frame_rate)) for a, b in spans]
+        return self.of_memory(pad([torch.cat([memory_MD[a:b], self._pause]) for a, b in frames], self.frame_rate))
+
+    def of_sounds(self, waves: Sequence[np.ndarray]) -> torch.Tensor:
+        """Of short pieces of sound, each followed by half a second of silence."""
+        return self.of_memory(self.encode(waves, other_language.HEARD_S + 0.5))
+
+    def encode(self, waves: Sequence[np.ndarray], seconds: float) -> Seq:
+        """`(N, M, D)`: the memory of pieces of sound, each padded with silence to so many seconds or cut there."""
+        n = min(round(seconds * RATE), self.samples)
+        padded_BN = torch.zeros(len(waves), n)
+        for row, wave in zip(padded_BN, waves, strict=True):
+            row[: len(wave)] = torch.from_numpy(wave[:n])
+        lengths = torch.full((len(waves),), n, device=self.device)
+        return self.model.memory({"speech": Seq(padded_BN.to(self.device), lengths, RATE)})
+
+    @cached_property
+    def _pause(self) -> torch.Tensor:
+        """`(F, D)`: the memory of a second of silence. Frames that break off in speech look like no language."""
+        return self.encode([np.zeros(0, np.float32)], other_language.PAUSE_S).x[0]
