@@ -12,6 +12,7 @@ import pytest
 import soundfile as sf
 from test_live import RATE, Log, Scribe, noise, words
 
+import mmx
 from mmx.errors import InputError, MediaError, OutputError
 from mmx.files import SAMPLE
 from mmx.media.audio import read_audio
@@ -323,6 +324,7 @@ def test_a_recording_in_real_time_is_spoken_by_the_default_voice(
     assert "sentences spoken, the first audio" in capsys.readouterr().err
     track, rate = sf.read(out, dtype="float32")
     assert rate == 24_000 and np.abs(track[:rate]).max() == 0 and np.abs(track).max() > 0.1
+    assert mmx.detect(out).found, "what it says is marked as synthetic, sentence by sentence"
 
 
 def test_json_tells_when_a_sentence_is_heard():

