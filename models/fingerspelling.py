@@ -32,16 +32,20 @@ FARTHEST = 6.0
 """Palms from the wrist, past which a point is wrong."""
 LEFT = 1.5
 KERNEL = 3
+SCALE = 10.0
+"""Of the scores of a language's letters, so that they are learned soon."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Numbers of the model: tokens (letters and languages), width, and frames between those that each layer sees."""
+    """Numbers of the model: tokens (letters and languages), width, frames between those that each layer sees, and
+    layers of the head."""
 
     vocab: int = 200
     width: int = 192
     dilations: Sequence[int] = (1, 1, 2, 4, 8, 1)
     dropout: float = 0.1
+    head_layers: int = 0
 
 
 class HandFront(nn.Module):
@@ -175,9 +179,34 @@ class Encoder(nn.Module):
         return seq
 
 
+class LetterHead(CTCHead):
+    """A `CTCHead` with room for what differs between alphabets: a handshape is "a" in one of them and "t" in another.
+
+    Layers that know the language, and a score of each letter in each language: most letters are not in its alphabet.
+    """
+
+    def __init__(self, width: int, vocab: int, layers: int):
+        super().__init__(width, vocab, 0, vocab)
+        self.letters = nn.Embedding(vocab + 1, vocab + 1)
+        nn.init.zeros_(self.letters.weight)
+        self.layers = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.GELU(), nn.Linear(2 * width, width))
+            for _ in range(layers)
+        )
+
+    def forward(self, x_BMD: Tensor, language_B: Tensor | None = None) -> Tensor:
+        """As of `CTCHead`."""
+        told_B = self.told(x_BMD, language_B)
+        h_BMD = x_BMD + self.language(told_B)[:, None]
+        for layer in self.layers:
+            h_BMD = h_BMD + layer(h_BMD)
+        return self.scores(h_BMD) + SCALE * self.letters(told_B)[:, None]
+
+
 def build(config: Config) -> Model:
     """The model with random weights."""
-    head = CTCHead(config.width, config.vocab, 0, config.vocab)
+    sizes = (config.width, config.vocab)
+    head = LetterHead(*sizes, config.head_layers) if config.head_layers else CTCHead(*sizes, 0, config.vocab)
     return Model(front={"signs": HandFront()}, encoders={"signs": Encoder(config)}, heads={NAME: head})
 
 

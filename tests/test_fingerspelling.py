@@ -16,8 +16,10 @@ from contract import verify_contract
 
 import mmx
 from mmx.datasets.recipes import fingerspelling as recipe
+from mmx.datasets.recipes import fingerspelling_joiner as joiner
 from mmx.errors import InputError
 from mmx.evaluate.streaming import evaluate_streaming, read_recordings
+from mmx.experiments import fingerspelling_changes as changes
 from mmx.model import Model, tensors
 from mmx.models import fingerspelling
 from mmx.nn.ctc import NAME, CTCHead
@@ -47,10 +49,12 @@ def features(lengths: Sequence[int], seed: int) -> Seq:
     return Seq(x, torch.tensor(lengths), 25.0)
 
 
-def tiny(languages: int = 2) -> Model:
+def tiny(languages: int = 2, head_layers: int = 0) -> Model:
     torch.manual_seed(0)
     tok = character_tokenizer.character_tokenizer(" abcdefghijklmnopqrstuvwxyzв", ["ase_Latn", "ukl_Cyrl"][:languages])
-    model = fingerspelling.build(fingerspelling.Config(vocab=tok.n_vocab, width=8, dilations=(1, 2))).eval()
+    model = fingerspelling.build(
+        fingerspelling.Config(vocab=tok.n_vocab, width=8, dilations=(1, 2), head_layers=head_layers)
+    ).eval()
     model.tokenizer = tok
     return model
 
@@ -190,9 +194,9 @@ def test_words_are_cut_into_the_longest_letters() -> None:
 def test_accents_do_not_let_a_word_into_both_sets() -> None:
     words = ("café", "déjà", "señor", "über", "niño")
     plain = ("cafe", "deja", "senor", "uber", "nino")
-    assert [recipe.is_held_out(w) for w in words] == [recipe.is_held_out(w) for w in plain]
-    held = sum(recipe.is_held_out(f"{a}{b}{c}") for a in "abcdefghij" for b in "klmnopqrst" for c in "uvwxyzabcd")
-    assert 70 < held < 130
+    assert [recipe.split_of(w) for w in words] == [recipe.split_of(w) for w in plain]
+    splits = [recipe.split_of(f"{a}{b}{c}") for a in "abcdefghij" for b in "klmnopqrst" for c in "uvwxyzabcd"]
+    assert 70 < splits.count("test") < 130 and 70 < splits.count("valid") < 130
 
 
 def test_letters_are_joined_without_jumps_and_at_the_pace_asked_for() -> None:
@@ -243,7 +247,7 @@ def test_a_hand_that_comes_and_goes_is_resampled_where_it_is() -> None:
 def test_the_weights_that_ship_read_words_that_training_did_not_have() -> None:
     model = mmx.load("fingerspelling", dtype="float32", device="cpu")
     for word in ("lives", "moves"):
-        assert recipe.is_held_out(word)
+        assert recipe.split_of(word) == "test"
         file = Path(__file__).parent / "data" / "fingerspelling" / f"{word}.npz"
         assert mmx.api.transcribe(model, str(file), language="ase").text == word
 
@@ -342,13 +346,69 @@ def test_quality_and_latency_of_spelling_are_measured(speller: Model, tmp_path: 
 
 def test_each_frame_is_labelled_with_the_character_that_is_seen_a_little_before() -> None:
     places = np.array([-1, 0, 0, 0, 0, -1, 1, 1, 1, 1, -1, -1])
-    assert recipe.character_places(["a", "b"], places, 0).tolist() == places.tolist()
+    now = recipe.character_places(["a", "b"], places, 0).tolist()
+    assert now == [-1, -1, -1, 0, 0, -1, -1, -1, 1, 1, -1, -1]
     later = recipe.character_places(["sch", "a"], places, 2).tolist()
-    assert later == [-1, -1, -1, 0, 0, 1, 2, -1, 3, 3, 3, 3]
+    assert later == [-1, -1, -1, 0, 0, 1, 2, -1, -1, -1, 3, 3]  # a letter is said in the second half of its sign
     twice = recipe.character_places(["bb"], np.array([0, 0, 0, 0]), 0).tolist()
     assert twice == [0, 0, -1, 1]  # between the two, CTC needs a blank
     word = recipe.join([ALPHABET[c] for c in ("a", "b")], np.random.default_rng(2), 1.0)
     assert len(word.places) == len(word.hands) and set(word.places) == {-1, 0, 1}
+
+
+def test_words_are_joined_as_the_package_joins_them() -> None:
+    pytest.importorskip("spoken_to_signed")
+    folder = recipe.lexicon_folder()
+    files = recipe._files(folder)
+    for language, word in (("ase", "zoo"), ("cse", "ta"), ("gss", "σοφ")):  # doubled, two hands, a few frames each
+        letters = [joiner.read(files[language, c]) for c in word]
+        points, present, places = joiner.join(letters)
+        theirs = recipe._joined_by_package([files[language, c] for c in word])
+        ours = recipe.join_as_packaged(letters, np.random.default_rng(0), plain=True)
+        assert len(ours.hands) == len(theirs) == len(ours.places)
+        assert (ours.hands.present == theirs.present).mean() > 0.97
+        both = ours.hands.present & theirs.present
+        shapes = [(h.points - h.points[:, :, :1])[both] for h in (ours.hands, theirs)]
+        assert np.abs(shapes[0] - shapes[1]).max() < 0.03
+        assert len(points) == len(present) and set(places) >= {0, 1} and places.max() == len(word) - 1
+
+
+def test_rests_have_no_letter() -> None:
+    word = recipe.join([ALPHABET[c] for c in ("a", "b")], np.random.default_rng(2), 1.0)
+    made = [recipe._with_rests(word, np.random.default_rng(i)) for i in range(40)]
+    assert {len(m.hands) == len(m.places) for m in made} == {True}
+    longer = [m for m in made if len(m.hands) > len(word.hands)]
+    assert 4 < len(longer) < 25
+    for m in longer:
+        shown = m.places >= 0
+        assert np.array_equal(m.places[shown], word.places[word.places >= 0])
+        assert not m.hands.present[[0, -1]].all()
+
+
+def test_the_head_knows_which_letters_a_language_has() -> None:
+    model = tiny(head_layers=1)
+    head, tok = model.heads[NAME], model.require_tokenizer()
+    ase, ukl = (tok.language_ids[name] for name in ("ase_Latn", "ukl_Cyrl"))
+    with torch.no_grad():
+        head.letters.weight[ase + 1, tok.encode("в")] = -5.0  # type: ignore[union-attr, index, operator]
+    scores = head(torch.randn(2, 5, 8), torch.tensor([ase, ukl]))[..., tok.encode("в")[0]]
+    assert scores[0].max() < -30 < scores[1].min()
+
+
+def test_clips_are_changed_and_read_again(tmp_path: Path) -> None:
+    hands = recipe.join([ALPHABET[c] for c in ("a", "b", "c")], np.random.default_rng(2), 1.0).hands
+    recipe.save(tmp_path / "word.npz", hands)
+    row = {"id": "0", "pose": "word.npz", "text": "abc", "src_lang": "ase"}
+    sizes = {}
+    for change in changes.CHANGES:
+        written = changes.write(tmp_path / "changed", [row], tmp_path / "test.tsv", change)
+        made = changes.read(written.parent / "0.npz")
+        sizes[change] = len(made), int(made.present.any(1).sum())
+    assert sizes.pop("no hands") == (len(hands), 0)
+    assert [sizes.pop(f"{n} frames a letter") for n in (4, 5, 6)] == [(12, 12), (15, 15), (18, 18)]
+    lost = sizes.pop("30 % of the frames without hands")[1]
+    assert 0.5 * len(hands) < lost < 0.9 * len(hands)
+    assert set(sizes.values()) == {(len(hands), len(hands))}
 
 
 def test_a_hand_that_is_lost_between_is_joined_by_a_straight_line() -> None:

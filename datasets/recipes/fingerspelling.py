@@ -2,11 +2,12 @@
 
 The package spoken-to-signed (MIT) carries one recording of each letter of the manual alphabets of 19 sign languages, as
 points that MediaPipe found. Words are joined from them: the points of a letter at a drawn pace, then a transition to
-the next. What a person never does the same twice is varied: pace, tilt of the camera, size, proportions of the bones,
-which hand spells, noise, and frames in which a hand was not found. Test words are joined by the package itself.
+the next; or, for most words, as the package joins them (`mmx.datasets.recipes.fingerspelling_joiner`), at more paces
+than its own. What a person never does the same twice is varied: pace, tilt of the camera, size, proportions of the
+bones, which hand spells, noise, and frames in which a hand was not found. Test words are joined by the package itself.
 
 The words are those of wordfreq (its data CC BY-SA 4.0); a tenth of them, by their spelling without accents, is held
-out. `pip install spoken-to-signed pose-format wordfreq`.
+out for tests, another for validation. `pip install spoken-to-signed pose-format wordfreq scipy`.
 
 Letters: T frames, H hands (left, right), J points of a hand, C coordinates.
 """
@@ -27,6 +28,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mmx.datasets.recipes import fingerspelling_joiner as joiner
 from mmx.errors import InputError, MmxError
 from mmx.files import atomic_write
 
@@ -44,11 +46,20 @@ SPELLS = {
 }  # fmt: skip
 """The spoken language that each alphabet spells; words of Finnish stand for Estonian, which has no list."""
 LONGEST, SHORTEST = 9, 3
-WORDS = 1500
-DELAY = 2
+WORDS = 1000
+MORE = {"ase": 3, "gss": 2, "cse": 2, "csq": 2, "svk": 2, "jos": 1.5, "swl": 1.5, "ssp": 1.5, "tsm": 1.5}
+"""How many times as many words some languages get: those with many letters, two hands or short recordings."""
+PACKAGED = 0.65
+"""Of the words to train on, those that are joined as the package does."""
+DOUBLED = 0.3
+"""Of the words to train on that are in a list, those that are drawn among the ones with a letter twice in a row."""
+VALID = 20
+"""Words for validation, of each language."""
+WITH_RESTS = 0.3
+DELAY = 4
 """Frames after which a letter that is seen is to be written: how far the model, which looks only back, may wait."""
 HELD_OUT = 10
-"""One word in so many is held out."""
+"""One word in so many is held out for tests, and as many for validation."""
 
 
 class Hands(NamedTuple):
@@ -189,24 +200,24 @@ def spelled(word: str, letters: Mapping[str, Letter]) -> list[str] | None:
     return out
 
 
-def is_held_out(text: str) -> bool:
-    """Whether words that are spelled so, accents apart, are for tests alone."""
+def split_of(text: str) -> str:
+    """Whether words that are spelled so, accents apart, are to "train" on, or for "valid" or "test" alone."""
     plain = "".join(c for c in unicodedata.normalize("NFD", text) if not unicodedata.combining(c))
-    return zlib.crc32(plain.encode()) % HELD_OUT == 0
+    return {0: "test", 1: "valid"}.get(zlib.crc32(plain.encode()) % HELD_OUT, "train")
 
 
-def words(language: str, letters: Mapping[str, Letter], most: int = 20_000) -> tuple[list[list[str]], list[list[str]]]:
-    """Words of an alphabet, cut into letters: those to train on, and those that are held out."""
+def words(language: str, letters: Mapping[str, Letter], most: int = 20_000) -> dict[str, list[list[str]]]:
+    """Words of an alphabet, cut into letters, by `split_of`."""
     try:
         from wordfreq import top_n_list  # type: ignore[import-not-found]
     except ImportError as e:
         raise InputError("expected the package wordfreq, which has lists of words, got none: pip install it") from e
-    train, held = {}, {}
+    out: dict[str, dict[str, list[str]]] = {"train": {}, "valid": {}, "test": {}}
     for word in top_n_list(SPELLS[language], most):
         found = spelled(word, letters)
         if found and SHORTEST <= len("".join(found)) <= LONGEST:
-            (held if is_held_out("".join(found)) else train)["".join(found)] = found
-    return list(train.values()), list(held.values())
+            out[split_of("".join(found))]["".join(found)] = found
+    return {split: list(found.values()) for split, found in out.items()}
 
 
 # -------------------- joining
@@ -250,6 +261,26 @@ def join(letters: Sequence[Letter], rng: np.random.Generator, pace: float | None
     return Word(_smoothed(hands) if rng.random() < 0.5 else hands, np.concatenate(places))
 
 
+def join_as_packaged(letters: Sequence[joiner.Recording], rng: np.random.Generator, plain: bool = False) -> Word:
+    """Letters as the package joins them; half of the words with letters of other lengths and another pace.
+
+    Args:
+        letters: recordings.
+        rng: what the word is varied by.
+        plain: exactly as the package does.
+    """
+    is_other = not plain and rng.random() < 0.5
+    longest_s = float(rng.uniform(0.35, 1.0)) if is_other else joiner.LONGEST_S
+    points, present, places = joiner.join(letters, longest_s)
+    points[..., 2] *= PICTURE
+    hands = Hands(points.astype(np.float32), present)
+    factor = RATE / letters[0].fps * (np.exp(rng.uniform(np.log(0.4), np.log(1.15))) if is_other else 1.0)
+    n = max(4, round(len(places) * factor))
+    if abs(factor - 1) < 0.02:
+        return Word(hands, places)
+    return Word(resampled(hands, n), places[np.rint(np.linspace(0, len(places) - 1, n)).astype(int)])
+
+
 def _kept_between(hands: Hands) -> Hands:
     """A hand that is absent for a while is taken to go straight to where it is found again, as joiners of poses do."""
     points, present = hands.points.copy(), hands.present.copy()
@@ -276,12 +307,14 @@ def _smoothed(hands: Hands) -> Hands:
 def character_places(word: Sequence[str], places: NDArray[np.int64], delay: int = DELAY) -> NDArray[np.int64]:
     """Which character of the text each frame is to say, `(T,)`, -1 for none; some frames after it is seen.
 
-    A sign of several characters ("sch") shows each for a part of its time.
+    It is said in the second half of its sign: in the first one, a letter whose sign moves is not yet told from the one
+    whose sign begins alike. A sign of several characters ("sch") shows each for a part of that.
     """
     first = np.cumsum([0, *map(len, word)])
     out = np.full(len(places) + delay, -1)
     for i, text in enumerate(word):
         at = np.flatnonzero(places == i)
+        at = at[min(len(at) // 2, max(0, len(at) - 2 * len(text))) :]
         for k, frames in enumerate(np.array_split(at, len(text))):
             twice = k > 0 and text[k - 1] == text[k]
             out[frames[int(twice) :] + delay] = first[i] + k
@@ -324,6 +357,8 @@ def _transition(before: Hands, after: Hands, doubled: bool, rng: np.random.Gener
 OTHER_HAND = 0.15
 """Of the words of one-handed alphabets. The front sees those who spell with the left hand in a mirror, unless the right
 one is as often to be seen."""
+PICTURE = 512.0
+"""Width of the package's picture, in which the depth of a hand is counted."""
 TWO_HANDED = ("cse", "csq", "tsm")
 
 
@@ -380,7 +415,7 @@ def prepare(out: Path, words_each: int = WORDS, seed: int = 0, languages: Sequen
 
     Args:
         out: folder.
-        words_each: to train on, of each language; American Sign Language gets three times as many.
+        words_each: to train on, of each language; some get more (`MORE`).
         seed: of what is drawn.
         languages: sign languages; all when empty.
     """
@@ -392,15 +427,12 @@ def prepare(out: Path, words_each: int = WORDS, seed: int = 0, languages: Sequen
     rows: dict[str, list[tuple[str, ...]]] = {"train": [], "valid": []}
     for language in chosen:
         rng = np.random.default_rng([seed, zlib.crc32(language.encode())])
-        letters = found[language]
-        known, held = words(language, letters)
-        for split, n in (("train", words_each * (3 if language == "ase" else 1)), ("valid", 20)):
+        alphabet = Alphabet(language, found[language], recordings(folder, language), words(language, found[language]))
+        for split, n in (("train", round(words_each * MORE.get(language, 1))), ("valid", VALID)):
             (out / split / language).mkdir(parents=True, exist_ok=True)
             for i in range(n):
-                word = _drawn(split, known, held, list(letters), rng)
-                hands, places = join([letters[c] for c in word], rng)
-                if split == "train":
-                    hands = varied(hands, rng, 0.0 if language in TWO_HANDED else OTHER_HAND)
+                word = _drawn(split, alphabet, rng)
+                hands, places = _made(word, split, alphabet, rng)
                 name, labels = f"{split}/{language}/{i}.npz", f"{split}/{language}/{i}.labels.npz"
                 save(out / name, hands)
                 shown = character_places(word, places)[:, None].astype(np.float32)
@@ -408,6 +440,44 @@ def prepare(out: Path, words_each: int = WORDS, seed: int = 0, languages: Sequen
                 row = (f"{split}-{language}-{i}", name, "".join(word), language, f"{len(hands) / RATE:.2f}", labels)
                 rows[split].append(row)
     return [_manifest(out / f"{split}.tsv", found_rows) for split, found_rows in rows.items()]
+
+
+class Alphabet(NamedTuple):
+    """A language's letters, their recordings as the package takes them, and its words of each split."""
+
+    language: str
+    letters: Mapping[str, Letter]
+    recordings: Mapping[str, joiner.Recording]
+    words: Mapping[str, list[list[str]]]
+
+
+def _made(word: Sequence[str], split: str, alphabet: Alphabet, rng: np.random.Generator) -> Word:
+    """Joined, and varied to train on; of the words for validation, most are as the package joins them."""
+    if rng.random() < PACKAGED:
+        made = join_as_packaged([alphabet.recordings[c] for c in word], rng, plain=split == "valid")
+    else:
+        made = join([alphabet.letters[c] for c in word], rng)
+    if split != "train":
+        return made
+    other_hand = 0.0 if alphabet.language in TWO_HANDED else OTHER_HAND
+    return _with_rests(made._replace(hands=varied(made.hands, rng, other_hand)), rng)
+
+
+def _with_rests(word: Word, rng: np.random.Generator) -> Word:
+    """Some words have frames without hands before and after them, and a few a moment without hands within."""
+    hands, places = Hands(word.hands.points, word.hands.present.copy()), word.places
+    if rng.random() < WITH_RESTS / 2:
+        at, n = rng.integers(len(hands)), rng.integers(3, 8)
+        hands.present[at : at + n] = False
+    if rng.random() >= WITH_RESTS:
+        return Word(hands, places)
+    rests = [_nothing(int(n)) for n in rng.integers(0, 25, 2)]
+    none = [np.full(len(rest), -1) for rest in rests]
+    return Word(_chain(rests[0], hands, rests[1]), np.concatenate([none[0], places, none[1]]))
+
+
+def _nothing(n: int) -> Hands:
+    return Hands(np.zeros((n, 2, POINTS, 3), np.float32), np.zeros((n, 2), bool))
 
 
 def prepare_test(out: Path, words_each: int = 300, seed: int = 1, languages: Sequence[str] = ()) -> Path:
@@ -423,7 +493,7 @@ def prepare_test(out: Path, words_each: int = 300, seed: int = 1, languages: Seq
     found, files = read_letters(folder), _files(folder)
     for language in languages or sorted(found):
         rng = np.random.default_rng([seed, zlib.crc32(language.encode())])
-        _, held = words(language, found[language])
+        held = words(language, found[language])["test"]
         (out / "test" / language).mkdir(parents=True, exist_ok=True)
         for i, k in enumerate(rng.permutation(len(held))[:words_each]):
             name = f"test/{language}/{i}.npz"
@@ -451,24 +521,36 @@ def _joined_by_package(files: Sequence[Path]) -> Hands:
         return hands_of(concatenate.concatenate_poses(poses))
 
 
-def _drawn(
-    split: str, known: Sequence[list[str]], held: Sequence[list[str]], alphabet: Sequence[str], rng: np.random.Generator
-) -> list[str]:
+def recordings(folder: Path, language: str) -> dict[str, joiner.Recording]:
+    """The recordings of a language by their text."""
+    return {text: joiner.read(file) for (of, text), file in _files(folder).items() if of == language}
+
+
+def _drawn(split: str, alphabet: Alphabet, rng: np.random.Generator) -> list[str]:
     """A word; of those to train on, half are letters at random, with doubled ones among them.
 
     Some are one letter or two: from these CTC finds in minutes what it otherwise needs hours of words for.
     """
+    listed = alphabet.words[split]
     if split != "train":
-        return held[int(rng.integers(len(held)))]
+        return listed[int(rng.integers(len(listed)))]
     if rng.random() >= 0.5:
-        return known[int(rng.integers(len(known)))]
+        doubled = [word for word in listed if is_doubled("".join(word))] if rng.random() < DOUBLED else []
+        listed = doubled or listed
+        return listed[int(rng.integers(len(listed)))]
     length = int(rng.choice((1, 1, 1, 2, 2, 3, 4, 6)))
-    drawn = [str(alphabet[i]) for i in rng.integers(0, len(alphabet), length)]
+    drawn = [str(list(alphabet.letters)[i]) for i in rng.integers(0, len(alphabet.letters), length)]
     for i in range(1, len(drawn)):
-        if rng.random() < 0.15:
+        if rng.random() < 0.2:
             drawn[i] = drawn[i - 1]
     text = "".join(drawn)
-    return drawn if len(text) < SHORTEST or not is_held_out(text) else known[int(rng.integers(len(known)))]
+    is_free = len(text) < SHORTEST or split_of(text) == "train"
+    return drawn if is_free else listed[int(rng.integers(len(listed)))]
+
+
+def is_doubled(text: str) -> bool:
+    """Whether a letter stands twice in a row."""
+    return any(a == b for a, b in itertools.pairwise(text))
 
 
 def lexicon_folder() -> Path:

@@ -32,6 +32,19 @@ class CTCHead(nn.Module):
         """The last of the scores: no token."""
         return self.vocab
 
+    def told(self, x_BMD: Tensor, language_B: Tensor | None) -> Tensor:
+        """`(B,)` rows of the embeddings of languages: 0 where the language is not told, or forgotten in training."""
+        if language_B is None:
+            return torch.zeros(len(x_BMD), dtype=torch.int64, device=x_BMD.device)
+        told_B = language_B - self.first + 1
+        if not (self.training and self.forget):
+            return told_B
+        return torch.where(torch.rand(told_B.shape, device=told_B.device) < self.forget, 0, told_B)
+
+    def scores(self, h_BMD: Tensor) -> Tensor:
+        """Logits of a memory that knows its language."""
+        return self.out(self.norm(h_BMD + nn.functional.gelu(self.hidden(h_BMD))))
+
     def forward(self, x_BMD: Tensor, language_B: Tensor | None = None) -> Tensor:
         """Logits `(B, M, V + 1)`.
 
@@ -39,10 +52,4 @@ class CTCHead(nn.Module):
             x_BMD: memory.
             language_B: token of each row's language; not told when None.
         """
-        told_B = torch.zeros(len(x_BMD), dtype=torch.int64, device=x_BMD.device)
-        if language_B is not None:
-            told_B = language_B - self.first + 1
-            if self.training and self.forget:
-                told_B = torch.where(torch.rand(told_B.shape, device=told_B.device) < self.forget, 0, told_B)
-        h_BMD = x_BMD + self.language(told_B)[:, None]
-        return self.out(self.norm(h_BMD + nn.functional.gelu(self.hidden(h_BMD))))
+        return self.scores(x_BMD + self.language(self.told(x_BMD, language_B))[:, None])
