@@ -35,7 +35,7 @@ def at_pace(hands: Hands, text: str, frames: int) -> Hands:
 
 def with_lost(hands: Hands, rng: np.random.Generator, share: float = LOST) -> Hands:
     """Without hands in some frames."""
-    return hands._replace(present=hands.present & (rng.random(len(hands)) >= share)[:, None])
+    return Hands(hands.points, hands.present & (rng.random(len(hands)) >= share)[:, None])
 
 
 def shuffled(hands: Hands, rng: np.random.Generator) -> Hands:
