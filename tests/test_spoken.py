@@ -5,6 +5,7 @@ import warnings
 import pytest
 
 from mmx.errors import InputError, MmxWarning
+from mmx.tasks.synthesize import pieces
 from mmx.text.spoken import spoken
 
 CASES = {
@@ -21,6 +22,14 @@ CASES = {
         "Call 555-123-4567 on 2024-05-06, agent 007.": "Call five five five one two three four five six seven on May "
         "sixth, twenty twenty four, agent zero zero seven.",
         "No. It is No. 5, St. James, Main St.": "No. It is Number five, Saint James, Main Street.",
+        "Call (212) 555-0199 or 555-0123 at 5pm, not 10 a.m.": "Call two one two five five five zero one nine nine or "
+        "five five five zero one two three at five P M, not ten A M.",
+        "Fri., Oct. 13: 2:1 at 24/7, ~5 of >10, 50¢.": "Friday, October thirteenth: two to one at twenty four seven, "
+        "about five of greater than ten, fifty cents.",
+        "2 1/2 cups, 5/8, ½ km, 3x, 4x4, 10^6 = 5*2": "two and one half cups, five eighths, one half kilometer, three "
+        "times, four by four, ten to the power of six equals five two",
+        "Henry VIII in World War II, Vol. 3, p. 17, 5'10\".": "Henry the eighth in World War two, Volume three, page "
+        "seventeen, five foot ten.",
         "Write to me@host.org or www.host.org/a": "Write to me at host dot org or www dot host dot org slash a",
     },
     "es": {
@@ -32,7 +41,8 @@ CASES = {
     "fr": {
         "M. Dupont a payé 45,50 € le 1er mars 2024 à 19h30.": "monsieur Dupont a payé quarante-cinq euros et cinquante "
         "centimes le premier mars deux mille vingt-quatre à dix-neuf heures trente.",
-        "Il y a 1 250 personnes au 3e.": "Il y a mille deux cent cinquante personnes au troisième.",
+        "Il y a 12 250 000 personnes au 3e.": "Il y a douze millions deux cent cinquante mille personnes au "
+        "troisième.",
     },
     "it": {
         "Il Sig. Rossi ha pagato 45,50 € il 3 marzo 2024.": "Il signor Rossi ha pagato quarantacinque euro e cinquanta "
@@ -69,6 +79,12 @@ def test_marks_alone_are_pauses_and_nothing_else() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert [w.said for w in spoken("*** – … (!)", "en")] == ["", "—", "…", "!"]
+
+
+def test_a_text_of_marks_alone_is_refused() -> None:
+    with pytest.raises(InputError, match="a text with words"):
+        list(pieces("?! … (“”)", "en"))
+    assert [p.said for p in pieces("Wait!\n…\nGo!", "en")] == ["Wait!", "Go!"]
 
 
 def test_languages_without_rules_have_their_digits_in_words() -> None:

@@ -145,8 +145,8 @@ def pieces(text: str, language: str) -> Iterator[Piece]:
     found = False
     for sentence in _lines(text):
         words = spoken(sentence.text, language)
-        if not any(w.said for w in words):
-            continue
+        if not any(c.isalnum() for w in words for c in w.said):
+            continue  # marks alone
         found = True
         parts = _divided(words)
         yield from (Piece(tuple(part)) for part in parts[:-1])

@@ -21,6 +21,10 @@ from mmx.text.languages import Language, find_language, script_of
 _NUMBERS = {"pt": "pt_BR"}
 """num2words' names of languages where they are others than tags."""
 _BEFORE_NUMBERS = frozenset(("no.", "nos.", "fig.", "p.", "pp.", "ch.", "vol.", "n.", "pag.", "pág.", "págs.", "núm."))
+_FRACTION = r"(?:[½⅓⅔¼¾]|(?<![\d/])[1-3]/[2-4]\b(?!/))"
+_PARTS = (5, 6, 7, 8, 9, 10, 12, 16, 20, 32, 64, 100)
+"""What people divide by."""
+_ROMAN = {"I": 1, "V": 5, "X": 10}
 _LONGEST = 15
 """Digits past which a number is read digit by digit."""
 
@@ -90,7 +94,9 @@ def _speakable(said: str, language: Language) -> tuple[str, set[str]]:
         kind = unicodedata.category(c)
         if kind in ("So", "Co", "Cn") or (kind[0] == "L" and not _reads(language, c)):
             dropped.add(c)
-        elif kind[0] not in "C" and kind not in ("Sk", "Me") and c not in "\ufe0f\u20e3*_~|^\\`#<>{}=":
+        elif c in "*_~|^\\#<>{}=":
+            kept.append(" ")
+        elif kind[0] not in "C" and kind not in ("Sk", "Me") and c not in "\ufe0f\u20e3`":
             kept.append(c)
     return "".join(kept), dropped
 
@@ -152,38 +158,49 @@ class _Words:
     def rules(self) -> tuple[Rule, ...]:
         """In order: what is more specific comes first."""
         t, n = self.t, f"(?:{self.num})"
+        en, never = self.tag == "en", r"(?!)"
         months, money = "|".join(t["months"]), _alternatives(t["money"])
+        short = "|".join(name[:3] for name in t["months"]) + "|Sept"
         scales = rf"(?:\s?({_alternatives(t['scales'])})\b)?"
         made: list[tuple[str, Callable[[re.Match[str]], str]]] = [
             (r"(?:https?://)?[\w.+-]+(?:@[\w-]+|\.[\w-]+)*(?:@|://|www\.)[\w-]+(?:\.[\w-]+)+(?:/[\w./-]*)?|www\.[\w./-]+\w",
              self._address),
             (r"\b(\d{4})-(\d{2})-(\d{2})\b", lambda m: self._date(m[3], m[2], m[1])),
             (r"\b(\d{1,2})[/.](\d{1,2})[/.](\d{4})\b", self._slashed),
-            (rf"\b({months})\.? (\d{{1,2}})(?:st|nd|rd|th)?(?:,? (\d{{4}}))?\b(?!:)" if self.tag == "en" else r"(?!)",
+            (rf"\b({months}|{short})\.? (\d{{1,2}})(?:st|nd|rd|th)?(?:,? (\d{{4}}))?\b(?!:\d)" if en else never,
              lambda m: self._date(m[2], m[1], m[3])),
             (rf"(?i)\b(\d{{1,2}})(?:st|nd|rd|th|er|º|°)? (?:(?:of|de) )?({months})(?:,? (?:de )?(\d{{4}}))?\b",
              lambda m: self._date(m[1], m[2], m[3])),
             (r"\b(\d{1,2}):(\d{2})(?::\d{2})?(?:\s?([ap])(?:\.m\.|m\b))?(?!\d)", self._time),
-            (r"\b(\d{1,2})\s?h\s?(\d{2})?\b" if self.tag in ("fr", "pt") else r"(?!)", self._time),
+            (r"\b(\d{1,2})()\s?([ap])(?:\.m\.|m\b)" if en else never, self._time),
+            (r"\b(\d{1,3}):(\d)(?![:\d])", lambda m: f"{self.number(m[1])} {t['to']} {self.number(m[2])}"),
+            (r"\b(\d{1,2})\s?h\s?(\d{2})?\b" if self.tag in ("fr", "pt") else never, self._time),
             (rf"({money})\s?({n}){scales}", lambda m: self._money(m[2], m[1], m[3])),
             (rf"({n}){scales}\s?({money})(?!\w)", lambda m: self._money(m[1], m[3], m[2])),
             (rf"(?<!\w)([-−]?{n})\s?%", lambda m: f"{self.number(m[1])} {t['percent']}"),
             (rf"(?<!\w)([-−]?{n})\s?°\s?([CF])?(?!\w)", self._degrees),
-            (r"\+?\b\d{2,4}(?:[-\s]\d{2,4}){2,}\b", lambda m: self._digits(m[0])),
-            (r"['’]?\b(1[1-9]\d0|20\d0|[2-9]0)s\b" if self.tag == "en" else r"(?!)", self._decade),
-            (rf"(?<![\w.])([-−]?{n})\s?({_alternatives(t['units'])})(?!\w)", self._unit),
-            (r"\b(\d+)(?:st|nd|rd|th)\b" if self.tag == "en" else r"\b(\d+)(?:er|ère|ème|e|è|[ºª°])(?!\w)",
+            (r"(?<!\w)\+?(?:\d{1,3}[-\s])?\(\d{2,4}\)\s?\d{3,4}[-\s]\d{3,4}\b|\+?\b(?:\d-)?\d{2,4}(?:[-\s]\d{2,4}){2,}\b",
+             lambda m: "" if re.fullmatch(self.num, m[0]) else self._digits(m[0])),
+            (r"\b\d{3}-\d{4}\b" if en else never, lambda m: self._digits(m[0])),
+            (r"['’]?\b(1[1-9]\d0|20\d0|[2-9]0)s\b" if en else never, self._decade),
+            (r"\b(\d)['′’](\d{1,2})[\"″”]" if en else never, lambda m: f"{self.number(m[1])} foot {self.number(m[2])}"),
+            (rf"\b({n})(?:\^([-−]?\d+)|([⁰¹²³⁴-⁹]+))(?!\w)", self._power),
+            (rf"\b({n})\s?x\s?({n})\b", lambda m: f"{self.number(m[1])} {t['by']} {self.number(m[2])}"),
+            (rf"\b({n})[x×](?!\w)", lambda m: f"{self.number(m[1])} {t['times']}"),
+            (rf"(?<![\w.])([-−]?{n}(?: ?{_FRACTION})?|{_FRACTION})\s?({_alternatives(t['units'])})(?!\w)", self._unit),
+            (r"\b(\d+)(?:st|nd|rd|th)\b" if en else r"\b(\d+)(?:er|ère|ème|e|è|[ºª°])(?!\w)",
              self._ordinal),
-            (r"\b[1-3]/[2-4]\b(?!/)|[½⅓⅔¼¾]",
-             lambda m: t["halves"].get(unicodedata.normalize("NFKC", m[0]).replace("⁄", "/"), "")),
+            (rf"(?:\b(\d+) ?)?({_FRACTION})", self._fraction),
+            (r"(?<![\d/])(\d{1,2})/(\d{1,3})\b(?!/)", self._over),
             (rf"\b({n})\s?[-–]\s?({n})\b(?![-–]\d)", self._range),
             (rf"(?<!\w)({_alternatives(t['abbreviations'])})(?!\w)", self._abbreviation),
             (r"(?<!\w)#(\d{1,9})\b", lambda m: f"{t['hash']} {self.number(m[1])}"),
-            (r"\b(1[1-9]\d\d|20\d\d)\b(?![.,]\d)" if self.tag == "en" else r"(?!)",
+            (r"\b(1[1-9]\d\d|20\d\d)\b(?![.,]\d)" if en else never,
              lambda m: self._in_words(int(m[1]), "year")),
             (rf"(?<![\w.,])[-−](?={n})(?:{n})|{self.num}", self._plain_number),
-            (r"(?<![^\W\d_])[A-ZÑ]{2,5}(?![^\W\d_])" if t["letters"] else r"(?!)", self._initials),
-            (rf"(?<!\S)({_alternatives(t['symbols'])})(?!\S)|[&+@×÷=](?=\w)",
+            (r"\b([A-Z]\w+) (I{2,3}|I?V|VI{1,3}|IX|XI{1,3}|XI?V|XVI{1,3}|XI?X)\b" if en else never, self._roman),
+            (r"(?<![^\W\d_])[A-ZÑ]{2,5}(?![^\W\d_])" if t["letters"] else never, self._initials),
+            (rf"(?<!\S)({_alternatives(t['symbols'])})(?!\S)|[&+@×÷=](?=\w)|(?<!\w)[~≈<>±](?=\d)",
              lambda m: f" {t['symbols'].get(m[0], '')} "),
         ]  # fmt: skip
         return tuple((re.compile(pattern), say) for pattern, say in made)
@@ -222,6 +239,8 @@ class _Words:
         if (month.isdecimal() and not 1 <= int(month) <= 12) or not 1 <= int(day) <= 31:
             return ""
         name = names[int(month) - 1] if month.isdecimal() else month
+        if self.tag == "en" and len(name) <= len("Sept"):
+            name = next(n for n in names if n.startswith(name[:3]))
         spelled = "" if not year else self._in_words(int(year), "year" if self.tag == "en" else "cardinal")
         if self.tag == "en":
             return f"{name} {self._in_words(int(day), 'ordinal')}{', ' if year else ''}{spelled}"
@@ -241,7 +260,8 @@ class _Words:
         hours, minutes = self._in_words(hour), self._in_words(minute) if minute else ""
         if self.tag == "en":
             minutes = f"oh {minutes}" if 0 < minute < 10 else minutes or ("" if half else "o'clock")
-            return f"{hours} {minutes}{f' {half.upper()} M' if half else ''}".replace("  ", " ")
+            ends = m[0].endswith(".") and not m.string[m.end() :].strip()
+            return f"{hours} {minutes}{f' {half.upper()} M' if half else ''}".replace("  ", " ") + "." * ends
         if self.tag == "fr":
             return f"{'une' if hour == 1 else hours} heure{'s' * (hour > 1)} {minutes}".strip()
         if self.tag == "pt":
@@ -281,6 +301,8 @@ class _Words:
 
     def _unit(self, m: re.Match[str]) -> str:
         one, many = self.t["units"][m[2]]
+        if part := re.fullmatch(rf"(?:(\d+) ?)?({_FRACTION})", m[1]):
+            return f"{self._fraction(part)} {many if part[1] else one}"
         if m[1].isdecimal() and len(m[1]) <= _LONGEST:
             return self._counted(int(m[1]), one, many, None)
         return f"{self.number(m[1])} {many}"
@@ -288,6 +310,30 @@ class _Words:
     def _ordinal(self, m: re.Match[str]) -> str:
         words = self._in_words(int(m[1]), "ordinal") if len(m[1]) < 5 else self.number(m[1])
         return re.sub(r"o$", "a", words) if m[0].endswith("ª") else words
+
+    def _power(self, m: re.Match[str]) -> str:
+        """ "10^6" and "10⁶"."""
+        return f"{self.number(m[1])} {self.t['power']} {self.number(m[2] or unicodedata.normalize('NFKC', m[3]))}"
+
+    def _fraction(self, m: re.Match[str]) -> str:
+        """A simple fraction, alone or behind a whole number."""
+        part = self.t["halves"].get(unicodedata.normalize("NFKC", m[2]).replace("⁄", "/"), "")
+        return f"{self.number(m[1])} {self.t['and']} {part}" if m[1] and part else part
+
+    def _over(self, m: re.Match[str]) -> str:
+        """ "5/8" is five eighths in English; "24/7" and "50/50" are two numbers."""
+        part, whole = int(m[1]), int(m[2])
+        if self.tag == "en" and 0 < part < whole and whole in _PARTS:
+            return f"{self.number(m[1])} {self._in_words(whole, 'ordinal')}{'s' * (part > 1)}"
+        return f"{self.number(m[1])} {self.number(m[2])}"
+
+    def _roman(self, m: re.Match[str]) -> str:
+        """Behind the name of a ruler an ordinal, else a number ("World War II")."""
+        value, numbers = 0, [_ROMAN[c] for c in m[2]]
+        for i, one in enumerate(numbers):
+            value += -one if one < max(numbers[i:]) else one
+        said = self._in_words(value, "ordinal" if m[1] in self.t["rulers"].split() else "cardinal")
+        return f"{m[1]} the {said}" if m[1] in self.t["rulers"].split() else f"{m[1]} {said}"
 
     def _range(self, m: re.Match[str]) -> str:
         if self.tag == "en" and all(re.fullmatch(r"1[1-9]\d\d|20\d\d", x) for x in m.groups()):
@@ -307,7 +353,7 @@ class _Words:
         word, behind = m[1], m.string[m.end() :].lstrip()
         if word.casefold() in _BEFORE_NUMBERS and not behind[:1].isdigit():
             return ""
-        if len(word) == 2 and word[-1] == "." and not behind[:1].isupper():
+        if len(word) == 2 and word[-1] == "." and not behind[:1].isupper() and word not in _BEFORE_NUMBERS:
             return ""
         if word == "St." and self.tag == "en" and not behind[:1].isupper():
             return "Street" + "." * (not behind)
