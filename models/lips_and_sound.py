@@ -298,7 +298,7 @@ class Fusion(nn.Module):
         for name in (LIPS, SOUND):
             if name in parts:
                 x_BMD = F.pad(parts[name].masked, (0, 0, 0, max(0, n - parts[name].x.shape[1])))[:, :n]
-                x_BMD = x_BMD.to(like.dtype) * kept[name]
+                x_BMD = (x_BMD * kept[name]).to(like.dtype)
             else:
                 x_BMD = like.new_zeros(len(made_B), n, len(like))
             both.append(torch.where(x_BMD.any(-1, keepdim=True), x_BMD, self.absent[name].to(like.dtype)))

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mmx.cli import choice
 from mmx.cli.choice import fitting, is_signed
 from mmx.errors import InputError, MediaError
 from mmx.media.frames import points_at_rate
@@ -53,3 +54,11 @@ def test_signing_is_known_by_its_language_or_its_file() -> None:
     assert not is_signed(["x.mp4"], None) and not is_signed(["x.pose"], "en")
     assert fitting(LoadOptions(), ["x.mp4"], "de").model == LoadOptions().model
     assert fitting(LoadOptions(model="mine"), ["x.pose"], "ase").model == "mine"
+
+
+def test_lips_are_read_where_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert fitting(LoadOptions(), ["x.mkv"], None, "audio") == fitting(LoadOptions(), ["x.mkv"], None) == LoadOptions()
+    assert fitting(LoadOptions(model="mine"), ["x.mkv"], None, "video").model == "mine"
+    monkeypatch.setattr(choice, "cards", dict)
+    with pytest.raises(InputError, match=r"with lips, got none.*lips_and_sound\.toml"):
+        fitting(LoadOptions(), ["x.mkv"], None, "av")

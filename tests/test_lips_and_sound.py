@@ -76,3 +76,13 @@ def test_the_fusion_keeps_the_contract_whatever_is_present(present: list[str]) -
         return Seq(noise(len(lengths), max(lengths), 32, seed=seed), torch.tensor(lengths), 25.0)
 
     verify_contract(AsBlock(tiny().fuse, present, 2), make, lengths=(9, 5, 3, 1), tolerance=1e-5)
+
+
+@pytest.mark.parametrize("present", [["lips"], ["speech"], ["lips", "speech"]], ids="+".join)
+def test_it_reads_in_half_precision(present: list[str]) -> None:
+    model = tiny()
+    for part in (model.encoders, model.fuse):  # features are computed in float32, as after loading
+        part.to(torch.bfloat16)
+    made = {"lips": pictures([9, 5], 0), "speech": samples([5760, 3200], 1)}
+    memory = model.memory({name: made[name] for name in present})
+    assert memory.x.dtype == torch.bfloat16 and bool(memory.x.isfinite().all())

@@ -4,10 +4,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from mmx.cli.console import say
 from mmx.errors import InputError
+from mmx.tasks.options import Modality
 from mmx.text.languages import find_language
 from mmx.weights.card import cards
 from mmx.weights.options import DEFAULT_MODEL, LoadOptions
+
+LIPS: tuple[Modality, ...] = ("av", "video")
+SUBJECTS = {"pose": "signing", "video": "lips"}
+RECIPES = {"pose": "models/recipes/fingerspelling.toml", "video": "models/recipes/lips_and_sound.toml"}
 
 
 def is_signed(files: Sequence[str], language: str | None) -> bool:
@@ -19,18 +25,23 @@ def is_signed(files: Sequence[str], language: str | None) -> bool:
     return bool(files) and all(Path(f).suffix.lower() == POSE_FILE for f in files)
 
 
-def fitting(load: LoadOptions, files: Sequence[str], language: str | None) -> LoadOptions:
-    """The models to load, with the one that reads poses in place of the default one for recordings of signing.
+def fitting(
+    load: LoadOptions, files: Sequence[str], language: str | None, modality: Modality | None = None
+) -> LoadOptions:
+    """The models to load, with one that reads poses, or lips, in place of the default one where these are asked for.
 
     Raises:
         InputError: none ships.
     """
-    if load.model != DEFAULT_MODEL or not is_signed(files, language):
+    medium = "pose" if is_signed(files, language) else "video" if modality in LIPS else ""
+    if load.model != DEFAULT_MODEL or not medium:
         return load
-    name = next((c.name for c in cards().values() if "pose" in c.default_for), None)
-    if name is None:
+    card = next((c for c in cards().values() if medium in c.default_for), None)
+    if card is None:
         raise InputError(
-            "expected --model with signing, got none: no model that reads it ships with mmx; train one by "
-            "models/recipes/fingerspelling.toml"
+            f"expected --model with {SUBJECTS[medium]}, got none: no model that reads it ships with mmx; train one by "
+            f"{RECIPES[medium]}"
         )
-    return replace(load, model=name)
+    if medium == "video":
+        say(f"{card.name} reads it: {card.summary}")
+    return replace(load, model=card.name)

@@ -42,7 +42,7 @@ def transcribe(
     """Transcribe recordings."""
     from mmx.cli.recordings import Job, run
 
-    load = fitting(load, files, options.language)
+    load = fitting(load, files, options.language, options.modality)
     raise typer.Exit(run(Job(files=tuple(files), load=load, options=options, output=output)))
 
 
@@ -85,7 +85,7 @@ def translate(
     asked = replace(options, task="translate", speak=speak is not None)
     if not options.to:
         asked = replace(asked, task="transcribe", to=Options().to)
-    load = fitting(load, files or (), options.language)
+    load = fitting(load, files or (), options.language, options.modality)
     raise typer.Exit(run(Job(files=tuple(files or ()), load=load, options=asked, output=output, speech=speech)))
 
 

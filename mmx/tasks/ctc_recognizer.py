@@ -1,5 +1,7 @@
 """Windows decoded without a decoder: the best path through the scores of a CTC head (`mmx.nn.ctc`).
 
+Asked for a vocabulary, the best of the paths that spell its words (`mmx.tasks.ctc_lexicon`).
+
 Letters: B windows, M memory frames, V vocabulary.
 """
 
@@ -16,6 +18,7 @@ from mmx.errors import InputError
 from mmx.model import Model
 from mmx.nn.ctc import NAME, CTCHead
 from mmx.seq import Seq
+from mmx.tasks.ctc_lexicon import Lexicon
 from mmx.tasks.options import Options
 from mmx.tasks.result import Note, Segment
 from mmx.tasks.windows import Decoded, Job, to_file_time
@@ -34,6 +37,8 @@ class Path(NamedTuple):
 def fit(model: Model, options: Options) -> Options:
     """The options with the model's spelling of languages. Raises `InputError` for what it cannot do."""
     tok = model.require_tokenizer()
+    if options.language is None and len(tok.language_ids) == 1:
+        options = replace(options, language=next(iter(tok.language_ids)))
     if options.language is None:
         raise InputError(f"expected --language: {model.name} does not detect what it is to write")
     if options.speak or options.bilingual:
@@ -58,6 +63,7 @@ class CTCRecognizer:
     def __init__(self, model: Model, options: Options):
         self.model, self.options, self.tok = model, options, model.require_tokenizer()
         self.language = options.language or ""
+        self.lexicon = Lexicon.read(options.vocabulary, self.tok) if options.vocabulary else None
         self.silent = [i for i in range(self.tok.n_vocab) if i in {*self.tok.control_ids, self.tok.eot}]
 
     @torch.inference_mode()
@@ -66,7 +72,7 @@ class CTCRecognizer:
         device = next(self.model.parameters()).device
         clip = pad([j.window.clip for j in jobs])
         memory = self.model.memory({name: seq.to(device) for name, seq in clip.items()})
-        paths = best_paths(self.log_probs(memory), memory.lengths, self.blank)
+        paths = best_paths(self.log_probs(memory), memory.lengths, self.blank, self.lexicon)
         return [self._decoded(job, path, memory.rate or 25.0) for job, path in zip(jobs, paths, strict=True)]
 
     @property
@@ -118,11 +124,22 @@ class CTCRecognizer:
         return words
 
 
-def best_paths(log_probs_BMV: Tensor, lengths_B: Tensor, blank: int) -> list[Path]:
-    """The most probable path of each row, repeats and blanks left out (Graves et al. 2006, section 3.2)."""
-    best_BM, found_BM = log_probs_BMV.max(-1)
+def best_paths(log_probs_BMV: Tensor, lengths_B: Tensor, blank: int, lexicon: Lexicon | None = None) -> list[Path]:
+    """The most probable path of each row, repeats and blanks left out (Graves et al. 2006, section 3.2).
+
+    Args:
+        log_probs_BMV: of the tokens and the blank.
+        lengths_B: frames of each row.
+        blank: index of the blank.
+        lexicon: words that alone may be written; any text when None.
+    """
     out = []
-    for row, scores, n in zip(found_BM.tolist(), best_BM, lengths_B.tolist(), strict=True):
+    for scores_MV, n in zip(log_probs_BMV, lengths_B.tolist(), strict=True):
+        if lexicon is None:
+            best_M, found_M = scores_MV[:n].max(-1)
+            total, row = float(best_M.sum()), found_M.tolist()
+        else:
+            row, total = lexicon.best_path(scores_MV[:n].cpu().numpy(), blank)
         begins = [i for i in range(n) if row[i] != blank and (i == 0 or row[i] != row[i - 1])]
-        out.append(Path([row[i] for i in begins], begins, float(scores[:n].mean()) if n else 0.0))
+        out.append(Path([row[i] for i in begins], begins, total / n if n else 0.0))
     return out

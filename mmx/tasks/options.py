@@ -44,9 +44,16 @@ class Options:
         Option("mix, left or right; each: two speakers on two channels, transcribed one by one and labelled."),
     ] = "mix"
     modality: Annotated[
-        Modality,
-        Option("Of a model of lips and sound: av, or one of the two; av goes on with what there is, and says so."),
-    ] = "av"
+        Modality | None,
+        Option(
+            "Lips and sound (av), or one of the two; of all that the model reads if not given. "
+            "av goes on with what there is, and says so."
+        ),
+    ] = None
+    vocabulary: Annotated[
+        str | None,
+        Option("Write only words of this text file; of a model that writes letter by letter (lips, fingerspelling)."),
+    ] = None
     bilingual: Annotated[bool, Option("Subtitles with the words spoken above.")] = False
     speak: Annotated[bool, Option("Also speak the translation.", shell=False)] = False
     speaker: Annotated[int, Option("Speaker that it is spoken by, by number.", least=0)] = 0

@@ -75,7 +75,7 @@ def transcribe(
 
 def _chosen(model: Model, options: Options) -> dict[str, Input]:
     """What is read of a recording: all, or the media that `modality` names."""
-    if options.modality == "av":
+    if options.modality in (None, "av"):
         return model.recorded
     chosen = {name: what for name, what in model.recorded.items() if what.medium == options.modality}
     if not chosen:
@@ -285,6 +285,8 @@ def fit(model: Model, options: Options) -> Options:
         raise InputError(f"expected a model with a speech encoder, got {model.name}: {suggestion('transcribe')}")
     if SPEECH in model.recorded and (rate := model.recorded[SPEECH].rate) != SAMPLE_RATE_HZ:
         raise InputError(f"expected a model for speech at {SAMPLE_RATE_HZ} Hz, got {model.name}, at {rate:g} Hz")
+    if options.vocabulary and model.decoder is not None:
+        raise InputError(f"expected no vocabulary with {model.name}, which writes any text: give the words as hotwords")
     if options.channels != "mix" and SPEECH not in model.recorded:
         raise InputError(f"expected a model with a speech encoder for channels, got {model.name}: leave them out")
     return _kind(model).fit(model, options)
