@@ -20,6 +20,7 @@ from mmx.datasets.recipes import fingerspelling_joiner as joiner
 from mmx.errors import InputError
 from mmx.evaluate.streaming import evaluate_streaming, read_recordings
 from mmx.experiments import fingerspelling_changes as changes
+from mmx.experiments import fingerspelling_controls as controls
 from mmx.model import Model, tensors
 from mmx.models import fingerspelling
 from mmx.nn.ctc import NAME, CTCHead
@@ -409,6 +410,38 @@ def test_clips_are_changed_and_read_again(tmp_path: Path) -> None:
     lost = sizes.pop("30 % of the frames without hands")[1]
     assert 0.5 * len(hands) < lost < 0.9 * len(hands)
     assert set(sizes.values()) == {(len(hands), len(hands))}
+
+
+def test_unseen_alphabets_are_read_by_model_and_neighbour(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny()
+    alphabets = {x: {c: letter(c) for c in "abc"} for x in ("ase", "gsg")}  # the same recordings in both
+    monkeypatch.setattr(controls, "named", lambda _, sign: "b")
+    found = controls.read(model, alphabets, ["ase"], ["gsg"])
+    assert found.by_model.tolist() == [False, True, False] and found.by_neighbour.all()
+    assert str(found) == "| 3 | 33.3 | 100.0 | 0 and 2 | 0.500 |"
+    assert controls.exact_p(1, 9) == pytest.approx(22 / 1024) and controls.exact_p(4, 4) == 1.0
+
+
+def test_a_model_that_must_name_a_letter_names_the_one_that_it_scores_highest() -> None:
+    model = tiny()
+    with torch.no_grad():
+        bias = cast(CTCHead, model.heads[NAME]).out.bias
+        bias[-1], bias[model.require_tokenizer().encode("q")] = 90.0, 30.0  # it would write nothing
+    assert controls.named(model, letter("a")) == "q"
+
+
+def test_shuffled_labels_are_others_in_each_clip(tmp_path: Path) -> None:
+    rows = [f"{i}\t{i}.npz\tabca\t{x}\t1.0\t{i}.labels.npz" for i, x in enumerate(("ase", "gsg", "ase"))]
+    header = "id\tpose\ttext\tsrc_lang\tduration_s\ttarget_features"
+    (tmp_path / "train.tsv").write_text("\n".join((header, *rows)) + "\n")
+    table = controls.subset(tmp_path / "train.tsv", ["ase"], tmp_path / "out" / "some.tsv").read_text().splitlines()
+    assert [line.split("\t")[2:4] for line in table[1:]] == [["abca", "ase"]] * 2
+    shuffled = ""
+    for seed in range(4):
+        shuffled = controls.subset(tmp_path / "train.tsv", ["ase"], tmp_path / "out" / "other.tsv", seed).read_text()
+        texts = [line.split("\t")[2] for line in shuffled.splitlines()[1:]]
+        assert all(t[0] == t[3] and len(set(t)) == 3 for t in texts)
+    assert str(tmp_path / "2.npz") in shuffled
 
 
 def test_a_hand_that_is_lost_between_is_joined_by_a_straight_line() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -19,10 +20,11 @@ import torch
 from mmx.cli.app import main
 from mmx.errors import InputError
 from mmx.evaluate import retrieval
+from mmx.media.frame_folder import read_picture
 from mmx.model import Model, tensors
 from mmx.models import fingerspelling
 from mmx.search import index as index_module
-from mmx.search import nearest, query, words
+from mmx.search import nearest, preview, query, words
 from mmx.search.embed import Embedder
 from mmx.search.index import Entry, Index, ModelMark, Said, Vectors, writing
 from mmx.search.similarity import late_interaction
@@ -265,8 +267,27 @@ def test_recordings_are_found_by_example(tmp_path: Path, capsys: pytest.CaptureF
     hits = [json.loads(line) for line in capsys.readouterr().out.splitlines()[1:]]
     assert hits[0]["source"] == str(folder / "2.npy") and len(hits) == 4
     assert "<svg" in (tmp_path / "p.html").read_text("utf-8")
+    assert main(["search", str(folder / "2.npy"), *model, "--preview", str(tmp_path / "p.png"), *where]) == 0
+    sheet = read_picture(tmp_path / "p.png").to_ndarray(format="rgb24")
+    assert sheet.shape == (4 * preview.SIDE, preview.FRAMES * preview.SIDE, 3)
+    assert all((tile < 100).any() for row in np.split(sheet, 4) for tile in np.split(row, preview.FRAMES, axis=1))
+    assert main(["search", str(folder / "2.npy"), *model, "--preview", str(tmp_path / "p.jpg"), *where]) == 2
     assert main(["search", str(folder / "2.npy"), "--model", str(tmp_path / "two"), *where]) == 2
     assert "search with that model" in capsys.readouterr().err
+
+
+def test_a_sheet_shows_the_place_in_a_film(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "film.mp4"), "w") as out:
+        stream: Any = out.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 64
+        for t in range(75):  # dark, then bright, then dark
+            picture = np.full((64, 64, 3), 220 if 25 <= t < 50 else 20, np.uint8)
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(picture, "rgb24")))
+        out.mux(stream.encode())
+    hits = [query.Hit(str(tmp_path / name), 1.0, 2.0, 1.0, "words") for name in ("film.mp4", "gone.mp4")]
+    sheet = read_picture(preview.write(tmp_path / "p.png", "x", hits)).to_ndarray(format="rgb24")
+    film, gone = np.split(sheet, 2)
+    assert all(tile.mean() > 180 for tile in np.split(film, preview.FRAMES, axis=1)) and gone.min() > 250
 
 
 def test_a_text_is_looked_for_by_its_likelihood() -> None:

@@ -83,22 +83,25 @@ def search(
     model: Annotated[str, typer.Option(help="The model that made the index.")] = "",
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="Most answers.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for each answer.")] = False,
-    preview: Annotated[Path | None, typer.Option(help="A page (.html) that shows and plays the answers.")] = None,
+    preview: Annotated[
+        Path | None,
+        typer.Option(help="A page (.html) that shows and plays the answers, or a sheet of pictures (.png)."),
+    ] = None,
 ) -> None:
     """Find where recordings say a text, or those that are like an example.
 
     Exit codes: 0 where something was found, 3 where nothing was.
     """
-    from mmx.search.preview import write_page
+    from mmx.search.preview import KINDS, write
 
-    if preview is not None and preview.suffix.lower() != ".html":
-        raise InputError(f"expected a .html file for --preview, got {str(preview)!r}")
+    if preview is not None and preview.suffix.lower() not in KINDS:
+        raise InputError(f"expected a .html or .png file for --preview, got {str(preview)!r}")
     hits = _hits(query, folder, model, count)
     for place, hit in enumerate(hits, 1):
         row = f"{place:3}  {hit.score:6.3f}  {_clock(hit.start_s)}-{_clock(hit.end_s)}  {hit.source}  {hit.text}"
         write_out((json.dumps(hit.to_dict(), ensure_ascii=False) if as_json else row.rstrip()) + "\n")
     if preview is not None:
-        write_page(preview, query, hits)
+        write(preview, query, hits)
     if not hits:
         say("nothing found")
         raise typer.Exit(NOT_FOUND)

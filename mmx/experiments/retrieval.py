@@ -1,7 +1,9 @@
-"""The same letter in other sign languages by example: `python -m mmx.experiments.retrieval [MODEL]`.
+"""Letters in 19 sign languages, by example and by text: `python -m mmx.experiments.retrieval [MODEL]`.
 
 The 600 recordings of spoken-to-signed (MIT), a letter each. Without a model the tokens are what the front end of a
-family makes of the points, before any weight. Compared: token by token, the pooled vector alone, and random scores.
+family makes of the points, before any weight. Compared: token by token, the pooled vector alone, and random scores; a
+recording asks for the same letter in another language. With a model that writes, letters ask as texts, too, for their
+recordings in all languages, of which the model is told none.
 """
 
 import csv
@@ -38,6 +40,12 @@ def main(model: str = "") -> None:
     chance = np.random.default_rng(0).random(exact.shape)
     for name, scores in (("token by token", exact), ("pooled", pooled @ pooled.T), ("random", chance)):
         print(_row(name, measure(scores, right, counted)))
+    if model:
+        asked = sorted(set(letters.tolist()))
+        by_text = np.stack([embedder.likelihoods(text, tokens) for text in asked])
+        right = np.array(asked)[:, None] == letters
+        for name, scores in (("text", by_text), ("random", chance[: len(asked)])):
+            print(_row(f"letter by {name}", measure(scores, right, np.ones_like(right))))
 
 
 def _row(name: str, got: Retrieval) -> str:
