@@ -2,15 +2,14 @@
 
     python -m mmx.experiments.speech_to_speech --asterisk DIR --clips 8
 
-Clips: those of the package pytest-audioeval, and Asterisk's prompts (Debian's asterisk-core-sounds-{es,fr,it} for the
-texts, -g722 for the sound, -en for the English, unpacked by `dpkg-deb -x` into one folder), whose English is parallel.
+Clips: those of the package pytest-audioeval, and Asterisk's prompts (see `mmx.experiments.asterisk`), whose English is
+parallel.
 WER is that of the recognized speech against the text translation: what the voice and the second recognition lose. chrF
 of both against the English prompt says what that costs in the end.
 """
 
 import argparse
-import gzip
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,6 +19,7 @@ import soxr
 import mmx
 from mmx.api import open_voice
 from mmx.evaluate.metrics import measure
+from mmx.experiments import asterisk
 from mmx.media.audio import SAMPLE_RATE
 from mmx.tasks import dub
 from mmx.tasks.isochrony import dub as dubbed
@@ -48,29 +48,13 @@ def audioeval(language: str) -> list[Clip]:
     return [Clip(path, language) for path in sorted(folder.glob("*.wav"))]
 
 
-def asterisk(folder: Path, language: str, count: int) -> list[Clip]:
+def prompts(folder: Path, language: str, count: int) -> list[Clip]:
     """As many prompts in a language, spread over all that have English and enough words."""
-    english = prompts(folder, "en")
-    found = {
-        p.relative_to(base).with_suffix("").as_posix(): p
-        for base in _sounds(folder, language)
-        for p in base.rglob("*.g722")
-    }
-    keys = [k for k in prompts(folder, language) if k in found and len(english.get(k, "").split()) >= WORDS]
+    english, found = asterisk.prompts(folder, "en"), asterisk.sounds(folder, language)
+    texts = asterisk.prompts(folder, language)
+    keys = [k for k in texts if k in found and len(english.get(k, "").split()) >= WORDS]
     step = max(1, len(keys) // count)
     return [Clip(found[k], language, english[k]) for k in keys[::step][:count]]
-
-
-def _sounds(folder: Path, language: str) -> Iterator[Path]:
-    yield from (p for p in folder.rglob(f"sounds/{language}*") if p.is_dir())
-
-
-def prompts(folder: Path, language: str) -> dict[str, str]:
-    """The texts of a language by their keys."""
-    (file,) = folder.rglob(f"core-sounds-{language}.txt.gz")
-    lines = gzip.decompress(file.read_bytes()).decode("utf-8").splitlines()
-    pairs = (line.split(":", 1) for line in lines if ":" in line and not line.startswith(";"))
-    return {key.strip(): text.strip() for key, text in pairs if "[" not in text and "(" not in text}
 
 
 def round_trip(clips: Sequence[Clip], isochrony: bool) -> tuple[list[str], list[str]]:
@@ -99,7 +83,7 @@ def main() -> None:
     for language in asked.languages:
         sets = {"audioeval": audioeval(language)}
         if asked.asterisk and language != "pt":
-            sets["asterisk"] = asterisk(asked.asterisk, language, asked.clips)
+            sets["asterisk"] = prompts(asked.asterisk, language, asked.clips)
         for name, clips in sets.items():
             if not clips:
                 continue
