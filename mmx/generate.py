@@ -6,8 +6,8 @@ tokens suppressed, n-grams kept from repeating. Caches live in a `State` that th
 Letters: B rows (windows), K hypotheses of a row, R = B*K, P prefix tokens, U tokens written so far, V vocabulary.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -59,11 +59,19 @@ class SearchOptions:
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A finished sequence: its tokens without prefix and end token, and the sum of their log-probabilities."""
+    """A sequence.
+
+    Attributes:
+        tokens: without prefix and end token.
+        log_prob: sum over the tokens and the end token.
+        ended: whether it came to its end token.
+        kept_going: tokens after which its end was likeliest, and first refused; None where it never was.
+    """
 
     tokens: tuple[int, ...]
     log_prob: float
     ended: bool
+    kept_going: int | None = None
 
     @property
     def avg_log_prob(self) -> float:
@@ -77,6 +85,10 @@ class SearchResult:
 
     rows: list[list[Hypothesis]]
     prefix_logits: Tensor
+
+
+MayEnd = Callable[[Sequence[int]], bool]
+"""Whether a hypothesis of these tokens may end."""
 
 
 class Suppress:
@@ -123,6 +135,7 @@ def search(
     filters: Sequence[Filter] = (),
     shared: State | None = None,
     at: Sequence[int] = (-1,),
+    may_end: Sequence[MayEnd] | None = None,
 ) -> SearchResult:
     """Write the best continuation of `prefix` in every row.
 
@@ -135,6 +148,7 @@ def search(
         filters: applied in order to every distribution.
         shared: what the decoder derived from the memory in an earlier call (`state["memory"]`), to save its cost.
         at: prefix positions whose logits the result shall hold; the last one must be -1.
+        may_end: for each row, which hypotheses may end; all when None. Samples may always.
     """
     if prefix.shape[1] == 0:
         raise ValueError("expected at least one prefix token to start from, got none")
@@ -145,7 +159,7 @@ def search(
     logits_BAV = decoder.forward(prefix, memory, state, at=at)
     if options.no_repeat_ngram:
         filters = [*filters, NoRepeatNGram(options.no_repeat_ngram)]
-    rows = [_Row(k, eot, options) for _ in range(len(prefix))]
+    rows = [_Row(k, eot, options, may_end[b] if may_end else None) for b in range(len(prefix))]
     owner, logits_RV = list(range(len(prefix))), logits_BAV[:, -1]
     for n in range(options.max_tokens):
         _advance(rows, owner, logits_RV.float(), filters, k)
@@ -206,8 +220,8 @@ def best(scores_RV: Tensor, k: int) -> tuple[Tensor, Tensor]:
 class _Row:
     """The hypotheses of one row: those that go on (`live`, the i-th grown from slot `parents[i]`) and the finished."""
 
-    def __init__(self, k: int, eot: int, options: SearchOptions):
-        self.k, self.eot, self.options = k, eot, options
+    def __init__(self, k: int, eot: int, options: SearchOptions, may_end: MayEnd | None = None):
+        self.k, self.eot, self.options, self.may_end = k, eot, options, may_end
         self.enough = max(1, round(k * options.patience))
         self.live: list[Hypothesis] = [Hypothesis((), 0.0, False)]
         self.parents: list[int] = [0]
@@ -217,8 +231,10 @@ class _Row:
     def extend(self, gains: list[list[float]], tokens: list[list[int]]) -> None:
         """Beam step: from each live hypothesis' best tokens keep the K best overall.
 
-        A candidate that ends is finished if it ranks before the K-th that goes on.
+        A candidate that ends is finished if it ranks before the K-th that goes on. One that may not end goes on.
         """
+        if self.may_end:
+            self._refuse(gains, tokens, self.may_end)
         candidates = sorted(
             (
                 (h.log_prob + gain, slot, token)
@@ -233,14 +249,23 @@ class _Row:
         for score, slot, token in candidates:
             if len(grown) == self.k:
                 break
-            before = self.live[slot].tokens
+            h = self.live[slot]
             if token != self.eot:
-                grown.append(Hypothesis((*before, token), score, False))
+                grown.append(replace(h, tokens=(*h.tokens, token), log_prob=score))
                 parents.append(slot)
             elif len(self.finished) < self.enough:
-                self.finished.append(Hypothesis(before, score, True))
+                self.finished.append(replace(h, log_prob=score, ended=True))
         done = len(self.finished) >= self.enough
         self.live, self.parents = ([], []) if done else (grown, parents)
+
+    def _refuse(self, gains: list[list[float]], tokens: list[list[int]], may_end: MayEnd) -> None:
+        """Take the end token from what may follow the live hypotheses that may not end."""
+        for slot, h in enumerate(self.live):
+            if self.eot in tokens[slot] and not may_end(h.tokens):
+                at = tokens[slot].index(self.eot)
+                gains[slot][at] = -torch.inf
+                if at == 0 and h.kept_going is None:
+                    self.live[slot] = replace(h, kept_going=len(h.tokens))
 
     def sample(self, logits_KV: Tensor, lse_K: Tensor) -> None:
         """Draw one token for each of the `best_of` sequences that have not ended."""

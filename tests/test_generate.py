@@ -93,6 +93,24 @@ def test_scores_are_those_of_the_texts(beam_size: int):
             assert h.log_prob == pytest.approx(log_prob(memory, b, h.tokens, h.ended), abs=1e-4)
 
 
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_a_row_whose_text_may_not_end_yet_goes_on_and_tells_since_when(beam_size: int):
+    memory, prefix = tables(2, seed=4), torch.full((2, 1), BOS)
+    memory.x.view(2, VOCAB, VOCAB, VOCAB)[..., EOT] += 3
+    free, bound = search(
+        TableDecoder(), memory, prefix, EOT, SearchOptions(beam_size=beam_size, max_tokens=12),
+        may_end=[lambda tokens: True, lambda tokens: len(tokens) >= 6],
+    ).rows  # fmt: skip
+    (alone, _) = run(memory, beam_size=beam_size, max_tokens=12)
+    assert free == alone and all(h.kept_going is None for h in free), "no other row notices"
+    for h in bound:
+        assert len(h.tokens) >= 6 and h.log_prob == pytest.approx(log_prob(memory, 1, h.tokens, h.ended), abs=1e-4)
+        table = memory.x[1].view(VOCAB, VOCAB, VOCAB)
+        history = (BOS, BOS, *h.tokens)
+        ends = [n for n in range(6) if int(table[history[n], history[n + 1]].argmax()) == EOT]
+        assert h.kept_going == (ends[0] if ends else None)
+
+
 BANNED = (2, 3)
 
 

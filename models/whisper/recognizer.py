@@ -8,6 +8,7 @@ import warnings
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import pairwise
 from typing import Literal, cast
 
@@ -181,7 +182,7 @@ class TimestampRecognizer:
     def _decoded(self, jobs: Sequence[Job], memory: Seq, shared: State) -> list[Decoded]:
         outcomes = self._search(jobs, memory, shared)
         attempts = [o.attempt or o.doubted for o in outcomes]
-        written = [self._pieces(a) if a else [] for a in attempts]
+        written = self._without_guesses(jobs, attempts, memory, shared)
         thin = [self._thin(j, pieces) for j, pieces in zip(jobs, written, strict=True)]
         timed = self._words(jobs, written, memory, shared)
         judged = [bool(j.second or o.doubted or t) for j, o, t in zip(jobs, outcomes, thin, strict=True)]
@@ -232,6 +233,23 @@ class TimestampRecognizer:
                 one.notes.append(Note(hole.start_s, hole.end_s, "retried", "speech without text"))
             elif heard_s > self.NOTED_S:
                 one.notes.append(Note(hole.start_s, hole.end_s, "warning", f"{heard_s:.1f} s of speech without text"))
+
+    def _without_guesses(
+        self, jobs: Sequence[Job], attempts: Sequence[_Attempt | None], memory: Seq, shared: State
+    ) -> list[list["_Piece"]]:
+        """The pieces of each attempt, without unlikely ones that were written only because no end was allowed."""
+        written = [self._pieces(a) if a else [] for a in attempts]
+        ends = [None if a is None else a.hypothesis.kept_going for a in attempts]
+        log_probs = self._log_probs(jobs, written, [end is not None for end in ends], memory, shared)
+        least = self.options.logprob_threshold
+        return [
+            [
+                p
+                for p, likely in zip(pieces, row, strict=True)
+                if end is None or p.at < end or likely >= least * len(p.tokens)
+            ]
+            for end, pieces, row in zip(ends, written, log_probs, strict=True)
+        ]
 
     def _log_probs(
         self,
@@ -384,13 +402,24 @@ class TimestampRecognizer:
             no_repeat_ngram=no_repeat_ngram,
         )
         at = (len(self.prompt), -1)
-        result = search(self.decoder, memory, prefix, self.tok.eot, how, self.filters, shared, at)
+        may_end = [partial(self._may_end, jobs[r].window) for r in rows]
+        result = search(self.decoder, memory, prefix, self.tok.eot, how, self.filters, shared, at, may_end)
         silence = result.prefix_logits[:, 0].float().softmax(-1)[:, self.tok.no_speech].tolist()
         out = []
         for hypotheses, p in zip(result.rows, silence, strict=True):
             text = self.tok.decode([t for t in hypotheses[0].tokens if t < self.tok.eot]).strip()
             out.append(_Attempt(hypotheses[0], text, temperature, compression_ratio(text), p))
         return out
+
+    def _may_end(self, window: Window, tokens: Sequence[int]) -> bool:
+        """Whether a text may end with its last time token: not where somebody speaks on for longer than a few words.
+
+        Whisper leaves the last sentence of a window to the next one, which begins with it; ours do not overlap.
+        """
+        at = tokens[-1] if tokens else 0
+        if window.speech is None or at < self.tok.timestamp_begin or not any(t < self.tok.eot for t in tokens):
+            return True
+        return window.speech_within(self.tok.timestamp(at), window.duration_s) <= self.MISSED_S
 
     def _repeats(self, a: _Attempt | None) -> bool:
         return a is not None and a.compression_ratio > self.options.compression_ratio_threshold
@@ -417,17 +446,17 @@ class TimestampRecognizer:
         out: list[_Piece] = []
         start: float | None = None
         text: list[int] = []
-        for token in attempt.hypothesis.tokens:
+        for at, token in enumerate(attempt.hypothesis.tokens):
             if token < self.tok.eot:
                 text.append(token)
             elif token >= self.tok.timestamp_begin:
                 t = self.tok.timestamp(token)
                 if text:
-                    out.append(_Piece(start, t, tuple(text)))
+                    out.append(_Piece(start, t, tuple(text), at - len(text)))
                     text = []
                 start = t
         if text:
-            out.append(_Piece(start, None, tuple(text)))
+            out.append(_Piece(start, None, tuple(text), len(attempt.hypothesis.tokens) - len(text)))
         return [p for p in out if self.tok.decode(list(p.tokens)).strip()]
 
     def _on_clock(self, job: Job, a: _Attempt, piece: "_Piece", words: Sequence[Word]) -> Iterator[Segment]:
@@ -536,11 +565,12 @@ class TimestampRecognizer:
 
 @dataclass(frozen=True)
 class _Piece:
-    """Text tokens between two time tokens, seconds on the window's clock."""
+    """Text tokens between two time tokens, seconds on the window's clock; `at`: where the first stands in the text."""
 
     start_s: float | None
     end_s: float | None
     tokens: tuple[int, ...]
+    at: int = 0
 
     def span(self, window: Window) -> tuple[float, float]:
         """Start and end within the window, its own where none was written."""
