@@ -5,12 +5,13 @@ from functools import cached_property
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from mmx.model import Model
 from mmx.models.whisper import other_language
 from mmx.models.whisper.tokenizer import WhisperTokenizer
-from mmx.seq import Seq, pad
-from mmx.state import State
+from mmx.seq import Seq
+from mmx.state import State, leaves, subtree, tensor
 from mmx.tasks.windows import RATE, require_aligner
 
 
@@ -39,10 +40,21 @@ class LanguageDetector:
         ids = [self.tok.language_ids[c] for c in self.codes] if self.tok.multilingual else [0]
         return logits[:, 0, ids].float().softmax(-1).cpu()
 
-    def of_stretches(self, memory_MD: torch.Tensor, spans: Sequence[tuple[float, float]]) -> torch.Tensor:
-        """Of stretches of an encoded window, in seconds on its clock."""
+    def of_stretches(self, shared: State, row: int, spans: Sequence[tuple[float, float]]) -> torch.Tensor:
+        """Of stretches of a window, in seconds on its clock, given the decoder's keys and values of the memory.
+
+        Args:
+            shared: `state["memory"]` of a decoding step over the memory: leaves `(B, H, M, C)`.
+            row: of the window.
+            spans: N of them.
+        """
         frames = [(int(a * self.frame_rate), int(b * self.frame_rate)) for a, b in spans]
-        return self.of_memory(pad([torch.cat([memory_MD[a:b], self._pause]) for a, b in frames], self.frame_rate))
+        n_pause = next(leaves(self._pause))[1].shape[2]
+        lengths = torch.tensor([b - a + n_pause for a, b in frames], device=self.device)
+        state = self.decoder.init_state(len(spans), 1)
+        state["memory"] = _before_pause(shared, self._pause, row, frames, int(lengths.max()))
+        unread = torch.zeros(len(spans), int(lengths.max()), 0, device=self.device)  # its keys and values are there
+        return self.of_memory(Seq(unread, lengths, self.frame_rate), state)
 
     def of_sounds(self, waves: Sequence[np.ndarray]) -> torch.Tensor:
         """Of short pieces of sound, each followed by half a second of silence."""
@@ -58,6 +70,22 @@ class LanguageDetector:
         return self.model.memory({"speech": Seq(padded_BN.to(self.device), lengths, RATE)})
 
     @cached_property
-    def _pause(self) -> torch.Tensor:
-        """`(F, D)`: the memory of a second of silence. Frames that break off in speech look like no language."""
-        return self.encode([np.zeros(0, np.float32)], other_language.PAUSE_S).x[0]
+    def _pause(self) -> State:
+        """The decoder's keys and values of a second of silence. Stretches that break off in speech look like no
+        language."""
+        state = self.decoder.init_state(1, 1)
+        self.of_memory(self.encode([np.zeros(0, np.float32)], other_language.PAUSE_S), state)
+        return subtree(state, "memory")
+
+
+def _before_pause(held: State, pause: State, row: int, frames: Sequence[tuple[int, int]], longest: int) -> State:
+    """Stretches of a row of keys or values, each before a pause, `(N, H, longest, C)`."""
+    out: State = {}
+    for key, value in held.items():
+        if isinstance(value, dict):
+            out[key] = _before_pause(value, subtree(pause, key), row, frames, longest)
+            continue
+        silent_HMC = tensor(pause, key)[0]
+        rows = [torch.cat([value[row, :, a:b], silent_HMC], 1) for a, b in frames]
+        out[key] = torch.stack([F.pad(x_HMC, (0, 0, 0, longest - x_HMC.shape[1])) for x_HMC in rows])
+    return out

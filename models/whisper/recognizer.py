@@ -170,7 +170,7 @@ class TimestampRecognizer:
         shared = self._languages(jobs, memory)
         out = self._decoded(jobs, memory, shared)
         for row, (job, one) in enumerate(zip(jobs, out, strict=True)):
-            one.notes += self._other_languages(job, memory, row)
+            one.notes += self._other_languages(job, shared, row)
         if self.as_spoken is not None:
             for one, source in zip(out, self.as_spoken._decoded(jobs, memory, shared), strict=True):
                 _put_beside(one, source)
@@ -307,14 +307,14 @@ class TimestampRecognizer:
                 job.file.language_probability = 1.0
         return subtree(state, "memory")
 
-    def _other_languages(self, job: Job, memory: Seq, row: int) -> list[Note]:
+    def _other_languages(self, job: Job, shared: State, row: int) -> list[Note]:
         """What is said in another language than the window's text is written in; a translation has both anyway."""
         written = job.file.language
         if self.options.task != "transcribe" or not self.tok.multilingual or written is None or job.retry:
             return []
 
         def glance(spans: Sequence[tuple[float, float]]) -> torch.Tensor:
-            return self.languages.of_stretches(memory.x[row], spans)
+            return self.languages.of_stretches(shared, row, spans)
 
         return other_language.notes(job.window, written, glance, self.languages.of_sounds, self.languages.codes)
 
