@@ -19,7 +19,7 @@ from torch import Tensor
 from mmx.clip import SPEECH, Clip, Input, Rolling, rate_of
 from mmx.errors import CheckpointError, InputError
 from mmx.files import write_tensors
-from mmx.memory import give_back
+from mmx.memory import give_back, large_blocks_apart
 from mmx.model import Model
 from mmx.nn.ctc import NAME
 from mmx.seq import Seq
@@ -137,6 +137,7 @@ class Stream:
                 model, decide, language=language, task=task, to=to, vad=vad if SPEECH in self.inputs else None,
                 monotonic=monotonic, inputs=self.inputs,
             )  # fmt: skip
+        large_blocks_apart()
         self._waiting = np.zeros(0, np.float32)
         self._others = Rolling()  # what comes beside the sound
         self._names: frozenset[str] = frozenset()  # modalities of the session, once they are known

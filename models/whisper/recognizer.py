@@ -578,8 +578,12 @@ class _Piece:
         return min(begin, window.duration_s), min(max(begin, end), window.duration_s)
 
     def over_a_seam(self, window: Window) -> bool:
-        """Whether it goes on where a silence was cut out, by its time tokens and more than they may be wrong by."""
-        return len(window.held_by(*self.span(window), SPAN_SLACK_S)) > 1
+        """Whether it goes on where a silence was cut out, by its time tokens and more than they may be wrong by.
+
+        Of a short one, a quarter beyond the seam may be all of it.
+        """
+        begin, end = self.span(window)
+        return len(window.held_by(begin, end, min(SPAN_SLACK_S, (end - begin) / 4))) > 1
 
 
 def _put_beside(one: Decoded, source: Decoded) -> None:
