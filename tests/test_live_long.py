@@ -20,7 +20,6 @@ from test_stream import RATE, build, sound
 
 import mmx
 from mmx.bench.asr import word_error_rate
-from mmx.media.silero_vad import load as load_vad
 from mmx.streaming.listener import Listener
 from mmx.streaming.stream import Stream
 
@@ -64,7 +63,7 @@ def test_a_session_stays_as_large_and_as_slow_as_it_began(kind: str, monkeypatch
 @pytest.mark.skipif("MMX_LIVE_MINUTES" not in os.environ, reason="set MMX_LIVE_MINUTES to hear that long for real")
 def test_every_sentence_of_a_long_session_is_written(tmp_path: Path):
     model, rng, clips = mmx.load(), random.Random(0), sentences()
-    stream = Stream(model, language="en", vad=load_vad())
+    stream = Stream(model, language="en")
     said: list[str] = []
     took: list[float] = []  # CPU seconds of each push
     memory: list[float] = []
