@@ -9,7 +9,7 @@ import soxr
 
 import mmx
 from mmx.bench.asr import word_error_rate
-from mmx.experiments.film_sound import KINDS, RATE, Kind, chords, film, save
+from mmx.bench.films import KINDS, RATE, Kind, chords, film, save
 from mmx.media.audio import read_audio
 
 ROOT = Path(__file__).parents[1]

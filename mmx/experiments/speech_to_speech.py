@@ -2,7 +2,7 @@
 
     python -m mmx.experiments.speech_to_speech --asterisk DIR --clips 8
 
-Clips: those of the package pytest-audioeval, and Asterisk's prompts (see `mmx.experiments.asterisk`), whose English is
+Clips: those of the package pytest-audioeval, and Asterisk's prompts (see `mmx.datasets.asterisk`), whose English is
 parallel.
 WER is that of the recognized speech against the text translation: what the voice and the second recognition lose. chrF
 of both against the English prompt says what that costs in the end.
@@ -18,8 +18,8 @@ import soxr
 
 import mmx
 from mmx.api import open_voice
+from mmx.datasets import asterisk
 from mmx.evaluate.metrics import measure
-from mmx.experiments import asterisk
 from mmx.media.audio import SAMPLE_RATE
 from mmx.tasks import dub
 from mmx.tasks.isochrony import dub as dubbed

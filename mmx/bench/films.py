@@ -1,8 +1,8 @@
 """Dialogue in the centre of a film's 5.1 sound, music and effects in the other channels: word errors, and a peer's.
 
-    python -m mmx.experiments.film_sound --asterisk DIR --peer
+    python -m mmx.bench.films --asterisk DIR --peer
 
-Recordings: Asterisk's prompts (see `mmx.experiments.asterisk`) in rows of some 130 words. The films: chords beside the
+Recordings: Asterisk's prompts (see `mmx.datasets.asterisk`) in rows of some 130 words. The films: chords beside the
 dialogue 6 dB below its level and at it, real music at it, and chords and bangs of effects in AC-3. The peer is
 faster-whisper with the same weights, int8, without its filter of silence, which reads FFmpeg's downmix.
 """
@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 import mmx
+from mmx.datasets import asterisk
 from mmx.evaluate.metrics import measure
-from mmx.experiments import asterisk
 from mmx.media.audio import read_audio
 from mmx.model import Model
 from mmx.streaming.stream import Stream
