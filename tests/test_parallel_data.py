@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from mmx.datasets import debian
 from mmx.datasets.parallel import (
     HELD_OUT,
     MAX_TARGETS,
@@ -596,6 +597,6 @@ def test_only_the_wanted_files_of_a_package_are_unpacked(tmp_path: Path) -> None
     raw.mkdir()
     subprocess.run(["dpkg-deb", "-b", str(tree), str(raw / "tiny_1%3a2_all.deb")], check=True, capture_output=True)
     with pytest.raises(InputError, match=r"no file like \*/fr\.mo"):
-        en_es.fetch("tiny", ["*/fr.mo"], raw)
-    assert en_es.fetch("tiny", ["*/es.mo"], raw) == "tiny_1:2_all.deb"
+        debian.fetch("tiny", ["*/fr.mo"], raw)
+    assert debian.fetch("tiny", ["*/es.mo"], raw) == "tiny_1:2_all.deb"
     assert [p.name for p in (raw / "tiny").rglob("*.mo")] == ["es.mo"]

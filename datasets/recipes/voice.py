@@ -1,24 +1,25 @@
-"""Sentences that a voice learns to say: `python -m mmx.datasets.recipes.voice OUT.tsv WORDNET AUSTEN [COUNT]`.
+"""Sentences that a voice learns to say, from two Debian packages; `mmx.models.flow_voice.prepare` starts with them.
 
 | kind | from | licence |
 |---|---|---|
-| definitions and examples, short | `data.*` of Debian's `wordnet-base` | WordNet 3.0's, permissive |
-| prose, long sentences | Jane Austen's novels in Debian's `r-cran-janeaustenr` | public domain |
+| definitions and examples, short | `data.*` of `wordnet-base` | WordNet 3.0's, permissive |
+| prose, long sentences | Jane Austen's novels in `r-cran-janeaustenr` | public domain |
 
-Both packages are unpacked by `dpkg-deb -x`; WORDNET is `usr/share/wordnet` of the one, AUSTEN is the file `Rdata.rdb`
-of the other. What a voice is tested on (`tests/data/voice_test.txt`) is in neither.
+What a voice is tested on (`tests/data/voice_test.txt`) is in neither.
 """
 
 import random
 import re
-import sys
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mmx.errors import InputError, MmxError
+from mmx.datasets.debian import fetch
+from mmx.errors import InputError
 from mmx.files import atomic_write
 
+PACKAGES = {"wordnet-base": "*/wordnet/data.*", "r-cran-janeaustenr": "*/Rdata.rdb"}
+"""Debian packages, and the files that are read of them."""
 WORDS = (4, 36)
 """Fewest and most of a sentence."""
 PROSE_SHARE = 0.35
@@ -79,28 +80,23 @@ def mixed(kinds: Sequence[tuple[Sequence[str], float]], count: int, seed: int = 
     return out
 
 
-def prepare(out: Path, wordnet_folder: Path, austen_file: Path, count: int) -> Path:
-    """Write a table of `id`, `text` and `src_lang`."""
-    prose = [s for s in usable(austen(austen_file)) if len(s.split()) >= 12]
-    kinds = ((usable(wordnet(wordnet_folder)), 1 - PROSE_SHARE), (prose, PROSE_SHARE))
+def prepare(out: Path, raw: Path, count: int = 8000) -> Path:
+    """Write a table of `id`, `text` and `src_lang`.
+
+    Args:
+        out: the table.
+        raw: folder for the packages, which are got unless they are there.
+        count: sentences, as far as there are so many.
+
+    Raises:
+        InputError: a package cannot be had.
+    """
+    raw.mkdir(parents=True, exist_ok=True)
+    for package, files in PACKAGES.items():
+        fetch(package, [files], raw)
+    (novels,) = (raw / "r-cran-janeaustenr").rglob("Rdata.rdb")
+    prose = [s for s in usable(austen(novels)) if len(s.split()) >= 12]
+    glosses = usable(wordnet(next((raw / "wordnet-base").rglob("data.noun")).parent))
+    kinds = ((glosses, 1 - PROSE_SHARE), (prose, PROSE_SHARE))
     rows = ["id\ttext\tsrc_lang", *(f"en-{i:06d}\t{s}\ten" for i, s in enumerate(mixed(kinds, count)))]
     return atomic_write(out, "\n".join(rows) + "\n")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """`OUT.tsv WORDNET AUSTEN [COUNT]`."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if len(given) not in (3, 4):
-        print("usage: python -m mmx.datasets.recipes.voice OUT.tsv WORDNET AUSTEN [COUNT]", file=sys.stderr)
-        return 2
-    try:
-        out, wordnet_folder, austen_file = map(Path, given[:3])
-        print(prepare(out, wordnet_folder, austen_file, int(given[3]) if len(given) == 4 else 8000))
-    except MmxError as e:
-        print(e, file=sys.stderr)
-        return e.exit_code
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -14,7 +14,7 @@ import random
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import soxr
 
@@ -39,10 +39,11 @@ def lines(count: int, seed: int = 0) -> Iterator[tuple[str, str]]:
     draw = random.Random(seed)
     for i in range(count):
         kind = KINDS[i % len(KINDS)]
-        yield kind, _line(kind, draw)
+        yield kind, _line(kind, draw, longest=i // len(KINDS) % 5 == 4)
 
 
-def _line(kind: str, draw: random.Random) -> str:
+def _line(kind: str, draw: random.Random, longest: bool) -> str:
+    """One line; a long one has some 50 words, or 400."""
     some = draw.sample(WORDS, 8)
     if kind == "numbers":
         return draw.choice(
@@ -57,7 +58,9 @@ def _line(kind: str, draw: random.Random) -> str:
     if kind == "one word":
         return some[0].capitalize() + draw.choice(".!?")
     if kind == "long":
-        return "The " + " and the ".join(draw.choice(WORDS) for _ in range(draw.randint(40, 160))) + "."
+        return (
+            "The " + " and the ".join(draw.choice(WORDS) for _ in range(133 if longest else draw.randint(12, 20))) + "."
+        )
     if kind == "punctuation":
         return "".join(draw.choice("?!.,;:-\u2026\u2014\u201c\u201d()") for _ in range(draw.randint(1, 12)))
     return f"The {some[0]} is called {draw.choice(('Москва', '東京', 'Αθήνα', 'القاهرة'))} by the {some[1]}."
@@ -122,12 +125,17 @@ def main() -> None:
     begin = time.perf_counter()
     for number, (kind, text) in enumerate(lines(asked.lines, asked.seed), 1):
         table[kind] += measured(text, lambda line: verified(model, line, options, listen), second)
-        if number % 20 == 0 or number == asked.lines:
+        if number % 100 == 0 or number == asked.lines:
             print(f"{number} lines, {time.perf_counter() - begin:.0f} s", flush=True)
+            show(table)
+
+
+def show(table: Mapping[str, Counter[str]]) -> None:
+    """Print a row for each kind, and one for all."""
     columns = ("lines", "refused", "left out, told", "words", "reported", "wrong")
     print(f"{'kind':<15} {'  '.join(columns)}")
     for kind, row in [*table.items(), ("all", sum(table.values(), Counter()))]:
-        print(f"{kind:<15} {'  '.join(f'{row[c]:>{len(c)}}' for c in columns)}")
+        print(f"{kind:<15} {'  '.join(f'{row[c]:>{len(c)}}' for c in columns)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,19 +1,12 @@
 """What a vocoder learns from: latents of Kokoro-82M and the sound that its own generator makes of them.
 
-    python -m mmx.models.flow_voice.pairs SENTENCES.tsv KOKORO.onnx VOICES LATENT.npz OUT [--hours 1]
-
-The arguments are those of `mmx.models.flow_voice.teacher`, which makes LATENT. The generator is slow: an hour of speech
-takes twenty minutes of a core. A fifth of the sentences is generated at another F0 than their latent was made for, so
-that the vocoder follows the F0 that it is given.
-
-Writes `train.tsv` and `valid.tsv`, and of each sentence the vocoder's input and the sound at 24 kHz.
+The generator is slow: an hour of speech takes twenty minutes of a core. A fifth of the sentences is generated at
+another F0 than their latent was made for, so that the vocoder follows the F0 that it is given. `prepare` runs it.
 
 Letters: M frames of 25 ms.
 """
 
-import argparse
 import random
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,11 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mmx.errors import InputError, MmxError
 from mmx.files import atomic_write
 from mmx.media.write import write_audio
 from mmx.models.flow_voice.frames import FRAME_S, with_pitch
-from mmx.models.flow_voice.teacher import F0, GENERATOR, HIDDEN, Latent, Take, Teacher, changed, cut, read_latent, takes
+from mmx.models.flow_voice.teacher import F0, GENERATOR, HIDDEN, Latent, Take, Teacher, changed, cut, takes
 from mmx.models.flow_voice.vocoder import FRAMES, HOP, RATE
 
 MOVED, OCTAVES = 0.2, 0.25
@@ -63,7 +55,7 @@ def write_pair(take: Take, wave: NDArray[np.float32], f0_hz: NDArray[np.float32]
 def prepare(
     teacher: Teacher, generator: Generator, rows: Sequence[Any], latent: Latent, out: Path, hours: float
 ) -> None:
-    """Write manifests and files until there are so many hours."""
+    """Write `train.tsv`, `valid.tsv`, the vocoder's inputs and the sound at 24 kHz until there are so many hours."""
     for folder in ("features", "audio"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     lines = {name: ["\t".join(HEAD)] for name in ("train", "valid")}
@@ -80,27 +72,3 @@ def prepare(
     for name, written in lines.items():
         atomic_write(out / f"{name}.tsv", "\n".join(written) + "\n")
     print(f"{total_s / 3600:.2f} hours, {n} sentences")
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """See above."""
-    parser = argparse.ArgumentParser(prog="python -m mmx.models.flow_voice.pairs")
-    for name in ("sentences", "kokoro", "voices", "latent", "out"):
-        parser.add_argument(name, type=Path)
-    parser.add_argument("--hours", type=float, default=1.0)
-    given = parser.parse_args(arguments)
-    try:
-        latent = read_latent(given.latent)
-        if latent is None:
-            raise InputError(f"expected a latent in {given.latent}, got none: run mmx.models.flow_voice.teacher first")
-        lines = [line.split("\t") for line in given.sentences.read_text("utf-8").splitlines()]
-        rows = [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
-        prepare(Teacher(given.kokoro, given.voices), Generator(given.kokoro), rows, latent, given.out, given.hours)
-    except MmxError as e:
-        print(e, file=sys.stderr)
-        return e.exit_code
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

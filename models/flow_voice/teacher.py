@@ -1,21 +1,13 @@
 """What a flow voice learns from: Kokoro-82M's own durations, F0 and decoder output for sentences in many voices.
 
-    python -m mmx.models.flow_voice.teacher SENTENCES.tsv KOKORO.onnx VOICES LATENT.npz OUT [--hours 4]
-
-SENTENCES is a table of `id`, `text` and `src_lang` (`mmx.datasets.recipes.voice`); KOKORO the ONNX file of the model,
-VOICES the folder of its styles (`*.bin`, of the npm package kokoro-js); LATENT the mean, basis and scale of the latent,
-found from the sentences themselves where there is no such file. The network is cut in three, bit for bit the same: a
-front (phonemes to durations, F0 and energy), a decoder, and a generator of sound, which takes 94 % of the time and is
-not run. Between front and decoder F0 is moved and stretched, so that the student can be asked to.
-
-Writes `train.tsv` and `valid.tsv`, and of each sentence the features in the columns of `frames`.
+The network is cut in three, bit for bit the same: a front (phonemes to durations, F0 and energy), a decoder, and a
+generator of sound, which takes 94 % of the time and is not run. Between front and decoder F0 is moved and stretched, so
+that the student can be asked to. `prepare` runs it.
 
 Letters: M frames of 25 ms, F features.
 """
 
-import argparse
 import random
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,10 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mmx.errors import InputError, MmxError
 from mmx.extras import import_extra
 from mmx.files import atomic_write
 from mmx.models.flow_voice.frames import FRAME_S, LATENT, VOICED_HZ, columns, with_pitch
+from mmx.models.kokoro import Styles
 from mmx.tasks.word_times import joined
 from mmx.text.phonemes import phonemes
 from mmx.text.phonemes.symbols import numbers
@@ -96,15 +88,12 @@ class Teacher:
 
     Args:
         file: its ONNX file.
-        styles: folder of the voices.
+        styles: of its voices.
     """
 
-    def __init__(self, file: Path, styles: Path):
-        found = {p.stem: np.fromfile(p, np.float32).reshape(-1, 256) for p in sorted(styles.glob("*.bin"))}
-        self.styles = {name: style for name, style in found.items() if name[0] in ACCENTS}
-        if not self.styles:
-            raise InputError(f"expected voices (*.bin) in {styles}, got none: unpack the npm package kokoro-js")
-        self.names, self.parts = sorted(self.styles), cut(file)
+    def __init__(self, file: Path, styles: Styles):
+        self.styles, self.parts = styles, cut(file)
+        self.names = sorted(name for name in styles.names if name[0] in ACCENTS)
 
     def say(self, symbols: Sequence[int], name: str, asked: tuple[float, float, float]) -> Any:
         """Frames of each symbol, F0 `(2M,)` in Hz, decoder output `(M, 1024)`."""
@@ -118,7 +107,7 @@ class Teacher:
 
     def style(self, name: str, n_symbols: int) -> NDArray[np.float32]:
         """`(256,)` of a voice, for a sentence of so many symbols."""
-        return self.styles[name][n_symbols]
+        return self.styles(name, n_symbols).numpy()
 
 
 def changed(f0_hz: NDArray[np.float32], pitch: float, spread: float) -> NDArray[np.float32]:
@@ -176,7 +165,14 @@ def takes(teacher: Teacher, rows: Sequence[Mapping[str, str]], seed: int = 0) ->
 
 
 def prepare(found: Iterator[Take], latent_file: Path, out: Path, hours: float) -> None:
-    """Write manifests and features of takes until there are so many hours."""
+    """Write `train.tsv`, `valid.tsv` and features (the columns of `frames`) of takes until there are so many hours.
+
+    Args:
+        found: sentences.
+        latent_file: mean, basis and scale of the latent, found from the sentences where there is no such file.
+        out: folder.
+        hours: of speech.
+    """
     (out / "features").mkdir(parents=True, exist_ok=True)
     head = "\t".join(("id", "source", "src_lang", "target_features", "origin"))
     rows: dict[str, list[str]] = {"train": [head], "valid": [head]}
@@ -214,24 +210,3 @@ def read_latent(file: Path) -> Latent | None:
         return None
     with np.load(file) as held:
         return Latent(held["mean"], held["basis"], held["scale"], float(held["f0_mean"]), float(held["f0_std"]))
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """See above."""
-    parser = argparse.ArgumentParser(prog="python -m mmx.models.flow_voice.teacher")
-    for name in ("sentences", "kokoro", "voices", "latent", "out"):
-        parser.add_argument(name, type=Path)
-    parser.add_argument("--hours", type=float, default=4.0)
-    given = parser.parse_args(arguments)
-    try:
-        lines = [line.split("\t") for line in given.sentences.read_text("utf-8").splitlines()]
-        rows = [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
-        prepare(takes(Teacher(given.kokoro, given.voices), rows), given.latent, given.out, given.hours)
-    except MmxError as e:
-        print(e, file=sys.stderr)
-        return e.exit_code
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
