@@ -90,3 +90,20 @@ def test_speech_comes_out_in_spanish_and_the_command_says_how(capsys: pytest.Cap
     assert sum(w in words for w in TOLD) >= 5, said.out
     assert sum(words.count(w) for w in ("the", "of", "was", "have")) <= 2
     assert "by a cascade: whisper-base writes English, en-es translates it, a small model" in said.err
+
+
+MOUTH = ROOT / "demos" / "talking_mouth.mkv"
+SPOKEN = {"teacher", "egg", "turtle", "used"}
+
+
+def test_lips_and_sound_are_read_where_no_model_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    """A clip of the test set: a voice and a face that training never drew."""
+    words = str(ROOT / "demos" / "talking_mouth_words.txt")
+    found = {}
+    for modality in ("av", "video"):
+        asked = ["transcribe", str(MOUTH), "--modality", modality, "--vocabulary", words, "--output-format", "txt"]
+        assert cli.main(asked) == 0
+        said = capsys.readouterr()
+        assert "lips-and-sound" in said.err and "no real person" in said.err
+        found[modality] = set(said.out.split()) & SPOKEN
+    assert len(found["av"]) >= 3 and len(found["video"]) >= 2
