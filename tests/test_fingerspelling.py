@@ -368,6 +368,7 @@ def test_words_are_joined_as_the_package_joins_them() -> None:
         ours = recipe.join_as_packaged(letters, np.random.default_rng(0), plain=True)
         assert len(ours.hands) == len(theirs) == len(ours.places)
         assert (ours.hands.present == theirs.present).mean() > 0.97
+        assert not theirs.points[:, :, recipe.WRIST, 2].any()  # depth is seen from the wrist, so that 16 bits hold it
         both = ours.hands.present & theirs.present
         shapes = [(h.points - h.points[:, :, :1])[both] for h in (ours.hands, theirs)]
         assert np.abs(shapes[0] - shapes[1]).mean() < 0.01

@@ -1,10 +1,11 @@
-"""Fingerspelled words made from recorded letters: `python -m mmx.datasets.recipes.fingerspelling OUT`.
+"""Fingerspelled words made from recorded letters: `python -m mmx.datasets.recipes.fingerspelling OUT [WORDS]`.
 
 The package spoken-to-signed (MIT) carries one recording of each letter of the manual alphabets of 19 sign languages, as
 points that MediaPipe found. Words are joined from them: the points of a letter at a drawn pace, then a transition to
 the next; or, for most words, as the package joins them (`mmx.datasets.recipes.fingerspelling_joiner`), at more paces
 than its own. What a person never does the same twice is varied: pace, tilt of the camera, size, proportions of the
-bones, which hand spells, noise, and frames in which a hand was not found. Test words are joined by the package itself.
+bones, which hand spells, noise, and frames in which a hand was not found. Test words are joined
+as the package does, or by the package itself.
 
 The words are those of wordfreq (its data CC BY-SA 4.0); a tenth of them, by their spelling without accents, is held
 out for tests, another for validation. `pip install spoken-to-signed pose-format wordfreq scipy`.
@@ -12,6 +13,7 @@ out for tests, another for validation. `pip install spoken-to-signed pose-format
 Letters: T frames, H hands (left, right), J points of a hand, C coordinates.
 """
 
+import argparse
 import contextlib
 import csv
 import io
@@ -55,6 +57,7 @@ DOUBLED = 0.3
 """Of the words to train on that are in a list, those that are drawn among the ones with a letter twice in a row."""
 VALID = 20
 """Words for validation, of each language."""
+TEST = 300
 WITH_RESTS = 0.3
 DELAY = 4
 """Frames after which a letter that is seen is to be written: how far the model, which looks only back, may wait."""
@@ -129,7 +132,7 @@ def hands_of(pose: object) -> Hands:
     for side in ("LEFT", "RIGHT"):
         first = header.get_point_index(f"{side}_HAND_LANDMARKS", "WRIST")
         hand_TJC = np.nan_to_num(x_TJC[:, first : first + POINTS, :3].copy())
-        hand_TJC[..., 2] *= header.dimensions.width
+        hand_TJC[..., 2] = (hand_TJC[..., 2] - hand_TJC[:, :1, 2]) * header.dimensions.width  # files have 16 bits
         hands.append(hand_TJC / width)
         present.append(found_TJ[:, first : first + POINTS].mean(1) > 0.5)
     return _paced(Hands(np.stack(hands, 1), np.stack(present, 1)), RATE / float(body.fps))
@@ -272,7 +275,7 @@ def join_as_packaged(letters: Sequence[joiner.Recording], rng: np.random.Generat
     is_other = not plain and rng.random() < 0.5
     longest_s = float(rng.uniform(0.35, 1.0)) if is_other else joiner.LONGEST_S
     points, present, places = joiner.join(letters, longest_s)
-    points[..., 2] *= PICTURE
+    points[..., 2] = (points[..., 2] - points[:, :, :1, 2]) * PICTURE
     hands = Hands(points.astype(np.float32), present)
     factor = RATE / letters[0].fps * (np.exp(rng.uniform(np.log(0.4), np.log(1.15))) if is_other else 1.0)
     n = max(4, round(len(places) * factor))
@@ -480,24 +483,31 @@ def _nothing(n: int) -> Hands:
     return Hands(np.zeros((n, 2, POINTS, 3), np.float32), np.zeros((n, 2), bool))
 
 
-def prepare_test(out: Path, words_each: int = 300, seed: int = 1, languages: Sequence[str] = ()) -> Path:
-    """Write `test.tsv`: words held out, joined from the recordings by the package's own `concatenate_poses`.
+def prepare_test(
+    out: Path, words_each: int = TEST, seed: int = 1, languages: Sequence[str] = (), by_package: bool = False
+) -> Path:
+    """Write `test.tsv`: words held out, joined from the recordings as the package's `concatenate_poses` does.
 
     Args:
         out: folder.
         words_each: of each language.
         seed: of the words that are drawn.
         languages: sign languages; all when empty.
+        by_package: joined by the package itself, which takes a second a word.
     """
     folder, rows = lexicon_folder(), []
     found, files = read_letters(folder), _files(folder)
     for language in languages or sorted(found):
         rng = np.random.default_rng([seed, zlib.crc32(language.encode())])
-        held = words(language, found[language])["test"]
+        held, recorded = words(language, found[language])["test"], recordings(folder, language)
         (out / "test" / language).mkdir(parents=True, exist_ok=True)
         for i, k in enumerate(rng.permutation(len(held))[:words_each]):
             name = f"test/{language}/{i}.npz"
-            save(out / name, _joined_by_package([files[language, c] for c in held[k]]))
+            if by_package:
+                hands = _joined_by_package([files[language, c] for c in held[k]])
+            else:
+                hands = join_as_packaged([recorded[c] for c in held[k]], rng, plain=True).hands
+            save(out / name, hands)
             rows.append((f"test-{language}-{i}", name, "".join(held[k]), language))
     return _manifest(out / "test.tsv", rows)
 
@@ -576,19 +586,22 @@ def _manifest(path: Path, rows: Sequence[Sequence[str]]) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`OUT [WORDS]`: words of each language."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if len(given) not in (1, 2):
-        print("usage: python -m mmx.datasets.recipes.fingerspelling OUT [WORDS]", file=sys.stderr)
-        return 2
+    """See `--help`."""
+    parser = argparse.ArgumentParser(prog="python -m mmx.datasets.recipes.fingerspelling")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("words", type=int, nargs="?", default=WORDS, help="of each language, to train on")
+    parser.add_argument("--test-words", type=int, default=TEST, help="of each language")
+    parser.add_argument("--test-only", action="store_true")
+    parser.add_argument("--by-package", action="store_true", help="test words joined by the package itself; slow")
+    parser.add_argument("--languages", nargs="*", default=(), help="sign languages; all without it")
+    given = parser.parse_args(arguments)
     try:
-        out = Path(given[0])
-        each = int(given[1]) if len(given) > 1 else WORDS
-        for path in (*prepare(out, each), prepare_test(out)):
-            print(path)
+        made = [] if given.test_only else prepare(given.out, given.words, languages=given.languages)
+        test = prepare_test(given.out, given.test_words, languages=given.languages, by_package=given.by_package)
     except MmxError as e:
         print(e, file=sys.stderr)
         return e.exit_code
+    print(*made, test, sep="\n")
     return 0
 
 
