@@ -60,6 +60,15 @@ def test_a_system_is_measured_over_all_recordings():
     assert "| x | 1 | 1.00 |" in table([found])
 
 
+def test_latency_counts_characters_where_texts_are_written_letter_by_letter():
+    word = Recording("word.pose", np.zeros(4 * RATE, np.float32), "abcd")
+    found = measure(lambda: Script({1: [" a"], 2: ["b"], 3: ["c"], 4: ["d"]}), [word], system="x", step_s=1.0,
+                    score=lambda references, texts: float(references == texts), by_character=True)  # fmt: skip
+    assert found.score == 1.0 and found.texts[0].words == ["abcd"]
+    assert found.characters[0].words == list("abcd") and found.characters[0].delays_ms == [1000, 2000, 3000, 4000]
+    assert found.latency["LAAL"] == 1000  # each letter a second after one that had no delay; the word alone has 4000
+
+
 def test_logs_are_those_of_simuleval(tmp_path: Path):
     figures = measure(lambda: Script({1: [" one"]}), [TALK], system="a:1", step_s=1.0, score=lambda *_: 1.0)
     line = json.loads(instances(figures, [TALK]))

@@ -91,6 +91,9 @@ class Figures:
         compute_s: CPU time of all looks.
         wall_s: time of all looks on the clock.
         audio_s: length of the sound.
+        by_character: latency counts characters, as SimulEval's unit "char" does, and not words: for texts that are
+            written letter by letter, of which a word is a whole recording.
+        characters: of each recording, with the time of each; empty without `by_character`.
     """
 
     system: str
@@ -103,6 +106,8 @@ class Figures:
     wall_s: float = 0.0
     audio_s: float = 0.0
     lags: list[float] = field(default_factory=list, repr=False)
+    by_character: bool = False
+    characters: list[Timed] = field(default_factory=list, repr=False)
 
     @property
     def real_time_factor(self) -> float:
@@ -117,6 +122,7 @@ def run(listener: Listening, recording: Recording, figures: Figures, step_s: flo
     look before was done, and took as long as it took here.
     """
     words, delays, elapsed = [], [], []
+    characters: list[tuple[str, float, float]] = []
     step, done_s, length = round(step_s * RATE), 0.0, round(recording.duration_s * RATE)
     for at in range(0, max(length, 1), step):
         heard_s = min(at + step, length) / RATE
@@ -129,6 +135,7 @@ def run(listener: Listening, recording: Recording, figures: Figures, step_s: flo
         done_s = max(heard_s, done_s) + took_s
         for e in events:
             figures.lags += [heard_s - e.end_s] if e.text.strip() else []
+            characters += [(c, heard_s * 1000, done_s * 1000) for c in "".join(e.text.split())]
             for i, piece in enumerate(e.text.split()):
                 if words and i == 0 and not e.text[0].isspace():  # the rest of a word
                     words[-1], delays[-1], elapsed[-1] = words[-1] + piece, heard_s * 1000, done_s * 1000
@@ -137,12 +144,25 @@ def run(listener: Listening, recording: Recording, figures: Figures, step_s: flo
                     delays.append(heard_s * 1000)
                     elapsed.append(done_s * 1000)
     figures.audio_s += recording.duration_s
+    if figures.by_character:
+        figures.characters.append(_of_characters(characters, recording))
     return Timed(
         words=words,
         delays_ms=delays,
         elapsed_ms=elapsed,
         source_ms=recording.duration_s * 1000,
         reference=recording.reference.split(),
+    )
+
+
+def _of_characters(written: Sequence[tuple[str, float, float]], recording: Recording) -> Timed:
+    """Characters with the sound heard by then and the time it was; spaces do not count."""
+    return Timed(
+        words=[c for c, *_ in written],
+        delays_ms=[heard for _, heard, _ in written],
+        elapsed_ms=[done for *_, done in written],
+        source_ms=recording.duration_s * 1000,
+        reference=list("".join(recording.reference.split())),
     )
 
 
@@ -153,6 +173,7 @@ def measure(
     system: str,
     step_s: float,
     score: Callable[[Sequence[str], Sequence[str]], float],
+    by_character: bool = False,
 ) -> Figures:
     """All figures of one system.
 
@@ -162,10 +183,11 @@ def measure(
         system: its name in the table.
         step_s: sound of one push.
         score: references and texts to one number.
+        by_character: see `Figures`.
     """
-    figures = Figures(system, step_s)
+    figures = Figures(system, step_s, by_character=by_character)
     figures.texts = [run(make(), r, figures, step_s) for r in recordings]
-    figures.latency = latency(figures.texts)
+    figures.latency = latency(figures.characters or figures.texts)
     timed = [(t, r.sentences) for t, r in zip(figures.texts, recordings, strict=True) if r.sentences and t.words]
     if timed:
         figures.latency["StreamLAAL"] = float(np.mean([stream_laal(t, s) for t, s in timed]))
@@ -198,7 +220,8 @@ def evaluate_streaming(
         task: as in `Stream`.
         to: as in `Stream`.
         monotonic: as in `Stream`.
-        quality: what the texts are scored by; when empty, WER, or chrF of a translation.
+        quality: what the texts are scored by; when empty, WER, or chrF of a translation. With CER, latency counts
+            characters too.
         on_done: called as each is measured.
     """
     quality = quality or ("wer" if task == "transcribe" else "chrf")
@@ -212,7 +235,8 @@ def evaluate_streaming(
                     model, policy=policy, language=language, task=task, to=to, step_s=step_s, monotonic=monotonic
                 )
 
-            out.append(measure(make, recordings, system=policy, step_s=step_s, score=score))
+            by_character = quality == "cer"
+            out.append(measure(make, recordings, system=policy, step_s=step_s, score=score, by_character=by_character))
             if on_done:
                 on_done(out[-1])
     return out
