@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 FILMS = {
     "music-6.flac": KINDS["chords -6 dB"],
     "music0.flac": KINDS["chords 0 dB"],
-    "effects.ac3": KINDS["AC-3, effects"],
+    "effects.ac3": KINDS["AC-3 with effects"],
 }
 
 

@@ -54,7 +54,7 @@ KINDS = {
     "chords -6 dB": Kind(-6.0),
     "chords 0 dB": Kind(0.0),
     "music 0 dB": Kind(0.0, real=True),
-    "AC-3, effects": Kind(-9.0, -6.0, ending=".ac3"),
+    "AC-3 with effects": Kind(-9.0, -6.0, ending=".ac3"),
 }
 
 
@@ -180,6 +180,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--asterisk", type=Path, required=True)
     parser.add_argument("--recordings", type=int, default=7)
+    parser.add_argument("--kinds", default=",".join(KINDS), help="of film, with commas")
     parser.add_argument("--peer", action="store_true", help="faster-whisper, too")
     parser.add_argument("--live", action="store_true", help="mmx as it is live, too")
     asked = parser.parse_args(argv)
@@ -194,7 +195,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if asked.peer:
             engines["faster-whisper"] = peer(Path(folder) / "weights")
         print(f"{'WER %':16}" + "".join(f"{name:>16}" for name in engines), flush=True)
-        for name, kind in KINDS.items():
+        for name in asked.kinds.split(","):
+            kind = KINDS[name]
             paths = films(kind, dialogue, pieces, Path(folder))
             row = [
                 measure("wer", [hear(p) for p in paths], said, language="en", bootstrap=0).value
