@@ -8,7 +8,8 @@ import pytest
 
 from mmx.generate import Hypothesis
 from mmx.models.whisper import recognizer as whisper
-from mmx.models.whisper.recognizer import _Attempt, _Piece
+from mmx.models.whisper.recognizer import _Attempt
+from mmx.models.whisper.timed_text import TimedText
 from mmx.tasks import recognizer as plain
 from mmx.tasks.options import Options
 from mmx.tasks.window import Piece, Window
@@ -45,9 +46,11 @@ def test_a_piece_over_a_seam_is_two_segments(word_timestamps: bool):
     texts = [w.text for w in WORDS]
     decoder.tok = SimpleNamespace(decode=lambda tokens: "".join(texts[t] for t in tokens))  # type: ignore[assignment]
     attempt = _Attempt(Hypothesis((), -0.1, True), "", 0.0, 1.0, 0.0)
-    piece = _Piece(0.0, 8.0, (0, 1, 2, 3))
-    assert piece.over_a_seam(WINDOW) and not _Piece(0.0, 4.4, (0,)).over_a_seam(WINDOW)
-    assert _Piece(3.4, 4.4, (0,)).over_a_seam(WINDOW) and not _Piece(2.0, 4.4, (0,)).over_a_seam(WINDOW), "a short one"
+    piece = TimedText(0.0, 8.0, (0, 1, 2, 3))
+    assert piece.over_a_seam(WINDOW) and not TimedText(0.0, 4.4, (0,)).over_a_seam(WINDOW)
+    assert TimedText(3.4, 4.4, (0,)).over_a_seam(WINDOW) and not TimedText(2.0, 4.4, (0,)).over_a_seam(WINDOW), (
+        "a short one"
+    )
     first, second = decoder._on_clock(Job(File("x", "en"), WINDOW), attempt, piece, WORDS)
     assert (first.text, second.text) == (" Wait here", " for me.") and (first.tokens, second.tokens) == ((0, 1), (2, 3))
     assert 10.0 <= first.start_s < first.end_s <= 14.0 and 40.0 <= second.start_s < second.end_s <= 48.0

@@ -119,14 +119,15 @@ def test_a_run_keeps_the_better_text(monkeypatch: pytest.MonkeyPatch, batch_size
 
 @pytest.mark.slow
 def test_digits_count_as_the_words_they_are_spoken_as():
-    from mmx.models.whisper.recognizer import TimestampRecognizer, _Piece
+    from mmx.models.whisper.recognizer import TimestampRecognizer
+    from mmx.models.whisper.timed_text import TimedText, find_thin
 
     decoder = TimestampRecognizer(mmx.load(), Options(language="en"))
     job = Job(File("x", "en"), window(0.0, 10.0))
     job.window = Window.of_sound(job.window.samples, job.window.pieces, 0, ((0.0, 9.0),))
 
     def is_thin(said: str) -> bool:
-        return bool(decoder._thin(job, [_Piece(0.0, 9.0, tuple(decoder.tok.encode(said)))]))
+        return bool(find_thin(job.window, [TimedText(0.0, 9.0, tuple(decoder.tok.encode(said)))], decoder.tok))
 
     assert not is_thin(" Room 2217, code 904 551 83, floor 14.")
     assert is_thin(" The room is the second one on the right, with a code.")

@@ -15,7 +15,8 @@ import mmx
 from mmx.bench.asr import word_error_rate
 from mmx.errors import InputError, MmxWarning
 from mmx.generate import Hypothesis
-from mmx.models.whisper.recognizer import TimestampRecognizer, _Attempt, _Outcome, _Piece
+from mmx.models.whisper.recognizer import TimestampRecognizer, _Attempt, _Outcome
+from mmx.models.whisper.timed_text import TimedText, find_thin, holes
 from mmx.tasks import align
 from mmx.tasks.second_pass import Text
 from mmx.tasks.transcribe import Options, fit, transcribe
@@ -159,15 +160,15 @@ def test_doubtful_speech_is_kept_and_tried_again(decoder: TimestampRecognizer):
 
 
 def test_a_stretch_without_text_is_decoded_again(decoder: TimestampRecognizer):
-    pieces = [_Piece(0.0, 5.0, (1,)), _Piece(5.5, 9.0, (1,)), _Piece(13.0, 16.0, (1,))]
+    pieces = [TimedText(0.0, 5.0, (1,)), TimedText(5.5, 9.0, (1,)), TimedText(13.0, 16.0, (1,))]
     texts, got = [Text()] * 3, Decoded()
     decoder._keep(job(), got, pieces, texts, [])
     assert [(round(w.start_s, 3), round(w.end_s, 3)) for w in got.again] == [(109.0, 113.0), (116.0, 120.0)]
     decoder._keep(job(retry=TimestampRecognizer.MAX_RETRY), got := Decoded(), pieces, texts, [])
     assert not got.again and [n.action for n in got.notes] == ["warning"] * 2, "nothing is left out in silence"
-    decoder._keep(job(), got := Decoded(), [_Piece(0.0, 19.0, (1,))], texts[:1], [])
+    decoder._keep(job(), got := Decoded(), [TimedText(0.0, 19.0, (1,))], texts[:1], [])
     assert not got.again and [n.reason for n in got.notes] == ["1.0 s of speech without text"]
-    decoder._keep(job(), got := Decoded(), [_Piece(0.0, 19.5, (1,))], texts[:1], [])
+    decoder._keep(job(), got := Decoded(), [TimedText(0.0, 19.5, (1,))], texts[:1], [])
     assert not got.again and not got.notes
 
 
@@ -209,18 +210,18 @@ def test_what_was_written_for_want_of_an_end_must_be_likely(decoder: TimestampRe
 def test_silence_without_text_is_no_loss(decoder: TimestampRecognizer):
     one = job()
     one.window = replace(one.window, speech=((0.0, 9.5), (12.4, 16.0)))
-    pieces = [_Piece(0.0, 5.0, (1,)), _Piece(5.5, 9.0, (1,)), _Piece(13.0, 16.0, (1,))]
-    assert decoder._holes(replace(one.window, speech=((0.0, 9.1), (12.6, 16.0))), pieces) == []
+    pieces = [TimedText(0.0, 5.0, (1,)), TimedText(5.5, 9.0, (1,)), TimedText(13.0, 16.0, (1,))]
+    assert holes(replace(one.window, speech=((0.0, 9.1), (12.6, 16.0))), pieces) == []
     one.window = replace(one.window, speech=((0.0, 20.0),))
-    assert len(decoder._holes(one.window, pieces)) == 2
+    assert len(holes(one.window, pieces)) == 2
 
 
 def test_a_text_too_short_for_its_speech_is_decoded_again_in_halves(decoder: TimestampRecognizer):
     one, got = job(), Decoded()
     one.window = replace(one.window, speech=((0.0, 3.0), (6.0, 9.0), (10.0, 19.0)))
-    short, slow, full = _Piece(0.0, 9.5, (1,) * 9), _Piece(10.0, 13.0, (1,)), _Piece(13.0, 19.0, (1,) * 20)
+    short, slow, full = TimedText(0.0, 9.5, (1,) * 9), TimedText(10.0, 13.0, (1,)), TimedText(13.0, 19.0, (1,) * 20)
     pieces, texts = [short, slow, full], [Text(), Text(), Text()]
-    assert decoder._thin(one, pieces) == [short]
+    assert find_thin(one.window, pieces, decoder.tok) == [short]
     decoder._keep(one, got, pieces, texts, [short])
     (second,) = got.seconds
     assert second.first is texts[0] and not got.failed

@@ -22,6 +22,7 @@ from mmx.model import Model
 from mmx.models.whisper import TimestampRules, other_language
 from mmx.models.whisper.language_detector import LanguageDetector
 from mmx.models.whisper.prompt import ContextPrompter
+from mmx.models.whisper.timed_text import NOTED_S, TimedText, find_thin, holes, timed_texts
 from mmx.models.whisper.tokenizer import LANGUAGES, WhisperTokenizer, find_language
 from mmx.seq import Seq
 from mmx.state import State, select, subtree
@@ -118,10 +119,7 @@ class TimestampRecognizer:
 
     MAX_RETRY = 2
     SPLIT_S = 8.0  # windows longer than this are split when their text repeats itself
-    THIN_S = 4.0  # of speech, below which no piece is called thin
-    THIN_TOKENS_PER_S = 2.0  # of speech; people say 3 to 6
     MISSED_S = 1.2  # of speech without text: more than time tokens are wrong by, less than a short sentence
-    NOTED_S = 0.8  # of speech without text, which is told
 
     def __init__(self, model: Model, options: Options):
         self.model, self.options = model, options
@@ -183,7 +181,7 @@ class TimestampRecognizer:
         outcomes = self._search(jobs, memory, shared)
         attempts = [o.attempt or o.doubted for o in outcomes]
         written = self._without_guesses(jobs, attempts, memory, shared)
-        thin = [self._thin(j, pieces) for j, pieces in zip(jobs, written, strict=True)]
+        thin = [find_thin(j.window, pieces, self.tok) for j, pieces in zip(jobs, written, strict=True)]
         timed = self._words(jobs, written, memory, shared)
         judged = [bool(j.second or o.doubted or t) for j, o, t in zip(jobs, outcomes, thin, strict=True)]
         log_probs = self._log_probs(jobs, written, judged, memory, shared)
@@ -209,7 +207,7 @@ class TimestampRecognizer:
         return out
 
     def _keep(
-        self, job: Job, one: Decoded, pieces: Sequence["_Piece"], texts: Sequence[Text], doubted: Sequence["_Piece"]
+        self, job: Job, one: Decoded, pieces: Sequence[TimedText], texts: Sequence[Text], doubted: Sequence[TimedText]
     ) -> None:
         """Put the texts of a window's pieces where they go: written, or to be compared with a second decoding."""
         for piece, text in zip(pieces, texts, strict=True):
@@ -226,19 +224,19 @@ class TimestampRecognizer:
             one.tokens += text.tokens
         if not pieces:
             one.notes.append(Note(job.window.start_s, job.window.end_s, "dropped", "no text was written"))
-        for hole in self._holes(job.window, pieces):
+        for hole in holes(job.window, pieces):
             heard_s = hole.speech_within(0.0, hole.duration_s)
             if heard_s > self.MISSED_S and job.retry < self.MAX_RETRY:
                 one.again.append(hole)
                 one.notes.append(Note(hole.start_s, hole.end_s, "retried", "speech without text"))
-            elif heard_s > self.NOTED_S:
+            elif heard_s > NOTED_S:
                 one.notes.append(Note(hole.start_s, hole.end_s, "warning", f"{heard_s:.1f} s of speech without text"))
 
     def _without_guesses(
         self, jobs: Sequence[Job], attempts: Sequence[_Attempt | None], memory: Seq, shared: State
-    ) -> list[list["_Piece"]]:
+    ) -> list[list[TimedText]]:
         """The pieces of each attempt, without unlikely ones that were written only because no end was allowed."""
-        written = [self._pieces(a) if a else [] for a in attempts]
+        written = [timed_texts(a.hypothesis.tokens, self.tok) if a else [] for a in attempts]
         ends = [None if a is None else a.hypothesis.kept_going for a in attempts]
         log_probs = self._log_probs(jobs, written, [end is not None for end in ends], memory, shared)
         least = self.options.logprob_threshold
@@ -254,7 +252,7 @@ class TimestampRecognizer:
     def _log_probs(
         self,
         jobs: Sequence[Job],
-        written: Sequence[Sequence["_Piece"]],
+        written: Sequence[Sequence[TimedText]],
         wanted: Sequence[bool],
         memory: Seq,
         shared: State,
@@ -441,25 +439,7 @@ class TimestampRecognizer:
 
         return b if a is None or badness(b) < badness(a) else a
 
-    def _pieces(self, attempt: _Attempt) -> list["_Piece"]:
-        """Cut the tokens at the time tokens; times in seconds on the window's clock, None where none was written."""
-        out: list[_Piece] = []
-        start: float | None = None
-        text: list[int] = []
-        for at, token in enumerate(attempt.hypothesis.tokens):
-            if token < self.tok.eot:
-                text.append(token)
-            elif token >= self.tok.timestamp_begin:
-                t = self.tok.timestamp(token)
-                if text:
-                    out.append(_Piece(start, t, tuple(text), at - len(text)))
-                    text = []
-                start = t
-        if text:
-            out.append(_Piece(start, None, tuple(text), len(attempt.hypothesis.tokens) - len(text)))
-        return [p for p in out if self.tok.decode(list(p.tokens)).strip()]
-
-    def _on_clock(self, job: Job, a: _Attempt, piece: "_Piece", words: Sequence[Word]) -> Iterator[Segment]:
+    def _on_clock(self, job: Job, a: _Attempt, piece: TimedText, words: Sequence[Word]) -> Iterator[Segment]:
         """A piece on the file's clock: one segment, or where its words lie on both sides of a seam, one on each."""
         window = job.window
         runs = between_seams(window, words) or [()]
@@ -488,37 +468,8 @@ class TimestampRecognizer:
             words=words,
         )
 
-    def _thin(self, job: Job, pieces: Sequence["_Piece"]) -> list["_Piece"]:
-        """Pieces that say too little for the speech that they stand for.
-
-        Of two like sentences in a row Whisper writes one now and then, and its time tokens span both.
-        """
-        window, found = job.window, []
-        if window.speech is None:
-            return []
-        for piece in pieces:
-            heard_s = window.speech_within(*piece.span(window))
-            if heard_s >= self.THIN_S and self._spoken_tokens(piece) <= self.THIN_TOKENS_PER_S * heard_s:
-                found.append(piece)
-        return found
-
-    def _spoken_tokens(self, piece: "_Piece") -> int:
-        """How many tokens a text would take if its digits were written as they are said: one word each, about."""
-        texts = [self.tok.decode([t]) for t in piece.tokens]
-        return sum(max(1, sum(c.isdecimal() for c in text)) for text in texts)
-
-    def _holes(self, window: Window, pieces: Sequence["_Piece"]) -> list[Window]:
-        """Stretches of the window that hold speech but no text; none where all of it is one."""
-        spans = [p.span(window) for p in pieces]
-        starts = [begin for begin, _ in spans]
-        at = np.maximum.accumulate([0.0, *(end for _, end in spans)]).tolist()
-        holes = [(a, b) for a, b in zip(at, [*starts, window.duration_s], strict=True)]
-        holes = [(a, b) for a, b in holes if b > a and window.speech_within(a, b) > self.NOTED_S]
-        whole = len(holes) == 1 and holes[0] == (0.0, window.duration_s)
-        return [] if whole else [cut(window, a, b) for a, b in holes]
-
     def _words(
-        self, jobs: Sequence[Job], spoken: Sequence[Sequence["_Piece"]], memory: Seq, shared: State
+        self, jobs: Sequence[Job], spoken: Sequence[Sequence[TimedText]], memory: Seq, shared: State
     ) -> list[list[Sequence[Word]]]:
         """Timed words of each piece of each window, from one teacher-forced pass over the batch.
 
@@ -538,11 +489,11 @@ class TimestampRecognizer:
             out[i] = [w if wanted else () for w, wanted in zip(words, over, strict=True)]
         return out
 
-    def _need_words(self, job: Job, pieces: Sequence["_Piece"]) -> bool:
+    def _need_words(self, job: Job, pieces: Sequence[TimedText]) -> bool:
         return self.options.word_timestamps or any(p.over_a_seam(job.window) for p in pieces)
 
     def _aligned(
-        self, jobs: Sequence[Job], spoken: Sequence[Sequence["_Piece"]], memory: Seq, shared: State
+        self, jobs: Sequence[Job], spoken: Sequence[Sequence[TimedText]], memory: Seq, shared: State
     ) -> list[list[Sequence[Word]]]:
         texts = [[t for p in pieces for t in p.tokens] for pieces in spoken]
         prompts = [self.tok.prompt(j.file.language, self.options.task, timestamps=False) for j in jobs]
@@ -561,29 +512,6 @@ class TimestampRecognizer:
 
     def _written_language(self, job: Job) -> str:
         return "en" if self.options.task == "translate" else job.file.language or "en"
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """Text tokens between two time tokens, seconds on the window's clock; `at`: where the first stands in the text."""
-
-    start_s: float | None
-    end_s: float | None
-    tokens: tuple[int, ...]
-    at: int = 0
-
-    def span(self, window: Window) -> tuple[float, float]:
-        """Start and end within the window, its own where none was written."""
-        begin, end = self.start_s or 0.0, window.duration_s if self.end_s is None else self.end_s
-        return min(begin, window.duration_s), min(max(begin, end), window.duration_s)
-
-    def over_a_seam(self, window: Window) -> bool:
-        """Whether it goes on where a silence was cut out, by its time tokens and more than they may be wrong by.
-
-        Of a short one, a quarter beyond the seam may be all of it.
-        """
-        begin, end = self.span(window)
-        return len(window.held_by(begin, end, min(SPAN_SLACK_S, (end - begin) / 4))) > 1
 
 
 def _put_beside(one: Decoded, source: Decoded) -> None:
