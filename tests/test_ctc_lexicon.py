@@ -38,7 +38,7 @@ def test_no_path_that_spells_words_is_better(seed: int) -> None:
     scores_MV = np.random.default_rng(seed).normal(0, 2, (6, 4))
     paths = (p for p in itertools.product(range(4), repeat=6) if allowed(spelled(p)))
     best = max(paths, key=lambda p: sum(scores_MV[m, t] for m, t in enumerate(p)))
-    path, total = lexicon().best_path(scores_MV, BLANK)
+    ((path, total),) = lexicon().best_paths(scores_MV[None], [6], BLANK)
     assert (tuple(path), total) == (best, pytest.approx(sum(scores_MV[m, t] for m, t in enumerate(best))))
 
 
@@ -51,7 +51,7 @@ def test_rows_are_read_to_their_own_ends() -> None:
     assert [spelled(tuple(p.tokens)) for p in free] == ["b", "ba"]
     assert [spelled(tuple(p.tokens)) for p in closed] == ["", "a"]
     assert [p.log_prob for p in closed] == pytest.approx([-1 / 2, -1 / 3])
-    assert lexicon().best_path(np.zeros((0, 4)), BLANK) == ([], 0.0)
+    assert lexicon().best_paths(np.zeros((1, 0, 4)), [0], BLANK) == [([], 0.0)]
 
 
 def test_a_text_file_is_a_vocabulary(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ A prefix tree of the words, a token a node, is walked frame by frame, each node 
 all ways into a node the best stays (Viterbi search over a lexicon tree, Ney et al. 1992; token passing, Young et al.
 1989). Each word is as likely as the next: no language model. The result is exact, no beam cuts it.
 
-Letters: M memory frames, V vocabulary, S nodes.
+Letters: B rows, M memory frames, V vocabulary, S nodes, E nodes that end a word.
 """
 
 from collections.abc import Iterable, Sequence
@@ -70,52 +70,65 @@ class Lexicon:
             raise InputError(f"expected words in {path} and a model that writes letter by letter, got {got}")
         return cls(map(tokenizer.encode, words), space[0])
 
-    def best_path(self, log_probs_MV: NDArray[np.floating[Any]], blank: int) -> tuple[list[int], float]:
-        """What the best path that spells words emits in each frame, and its log-probability.
+    def best_paths(
+        self, log_probs_BMV: NDArray[np.floating[Any]], lengths: Sequence[int], blank: int
+    ) -> list[tuple[list[int], float]]:
+        """What the best path that spells words emits in each frame of each row, and its log-probability.
 
         A row too short for any word is all blanks.
 
         Args:
-            log_probs_MV: of one row, without padding.
+            log_probs_BMV: of the tokens and the blank.
+            lengths: frames of each row.
             blank: index of the blank.
         """
-        size = len(self.tokens_S)
-        emits_S, rests_S = np.full(size, -np.inf), np.full(size, -np.inf)  # best that ends in a token, or in a blank
-        rests_S[BETWEEN] = 0.0
+        n_rows, size = len(lengths), len(self.tokens_S)
+        emits_BS, rests_BS = np.full(
+            (2, n_rows, size), -np.inf, log_probs_BMV.dtype
+        )  # best that ends in a token, a blank
+        rests_BS[:, BETWEEN] = 0.0
         back: list[tuple[NDArray[Any], NDArray[Any]]] = []
-        here_S = np.arange(size)
-        for scores_V in log_probs_MV:
-            enters_S, from_S = self._entering(emits_S, rests_S)
-            stays_S = emits_S >= enters_S
-            rested_S = rests_S >= emits_S
-            back.append((np.where(stays_S, here_S, from_S), np.where(rested_S, here_S + size, here_S)))
-            emits_S, rests_S = (
-                np.where(stays_S, emits_S, enters_S) + scores_V[self.tokens_S],
-                np.where(rested_S, rests_S, emits_S) + scores_V[blank],
+        ends = [self._end(emits_BS[b], rests_BS[b]) for b in range(n_rows)]
+        here_S = np.arange(size, dtype=np.int32)
+        for m in range(max(lengths, default=0)):
+            scores_BV = log_probs_BMV[:, m]
+            enters_BS, from_BS = self._entering(emits_BS, rests_BS)
+            stays_BS, rested_BS = emits_BS >= enters_BS, rests_BS >= emits_BS
+            back.append((np.where(stays_BS, here_S, from_BS), np.where(rested_BS, here_S + size, here_S)))
+            emits_BS, rests_BS = (
+                np.where(stays_BS, emits_BS, enters_BS) + scores_BV[:, self.tokens_S],
+                np.where(rested_BS, rests_BS, emits_BS) + scores_BV[:, blank, None],
             )
-        both_S = np.concatenate([emits_S, rests_S])
-        over = np.append(self.ends_E, BETWEEN)
-        over = np.concatenate([over, over + size])
-        at = int(over[both_S[over].argmax()])
-        total, path = float(both_S[at]), []
-        for emitted_S, rested_S in reversed(back):
-            path.append(blank if at >= size else int(self.tokens_S[at]))
-            at = int(rested_S[at - size] if at >= size else emitted_S[at])
-        return path[::-1], total
+            for b in [b for b, n in enumerate(lengths) if n == m + 1]:
+                ends[b] = self._end(emits_BS[b], rests_BS[b])
+        return [(self._traced(b, ends[b][0], back[:n], blank), ends[b][1]) for b, n in enumerate(lengths)]
 
-    def _entering(self, emits_S: NDArray[Any], rests_S: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    def _end(self, emits_S: NDArray[Any], rests_S: NDArray[Any]) -> tuple[int, float]:
+        """The best node in which a text may end (S more: with a blank), and its score."""
+        over = np.append(self.ends_E, BETWEEN)
+        scores = np.concatenate([emits_S[over], rests_S[over]])
+        best = int(scores.argmax())
+        return int(np.concatenate([over, over + len(emits_S)])[best]), float(scores[best])
+
+    def _traced(self, row: int, at: int, back: Sequence[tuple[NDArray[Any], NDArray[Any]]], blank: int) -> list[int]:
+        """What was emitted on the way to a node."""
+        path, size = [], len(self.tokens_S)
+        for emitted_BS, rested_BS in reversed(back):
+            path.append(blank if at >= size else self.tokens[at])
+            at = int(rested_BS[row, at - size] if at >= size else emitted_BS[row, at])
+        return path[::-1]
+
+    def _entering(self, emits_BS: NDArray[Any], rests_BS: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """The best way into each node from another one: its score, and where it comes from (S more: from a blank).
 
         Into a token from the same token leads only a blank; between words leads the end of any.
         """
-        size = len(emits_S)
-        emitted_S = np.where(self.doubled_S, -np.inf, emits_S[self.parents_S])
-        rested_S = rests_S[self.parents_S]
-        out_S, from_S = (
-            np.maximum(emitted_S, rested_S),
-            np.where(rested_S >= emitted_S, self.parents_S + size, self.parents_S),
-        )
-        ends_E = self.ends_E[np.maximum(emits_S, rests_S)[self.ends_E].argmax()]
-        out_S[BETWEEN] = max(emits_S[ends_E], rests_S[ends_E])
-        from_S[BETWEEN] = ends_E + size if rests_S[ends_E] >= emits_S[ends_E] else ends_E
-        return out_S, from_S
+        size, rows = len(self.tokens_S), np.arange(len(emits_BS))
+        emitted_BS = np.where(self.doubled_S, -np.inf, emits_BS[:, self.parents_S]).astype(emits_BS.dtype)
+        rested_BS = rests_BS[:, self.parents_S]
+        out_BS = np.maximum(emitted_BS, rested_BS)
+        from_BS = np.where(rested_BS >= emitted_BS, self.parents_S + size, self.parents_S).astype(np.int32)
+        ends_B = self.ends_E[np.maximum(emits_BS, rests_BS)[:, self.ends_E].argmax(-1)]
+        out_BS[:, BETWEEN] = np.maximum(emits_BS[rows, ends_B], rests_BS[rows, ends_B])
+        from_BS[:, BETWEEN] = np.where(rests_BS[rows, ends_B] >= emits_BS[rows, ends_B], ends_B + size, ends_B)
+        return out_BS, from_BS

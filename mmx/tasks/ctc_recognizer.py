@@ -133,13 +133,14 @@ def best_paths(log_probs_BMV: Tensor, lengths_B: Tensor, blank: int, lexicon: Le
         blank: index of the blank.
         lexicon: words that alone may be written; any text when None.
     """
+    lengths = lengths_B.tolist()
+    if lexicon is None:
+        best_BM, found_BM = log_probs_BMV.max(-1)
+        rows = [(found_BM[b, :n].tolist(), float(best_BM[b, :n].sum())) for b, n in enumerate(lengths)]
+    else:
+        rows = lexicon.best_paths(log_probs_BMV.cpu().numpy(), lengths, blank)
     out = []
-    for scores_MV, n in zip(log_probs_BMV, lengths_B.tolist(), strict=True):
-        if lexicon is None:
-            best_M, found_M = scores_MV[:n].max(-1)
-            total, row = float(best_M.sum()), found_M.tolist()
-        else:
-            row, total = lexicon.best_path(scores_MV[:n].cpu().numpy(), blank)
+    for (row, total), n in zip(rows, lengths, strict=True):
         begins = [i for i in range(n) if row[i] != blank and (i == 0 or row[i] != row[i - 1])]
         out.append(Path([row[i] for i in begins], begins, total / n if n else 0.0))
     return out
