@@ -3,11 +3,14 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import mmx
 from mmx.cli import app as cli
+from mmx.clip import join
 from mmx.errors import InputError
+from mmx.media.clips import open_clip
 from mmx.tasks.cascade import cascade_model, shipped
 from mmx.tasks.options import Options
 from mmx.weights import hub
@@ -107,3 +110,24 @@ def test_lips_and_sound_are_read_where_no_model_is_named(capsys: pytest.CaptureF
         assert "lips-and-sound" in said.err and "no real person" in said.err
         found[modality] = set(said.out.split()) & SPOKEN
     assert len(found["av"]) >= 3 and len(found["video"]) >= 2
+
+
+def test_what_lacks_in_a_clip_is_read_from_the_rest() -> None:
+    model = mmx.load("lips-and-sound", dtype="float32")
+    with open_clip(str(MOUTH), model.recorded) as reader:
+        clip = join(list(reader))
+    sound, lips = clip["speech"].x[0].numpy(), clip["lips"].x[0].numpy()
+    words = str(ROOT / "demos" / "talking_mouth_words.txt")
+
+    def read(**media: np.ndarray) -> str:
+        return model.transcribe(media, vad=False, vocabulary=words).text
+
+    by_sound, by_lips = read(audio=sound), read(video=lips)
+    assert len(set(by_sound.split()) & SPOKEN) >= 2
+    assert read(audio=sound, video=lips * 0) == by_sound  # black
+    assert read(audio=sound * 0, video=lips) == by_lips  # digital silence
+    half = len(lips) // 2
+    for media in ({"audio": sound[: half * 640], "video": lips}, {"audio": sound, "video": lips[:half]}):
+        found = model.transcribe(media, vad=False, vocabulary=words)
+        assert found.segments[-1].end_s > half / 25 + 0.3  # it goes on with the one that there is
+        assert set(found.text.split()) & {"teacher", "egg"}

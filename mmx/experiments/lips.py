@@ -3,8 +3,8 @@
 CORPUS is what `mmx.experiments.talking_mouths` wrote. Words are read in two ways, both without a language model: freely
 spelled, and from the closed vocabulary of the corpus, as usual with tasks of this kind (GRID, LRW). Where the words are
 held out, the vocabulary holds them and those of training. Noise is the babble of test voices. Controls: a face that
-stands still, the lips of another clip, no face, and a face or sound that is lost for the second of three clips.
-Intervals are of a bootstrap over sentences; differences are paired.
+stands still, lips that come late or are of another clip, no face, and a face or sound that is lost for the second of
+three clips. Intervals are of a bootstrap over sentences; differences are paired.
 
 Letters: B rows, T frames, M memory frames.
 """
@@ -148,6 +148,11 @@ def still(pictures: Tensor) -> Tensor:
     return pictures[:1].expand_as(pictures)
 
 
+def late(pictures: Tensor) -> Tensor:
+    """200 ms later than the sound."""
+    return torch.cat([pictures[:1].expand(5, -1, -1), pictures])[: len(pictures)]
+
+
 def conditions(have: set[str]) -> dict[str, Condition]:
     """Those that the clips' modalities allow, by name."""
     both, out = (LIPS, SOUND), dict[str, Condition]()
@@ -164,6 +169,7 @@ def conditions(have: set[str]) -> dict[str, Condition]:
     if have.issuperset(both):
         out["both, 0 dB, face still"] = Condition(both, 0.0, still)
         out["both, 0 dB, lips of another clip"] = Condition(both, 0.0, shift=7)
+        out["both, clean, lips 200 ms late"] = Condition(both, None, late)
         out["both, clean, no face"] = Condition(both, None, torch.zeros_like)
     return out
 

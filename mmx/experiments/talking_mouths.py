@@ -12,6 +12,7 @@ music, white.
     train.tsv valid.tsv     words, voices and faces of training
     test.tsv                the same words, other voices and faces
     unseen.tsv              words, voices and faces of no training clip
+    words.txt               those of training, for `mmx transcribe --vocabulary`
     noise/{train,test}      the babble of tests is of the voices of tests
 
 `pip install 'mmx[voices]'`. Letters: T frames, N samples, U characters.
@@ -53,7 +54,7 @@ Array = NDArray[np.floating[Any]]
 SOUND_HZ = 16_000
 VOICE_HZ = 24_000
 LABEL_HZ = 50
-SPLITS = {"train": 2400, "valid": 100, "test": 1000, "unseen": 150}
+SPLITS = {"train": 5078, "valid": 100, "test": 1000, "unseen": 150}
 """Clips of each."""
 NOISES = {"babble": 24, "music": 8, "white": 2}
 NOISE_S = 20.0
@@ -273,6 +274,7 @@ def prepare(out: Path, counts: Mapping[str, int] = SPLITS, seed: int = 0) -> dic
         name: homophene_floor({word: voice.phonemes(word) for word in text.split()})
         for name, text in (("words", WORDS), ("unseen", UNSEEN))
     }
+    atomic_write(out / "words.txt", "\n".join(sorted(set(WORDS.split()))) + "\n")
     atomic_write(out / "floor.json", json.dumps(floors))
     return floors
 
