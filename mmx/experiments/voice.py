@@ -3,14 +3,17 @@
     python -m mmx.experiments.voice speak OUT --model flow-voice-en --steps 4 [--texts FILE] [--lines 100]
     python -m mmx.experiments.voice score OUT [OUT ...] [--texts FILE] [--reference OUT]
     python -m mmx.experiments.voice time [--model flow-voice-en]
+    python -m mmx.experiments.voice spread [--model flow-voice-en]
 
 `speak` has line i spoken by voice i modulo their number, one WAV file each, and measures the time; `score` has the
 default recognizer write what it hears (word error rate), and rates the sound by DNSMOS (Reddy et al. 2021, arXiv
 2010.15258; package speechmos). With `--reference OUT` the speakers are compared with those there (package resemblyzer):
 how often the nearest of all voices is the right one, and both similarities. `--only wer` leaves out the packages.
-`time` says how long the first audio of 5 and of 500 words takes, and how far blocks are from the whole.
+`time` says how long the first audio of 5 and of 500 words takes, and how far blocks are from the whole. `spread` says
+what a flow does with its noise: how far the frames of several seeds are from their mean, this from the prior's, and how
+rough they are. After one step the spread should be 0: noise alone says nothing of the frames.
 
-Letters: V voices, L lines, D width of an embedding.
+Letters: V voices, L lines, D width of an embedding, S seeds, M frames, F features.
 """
 
 import argparse
@@ -24,9 +27,11 @@ from typing import Any
 import numpy as np
 import soundfile
 import soxr
+import torch
 
 import mmx
 from mmx.evaluate.streaming import word_errors
+from mmx.interfaces import Speech
 from mmx.tasks.synthesize import SpeakOptions
 
 TEXTS = Path(__file__).parents[2] / "tests" / "data" / "voice_test.txt"
@@ -75,6 +80,33 @@ def timed(model: Any, lines: Sequence[str], repeats: int = 5) -> dict[str, float
     blocks = np.concatenate([part.samples for part in model.stream_speech(lines[40], language="en")])
     found["blocks_differ_percent"] = float(100 * np.linalg.norm(blocks - whole) / np.linalg.norm(whole))
     return found
+
+
+@torch.inference_mode()
+def spread(model: Any, lines: Sequence[str], seeds: int = 4) -> dict[str, dict[str, float]]:
+    """Root mean squares over frames, a line each by three voices: see above; the prior's under `PRIOR`."""
+    synth, found = model.require_synth(), dict[str, list[list[float]]]()
+    acoustic, names = synth.acoustic, sorted(synth.voices("en"))[::9][:3]
+    for line, name in zip(lines[5::25], names, strict=False):
+        how = [Speech(texts=[line], language="en", voice=name, seed=seed) for seed in range(seeds)]
+        begun = [synth.prepared(speech)[0] for speech in how]
+        n = acoustic.config.features
+        prior_MF = begun[0].x[0, :, n : 2 * n]
+        found.setdefault(PRIOR, []).append([0.0, _rms(prior_MF), _rms(prior_MF.diff(dim=0))])
+        for steps in (1, 2, 4, 16):
+            points = list(begun)
+            for i in range(steps):
+                points = [acoustic.step(at, i / steps, 1 / steps) for at in points]
+            said_SMF = torch.stack([at.x[0, :, :n] for at in points])
+            mean_MF = said_SMF.mean(0)
+            row = [_rms(said_SMF - mean_MF) * (seeds / (seeds - 1)) ** 0.5, _rms(mean_MF - prior_MF)]
+            found.setdefault(str(steps), []).append([*row, _rms(said_SMF.diff(dim=1))])
+    keys = ("spread", "from_prior", "roughness")
+    return {k: dict(zip(keys, np.mean(rows, 0).round(3).tolist(), strict=True)) for k, rows in found.items()}
+
+
+def _rms(x: torch.Tensor) -> float:
+    return float(x.square().mean().sqrt())
 
 
 def recordings(folder: Path) -> list[Path]:
@@ -129,15 +161,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """See above."""
     parser = argparse.ArgumentParser(prog="python -m mmx.experiments.voice")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    talk, judge, watch = verbs.add_parser("speak"), verbs.add_parser("score"), verbs.add_parser("time")
+    talk, judge, watch, noise = (verbs.add_parser(name) for name in ("speak", "score", "time", "spread"))
     talk.add_argument("out", type=Path)
-    for verb in (talk, watch):
+    for verb in (talk, watch, noise):
         verb.add_argument("--model", default="flow-voice-en")
     talk.add_argument("--steps", default="0", help="0 for the model's own number, or prior")
     judge.add_argument("out", type=Path, nargs="+")
     judge.add_argument("--reference", type=Path)
     judge.add_argument("--only", nargs="*", default=["wer", "mos", "voice"])
-    for verb in (talk, judge, watch):
+    for verb in (talk, judge, watch, noise):
         verb.add_argument("--texts", type=Path, default=TEXTS)
     talk.add_argument("--lines", type=int, default=100)
     given = parser.parse_args(arguments)
@@ -147,6 +179,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if given.verb == "time":
         print(json.dumps(timed(mmx.load(given.model), lines)))
+        return 0
+    if given.verb == "spread":
+        print(json.dumps(spread(mmx.load(given.model), lines), indent=1))
         return 0
     for folder in given.out:
         found: dict[str, Any] = {"folder": folder.name, **json.loads((folder / TIMES).read_text())}

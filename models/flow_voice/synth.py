@@ -114,7 +114,7 @@ class FlowVoice(nn.Module):
     @torch.no_grad()
     def speak(self, speech: Speech, state: State | None = None) -> Sound:
         """See `mmx.interfaces.Synth`."""
-        at, words = self._prepared(speech)
+        at, words = self.prepared(speech)
         steps = self._steps(speech)
         for i in range(steps):
             at = self.acoustic.step(at, i / steps, 1 / steps)
@@ -123,7 +123,7 @@ class FlowVoice(nn.Module):
     @torch.no_grad()
     def stream(self, speech: Speech, block_s: float) -> Iterator[Sound]:
         """See `mmx.interfaces.Synth`: the text is read at once, its frames are made block by block."""
-        at, words = self._prepared(speech)
+        at, words = self.prepared(speech)
         steps, size, n = self._steps(speech), max(1, round(block_s * RATE_HZ)), at.x.shape[1]
         states = [self.acoustic.init_state(1) for _ in range(steps)]
         vocoder = self._vocoder()
@@ -140,7 +140,7 @@ class FlowVoice(nn.Module):
             yield Sound(wave, (words[0][told:until],))
             told = until
 
-    def _prepared(self, speech: Speech) -> tuple[Seq, list[tuple[Word, ...]]]:
+    def prepared(self, speech: Speech) -> tuple[Seq, list[tuple[Word, ...]]]:
         """Noise, prior and condition side by side, `(B, M, 2 F + D)`, and the words with their times."""
         if not SPEEDS[0] <= speech.speed <= SPEEDS[1]:
             raise InputError(f"expected a speed from {SPEEDS[0]} to {SPEEDS[1]}, got {speech.speed}")
