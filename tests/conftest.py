@@ -14,6 +14,7 @@ if WORKERS > 1:  # before torch is imported: workers share the cores, also with 
 import f5_reference  # noqa: E402
 import torch  # noqa: E402
 
+import mmx  # noqa: E402
 from mmx.api import FORCED, resolve_dtype  # noqa: E402
 
 REFERENCES = {
@@ -82,6 +83,12 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("data")))
         yield
+
+
+@pytest.fixture(scope="session")
+def whisper_base() -> mmx.Model:
+    """The default model, loaded once for the files of a worker. Tests leave it as it is."""
+    return mmx.load()
 
 
 @pytest.fixture(autouse=True)

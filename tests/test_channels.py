@@ -259,13 +259,13 @@ def test_sentences_go_on_within_a_channel():
 
 
 @pytest.mark.slow
-def test_two_people_who_talk_at_once_are_both_written():
+def test_two_people_who_talk_at_once_are_both_written(whisper_base: mmx.Model):
     talk = read_audio(ROOT / "demos" / "dashwood.flac")
     lines = (ROOT / "demos" / "dashwood.txt").read_text("utf-8").replace("mister", "mr").splitlines()
     left, right = talk[:113_600], talk[-60_640:]
     sound = np.zeros((len(left), 2), np.float32)
     sound[:, 0], sound[: len(right), 1] = left, right
-    found = mmx.load().transcribe(sound, language="en", channels="each")
+    found = whisper_base.transcribe(sound, language="en", channels="each")
     by = {c: " ".join(s.text for s in found.segments if s.channel == c) for c in ("left", "right")}
     assert word_error_rate(lines[0], by["left"]) < 0.1, by
     assert word_error_rate(lines[-1], by["right"]) < 0.15, by

@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import tomllib
 import unicodedata
 from collections.abc import Callable, Iterator
@@ -20,13 +21,17 @@ from typing import Any
 import numpy as np
 import pytest
 import srt
+import torch
 import webvtt
+from tiny_speech import tiny_whisper
 
 import mmx.api
 from mmx.cli import app as cli
+from mmx.clip import SPEECH
 from mmx.errors import InputError
 from mmx.media.audio import read_audio
 from mmx.models.whisper import recognizer as timed
+from mmx.seq import Seq
 from mmx.tasks import transcribe
 from mmx.tasks.outputs import named
 
@@ -56,9 +61,33 @@ class Ran:
 Cli = Callable[..., Ran]
 
 
-@pytest.fixture(scope="session")
-def model() -> Any:
-    return mmx.api.load()
+@pytest.fixture(scope="module")
+def model(whisper_base: Any) -> Iterator[Any]:
+    """The default model. Each window is encoded once for all tests: they have few recordings, and what is encoded of
+    a row does not depend on the rows beside it (tests/test_rows.py)."""
+    encoded: dict[bytes, Seq] = {}
+    encode = whisper_base.memory
+
+    def memory(inputs: dict[str, Seq]) -> Seq:
+        (seq,) = inputs.values()
+        rows = []
+        for i in range(len(seq.x)):
+            one = seq.rows(torch.tensor([i]))
+            key = one.x.numpy().tobytes()
+            if key not in encoded:
+                encoded[key] = encode({SPEECH: one})
+            rows.append(encoded[key])
+        return rows[0]._replace(x=torch.cat([r.x for r in rows]), lengths=torch.cat([r.lengths for r in rows]))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(whisper_base, "memory", memory)
+        yield whisper_base
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that loads at once, for processes of which it does not matter what they write."""
+    return tiny_whisper(tmp_path_factory.mktemp("tiny") / "model")
 
 
 @pytest.fixture
@@ -376,11 +405,6 @@ def test_text_goes_to_its_file_while_the_bar_is_on_the_terminal(mmx_cli: Cli, mo
     assert "disposed" not in terminal.getvalue()
 
 
-def run_apart(*args: object, **options: Any) -> subprocess.CompletedProcess[bytes]:
-    command = [sys.executable, "-m", "mmx.cli.app", *map(str, args)]
-    return subprocess.run(command, capture_output=True, timeout=300, check=False, **options)
-
-
 def test_missing_files_are_told_before_a_model_is_loaded(monkeypatch: pytest.MonkeyPatch, capsys, tmp_path: Path):
     def load(*_: object, **__: object) -> None:
         raise AssertionError("loaded a model with nothing to read")
@@ -400,19 +424,30 @@ def test_a_device_past_the_last_one_is_named(monkeypatch: pytest.MonkeyPatch):
         mmx.api.resolve_device("cuda:2")
 
 
-@pytest.mark.slow
-def test_standard_input(tmp_path: Path):
+def test_standard_input(mmx_cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """An mp4 through a pipe: its index is at the end, and a pipe cannot be rewound."""
-    path = film(tmp_path / "talk.mp4", read_audio(SAMPLE))
-    ran = run_apart("transcribe", "-", "--output-dir", tmp_path / "out", input=path.read_bytes())
-    assert ran.returncode == 0, ran.stderr
+    content = film(tmp_path / "talk.mp4", read_audio(SAMPLE)).read_bytes()
+    reading, writing = os.pipe()
+
+    def write() -> None:
+        with open(writing, "wb") as pipe:
+            pipe.write(content)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    with open(reading, encoding="utf-8") as pipe:
+        monkeypatch.setattr(sys, "stdin", pipe)
+        ran = mmx_cli("transcribe", "-", "--output-dir", tmp_path / "out")
+    writer.join()
+    assert ran.code == 0, ran.err
     assert is_sample((tmp_path / "out" / "stdin.txt").read_text("utf-8"))
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="pipes that break are a matter of POSIX")
-def test_a_reader_that_goes_away_is_no_error(tmp_path: Path):
+def test_a_reader_that_goes_away_is_no_error(tiny: Path, tmp_path: Path):
     command = [sys.executable, "-m", "mmx.cli.app", "transcribe", str(SAMPLE), str(said(tmp_path / "b.wav"))]
+    command += ["--model", str(tiny)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout and process.stderr
         process.stdout.close()  # as `| head` does when it has enough
@@ -489,21 +524,21 @@ def test_an_interrupted_run_goes_on(mmx_cli: Cli, tmp_path: Path, monkeypatch: p
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
-def test_control_c(tmp_path: Path):
-    for name in "abcdef":
-        said(tmp_path / "in" / f"{name}.wav")
+def test_control_c(tiny: Path, tmp_path: Path):
+    for i in range(40):
+        said(tmp_path / "in" / f"{i:02}.wav")
     command = [sys.executable, "-m", "mmx.cli.app", "transcribe", str(tmp_path / "in"), "--batch-size", "1"]
-    command += ["--output-dir", str(tmp_path / "out")]
+    command += ["--output-dir", str(tmp_path / "out"), "--model", str(tiny)]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
         assert process.stderr
         first = process.stderr.readline().decode()
         process.send_signal(signal.SIGINT)
         rest = process.stderr.read().decode()
         assert process.wait(300) == 130, rest
-    assert "a.wav -> " in first and "Traceback" not in rest and "finished and kept" in rest
+    assert "00.wav -> " in first and "Traceback" not in rest and "finished and kept" in rest
     written = names(tmp_path / "out")
-    assert 1 <= len(written) < 6 and all(n.endswith(".txt") for n in written)
-    assert all(is_sample((tmp_path / "out" / n).read_text("utf-8")) for n in written)
+    assert 1 <= len(written) < 40 and all(n.endswith(".txt") for n in written)
+    assert len({(tmp_path / "out" / n).read_bytes() for n in written}) == 1, "each is whole"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")

@@ -64,9 +64,9 @@ def kokoro() -> Model:
     return mmx.load("kokoro")
 
 
-def test_a_sentence_comes_back_as_it_was_spoken(kokoro: Model) -> None:
+def test_a_sentence_comes_back_as_it_was_spoken(kokoro: Model, whisper_base: Model) -> None:
     """The network of the package, with our file of styles and a recognizer."""
     spoken = kokoro.speak("The library is closed today.", voice="bm_george", language="en-GB")
     assert 1.2 < len(spoken.samples) / spoken.rate < 4 and len(spoken.words) == 5
-    heard = mmx.load().transcribe(soxr.resample(spoken.samples, spoken.rate, 16_000), language="en").text
+    heard = whisper_base.transcribe(soxr.resample(spoken.samples, spoken.rate, 16_000), language="en").text
     assert "library is closed today" in heard.lower()

@@ -140,8 +140,8 @@ def test_no_word_is_without_length(monkeypatch: pytest.MonkeyPatch, policy: str)
 
 
 @pytest.fixture(scope="module")
-def real() -> mmx.Model:
-    return mmx.load()
+def real(whisper_base: mmx.Model) -> mmx.Model:
+    return whisper_base
 
 
 def clip(*parts: np.ndarray, pause_s: float = 0.6) -> np.ndarray:

@@ -77,16 +77,16 @@ def test_neighbouring_stretches_are_told_once():
 
 
 @pytest.mark.slow
-def test_speech_in_one_language_is_encoded_once(monkeypatch: pytest.MonkeyPatch):
+def test_speech_in_one_language_is_encoded_once(monkeypatch: pytest.MonkeyPatch, whisper_base: mmx.Model):
     def heard(*_: object) -> torch.Tensor:
         raise AssertionError("a stretch was encoded by itself")
 
     monkeypatch.setattr(LanguageDetector, "of_sounds", heard)
-    assert mmx.load("whisper-base").transcribe(ROOT / "demos" / "dashwood.flac", beam_size=1).text
+    assert whisper_base.transcribe(ROOT / "demos" / "dashwood.flac", beam_size=1).text
 
 
 @pytest.mark.slow
-def test_sentences_in_other_languages_are_noted():
+def test_sentences_in_other_languages_are_noted(whisper_base: mmx.Model):
     """A person's English around clips in French and Japanese, which are left out of the text or translated."""
     package = find_spec("pytest_audioeval")
     if package is None or not package.submodule_search_locations:
@@ -97,7 +97,7 @@ def test_sentences_in_other_languages_are_noted():
     parts += [english[7 * 16_000 : 17 * 16_000], pause, read_audio(clips / "ja" / "pangrama.wav"), pause]
     begins = np.cumsum([0, *map(len, parts)]) / 16_000
     sound = np.concatenate([*parts, english[17 * 16_000 :]])
-    notes = mmx.load("whisper-base").transcribe(sound, beam_size=1).notes
+    notes = whisper_base.transcribe(sound, beam_size=1).notes
     found = {n.reason.split()[2].rstrip(","): n for n in notes if "sounds like" in n.reason}
     assert found.keys() == {"French", "Japanese"}
     for name, index in (("French", 2), ("Japanese", 6)):

@@ -347,12 +347,11 @@ def test_names_and_texts_of_others_stay_text(browse: Open, address: str):
     assert page.locator("main img, dialog img").count() == 0
 
 
-def test_a_whole_talk_into_the_real_model(browse: Open):
+def test_a_whole_talk_into_the_real_model(browse: Open, whisper_base: Any):
     """Speech from the browser's microphone, through whisper-base, back on the page; `MMX_SHOT` keeps a picture."""
-    import mmx
     from mmx.streaming.server.engine import Engine
 
-    with running(serving(Engine(mmx.load()))) as address:  # type: ignore[arg-type]
+    with running(serving(Engine(whisper_base))) as address:  # type: ignore[arg-type]
         page = browse(address)
         page.set_default_timeout(240_000)
         state(page, "idle")

@@ -141,8 +141,8 @@ def strays(t: mmx.Transcript, r: Recording) -> dict[str, tuple[int, int, list[st
 
 
 @pytest.fixture(scope="module")
-def model() -> mmx.Model:
-    return mmx.load()
+def model(whisper_base: mmx.Model) -> mmx.Model:
+    return whisper_base
 
 
 @pytest.mark.parametrize("timed", [False, True], ids=["segments", "words"])

@@ -118,11 +118,11 @@ def test_a_run_keeps_the_better_text(monkeypatch: pytest.MonkeyPatch, batch_size
 
 
 @pytest.mark.slow
-def test_digits_count_as_the_words_they_are_spoken_as():
+def test_digits_count_as_the_words_they_are_spoken_as(whisper_base: mmx.Model):
     from mmx.models.whisper.recognizer import TimestampRecognizer
     from mmx.models.whisper.timed_text import TimedText, find_thin
 
-    decoder = TimestampRecognizer(mmx.load(), Options(language="en"))
+    decoder = TimestampRecognizer(whisper_base, Options(language="en"))
     job = Job(File("x", "en"), window(0.0, 10.0))
     job.window = Window.of_sound(job.window.samples, job.window.pieces, 0, ((0.0, 9.0),))
 

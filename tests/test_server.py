@@ -629,11 +629,10 @@ def test_a_client_that_does_not_read_holds_up_nobody(address: str):
 
 
 @pytest.mark.slow
-def test_the_real_model_answers_over_http():
-    import mmx
+def test_the_real_model_answers_over_http(whisper_base: Any):
     from mmx.streaming.server.engine import Engine
 
-    with TestClient(create_app(Engine(mmx.load(), beam_size=1))) as client, TALK.open("rb") as talk:
+    with TestClient(create_app(Engine(whisper_base, beam_size=1))) as client, TALK.open("rb") as talk:
         got = events(client.post("/v1/audio/transcriptions", files={"file": talk}, data={"stream": "true"}))
         assert "ill-disposed young man" in got[-1]["text"]
         assert "".join(e["delta"] for e in got[:-1]) == got[-1]["text"]

@@ -63,14 +63,13 @@ def test_text_is_translated_by_the_shipped_model(
     assert "use en-es (English to Spanish) or " in capsys.readouterr().err
 
 
-def test_a_shipped_model_completes_a_cascade() -> None:
+def test_a_shipped_model_completes_a_cascade(whisper_base: mmx.Model) -> None:
     assert shipped() == {"en-es": ("es",)}
-    whisper = mmx.load("whisper-base")
     spanish, english, german = (Options(task="translate", to=to) for to in ("Spanish", "en", "de"))
-    assert cascade_model(whisper, spanish) == "en-es"
-    assert cascade_model(whisper, english) is None
+    assert cascade_model(whisper_base, spanish) == "en-es"
+    assert cascade_model(whisper_base, english) is None
     with pytest.raises(InputError, match="translates to English only"):
-        cascade_model(whisper, german)
+        cascade_model(whisper_base, german)
 
 
 SPANISH = frozenset({

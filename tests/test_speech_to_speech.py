@@ -30,8 +30,8 @@ def french() -> Path:
 
 
 @pytest.fixture(scope="module")
-def model() -> mmx.Model:
-    return mmx.load()
+def model(whisper_base: mmx.Model) -> mmx.Model:
+    return whisper_base
 
 
 @pytest.fixture(scope="module")

@@ -549,8 +549,8 @@ def test_a_window_without_stops_is_cut_at_a_pause():
 
 
 @pytest.fixture(scope="module")
-def real() -> mmx.Model:
-    return mmx.load()
+def real(whisper_base: mmx.Model) -> mmx.Model:
+    return whisper_base
 
 
 @pytest.fixture(scope="module")
