@@ -5,8 +5,9 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -62,10 +63,59 @@ def alone(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def launch(o: TrainOptions, folder: Path) -> subprocess.CompletedProcess[str]:
+class Launched(NamedTuple):
+    """What two processes trained, one recipe after the other.
+
+    Attributes:
+        folder: has a folder of each recipe's name.
+        done: how they ended.
+    """
+
+    folder: Path
+    done: subprocess.CompletedProcess[str]
+
+
+OBJECTIVES = ("voice", "distillation")
+
+
+def objective(name: str, folder: Path, alone: Path, data: Path, out: Path) -> TrainOptions:
+    """The recipe of another objective than the token loss."""
+    if name == "distillation":
+        teacher = {"teacher": str(alone / "model")}
+        return recipe(data, out, objective=name, objective_config=teacher, updates=4)
+    fixed: dict[str, Any] = {"family": "toys.text_to_mel", "objective": "toys.text_to_mel.Objective", "config": {}}
+    fixed |= {"tokenizer": "bytes", "vocab": 8000, "dropout": 0.0, "batch_tokens": 130, "accumulate": 2, "updates": 4}
+    fixed |= {"lowercase": 0.0, "unpunctuated": 0.0, "train": str(folder / "train.tsv")}
+    return recipe(folder, out, **fixed)
+
+
+@pytest.fixture(scope="module")
+def voices(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("soundfile")
+    from toys import data as toys
+
+    folder = tmp_path_factory.mktemp("voices")
+    toys.voices(folder, 20)
+    toys.voices(folder, 4, "valid")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def launched(data: Path, alone: Path, voices: Path, tmp_path_factory: pytest.TempPathFactory) -> Launched:
+    """Each starting of torchrun imports torch three times: here it is started once. The last recipe has no data."""
+    out = tmp_path_factory.mktemp("launched")
+    train(recipe(data, out / "resumed", updates=5))
+    recipes = {"begun": recipe(data, out / "begun", updates=UPDATES - 2), "resumed": recipe(data, out / "resumed")}
+    recipes |= {name: objective(name, voices, alone, data, out / name) for name in OBJECTIVES}
+    recipes["gone"] = recipe(data, out / "gone", train=str(out / "gone.tsv"))
+    return Launched(out, launch(recipes, out))
+
+
+def launch(recipes: Mapping[str, TrainOptions], folder: Path) -> subprocess.CompletedProcess[str]:
     """Train by two processes, as torchrun starts them, on a port that is free."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command += ["-m", "mmx.train", str(as_toml(o, folder / "recipe.toml"))]
+    command += [str(Path(__file__).parent / "train_each.py")]
+    command += [str(as_toml(o, folder / f"{name}.toml")) for name, o in recipes.items()]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "OMP_NUM_THREADS": "1"}
     return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
 
@@ -97,44 +147,37 @@ def assert_same_training(got: Path, expected: Path) -> None:
         torch.testing.assert_close(a[0][name], b[0][name], rtol=1e-4, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}")
 
 
-def test_two_processes_equal_one_which_goes_on_from_them(data: Path, alone: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    done = launch(recipe(data, out, updates=UPDATES - 2), tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.splitlines() == [str(out / "model")]
-    assert "update 10/10" in done.stderr
+def test_two_processes_equal_one_which_goes_on_from_them(data: Path, alone: Path, launched: Launched) -> None:
+    out = launched.folder / "begun"
+    assert launched.done.stdout.splitlines()[0] == str(out / "model"), launched.done.stderr[-3000:]
+    assert "update 10/10" in launched.done.stderr
     assert len(by_update(out)) == UPDATES - 2
     train(recipe(data, out))
     assert_same_training(out, alone)
 
 
-def test_two_processes_go_on_from_one(data: Path, alone: Path, tmp_path: Path) -> None:
-    out = tmp_path / "run"
-    train(recipe(data, out, updates=5))
-    done = launch(recipe(data, out), tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert_same_training(out, alone)
+def test_two_processes_go_on_from_one(alone: Path, launched: Launched) -> None:
+    assert_same_training(launched.folder / "resumed", alone)
 
 
-def test_two_processes_train_a_voice_as_one(tmp_path: Path) -> None:
-    """An objective of several losses, each with a count of its own, of a family that only tests know."""
-    pytest.importorskip("soundfile")
-    from toys import data as toys
-
-    toys.voices(tmp_path, 20)
-    toys.voices(tmp_path, 4, "valid")
-    fixed: dict[str, Any] = {"family": "toys.text_to_mel", "objective": "toys.text_to_mel.Objective", "config": {}}
-    fixed |= {"tokenizer": "bytes", "vocab": 8000, "dropout": 0.0, "batch_tokens": 130, "accumulate": 2, "updates": 4}
-    fixed |= {"lowercase": 0.0, "unpunctuated": 0.0, "train": str(tmp_path / "train.tsv")}
-    train(recipe(tmp_path, tmp_path / "one", **fixed))
-    done = launch(recipe(tmp_path, tmp_path / "two", **fixed), tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
-    one, two = by_update(tmp_path / "one"), by_update(tmp_path / "two")
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_two_processes_train_for_any_objective_as_one(
+    name: str, data: Path, alone: Path, voices: Path, launched: Launched, tmp_path: Path
+) -> None:
+    """Several losses, each with a count of its own; that of the voice is of a family that only tests know."""
+    train(objective(name, voices, alone, data, tmp_path / "one"))
+    one, two = by_update(tmp_path / "one"), by_update(launched.folder / name)
     assert one.keys() == two.keys() == {1, 2, 3, 4}
     for update in one:
-        one[update].pop("valid_loss", None)  # by running statistics, which each process has of its own batches
-        two[update].pop("valid_loss", None)
+        if name == "voice":  # by running statistics, which each process has of its own batches
+            one[update].pop("valid_loss", None)
+            two[update].pop("valid_loss", None)
         assert two[update] == pytest.approx(one[update], rel=1e-4), update
+
+
+def test_an_error_is_said_by_one_process(launched: Launched) -> None:
+    assert launched.done.returncode != 0 and len(launched.done.stdout.splitlines()) == 2 + len(OBJECTIVES)
+    assert launched.done.stderr.count("mmx: expected a manifest") == 1, launched.done.stderr[-3000:]
 
 
 @pytest.mark.long
@@ -153,15 +196,9 @@ def test_two_processes_train_cif_as_one(tmp_path: Path) -> None:
     fixed |= {"lowercase": 0.0, "unpunctuated": 0.0, "batch_tokens": 240}
     fixed |= {"freeze": ("encoders.*", "decoder.*"), "temperature": 1.0}
     train(recipe(tmp_path, tmp_path / "one", **fixed))
-    done = launch(recipe(tmp_path, tmp_path / "two", **fixed), tmp_path)
+    done = launch({"two": recipe(tmp_path, tmp_path / "two", **fixed)}, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     assert_same_training(tmp_path / "two", tmp_path / "one")
-
-
-def test_an_error_is_said_by_one_process(data: Path, tmp_path: Path) -> None:
-    done = launch(recipe(data, tmp_path / "run", train=str(tmp_path / "gone.tsv")), tmp_path)
-    assert done.returncode != 0
-    assert done.stderr.count("mmx: expected a manifest") == 1, done.stderr[-3000:]
 
 
 def test_batches_that_cannot_be_shared_are_refused() -> None:

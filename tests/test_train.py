@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli_w
 import torch
 from torch import Tensor
 
@@ -87,10 +88,7 @@ def options(data: Path, out: Path, **changes: Any) -> TrainOptions:
 
 
 def as_toml(o: TrainOptions, path: Path) -> Path:
-    plain = {k: v for k, v in vars(o).items() if v and not isinstance(v, Mapping)}
-    lines = [f"{k} = {json.dumps(v)}" for k, v in plain.items()]
-    lines += ["[config]", *(f"{k} = {json.dumps(v)}" for k, v in o.config.items())]
-    path.write_text("\n".join(lines))
+    path.write_text(tomli_w.dumps({k: v for k, v in vars(o).items() if v is not None}))
     return path
 
 

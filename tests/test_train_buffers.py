@@ -4,6 +4,7 @@ Letters: B rows, T tokens, D width.
 """
 
 import json
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +14,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from test_train import TINY, assert_same, data, everything, options  # noqa: F401
 from torch import Tensor, nn
 
@@ -25,7 +25,7 @@ from mmx.models import nllb
 from mmx.seq import Seq
 from mmx.state import State
 from mmx.train.checkpoints import average, checkpoints, latest_checkpoint, restore, training_tensors
-from mmx.train.distributed import World, agree
+from mmx.train.distributed import World
 from mmx.train.loop import _Run, train
 from mmx.train.objectives.token import token_losses
 from mmx.train.optim import freeze, train_mode, trained_tensors
@@ -201,17 +201,24 @@ def test_composed_folders_hold_statistics(data: Path, tmp_path: Path, monkeypatc
     assert_same({k: v for k, v in loaded.state_dict().items() if ".norm." in k}, want)
 
 
-def _agree(rank: int, folder: str) -> None:
-    torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
-    mean, count = torch.tensor([1.0, 2.0]) * (rank + 1), torch.tensor(6)
-    agree([mean, count])
-    torch.save((mean, count), f"{folder}/{rank}")
-    torch.distributed.destroy_process_group()
+AGREE = """
+import sys
+import torch
+from mmx.train.distributed import agree
+folder, rank = sys.argv[1], int(sys.argv[2])
+torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
+mean, count = torch.tensor([1.0, 2.0]) * (rank + 1), torch.tensor(6)
+agree([mean, count])
+torch.save((mean, count), f"{folder}/{rank}")
+torch.distributed.destroy_process_group()
+"""
 
 
 @pytest.mark.slow
 def test_processes_agree_on_statistics(tmp_path: Path) -> None:
-    mp.spawn(_agree, (str(tmp_path),), nprocs=2)  # type: ignore[attr-defined]
+    command = [sys.executable, "-c", AGREE, str(tmp_path)]
+    processes = [subprocess.Popen([*command, str(rank)]) for rank in range(2)]
+    assert [p.wait() for p in processes] == [0, 0]
     for rank in range(2):
         mean, count = torch.load(tmp_path / str(rank))
         assert mean.tolist() == [1.5, 3.0] and int(count) == 6
