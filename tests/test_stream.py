@@ -38,6 +38,8 @@ from mmx.tasks.events import Event
 
 ROOT = Path(__file__).parents[1]
 RATE, VOCAB, EOT = 16_000, 40, 1
+FEW, MOST = 12, Listener.TOKENS_PER_S
+"""Tokens a second that a random model writes here, and that a model may write."""
 
 
 def long(value: object) -> Any:
@@ -119,8 +121,9 @@ def session(model: Model, **options: Any) -> Stream:
 
 @pytest.fixture(autouse=True)
 def anywhere(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch):
-    """A random model looks anywhere in the sound, back and forth."""
+    """A random model looks anywhere in the sound, back and forth, and writes as long as it may."""
     if "real" not in request.fixturenames:
+        monkeypatch.setattr(Listener, "TOKENS_PER_S", FEW)
         monkeypatch.setattr(Listener, "BACK_S", math.inf)
         monkeypatch.setattr(WindowEncoder, "AFTER_S", 2.0)  # it has nothing to gain from more silence
 
@@ -135,12 +138,25 @@ def listen(stream: Stream, wave: np.ndarray, sizes: tuple[int, ...] = (8000,), f
     return out
 
 
+@pytest.fixture(scope="module")
+def alone(model: Model) -> list[list[Event]]:
+    """What sessions of the model write of `WAVES`, each by itself."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Listener, "TOKENS_PER_S", FEW)
+        patch.setattr(Listener, "BACK_S", math.inf)
+        patch.setattr(WindowEncoder, "AFTER_S", 2.0)
+        return [listen(session(model), wave) for wave in WAVES]
+
+
+WAVES = [sound(4.3, seed=i) for i in range(3)]
+
+
 # -------------------- a session
 
 
 def test_events_only_append(model: Model):
     stream = session(model)
-    wave, seen = sound(9), ""
+    wave, seen = sound(6), ""
     for at in range(0, len(wave), 4000):
         for event in stream.push(wave[at : at + 4000], final=at + 4000 >= len(wave)):
             seen += event.text
@@ -156,9 +172,10 @@ def test_events_only_append(model: Model):
 
 
 @pytest.mark.parametrize("sizes", [long((100_000,)), long((1, 7999, 12_345)), (333, 16_000, 5)])
-def test_how_the_sound_is_cut_into_pushes_changes_nothing(model: Model, sizes: tuple[int, ...]):
-    wave = sound(7.3)
-    assert listen(session(model), wave, sizes) == listen(session(model), wave)
+def test_how_the_sound_is_cut_into_pushes_changes_nothing(
+    model: Model, alone: list[list[Event]], sizes: tuple[int, ...]
+):
+    assert listen(session(model), WAVES[0], sizes) == alone[0]
 
 
 def test_what_is_tentative_is_not_written_yet(model: Model):
@@ -173,33 +190,28 @@ def test_what_is_tentative_is_not_written_yet(model: Model):
     assert stream.lag_s == 0
 
 
-def test_two_sessions_at_a_time_give_what_each_gives_alone(model: Model):
-    waves = [sound(6, seed=1), sound(5, seed=2)]
-    alone = [listen(session(model), w) for w in waves]
+def test_two_sessions_at_a_time_give_what_each_gives_alone(model: Model, alone: list[list[Event]]):
     assert alone[0] != alone[1]
     both = [session(model), session(model)]
     found: list[list[Event]] = [[], []]
-    for at in range(0, 6 * RATE, 3000):
-        for i, wave in enumerate(waves):
-            if at < len(wave):
-                found[i] += both[i].push(wave[at : at + 3000], final=at + 3000 >= len(wave))
-    assert found == alone
+    for at in range(0, len(WAVES[0]), 3000):
+        for i, wave in enumerate(WAVES[:2]):
+            found[i] += both[i].push(wave[at : at + 3000], final=at + 3000 >= len(wave))
+    assert found == alone[:2]
 
 
-def test_one_model_serves_threads(model: Model):
-    waves = [sound(4, seed=i) for i in range(4)]
-    alone = [listen(session(model), w) for w in waves]
+def test_one_model_serves_threads(model: Model, alone: list[list[Event]]):
     found: dict[int, list[Event]] = {}
 
     def work(i: int) -> None:
-        found[i] = listen(session(model), waves[i])
+        found[i] = listen(session(model), WAVES[i])
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(waves))]
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(WAVES))]
     for t in threads:
         t.start()
     for t in threads:
         t.join()
-    assert [found[i] for i in range(len(waves))] == alone
+    assert [found[i] for i in range(len(WAVES))] == alone
 
 
 @pytest.mark.parametrize("at_s", [long(0.0), 0.7, long(5.25)])
@@ -208,7 +220,7 @@ def test_a_saved_session_goes_on_as_if_nothing_had_been(
 ):
     monkeypatch.setattr(Listener, "TRIM_S", 2.0)  # so that the window has moved on before the cut
     monkeypatch.setattr(Listener, "LONGEST_S", 3.0)
-    wave, cut = sound(8), int(at_s * RATE)
+    wave, cut = sound(max(at_s + 2.75, 4.5)), int(at_s * RATE)
     whole = listen(session(model), wave)
     first = session(model)
     before = listen(first, wave[:cut], final=False)
@@ -225,11 +237,11 @@ def test_a_saved_session_goes_on_as_if_nothing_had_been(
 _ELSEWHERE = """
 import sys, json, numpy as np
 sys.path.insert(0, sys.argv[1])
-from test_stream import Listener, build, listen, math, sound
+from test_stream import FEW, WAVES, Listener, build, listen, math
 from mmx.streaming.stream import Stream
-Listener.BACK_S = math.inf
+Listener.BACK_S, Listener.TOKENS_PER_S = math.inf, FEW
 stream = Stream.restore(build(sys.argv[2]), sys.argv[3], vad=None)
-listen(stream, sound(6)[40_000:])
+listen(stream, WAVES[0][40_000:])
 print(json.dumps([[e.text, e.start_s, e.at_s] for e in stream.events]))
 """
 
@@ -238,7 +250,7 @@ print(json.dumps([[e.text, e.start_s, e.at_s] for e in stream.events]))
 def test_a_session_moves_to_another_process(tmp_path: Path):
     import json
 
-    model, wave = build("causal"), sound(6)
+    model, wave = build("causal"), WAVES[0]
     first = session(model)
     listen(first, wave[:40_000], final=False)
     first.save(tmp_path / "session")
@@ -311,10 +323,10 @@ def test_a_listener_that_fell_behind_looks_less_often():
 
 def test_the_transcript_holds_all_that_was_written():
     stream = session(build("causal"))
-    listen(stream, sound(9))
+    listen(stream, sound(5))
     got = stream.transcript("talk")
     assert got.text == stream.text
-    assert got.duration_s == 9
+    assert got.duration_s == 5
     assert [w.text for w in got.words] == [e.text for e in stream.events if e.text]
     assert "-->" in got.to_srt()
 
@@ -481,6 +493,7 @@ def test_a_flicker_of_the_detector_hides_no_speech(monkeypatch: pytest.MonkeyPat
 def test_a_text_has_room_for_29_tokens_a_second_in_its_context(
     monkeypatch: pytest.MonkeyPatch, written: int, source_s: float, room: int
 ):
+    monkeypatch.setattr(Listener, "TOKENS_PER_S", MOST)
     listener = session(build("whole")).listener
     asked: list[int] = []
 
