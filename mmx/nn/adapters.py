@@ -17,7 +17,7 @@ Letters: B rows, T frames, M memory frames, N frames that wait, D width, Q queri
 import inspect
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -397,19 +397,31 @@ class Chain(nn.Module):
 
     def loss(self, seq: Seq, target_lengths: Tensor) -> Tensor:
         """See `CIF.loss`; only where the new adapter has one, see `has_loss`."""
-        return self.new.loss(self.own(seq), target_lengths)  # type: ignore[operator]
+        assert isinstance(self.new, LearnsLength)
+        return self.new.loss(self.own(seq), target_lengths)
+
+
+@runtime_checkable
+class LearnsLength(Protocol):
+    """An adapter that has something of its own to learn: how many memory frames a text takes, as `CIF` does."""
+
+    def teach(self, seq: Seq, target_lengths: Tensor) -> Seq:
+        """As `forward`, in training; see `CIF.teach`."""
+        ...
+
+    def loss(self, seq: Seq, target_lengths: Tensor) -> Tensor:
+        """`(B,)`; see `CIF.loss`."""
+        ...
 
 
 def teach(adapter: nn.Module, seq: Seq, target_lengths: Tensor) -> Seq:
     """What an adapter gives in training, to those that make use of the lengths of the texts `(B,)`."""
-    if hasattr(adapter, "teach"):
-        return adapter.teach(seq, target_lengths)  # type: ignore[operator]
-    return adapter(seq)
+    return adapter.teach(seq, target_lengths) if isinstance(adapter, LearnsLength) else adapter(seq)
 
 
 def has_loss(adapter: nn.Module) -> bool:
-    """Whether an adapter has something of its own to learn: a method `loss`, as CIF's."""
-    return has_loss(adapter.new) if isinstance(adapter, Chain) else hasattr(adapter, "loss")
+    """Whether an adapter, or the new one of a chain, learns the length of texts."""
+    return has_loss(adapter.new) if isinstance(adapter, Chain) else isinstance(adapter, LearnsLength)
 
 
 KINDS: Mapping[str, type[nn.Module]] = {"linear": Linear, "conv": Conv, "qformer": QFormer, "cif": CIF}
