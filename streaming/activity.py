@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mmx.media.audio import SAMPLE_RATE as RATE
 from mmx.seq import Seq
 from mmx.state import State, leaves, put
-from mmx.tasks.windows import RATE
 
 FRAME = 512
 """Samples that one probability of the voice activity model speaks for."""

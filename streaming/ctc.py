@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmx.clip import Clip, Input
+from mmx.media.audio import SAMPLE_RATE as RATE
 from mmx.model import Model
 from mmx.streaming.encoders import IncrementalEncoder, stream_encoder
 from mmx.streaming.policies import Policy, View
 from mmx.tasks.ctc_recognizer import CTCRecognizer, fit
 from mmx.tasks.options import Options, Task
-from mmx.tasks.windows import RATE
 from mmx.tasks.words import Word
 from mmx.text.languages import find_language
 

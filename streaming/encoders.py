@@ -19,10 +19,10 @@ from torch import Tensor
 
 from mmx.clip import SPEECH, Clip, Input, Rolling
 from mmx.errors import InputError
+from mmx.media.audio import SAMPLE_RATE as RATE
 from mmx.model import Model
 from mmx.seq import Seq
 from mmx.state import State, leaves, put
-from mmx.tasks.windows import RATE
 
 
 class StreamEncoder(Protocol):

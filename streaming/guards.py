@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 
+from mmx.media.audio import SAMPLE_RATE as RATE
 from mmx.streaming.activity import SpeechActivity
-from mmx.tasks.windows import RATE
 
 SLACK_S = 0.3
 """By which attention and voice activity differ: attention turns to a word before it is said, detectors are late."""

@@ -22,6 +22,7 @@ from mmx.clip import Clip, Input
 from mmx.generate import NoRepeatNGram
 from mmx.greedy import Continuation, continue_text
 from mmx.media import either_vad
+from mmx.media.audio import SAMPLE_RATE as RATE
 from mmx.model import Model
 from mmx.seq import Seq
 from mmx.state import State
@@ -33,7 +34,7 @@ from mmx.tasks import align
 from mmx.tasks.options import Task
 from mmx.tasks.transcribe import prompter
 from mmx.tasks.translate import has_loop
-from mmx.tasks.windows import RATE, require_aligner
+from mmx.tasks.windows import require_aligner
 from mmx.tasks.words import Word
 from mmx.text.sentences import split_sentences
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from mmx.clip import SPEECH, Clip, Input, Rolling, rate_of
 from mmx.errors import CheckpointError, InputError
 from mmx.files import write_tensors
+from mmx.media.audio import SAMPLE_RATE as RATE
 from mmx.memory import give_back, large_blocks_apart
 from mmx.model import Model
 from mmx.nn.ctc import NAME
@@ -32,7 +33,6 @@ from mmx.streaming.policies import Policy, find_policy
 from mmx.tasks.events import Event
 from mmx.tasks.options import Task
 from mmx.tasks.result import Segment, Transcript, Word
-from mmx.tasks.windows import RATE
 from mmx.text.languages import find_language
 
 

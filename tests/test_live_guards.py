@@ -4,9 +4,9 @@ import math
 
 import pytest
 
+from mmx.media.audio import SAMPLE_RATE as RATE
 from mmx.streaming.activity import SpeechActivity
 from mmx.streaming.guards import AttendedWord, before_end_of_speech, certain, lengthened, onward, passed_over, recurs
-from mmx.tasks.windows import RATE
 
 
 def voice(*spans: tuple[float, float]) -> SpeechActivity:

@@ -11,7 +11,7 @@ from mmx.errors import InputError
 from mmx.evaluate.streaming import Recording
 from mmx.experiments import live_policies
 from mmx.experiments.live_policies import KINDS, Row, clip, rows, said_again, tables, voices
-from mmx.tasks.windows import RATE
+from mmx.media.audio import SAMPLE_RATE as RATE
 
 spoken = pytest.mark.skipif(
     not (shutil.which("flite") or shutil.which("espeak-ng")), reason="needs a voice: apt install flite"

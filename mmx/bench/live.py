@@ -21,9 +21,8 @@ from numpy.typing import NDArray
 from mmx.errors import InputError
 from mmx.evaluate.streaming import Figures, Listening, Recording, measure, table, word_errors
 from mmx.files import atomic_write
+from mmx.media.audio import SAMPLE_RATE as RATE
 from mmx.tasks.events import Event
-
-RATE = 16_000
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ from websockets.exceptions import ConnectionClosed
 
 from mmx.errors import InputError
 from mmx.files import SAMPLE
+from mmx.media.audio import SAMPLE_RATE as RATE
 from mmx.media.audio import read_audio
 
-RATE = 16_000
 PIECE_S = 0.1
 DELTA = "conversation.item.input_audio_transcription.delta"
 

@@ -20,6 +20,7 @@ from mmx.evaluate.controls import CHANCE, control_name, controlled, owner, partn
 from mmx.evaluate.metrics import ERRORS, USUAL, Measurement, mean, measure, paired_p, suited
 from mmx.evaluate.options import Control, Scoring
 from mmx.files import atomic_write
+from mmx.media.audio import SAMPLE_RATE as RATE
 from mmx.text.languages import find_language
 from mmx.train.manifest import Example, digest_manifest, read_manifest, require_recordings
 from mmx.train.reading import read_recording
@@ -29,7 +30,6 @@ COPY = "copy the source"
 MEAN = "mean"
 _CHUNK = 8
 """Batches that are decoded between two writings of what is done."""
-_RATE = 16_000
 
 
 @dataclass(frozen=True)
@@ -372,11 +372,11 @@ def _source(row: Row, model: Any) -> Any:
 
 def _wave(row: Row) -> np.ndarray:
     wave = _recording(row.media["audio"])
-    start = round(row.start_s * _RATE)
-    end = len(wave) if row.duration_s is None else start + round(row.duration_s * _RATE)
+    start = round(row.start_s * RATE)
+    end = len(wave) if row.duration_s is None else start + round(row.duration_s * RATE)
     if start >= len(wave):
         raise InputError(
-            f"expected start_s within {row.media['audio']} ({len(wave) / _RATE:.2f} s), got {row.start_s} in {row.id}"
+            f"expected start_s within {row.media['audio']} ({len(wave) / RATE:.2f} s), got {row.start_s} in {row.id}"
         )
     return wave[start:end]
 
@@ -385,7 +385,7 @@ def _wave(row: Row) -> np.ndarray:
 def _recording(path: str) -> np.ndarray:
     from mmx.media.audio import read_audio
 
-    return read_audio(path, rate=_RATE)
+    return read_audio(path, rate=RATE)
 
 
 # -------------------- what is kept

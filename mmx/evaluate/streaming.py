@@ -22,13 +22,13 @@ from mmx.evaluate import metrics
 from mmx.evaluate.latency import Sentence, Timed, latency, stream_laal
 from mmx.evaluate.options import Metric, StreamingOptions
 from mmx.files import atomic_write
+from mmx.media.audio import SAMPLE_RATE as RATE
 from mmx.model import Model
 from mmx.seq import Seq
 from mmx.streaming.listener import Monotonic
 from mmx.streaming.stream import Stream
 from mmx.tasks.events import Event
 from mmx.tasks.options import Task
-from mmx.tasks.windows import RATE
 
 DEFAULTS = StreamingOptions()
 Quality = Metric | Literal[""]

@@ -31,10 +31,10 @@ from mmx.evaluate.latency import Sentence
 from mmx.evaluate.streaming import Recording, measure, read_recordings, word_errors
 from mmx.experiments.numbers import markdown
 from mmx.files import atomic_write
+from mmx.media.audio import SAMPLE_RATE as RATE
 from mmx.media.audio import read_audio
 from mmx.streaming.policies import POLICIES
 from mmx.streaming.stream import Stream
-from mmx.tasks.windows import RATE
 
 Turn = tuple[str, float]
 """A sentence and the seconds of pause after it."""

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mmx.errors import InputError
+from mmx.media.audio import SAMPLE_RATE
 from mmx.seq import Seq, after, concat
 from mmx.state import State, tensor
 
-SAMPLE_RATE = 16_000
 FRAME = 400
 HOP = 160
 N_FFT = 512

@@ -31,10 +31,10 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from mmx.errors import CheckpointError, ModelNotFoundError
+from mmx.media.audio import SAMPLE_RATE
 from mmx.seq import Seq
 from mmx.state import State
 
-SAMPLE_RATE_HZ = 16_000
 FRAME = 512
 """Samples in one frame, the stride of the model: 32 ms."""
 CONTEXT = 64
@@ -147,7 +147,7 @@ class SileroVad(nn.Module):
         state["n_rest"] = (total_B - frames_B * FRAME).clamp_min(0)
         state["h"], state["c"] = hidden
         lengths = frames_B.to(seq.lengths.device)
-        return Seq(torch.cat(parts, dim=1), lengths, SAMPLE_RATE_HZ / FRAME, seq.final)
+        return Seq(torch.cat(parts, dim=1), lengths, SAMPLE_RATE / FRAME, seq.final)
 
     def _features(self, wav_BTN: Tensor) -> Tensor:
         """What the LSTM reads: frames with context `(B, T, 576)` to `(B, T, 128)`; no frame sees another."""
@@ -322,8 +322,8 @@ def _check(seq: Seq) -> None:
             f"expected a float waveform of shape (batch, samples), got {seq.x.dtype} {tuple(seq.x.shape)}: "
             "mix to mono and scale to [-1, 1] first"
         )
-    if seq.rate != SAMPLE_RATE_HZ:
-        raise ValueError(f"expected audio at {SAMPLE_RATE_HZ} Hz, got rate={seq.rate}: resample it first")
+    if seq.rate != SAMPLE_RATE:
+        raise ValueError(f"expected audio at {SAMPLE_RATE} Hz, got rate={seq.rate}: resample it first")
 
 
 def _leaf(state: State, key: str) -> Tensor:

@@ -17,8 +17,9 @@ import numpy as np
 
 from mmx.clip import SPEECH, Clip, Rolling, frame_at, lay, rate_of
 from mmx.errors import InputError
+from mmx.media.audio import SAMPLE_RATE
 from mmx.media.signing import signing_spans
-from mmx.tasks.window import SAMPLE_RATE_HZ, Gap, Piece, Window, last_least, quietest, sound, to_samples
+from mmx.tasks.window import Gap, Piece, Window, last_least, quietest, sound, to_samples
 
 if TYPE_CHECKING:
     from mmx.seq import Seq
@@ -81,7 +82,7 @@ class SegmentOptions:
             if not 0 <= getattr(self, name) < float("inf"):
                 raise InputError(f"expected {name} to be 0 or more, got {getattr(self, name)}")
         # What is left for speech must hold a few frames to cut in, and no burst may be long enough to be cut.
-        least = 2 * (self.pad_s + MIN_GAP / SAMPLE_RATE_HZ) + max(0.5, self.min_speech_s)
+        least = 2 * (self.pad_s + MIN_GAP / SAMPLE_RATE) + max(0.5, self.min_speech_s)
         if not least <= self.max_window_s < float("inf"):
             raise InputError(
                 f"expected max_window_s of at least {least:g} with pad_s={self.pad_s} and "
@@ -183,11 +184,11 @@ def _by_length(clips: Iterable[Clip], options: SegmentOptions) -> Iterator[Windo
     start, index = 0, 0
     for clip in clips:
         recording.rows.append(clip)
-        while frame_at(recording.rows.end_s, SAMPLE_RATE_HZ) - start > limit:
+        while frame_at(recording.rows.end_s, SAMPLE_RATE) - start > limit:
             yield _window(index, [(start, start + limit)], [recording.get(start, start + limit)])
             recording.drop(start + limit)
             start, index = start + limit, index + 1
-    end = frame_at(recording.rows.end_s, SAMPLE_RATE_HZ)
+    end = frame_at(recording.rows.end_s, SAMPLE_RATE)
     if end > start:
         yield _window(index, [(start, end)], [recording.get(start, end)])
 
@@ -199,24 +200,24 @@ def _by_signing(
     limit, recording = to_samples(options.max_window_s), _Recording()
     for clip in clips:
         recording.rows.append(clip)
-    end = frame_at(recording.rows.end_s, SAMPLE_RATE_HZ)
+    end = frame_at(recording.rows.end_s, SAMPLE_RATE)
     whole = recording.get(0, end)
     found = [
         span for name, groups in points.items() if name in whole
         for span in signing_spans(whole[name].x[0].numpy(), rate_of(name, whole[name]), groups)
     ]  # fmt: skip
     at, index = 0, 0
-    for start, stop in sorted((frame_at(a, SAMPLE_RATE_HZ), min(end, frame_at(b, SAMPLE_RATE_HZ))) for a, b in found):
+    for start, stop in sorted((frame_at(a, SAMPLE_RATE), min(end, frame_at(b, SAMPLE_RATE))) for a, b in found):
         start = max(at, start)  # of several modalities, spans may overlap
         if start > at:
-            yield Gap(at / SAMPLE_RATE_HZ, start / SAMPLE_RATE_HZ, NO_SIGNING)
+            yield Gap(at / SAMPLE_RATE, start / SAMPLE_RATE, NO_SIGNING)
         while at < stop:
             at = max(at, start)
             until = min(stop, at + limit)
             yield _window(index, [(at, until)], [recording.get(at, until)])
             at, index = until, index + 1
     if end > at:
-        yield Gap(at / SAMPLE_RATE_HZ, end / SAMPLE_RATE_HZ, NO_SIGNING)
+        yield Gap(at / SAMPLE_RATE, end / SAMPLE_RATE, NO_SIGNING)
 
 
 def _chunks(blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -261,9 +262,9 @@ def _listen(
         with torch.inference_mode():
             x = torch.from_numpy(gain.apply(chunk))[None].to(device)
             lengths = torch.tensor([len(chunk)], device=device)
-            heard = vad.forward(Seq(x, lengths, SAMPLE_RATE_HZ, final), state).x[0]
+            heard = vad.forward(Seq(x, lengths, SAMPLE_RATE, final), state).x[0]
             if second is not None and len(heard) and (heard >= options.threshold).float().mean() < DEAF:
-                other = second.forward(Seq(x, lengths, SAMPLE_RATE_HZ), None).x[0, : len(heard)]
+                other = second.forward(Seq(x, lengths, SAMPLE_RATE), None).x[0, : len(heard)]
                 if (other >= options.threshold).float().mean() >= DEAF:  # less is a burst, of which music has some
                     heard = torch.maximum(heard, other)
             probabilities = heard.double().cpu().numpy()
@@ -496,10 +497,10 @@ class _Recording:
             others_s = max((self.rows.end_of(name) for name in clip if name != SPEECH), default=0.0)
             x = clip[SPEECH].x[0, : int(clip[SPEECH].lengths[0])].numpy()
             if not len(x):  # it has ended
-                x = np.zeros(max(0, frame_at(others_s, SAMPLE_RATE_HZ) - heard), np.float32)
+                x = np.zeros(max(0, frame_at(others_s, SAMPLE_RATE) - heard), np.float32)
             heard += len(x)
             yield x
-        yield np.zeros(max(0, frame_at(others_s, SAMPLE_RATE_HZ) - heard), np.float32)
+        yield np.zeros(max(0, frame_at(others_s, SAMPLE_RATE) - heard), np.float32)
 
     def append(self, chunk: np.ndarray) -> None:
         """Take the next samples of the sound."""
@@ -508,11 +509,11 @@ class _Recording:
 
     def drop(self, before: int) -> None:
         """Let go of what lies before a sample."""
-        self.rows.drop(before / SAMPLE_RATE_HZ)
+        self.rows.drop(before / SAMPLE_RATE)
 
     def get(self, start: int, end: int, at: int = 0) -> Clip:
         """Samples `[start, end)` and what goes with them, as the part of a window that begins at its sample `at`."""
-        return self.rows.part(start / SAMPLE_RATE_HZ, end / SAMPLE_RATE_HZ, at / SAMPLE_RATE_HZ)
+        return self.rows.part(start / SAMPLE_RATE, end / SAMPLE_RATE, at / SAMPLE_RATE)
 
     def samples(self, start: int, end: int) -> np.ndarray:
         """Samples `[start, end)` of the sound."""
@@ -527,12 +528,12 @@ def _window(
 ) -> Window:
     pieces, heard, at = [], [], 0
     for start, end in stretches:
-        pieces.append(Piece(at / SAMPLE_RATE_HZ, start / SAMPLE_RATE_HZ, (end - start) / SAMPLE_RATE_HZ))
+        pieces.append(Piece(at / SAMPLE_RATE, start / SAMPLE_RATE, (end - start) / SAMPLE_RATE))
         inside = ((max(a, start), min(b, end)) for a, b in speech or ())
-        heard += [((a - start + at) / SAMPLE_RATE_HZ, (b - start + at) / SAMPLE_RATE_HZ) for a, b in inside if a < b]
+        heard += [((a - start + at) / SAMPLE_RATE, (b - start + at) / SAMPLE_RATE) for a, b in inside if a < b]
         at += end - start
     return Window(lay(parts), tuple(pieces), index, None if speech is None else tuple(heard))
 
 
 def _gap(start: int, end: int, reason: str) -> Gap:
-    return Gap(start / SAMPLE_RATE_HZ, end / SAMPLE_RATE_HZ, reason)
+    return Gap(start / SAMPLE_RATE, end / SAMPLE_RATE, reason)

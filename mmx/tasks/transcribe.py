@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from mmx.clip import SPEECH, Clip, Input, rate_of
 from mmx.errors import InputError, MediaError, MmxError
 from mmx.interfaces import Prompter, Recognizer, TaskTokenizer
-from mmx.media.audio import Source
+from mmx.media.audio import SAMPLE_RATE, Source
 from mmx.media.clips import ClipReader, open_clip
 from mmx.media.downmix import SIDES
 from mmx.media.signing import BODY
@@ -26,7 +26,7 @@ from mmx.tasks.options import Options, Task
 from mmx.tasks.result import Note, Segment, Transcript
 from mmx.tasks.second_pass import Text, settle
 from mmx.tasks.segment import SegmentOptions, split
-from mmx.tasks.window import SAMPLE_RATE_HZ, Gap, Window
+from mmx.tasks.window import Gap, Window
 from mmx.tasks.windows import OPENING, File, Job
 from mmx.weights.card import suggestion
 
@@ -283,8 +283,8 @@ def fit(model: Model, options: Options) -> Options:
         raise InputError("expected a model with a tokenizer, got one without: load it with mmx.load")
     if not model.recorded:
         raise InputError(f"expected a model with a speech encoder, got {model.name}: {suggestion('transcribe')}")
-    if SPEECH in model.recorded and (rate := model.recorded[SPEECH].rate) != SAMPLE_RATE_HZ:
-        raise InputError(f"expected a model for speech at {SAMPLE_RATE_HZ} Hz, got {model.name}, at {rate:g} Hz")
+    if SPEECH in model.recorded and (rate := model.recorded[SPEECH].rate) != SAMPLE_RATE:
+        raise InputError(f"expected a model for speech at {SAMPLE_RATE} Hz, got {model.name}, at {rate:g} Hz")
     if options.vocabulary and model.decoder is not None:
         raise InputError(f"expected no vocabulary with {model.name}, which writes any text: give the words as hotwords")
     if options.channels != "mix" and SPEECH not in model.recorded:

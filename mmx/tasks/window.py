@@ -9,10 +9,8 @@ import torch
 
 from mmx import clip as clips
 from mmx.clip import SPEECH, Clip
+from mmx.media.audio import SAMPLE_RATE
 from mmx.seq import Seq
-
-SAMPLE_RATE_HZ = 16_000
-"""Of speech. The places of windows are whole samples, also where there is no sound."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +69,7 @@ class Window:
     def duration_s(self) -> float:
         """Seconds of the clip; less than `end_s - start_s` when a long silence was cut out."""
         if SPEECH in self.clip:
-            return self.clip[SPEECH].x.shape[1] / SAMPLE_RATE_HZ
+            return self.clip[SPEECH].x.shape[1] / SAMPLE_RATE
         return self.pieces[-1].window_s + self.pieces[-1].duration_s
 
     @property
@@ -101,7 +99,7 @@ class Window:
         return (max(start_s, a - slack_s), min(end_s, b + slack_s)) if most > 0 else (start_s, end_s)
 
     def _energy(self, start_s: float, end_s: float) -> float:
-        part = self.samples[round(start_s * SAMPLE_RATE_HZ) : round(max(start_s, end_s) * SAMPLE_RATE_HZ)]
+        part = self.samples[round(start_s * SAMPLE_RATE) : round(max(start_s, end_s) * SAMPLE_RATE)]
         return float(np.square(part, dtype=np.float64).sum())
 
     def file_time(self, window_s: float, side: Literal["start", "end"] = "start") -> float:
@@ -115,7 +113,7 @@ class Window:
         Returns:
             Seconds since the start of the file. A time between two pieces goes to the nearer edge.
         """
-        half = 0.5 / SAMPLE_RATE_HZ  # times are sums of floats: within half a sample is at the joint
+        half = 0.5 / SAMPLE_RATE  # times are sums of floats: within half a sample is at the joint
         for piece, following in pairwise(self.pieces):
             joint_s = (piece.window_s + piece.duration_s + following.window_s) / 2
             if window_s < joint_s - half or (side == "end" and window_s <= joint_s + half):
@@ -166,24 +164,24 @@ def halves(window: Window) -> tuple[Window, Window]:
         at_s = min(joints, key=lambda t: abs(t - window.duration_s / 2))
     else:
         first = to_samples(low)
-        at_s = (first + quietest(window.samples[first : to_samples(high)])) / SAMPLE_RATE_HZ
+        at_s = (first + quietest(window.samples[first : to_samples(high)])) / SAMPLE_RATE
     return cut(window, 0.0, at_s), cut(window, at_s, window.duration_s)
 
 
 def cut(window: Window, start_s: float, end_s: float) -> Window:
     """The part of a window between two times on the window's clock, as a window that knows its place in the file."""
-    a = max(0, round(start_s * SAMPLE_RATE_HZ))
-    b = min(round(window.duration_s * SAMPLE_RATE_HZ), round(end_s * SAMPLE_RATE_HZ))
+    a = max(0, round(start_s * SAMPLE_RATE))
+    b = min(round(window.duration_s * SAMPLE_RATE), round(end_s * SAMPLE_RATE))
     pieces = []
     for p in window.pieces:
-        first = max(a, round(p.window_s * SAMPLE_RATE_HZ))
-        last = min(b, round((p.window_s + p.duration_s) * SAMPLE_RATE_HZ))
+        first = max(a, round(p.window_s * SAMPLE_RATE))
+        last = min(b, round((p.window_s + p.duration_s) * SAMPLE_RATE))
         if last > first:
-            shift = first / SAMPLE_RATE_HZ - p.window_s
-            pieces.append(Piece((first - a) / SAMPLE_RATE_HZ, p.file_s + shift, (last - first) / SAMPLE_RATE_HZ))
+            shift = first / SAMPLE_RATE - p.window_s
+            pieces.append(Piece((first - a) / SAMPLE_RATE, p.file_s + shift, (last - first) / SAMPLE_RATE))
     if not pieces:
         raise ValueError(f"expected a stretch of audio inside the window, got {start_s:.2f} to {end_s:.2f} s")
-    speech, start_s, end_s = window.speech, a / SAMPLE_RATE_HZ, b / SAMPLE_RATE_HZ
+    speech, start_s, end_s = window.speech, a / SAMPLE_RATE, b / SAMPLE_RATE
     if speech is not None:
         inside = ((max(from_s, start_s), min(to_s, end_s)) for from_s, to_s in speech)
         speech = tuple((from_s - start_s, to_s - start_s) for from_s, to_s in inside if from_s < to_s)
@@ -193,7 +191,7 @@ def cut(window: Window, start_s: float, end_s: float) -> Window:
 def sound(samples: np.ndarray) -> dict[str, Seq]:
     """A clip of nothing but sound, `(N,)` at 16 kHz, which is not copied where it is float32."""
     x = torch.from_numpy(samples.astype(np.float32, copy=False))
-    return {SPEECH: Seq(x[None], torch.tensor([len(x)]), float(SAMPLE_RATE_HZ))}
+    return {SPEECH: Seq(x[None], torch.tensor([len(x)]), float(SAMPLE_RATE))}
 
 
 def quietest(x: np.ndarray) -> int:
@@ -212,4 +210,4 @@ def last_least(x: np.ndarray) -> int:
 
 def to_samples(seconds: float) -> int:
     """Whole samples that fit in `seconds`."""
-    return int(seconds * SAMPLE_RATE_HZ + 1e-6)
+    return int(seconds * SAMPLE_RATE + 1e-6)

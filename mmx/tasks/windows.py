@@ -11,6 +11,7 @@ import torch
 
 from mmx.errors import InputError, MmxError
 from mmx.interfaces import Aligner
+from mmx.media.audio import SAMPLE_RATE as RATE
 from mmx.model import Model
 from mmx.seq import Seq
 from mmx.state import State, select
@@ -19,7 +20,6 @@ from mmx.tasks.result import Note, Segment, SpokenSegment, Word
 from mmx.tasks.second_pass import SecondPass
 from mmx.tasks.window import Window
 
-RATE = 16_000
 SPAN_SLACK_S = 0.5
 """By which time tokens may be wrong."""
 LATE_S = 0.15

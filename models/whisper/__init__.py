@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmx.media.audio import SAMPLE_RATE
 from mmx.media.mel import mel_filterbank
 from mmx.model import Model
 from mmx.models.whisper.tokenizer import WhisperTokenizer
@@ -31,7 +32,6 @@ from mmx.weights.formats import LazyTensors
 TOKENIZER_OF = "whisper-base"
 """Card whose tokenizer serves a checkpoint that comes without one."""
 
-SAMPLE_RATE = 16_000
 N_FFT = 400
 HOP = 160
 

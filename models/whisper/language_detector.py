@@ -7,12 +7,13 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from mmx.media.audio import SAMPLE_RATE as RATE
 from mmx.model import Model
 from mmx.models.whisper import other_language
 from mmx.models.whisper.tokenizer import WhisperTokenizer
 from mmx.seq import Seq
 from mmx.state import State, leaves, subtree, tensor
-from mmx.tasks.windows import RATE, require_aligner
+from mmx.tasks.windows import require_aligner
 
 
 class LanguageDetector:

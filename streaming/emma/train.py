@@ -36,6 +36,7 @@ from mmx.api import load
 from mmx.errors import InputError
 from mmx.generate import SearchOptions, search
 from mmx.interfaces import Decoder, Prompter
+from mmx.media.audio import SAMPLE_RATE as RATE
 from mmx.model import Model
 from mmx.models.monotonic import MonotonicHeads, pooled
 from mmx.nn.decoder import TextDecoder
@@ -50,9 +51,6 @@ from mmx.streaming.emma.alignment import (
 from mmx.streaming.emma.heads import HeadsConfig, build_heads, write_heads
 from mmx.streaming.encoders import WindowEncoder
 from mmx.tasks.transcribe import prompter
-
-RATE = 16_000
-
 
 # -------------------- what the frozen model makes of prefixes
 

@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmx.clip import Clip
+from mmx.media.audio import SAMPLE_RATE as RATE
 from mmx.streaming.server.engine import Engine
 from mmx.streaming.stream import Stream
 from mmx.tasks.cascade import Translator
 from mmx.tasks.events import Event
 
-RATE = 16_000
 TRACKS = ("source", "translation")
 
 

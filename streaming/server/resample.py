@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mmx.errors import InputError
+from mmx.media.audio import SAMPLE_RATE as RATE
 
-RATE = 16_000
 HALF = 16
 """Zero crossings of the filter at each side."""
 PLACES = 1024

@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 
 from mmx.clip import Clip
 from mmx.errors import MmxError
+from mmx.media.audio import SAMPLE_RATE as RATE
 from mmx.streaming.server.engine import Engine, check_languages
 from mmx.streaming.server.guard import closing
-from mmx.streaming.server.interpreter import RATE, Interpreter, Piece, SessionConfig
+from mmx.streaming.server.interpreter import Interpreter, Piece, SessionConfig
 from mmx.streaming.server.items import Entry, Items
 from mmx.streaming.server.journal import Journal, Record, read
 from mmx.streaming.server.metrics import Metrics
