@@ -13,6 +13,7 @@ from torch import Tensor
 from mmx.media.audio import SAMPLE_RATE as RATE
 from mmx.seq import Seq
 from mmx.state import State, leaves, put
+from mmx.tasks.segment import Vad
 
 FRAME = 512
 """Samples that one probability of the voice activity model speaks for."""
@@ -38,7 +39,7 @@ class SpeechActivity:
     FORGET = 0.8  # of the loudest level, each second
     NEAR_S = 0.2  # by which the times of words are wrong
 
-    def __init__(self, vad: Any):
+    def __init__(self, vad: Vad | None):
         self.vad = vad
         self.state: State = {} if vad is None else vad.init_state(1)
         self.heard = 0

@@ -32,6 +32,7 @@ from mmx.streaming.guards import AttendedWord, before_end_of_speech, certain, le
 from mmx.streaming.policies import Policy, View
 from mmx.tasks import align
 from mmx.tasks.options import Task
+from mmx.tasks.segment import Vad
 from mmx.tasks.transcribe import prompter
 from mmx.tasks.translate import has_loop
 from mmx.tasks.windows import require_aligner
@@ -99,7 +100,7 @@ class Listener:
         language: str | None = None,
         task: Task = "transcribe",
         to: str | None = None,
-        vad: Any = True,
+        vad: Vad | bool | None = True,
         monotonic: Monotonic | None = None,
         inputs: Mapping[str, Input] | None = None,
     ):
@@ -108,7 +109,7 @@ class Listener:
         self.policy, self.monotonic = policy, monotonic
         self.prompter = prompter(model, language, task, to)
         self.encoder = stream_encoder(model, inputs)
-        self.voice = SpeechActivity(either_vad.load() if vad is True else vad)
+        self.voice = SpeechActivity(either_vad.load() if vad is True else vad or None)
         # Whether the text follows the sound word by word, to the tenth of a second or three.
         self.follows = self.prompter.task == "transcribe" and bool(model.card and model.card.alignment_heads)
         self.open = False  # whether the window holds speech that is being written

@@ -33,6 +33,7 @@ from mmx.streaming.policies import Policy, find_policy
 from mmx.tasks.events import Event
 from mmx.tasks.options import Task
 from mmx.tasks.result import Segment, Transcript, Word
+from mmx.tasks.segment import Vad
 from mmx.text.languages import find_language
 
 
@@ -112,7 +113,7 @@ class Stream:
         task: Task = "transcribe",
         to: str | None = None,
         step_s: float = 1.0,
-        vad: Any = True,
+        vad: Vad | bool | None = True,
         catch_up: bool = False,
         monotonic: Monotonic | None = None,
         modalities: Sequence[str] | None = None,
@@ -319,7 +320,7 @@ class Stream:
         path: str | Path,
         *,
         policy: Policy | None = None,
-        vad: Any = True,
+        vad: Vad | bool | None = True,
         monotonic: Monotonic | None = None,
     ) -> "Stream":
         """Go on with a session that `save` wrote.

@@ -234,6 +234,18 @@ def test_a_saved_session_goes_on_as_if_nothing_had_been(
     assert again.events == whole
 
 
+def test_events_after_those_that_were_forgotten_keep_their_numbers(tmp_path: Path):
+    model = build("causal")
+    stream = session(model)
+    listen(stream, WAVES[0][:48_000], final=False)
+    forgotten = len(stream.events)
+    stream.forget()
+    listen(stream, WAVES[0][48_000:], final=False)
+    assert forgotten and [e.seq for e in stream.events[:1]] == [forgotten]
+    stream.save(tmp_path / "session")
+    assert Stream.restore(model, tmp_path / "session", vad=None).events == stream.events
+
+
 _ELSEWHERE = """
 import sys, json, numpy as np
 sys.path.insert(0, sys.argv[1])

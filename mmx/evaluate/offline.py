@@ -21,6 +21,7 @@ from mmx.evaluate.metrics import ERRORS, USUAL, Measurement, mean, measure, pair
 from mmx.evaluate.options import Control, Scoring
 from mmx.files import atomic_write
 from mmx.media.audio import SAMPLE_RATE as RATE
+from mmx.model import Model
 from mmx.text.languages import find_language
 from mmx.train.manifest import Example, digest_manifest, read_manifest, require_recordings
 from mmx.train.reading import read_recording
@@ -319,7 +320,7 @@ def _decoded(
             yield dict(zip(part, written, strict=True))
 
 
-def _write_text(model: Any, rows: Sequence[Row], src: str, to: str, beam_size: int, batch_size: int) -> list[str]:
+def _write_text(model: Model, rows: Sequence[Row], src: str, to: str, beam_size: int, batch_size: int) -> list[str]:
     texts = [r.source for r in rows]
     return [t.text for t in model.translate_text(texts, src=src, to=to, beam_size=beam_size, batch_size=batch_size)]
 
@@ -336,7 +337,7 @@ def _under(rows: Sequence[Row], control: Control | None) -> Sequence[Row]:
 
 
 def _write_speech(
-    model: Any,
+    model: Model,
     rows: Sequence[Row],
     src: str,
     to: str,
@@ -349,12 +350,14 @@ def _write_speech(
     sources: Any = [_source(r, model) for r in rows]
     if control is not None:
         sources = [controlled(x, control, r.id) for x, r in zip(sources, rows, strict=True)]
-    options = {"language": src, "task": task, "beam_size": beam_size, "batch_size": batch_size}
-    found = model.transcribe_many(sources, **options, **({} if same else {"to": to}))
+    options: dict[str, Any] = {"language": src, "task": task, "beam_size": beam_size, "batch_size": batch_size}
+    if not same:
+        options["to"] = to
+    found = model.transcribe_many(sources, **options)
     return [t.text for t in found]
 
 
-def _source(row: Row, model: Any) -> Any:
+def _source(row: Row, model: Model) -> Any:
     """What the model reads of a row's recordings: sound alone, or all of it by modality."""
     inputs = model.recorded
     if [i.medium for i in inputs.values()] == ["audio"] and "audio" in row.media:
