@@ -640,6 +640,9 @@ def test_what_adapters_have_to_learn_is_added() -> None:
             assert seq.x.shape == (2, 5, 1)
             return target_lengths.double()
 
+        def teach(self, seq: Seq, target_lengths: Tensor) -> Seq:
+            return self(seq)
+
     class Hears(torch.nn.Module):
         def forward(self, seq: Seq) -> Seq:
             return seq
