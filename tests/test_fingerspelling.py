@@ -407,7 +407,7 @@ def test_clips_are_changed_and_read_again(tmp_path: Path) -> None:
         made = changes.read(written.parent / "0.npz")
         sizes[change] = len(made), int(made.present.any(1).sum())
     assert sizes.pop("no hands") == (len(hands), 0)
-    assert [sizes.pop(f"{n} frames a letter") for n in (4, 5, 6)] == [(12, 12), (15, 15), (18, 18)]
+    assert [sizes.pop(f"{n} frames a letter") for n in (4, 5, 6, 24)] == [(3 * n, 3 * n) for n in (4, 5, 6, 24)]
     lost = sizes.pop("30 % of the frames without hands")[1]
     assert 0.5 * len(hands) < lost < 0.9 * len(hands)
     assert set(sizes.values()) == {(len(hands), len(hands))}

@@ -49,6 +49,7 @@ CHANGES: Mapping[str, Callable[[Hands, str, np.random.Generator], Hands]] = {
     "30 % of the frames without hands": lambda hands, text, rng: with_lost(hands, rng),
     "12.5 frames a second": lambda hands, text, rng: at_rate(hands, 12.5),
     "30 frames a second": lambda hands, text, rng: at_rate(hands, 30),
+    "24 frames a letter": lambda hands, text, rng: at_pace(hands, text, 24),
     "6 frames a letter": lambda hands, text, rng: at_pace(hands, text, 6),
     "5 frames a letter": lambda hands, text, rng: at_pace(hands, text, 5),
     "4 frames a letter": lambda hands, text, rng: at_pace(hands, text, 4),
