@@ -52,7 +52,7 @@ class Options:
     ] = None
     vocabulary: Annotated[
         str | None,
-        Option("Write only words of this text file; of a model that writes letter by letter (lips, fingerspelling)."),
+        Option("Write only words of this text file; of a model that writes letter by letter, without a decoder."),
     ] = None
     bilingual: Annotated[bool, Option("Subtitles with the words spoken above.")] = False
     speak: Annotated[bool, Option("Also speak the translation.", shell=False)] = False
