@@ -26,7 +26,7 @@ class SpeechActivity:
     for the model, which misses it else.
 
     Args:
-        vad: `mmx.media.either_vad.EitherVad` or one like it, or None to hear everything as speech.
+        vad: `mmx.media.silero_vad.SileroVad`, or None to hear everything as speech.
 
     Attributes:
         heard: samples so far, in whole frames of the model.

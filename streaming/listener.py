@@ -21,7 +21,6 @@ from torch import Tensor
 from mmx.clip import Clip, Input
 from mmx.generate import NoRepeatNGram
 from mmx.greedy import Continuation, continue_text
-from mmx.media import either_vad
 from mmx.media.audio import SAMPLE_RATE as RATE
 from mmx.model import Model
 from mmx.seq import Seq
@@ -34,6 +33,7 @@ from mmx.tasks import align
 from mmx.tasks.options import Task
 from mmx.tasks.segment import Vad
 from mmx.tasks.transcribe import prompter
+from mmx.tasks.transcribe import vad as load_vad
 from mmx.tasks.translate import has_loop
 from mmx.tasks.windows import require_aligner
 from mmx.tasks.words import Word
@@ -109,7 +109,7 @@ class Listener:
         self.policy, self.monotonic = policy, monotonic
         self.prompter = prompter(model, language, task, to)
         self.encoder = stream_encoder(model, inputs)
-        self.voice = SpeechActivity(either_vad.load() if vad is True else vad or None)
+        self.voice = SpeechActivity(load_vad() if vad is True else vad or None)
         # Whether the text follows the sound word by word, to the tenth of a second or three.
         self.follows = self.prompter.task == "transcribe" and bool(model.card and model.card.alignment_heads)
         self.open = False  # whether the window holds speech that is being written

@@ -12,8 +12,6 @@ from contract import N_THREADS, ContractError, rows_of, verify_contract
 from torch import Tensor, nn
 
 from mmx.interfaces import Block
-from mmx.media import either_vad
-from mmx.media.either_vad import EitherVad
 from mmx.media.silero_vad import FRAME, SileroVad
 from mmx.models.whisper import Encoder, LogMel
 from mmx.seq import Seq
@@ -157,17 +155,6 @@ def test_silero_vad_keeps_the_contract() -> None:
     with torch.no_grad():
         block.stft.weight.mul_(4)
     verify_contract(block, waveforms, lengths=(4 * FRAME + 301, 2 * FRAME, FRAME + 1, 200))
-
-
-def test_two_detectors_keep_the_contract(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(either_vad, "PAST", 3)  # so that the short rows come to believe the second
-    block = build(lambda: EitherVad(SileroVad(), SileroVad()))
-    with torch.no_grad():
-        block.second.head.bias.fill_(1.0)
-        block.first.head.bias.fill_(-1.0)
-    verify_contract(block, waveforms, lengths=(6 * FRAME + 301, 4 * FRAME, 3 * FRAME + 1, 200))
-    heard = block(waveforms([6 * FRAME], 0)).x[0]
-    assert (heard > 0.5).tolist() == [True] * 6
 
 
 def test_log_mel_keeps_the_contract_in_windows_of_one_length() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mmx.errors import CheckpointError, ModelNotFoundError
-from mmx.media import either_vad, silero_vad
+from mmx.media import silero_vad
 from mmx.media.silero_vad import SileroVad, convert, load, load_other, weights_path
 from mmx.seq import Seq, pad
 from mmx.state import fork, leaves, select, split, stack
@@ -167,13 +167,6 @@ def test_the_other_training_hears_speech_under_music_that_hides_it_from_the_firs
     }
     assert share["other"] > share["first"] + 0.1, share
     assert float((probabilities(other, music) > 0.5).float().mean()) < 0.02
-
-    either = either_vad.load()
-    assert torch.equal(probabilities(either, speech), probabilities(vad, speech)), "of clean speech, the first's"
-    mixed, late = probabilities(either, speech + music), either_vad.PAST
-    assert torch.equal(
-        mixed[late:], probabilities(vad, speech + music).maximum(probabilities(other, speech + music))[late:]
-    )
 
 
 def test_missing_and_damaged_weights(tmp_path, monkeypatch):

@@ -29,6 +29,8 @@ FRAME = 512
 """Samples that one speech probability speaks for."""
 CHUNK = 128 * FRAME
 """Samples that the detector hears at once, 4.1 s. Fixed, so that block sizes cannot change a probability."""
+DEAF = 0.1
+"""Part of a chunk's frames: where a detector hears less speech, a second is asked, and believed if it hears more."""
 MIN_GAP = 800
 """Samples, 0.05 s: a gap not longer than this is shared out between its neighbours."""
 
@@ -246,7 +248,6 @@ def _listen(
     """Each chunk with the speech probabilities of the frames that it completes."""
     import torch
 
-    from mmx.media.either_vad import DEAF
     from mmx.seq import Seq
     from mmx.state import leaves
 

@@ -9,7 +9,6 @@ from typing import Any, Literal
 from mmx.clip import SPEECH
 from mmx.errors import InputError
 from mmx.interfaces import TaskTokenizer
-from mmx.media import either_vad
 from mmx.media.audio import Source
 from mmx.model import Model
 from mmx.streaming.server.frames import FrameFormat
@@ -18,7 +17,7 @@ from mmx.streaming.server.voices import NOBODY, Speaker
 from mmx.streaming.stream import Stream
 from mmx.tasks.cascade import cascade, first_step
 from mmx.tasks.result import Transcript
-from mmx.tasks.transcribe import Options, Progress, fit, transcribe
+from mmx.tasks.transcribe import Options, Progress, fit, transcribe, vad
 from mmx.text.languages import find_language
 
 BATCH = 2
@@ -66,7 +65,7 @@ class Engine:
     @cached_property
     def vad(self) -> Any:
         """The voice activity model, shared by all streams."""
-        return either_vad.load()
+        return vad()
 
     @property
     def names(self) -> list[str]:
