@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from mmx.errors import MmxError
+from mmx.errors import prints_errors
 
 Row = TypeVar("Row")
 Forms = Mapping[str, tuple[int, Callable[[Sequence[str]], Iterable[Row]]]]
 """By name: how many files a form has, and what reads them."""
 
 
+@prints_errors
 def make_manifest(
     forms: Forms[Row], write: Callable[[Iterable[Row], Path], Path], usage: str, arguments: Sequence[str] | None = None
 ) -> int:
@@ -20,9 +21,5 @@ def make_manifest(
     if len(given) < 2 or given[0] not in forms or len(given) - 2 != forms[given[0]][0]:
         print(usage, file=sys.stderr)
         return 2
-    try:
-        print(write(forms[given[0]][1](given[2:]), Path(given[1])))
-    except MmxError as e:
-        print(e, file=sys.stderr)
-        return e.exit_code
+    print(write(forms[given[0]][1](given[2:]), Path(given[1])))
     return 0

@@ -1,5 +1,12 @@
 """Errors that a person can act on: each message says what was expected, what was found, and the remedy."""
 
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec
+
+P = ParamSpec("P")
+
 
 class MmxError(Exception):
     """Base of all errors that mmx raises on purpose. The command line prints it without a traceback."""
@@ -35,6 +42,20 @@ class TrainingError(MmxError):
 
 class MmxWarning(UserWarning):
     """Something that works but that the user should know, such as a non-commercial licence."""
+
+
+def prints_errors(main: Callable[P, int]) -> Callable[P, int]:
+    """Have a program print an `MmxError` without a traceback and return its exit code."""
+
+    @wraps(main)
+    def run(*args: P.args, **kwargs: P.kwargs) -> int:
+        try:
+            return main(*args, **kwargs)
+        except MmxError as e:
+            print(e, file=sys.stderr)
+            return e.exit_code
+
+    return run
 
 
 def nearest(word: str, choices: "list[str] | tuple[str, ...]") -> str:

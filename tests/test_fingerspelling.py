@@ -15,6 +15,7 @@ import torch
 from contract import verify_contract
 
 import mmx
+from mmx.datasets.hands import Hands, mirrored, varied
 from mmx.datasets.recipes import fingerspelling as recipe
 from mmx.datasets.recipes import fingerspelling_joiner as joiner
 from mmx.errors import InputError
@@ -179,7 +180,7 @@ def letter(text: str, n: int = 20, moves: bool = False) -> recipe.Letter:
     points[:, 1, :, 0] += np.linspace(0, 1, n)[:, None] if moves else 0
     present = np.zeros((n, 2), bool)
     present[:, 1] = True
-    return recipe.Letter(text, recipe.Hands(points, present), 2, n - 2, moves)
+    return recipe.Letter(text, Hands(points, present), 2, n - 2, moves)
 
 
 ALPHABET = {c: letter(c) for c in ("a", "b", "c", "h", "s", "sch", "ch")}
@@ -220,15 +221,15 @@ def test_a_letter_twice_is_seen_twice() -> None:
 
 def test_a_word_of_the_other_hand_is_its_mirror_image() -> None:
     made = recipe.join([ALPHABET["a"]], np.random.default_rng(0), 1.0).hands
-    other = recipe.Hands(*recipe.mirrored(made))
+    other = Hands(*mirrored(made))
     assert np.array_equal(other.present, made.present[:, ::-1])
     assert np.array_equal(other.points[:, 0, :, 0], -made.points[:, 1, :, 0])
-    assert np.array_equal(recipe.Hands(*recipe.mirrored(other)).points, made.points)
+    assert np.array_equal(Hands(*mirrored(other)).points, made.points)
 
 
 def test_what_is_varied_keeps_its_time_and_loses_some_frames() -> None:
     made = recipe.join([ALPHABET[c] for c in ("a", "b", "c", "s")], np.random.default_rng(0), 0.8).hands
-    many = [recipe.varied(made, np.random.default_rng(i), 0.5) for i in range(20)]
+    many = [varied(made, np.random.default_rng(i), 0.5) for i in range(20)]
     assert {len(v) for v in many} == {len(made)}
     lost = np.mean([1 - v.present.sum() / made.present.sum() for v in many])
     assert 0.01 < lost < 0.12
@@ -240,7 +241,7 @@ def test_a_hand_that_comes_and_goes_is_resampled_where_it_is() -> None:
     points = np.zeros((4, 2, POINTS, 3), np.float32)
     points[:2, 0], points[2:, 1] = 1.0, 2.0
     present = np.array([[True, False], [True, False], [False, True], [False, True]])
-    made = recipe.resampled(recipe.Hands(points, present), 7)
+    made = recipe.resampled(Hands(points, present), 7)
     assert made.filled[made.present[:, 0], 0].min() == 1.0 and made.filled[made.present[:, 1], 1].min() == 2.0
     assert math.isclose(made.present.mean(), 0.5, abs_tol=0.1)
 
@@ -449,6 +450,6 @@ def test_a_hand_that_is_lost_between_is_joined_by_a_straight_line() -> None:
     points = np.zeros((4, 2, POINTS, 3), np.float32)
     points[3, 1] = 3.0
     present = np.array([[False, True], [False, False], [False, False], [False, True]])
-    made = recipe._kept_between(recipe.Hands(points, present))
+    made = recipe._kept_between(Hands(points, present))
     assert made.present[:, 1].all() and not made.present[:, 0].any()
     np.testing.assert_allclose(made.points[:, 1, 0, 0], [0, 1, 2, 3], atol=1e-6)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mmx.errors import InputError, MmxError
+from mmx.errors import InputError, prints_errors
 from mmx.files import atomic_write
 
 WORD = "Brindolva"
@@ -100,18 +100,15 @@ def prepare(out: Path, word: str = WORD) -> list[Path]:
     return made
 
 
+@prints_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     """`OUT [WORD]`."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if len(given) not in (1, 2):
         print("usage: python -m mmx.datasets.recipes.new_word OUT [WORD]", file=sys.stderr)
         return 2
-    try:
-        for path in prepare(Path(given[0]), *given[1:]):
-            print(path)
-    except MmxError as e:
-        print(e, file=sys.stderr)
-        return e.exit_code
+    for path in prepare(Path(given[0]), *given[1:]):
+        print(path)
     return 0
 
 

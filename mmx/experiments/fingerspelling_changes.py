@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mmx.datasets.recipes.fingerspelling import POINTS, RATE, Hands, is_doubled, resampled, save
+from mmx.datasets.hands import POINTS, Hands
+from mmx.datasets.recipes.fingerspelling import RATE, is_doubled, resampled, save
 from mmx.evaluate.metrics import Measurement
 from mmx.evaluate.offline import evaluate
 from mmx.evaluate.options import Scoring

@@ -23,7 +23,7 @@ from torch import Tensor
 
 import mmx
 from mmx.datasets.recipes.talking_mouths import UNSEEN, WORDS
-from mmx.errors import MmxError
+from mmx.errors import prints_errors
 from mmx.evaluate.metrics import Measurement, measure, paired_p
 from mmx.extras import import_extra
 from mmx.media.audio import read_audio
@@ -288,6 +288,7 @@ def plot(found: Mapping[str, Mapping[str, Measurement]], floor: float, path: Pat
     figure.savefig(path, dpi=120)
 
 
+@prints_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     """See above."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -297,28 +298,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--limit", type=int, default=0, help="clips; all when 0")
     parser.add_argument("--plot", type=Path, help="where a picture of the ladder is written (png, svg)")
     a = parser.parse_args(arguments)
-    try:
-        examples = read_manifest(a.corpus / f"{a.split}.tsv")[: a.limit or None]
-        noises = [
-            torch.from_numpy(read_audio(f)) for f in recordings(a.corpus / "noise" / "test") if "babble" in str(f)
-        ]
-        words = sorted({*WORDS.split(), *(UNSEEN.split() if a.split == "unseen" else ())})
-        model = mmx.load(a.model, dtype="float32")
-        reader, clips = Reader(model, words), Clips(model, examples, noises)
-        floor = json.loads((a.corpus / "floor.json").read_text("utf-8"))["words" if a.split == "test" else "unseen"]
-        print(f"{len(examples)} clips; homophene floor {100 * floor:.1f} %; word errors in %, 95 % intervals")
-        found = measured(reader, clips)
-        print("\n".join(table(found)), flush=True)
-        for way, by_name in found.items():
-            print("\n".join([f"{way}:", *comparisons(by_name)]))
-        if a.plot and clips.names == {LIPS, SOUND}:
-            plot(found, floor, a.plot)
-        if clips.names == {LIPS, SOUND} and len(examples) >= 3:
-            print(f"0 dB, three clips in a row, words from {AFTER_S:g} s into the third; of the second was lost:")
-            print("\n".join(table(recovered(reader, clips))))
-    except MmxError as e:
-        print(e, file=sys.stderr)
-        return e.exit_code
+    examples = read_manifest(a.corpus / f"{a.split}.tsv")[: a.limit or None]
+    noises = [torch.from_numpy(read_audio(f)) for f in recordings(a.corpus / "noise" / "test") if "babble" in str(f)]
+    words = sorted({*WORDS.split(), *(UNSEEN.split() if a.split == "unseen" else ())})
+    model = mmx.load(a.model, dtype="float32")
+    reader, clips = Reader(model, words), Clips(model, examples, noises)
+    floor = json.loads((a.corpus / "floor.json").read_text("utf-8"))["words" if a.split == "test" else "unseen"]
+    print(f"{len(examples)} clips; homophene floor {100 * floor:.1f} %; word errors in %, 95 % intervals")
+    found = measured(reader, clips)
+    print("\n".join(table(found)), flush=True)
+    for way, by_name in found.items():
+        print("\n".join([f"{way}:", *comparisons(by_name)]))
+    if a.plot and clips.names == {LIPS, SOUND}:
+        plot(found, floor, a.plot)
+    if clips.names == {LIPS, SOUND} and len(examples) >= 3:
+        print(f"0 dB, three clips in a row, words from {AFTER_S:g} s into the third; of the second was lost:")
+        print("\n".join(table(recovered(reader, clips))))
     return 0
 
 

@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from mmx.datasets.recipes.fingerspelling import Hands, Letter, join, lexicon_folder, read_letters, varied
+from mmx.datasets.hands import Hands, varied
+from mmx.datasets.recipes.fingerspelling import Letter, join, lexicon_folder, read_letters
 from mmx.evaluate.offline import evaluate
 from mmx.evaluate.options import Scoring
 from mmx.files import atomic_write

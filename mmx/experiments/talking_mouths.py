@@ -42,7 +42,7 @@ from mmx.datasets.recipes.talking_mouths import (
     mouth_track,
     render,
 )
-from mmx.errors import MmxError
+from mmx.errors import prints_errors
 from mmx.extras import import_extra
 from mmx.files import atomic_write
 from mmx.models.hibari import FRAME_S, FRAMES, SPECTRA
@@ -279,6 +279,7 @@ def prepare(out: Path, counts: Mapping[str, int] = SPLITS, seed: int = 0) -> dic
     return floors
 
 
+@prints_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     """See above."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -287,12 +288,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--clips", type=int, nargs=len(SPLITS), metavar="N", help=f"of {', '.join(SPLITS)}")
     a = parser.parse_args(arguments)
     counts = dict(zip(SPLITS, a.clips, strict=True)) if a.clips else SPLITS
-    try:
-        for name, floor in prepare(a.out, counts, a.seed).items():
-            print(f"{name}: no reader of lips gets below {100 * floor:.1f} % word errors")
-    except MmxError as e:
-        print(e, file=sys.stderr)
-        return e.exit_code
+    for name, floor in prepare(a.out, counts, a.seed).items():
+        print(f"{name}: no reader of lips gets below {100 * floor:.1f} % word errors")
     return 0
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from mmx.errors import InputError, MmxError
+from mmx.errors import InputError, prints_errors
 from mmx.model import tensors
 from mmx.models.flow_voice import Config, build
 from mmx.models.flow_voice.vocoder import VocoderConfig
@@ -46,18 +46,15 @@ def join(acoustic: Path, vocoder: Path, out: Path, numbers: VocoderConfig) -> Pa
     return out
 
 
+@prints_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     """`ACOUSTIC VOCODER OUT [NUMBERS]`, the last as JSON: numbers of the vocoder's `VocoderConfig`."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if len(given) not in (3, 4):
         print("usage: python -m mmx.models.flow_voice.join ACOUSTIC VOCODER OUT [NUMBERS]", file=sys.stderr)
         return 2
-    try:
-        numbers = VocoderConfig(**json.loads(given[3])) if len(given) == 4 else VocoderConfig()
-        print(join(Path(given[0]), Path(given[1]), Path(given[2]), numbers))
-    except MmxError as e:
-        print(e, file=sys.stderr)
-        return e.exit_code
+    numbers = VocoderConfig(**json.loads(given[3])) if len(given) == 4 else VocoderConfig()
+    print(join(Path(given[0]), Path(given[1]), Path(given[2]), numbers))
     return 0
 
 

@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mmx.datasets.recipes import voice as sentences
-from mmx.errors import InputError, MmxError
+from mmx.errors import InputError, prints_errors
 from mmx.models.flow_voice import pairs, teacher
 from mmx.models.kokoro import Styles
 from mmx.weights import hub
@@ -56,6 +56,7 @@ def prepare(out: Path, hours: float, vocoder_hours: float = 0.0, count: int = 80
             pairs.prepare(said, pairs.Generator(network), rows, latent, out / "vocoder", vocoder_hours)
 
 
+@prints_errors
 def main(arguments: Sequence[str] | None = None) -> int:
     """See above."""
     parser = argparse.ArgumentParser(prog="python -m mmx.models.flow_voice.prepare")
@@ -64,11 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--vocoder-hours", type=float, default=0.0)
     parser.add_argument("--sentences", type=int, default=8000)
     given = parser.parse_args(arguments)
-    try:
-        prepare(given.out, given.hours, given.vocoder_hours, given.sentences)
-    except MmxError as e:
-        print(e, file=sys.stderr)
-        return e.exit_code
+    prepare(given.out, given.hours, given.vocoder_hours, given.sentences)
     return 0
 
 
