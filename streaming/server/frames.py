@@ -1,7 +1,8 @@
 """What a client sends where the model reads no sound: frames of pictures or points, at the model's rate.
 
 They take the way of samples: raw frames that follow each other, journaled, acknowledged by their number. Pictures are
-brought to the model's rate and size as they come, so that nothing of a connection is needed to go on with a session.
+brought to the model's rate and size as they come, or points are found in them where the model reads these, so that
+nothing of a connection is needed to go on with a session, and no picture is kept for a model of points.
 
 Letters: T frames, J points, C coordinates, H height, W width.
 """
@@ -21,6 +22,7 @@ from mmx.clip import Input, frame_at
 from mmx.errors import MmxError
 from mmx.seq import Seq
 from mmx.streaming.server.settings import ApiError
+from mmx.streaming.server.sight import Sight
 
 LOST_S = 1.0
 """Time without a frame from which on zeros stand for what is lost; before that, the next frame does."""
@@ -62,13 +64,27 @@ class FrameFormat:
         """Bytes of a frame."""
         return math.prod(self.what.shape) * self.dtype.itemsize
 
+    @property
+    def takes_pictures(self) -> bool:
+        """Whether pictures may be sent: the model reads them, or points that are found in them."""
+        return self.what.medium == "video" or bool(self.what.extractor)
+
+    def sight(self) -> Sight | None:
+        """What finds points in a connection's pictures; None where pictures are read."""
+        return Sight(self.what) if self.what.extractor else None
+
     def clip(self, data: bytes) -> dict[str, Seq]:
         """Raw frames as a model reads them."""
         x = np.frombuffer(data, self.dtype).reshape(-1, *self.what.shape).copy()
         return {self.modality: Seq(torch.from_numpy(x)[None], torch.tensor([len(x)]), self.rate, final=False)}
 
-    def raw(self, message: Mapping[str, Any], count: int) -> bytes:
+    def raw(self, message: Mapping[str, Any], count: int, sight: Sight | None = None) -> bytes:
         """The frames of `input_frames.append`, given how many came before.
+
+        Args:
+            message: of the client.
+            count: frames that came before.
+            sight: finds the points of a model that reads these; none where no pictures come.
 
         Raises:
             ApiError: it is none for this model.
@@ -78,8 +94,8 @@ class FrameFormat:
             raise _bad("modality", f"{self.modality}, which the model reads", modality)
         if "points" in message and self.what.medium != "video":
             return self._points(message, count)
-        if "images" in message and self.what.medium == "video":
-            return self._images(message, count)
+        if "images" in message and (self.what.medium == "video" or sight is not None):
+            return self._images(message, count, sight)
         field = "images" if self.what.medium == "video" else "points"
         raise _bad(field, f"{field}, as the model reads {self.what.medium}", sorted(message.keys() - {"type"}))
 
@@ -90,7 +106,7 @@ class FrameFormat:
         start_ms = message.get("start_ms")
         return data if start_ms is None else bytes(self.width * self._gap("start_ms", start_ms, count)) + data
 
-    def _images(self, message: Mapping[str, Any], count: int) -> bytes:
+    def _images(self, message: Mapping[str, Any], count: int, sight: Sight | None) -> bytes:
         images, times = message["images"], message.get("times_ms")
         if not isinstance(images, list) or not 0 < len(images) <= MOST_IMAGES:
             raise _bad("images", f"a list of 1 to {MOST_IMAGES} pictures in base64", images)
@@ -102,9 +118,11 @@ class FrameFormat:
             missing = self._gap("times_ms", time_ms, so_far)
             if _slot(time_ms, self.rate) < so_far:
                 continue  # another picture stands there
-            picture = decoded_picture(_from_base64(image, "images"), self.what.shape).tobytes()
+            shape = self.what.shape if sight is None else ()
+            picture = decoded_picture(_from_base64(image, "images"), shape)
+            frame = (picture if sight is None else sight.points(picture).astype(self.dtype)).tobytes()
             lost = missing >= LOST_S * self.rate
-            out += (bytes(self.width) if lost else picture) * missing + picture
+            out += (bytes(self.width) if lost else frame) * missing + frame
         return bytes(out)
 
     def _gap(self, field: str, time_ms: Any, count: int) -> int:

@@ -19,6 +19,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from mmx.errors import InputError
 from mmx.streaming.server.files import api_error_of
+from mmx.streaming.server.frames import FrameFormat
 from mmx.streaming.server.guard import KEY_PROTOCOL, check_key, key_of
 from mmx.streaming.server.interpreter import SessionConfig
 from mmx.streaming.server.models import check_model
@@ -36,6 +37,7 @@ from mmx.streaming.server.protocol import (
 from mmx.streaming.server.registry import Registry
 from mmx.streaming.server.sessions import Session
 from mmx.streaming.server.settings import ApiError, Settings
+from mmx.streaming.server.sight import Sight
 
 log = logging.getLogger("mmx.serve")
 
@@ -145,6 +147,7 @@ class _Connection:
         self.closing = False  # whether the client asked for the end
         self.errors = 0
         self.event_id: str | None = None  # of the message at hand
+        self.sight: Sight | None = None  # once pictures come
         # Messages that belong to this connection, not to the session; what a client must do to get one bounds them.
         self.own: deque[dict[str, Any]] = deque()
         kind = "session.resumed" if resumed else "session.created"
@@ -171,6 +174,8 @@ class _Connection:
                 if isinstance(error, Exception) and not self._gone(error):
                     log.error("a connection of session %s failed", self.session.id[:6], exc_info=error)
                     self.leaving = _Leaving(1011, "server_error")
+            if self.sight is not None:
+                self.sight.close()
             await self._close()
 
     def _gone(self, error: Exception) -> bool:
@@ -232,10 +237,26 @@ class _Connection:
             return
         wanted = parsed(text or "")
         self.event_id = event_id_of(wanted)
+        frames = self.session.frames
+        if wanted["type"] == "input_frames.append" and "images" in wanted and frames and frames.takes_pictures:
+            await self._look(wanted, frames)
+            return
         answer = handle_message(self.session, wanted, self.manner.dialect)
         self.closing |= wanted["type"] == "session.close"
         if answer is not None and await self.session.kept():
             self._say(answer)
+
+    async def _look(self, message: dict[str, Any], frames: FrameFormat) -> None:
+        """Take pictures: they are decoded, and points found in them, off the event loop. The client learns of these."""
+        if self.sight is None:
+            self.sight = frames.sight()
+        data = await asyncio.to_thread(frames.raw, message, self.session.intake.samples, self.sight)
+        if self.replaced.is_set():  # another connection goes on with the session
+            return
+        if data:
+            self.session.accept(data)
+        if self.sight is not None and self.manner.extras:
+            self._say({"type": "input_frames.points", "points": self.sight.shown})
 
     def refuse(self, error: ApiError, event_id: str | None = None) -> None:
         """Tell the client that something was not done; `event_id` is the message's that asked for it."""

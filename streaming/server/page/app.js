@@ -1,11 +1,13 @@
 // The page: a session that listens, recordings, what is kept of both, and the controls.
 
+import { openCamera } from "./camera.js";
 import { Files } from "./files.js";
 import { choices, written } from "./formats.js";
 import { History } from "./history.js";
 import { Live } from "./live.js";
 import { openMicrophone } from "./microphone.js";
 import { Player, wav } from "./player.js";
+import { Sight } from "./sight.js";
 import { Speech } from "./speech.js";
 import { Problem, ask, askKey, theKey } from "./server.js";
 import { Draft, Store, hold } from "./store.js";
@@ -16,11 +18,14 @@ import { plain } from "./words.js";
 
 const SILENT = ["session_not_found", "session_closed", "idle_timeout"];  // what a break of the connection brings by itself
 const HEARD_S = 5;       // of sound without a word, after which it is told
+const BEHIND_S = 0.6;    // of pictures that the server has not looked at, from which on others are left out
 
 let text = null;         // on the page
 let work = null;         // what listens: { text, live, draft, microphone }
 let opening = null;      // a token while the browser asks for the microphone
 let limits = {};
+let pictures = null;     // what the server reads of a camera, where it reads that in the place of sound
+let sight = null;
 let lags = [];
 
 const store = new Store(() => tell(
@@ -85,14 +90,14 @@ async function listen(more = null) {
   if (isOn() || stateNow() === "loading") return;
   untell();
   player.forget();
-  state("busy", "Asking for the microphone…");
+  state("busy", pictures ? "Asking for the camera…" : "Asking for the microphone…");
   controls();
   const token = opening = { early: [], work: null };
   let microphone = null;
   try {
-    microphone = await openMicrophone({
+    microphone = pictures ? await seeing(token) : await openMicrophone({
       onSound: (samples, peak) => (token.work ? heard(token.work, samples, peak) : token.early.push(samples)),
-      onGone: () => { if (token.work) { stop(); tell("The microphone was taken away, so that listening stopped. Connect it and press Continue."); } },
+      onGone: () => gone(token, "microphone"),
     });
   } catch (problem) {
     if (opening !== token) return;
@@ -108,6 +113,22 @@ async function listen(more = null) {
   }
   opening = null;
   await begin(token, microphone, more);
+}
+
+function gone(token, what) {
+  if (!token.work) return;
+  stop();
+  tell(`The ${what} was taken away, so that listening stopped. Connect it and press Continue.`);
+}
+
+// A camera as what listens: a picture that comes while the server is behind, or away, is left out, and told.
+function seeing(token) {
+  return openCamera({
+    rate: pictures.rate,
+    wanted: () => token.work?.live.ready && !token.work.live.closing && token.work.live.unheard < BEHIND_S,
+    onPicture: (picture) => { sight.sent(picture); heard(token.work, picture, 0); },
+    onGone: () => gone(token, "camera"),
+  });
 }
 
 async function begin(token, microphone, more) {
@@ -129,13 +150,17 @@ function connect(shown, microphone, { from, pieces, link }) {
   const { record } = shown;
   const live = new Live({
     rate: record.rate, wish: { language: record.from, to: record.to }, key: theKey(), from, pieces, link,
-    since: () => (shown.complete_ms / 1000) * record.rate, most: limits.frame_kb * 512 || undefined,
+    since: () => (shown.complete_ms / 1000) * record.rate, ...(pictures
+      ? { wire: (picture, place) => picture.message(place, record.rate), reach: 0 }
+      : { most: limits.frame_kb * 512 || undefined }),
   });
   if (!link) shown.again();
-  const now = { text: shown, live, microphone, draft: new Draft(store, shown, () => live.link) };
+  const now = { text: shown, live, microphone, draft: new Draft(store, shown, () => live.link, !pictures) };
+  if (microphone?.stream) sight.show(microphone.stream);
   work = now;
   live.addEventListener("line", ({ detail }) => line(now, detail));
   live.addEventListener("maybe", ({ detail }) => view.maybe(detail));
+  live.addEventListener("points", ({ detail }) => sight.draw(detail));
   live.addEventListener("anew", () => { shown.again(); view.maybe({}); });
   live.addEventListener("told", ({ detail }) => { if (!SILENT.includes(detail.code)) tell(plain(detail, { limits })); });
   live.addEventListener("full", () => full(now));
@@ -163,7 +188,7 @@ function line(now, detail) {
 }
 
 function followed(now, name) {
-  if (name === "live") state(now.live.closing ? "busy" : "live", now.live.closing ? "Writing the rest…" : "Listening");
+  if (name === "live") state(now.live.closing ? "busy" : "live", now.live.closing ? "Writing the rest…" : pictures ? "Watching" : "Listening");
   if (name === "waiting") waiting(now);
   if (name === "closed") ended(now);
 }
@@ -172,6 +197,7 @@ function waiting(now) {
   const kept = clockOf(now.live.unheard);
   if (!now.live.everReady) state("waiting", "Connecting to the server…");
   else if (now.live.closing) state("waiting", "Connection away. The rest is written when it is back; Stop ends now");
+  else if (pictures) state("waiting", "Connection away. What you sign is not seen; trying again…");
   else state("waiting", `Connection away. What you say is kept (${kept}); trying again…`);
 }
 
@@ -185,6 +211,7 @@ function full(now) {
 function quiet(now) {
   now.microphone?.close();
   now.microphone = null;
+  sight?.hide();
   level(0);
 }
 
@@ -247,7 +274,8 @@ async function outcome(now, empty) {
   } else {
     state("done", "Done");
     if (empty && live.captured / live.rate > HEARD_S) {
-      tell("No speech was recognised. See that the right microphone is chosen and that the line above the buttons moves when you speak.", { kind: "note" });
+      tell(pictures ? "Nothing was recognised. See that your hands are in the picture and in the light, and that points are drawn on them."
+        : "No speech was recognised. See that the right microphone is chosen and that the line above the buttons moves when you speak.", { kind: "note" });
     }
   }
 }
@@ -360,7 +388,7 @@ async function save({ track, format, ending }) {
 
 function saveRows() {
   const rows = choices(text);
-  if (text.record.kind === "live") rows.push({ name: "sound.wav", track: "sound", label: "Sound (.wav)", note: "as heard" });
+  if (text.record.kind === "live" && !pictures) rows.push({ name: "sound.wav", track: "sound", label: "Sound (.wav)", note: "as heard" });
   return rows.map((row) => ({ ...row, run: () => save(row) }));
 }
 
@@ -451,6 +479,7 @@ async function meet() {
   view.names = { ...facts.targets, ...facts.languages };
   $("model").textContent = [facts.models[0], facts.text_model].filter(Boolean).join(" + ");
   speech.offer(facts.voices, limits.speech_chars);
+  if (facts.pictures) watchInstead(facts.pictures);
   const choice = choiceBefore();
   for (const [id, table] of [["from", facts.languages], ["to", facts.targets]]) {
     for (const [code, name] of Object.entries(table)) $(id).add(new Option(name, code));
@@ -459,6 +488,17 @@ async function meet() {
   state("idle", "Ready");
   controls();
   await recover();
+}
+
+// Of a server whose model reads signing: a camera takes the microphone's place, and the words are others.
+function watchInstead(what) {
+  pictures = what;
+  sight = new Sight(what.points);
+  document.body.dataset.input = "camera";
+  if (!what.detects) $("from").options[0].remove();
+  const words = { "hint-start": "Start camera", "hint-act": "spell with your hand", "clock-of": "seen" };
+  for (const [id, word] of Object.entries(words)) $(id).textContent = word;
+  document.querySelector("label[for=from]").textContent = "Signed";
 }
 
 connectControls();

@@ -2,7 +2,8 @@
 // the server writes has a number, so that after a break both sides go on where they were. A server that has forgotten
 // the session is given the sound again from the last words that it wrote.
 //
-// Places in the sound are numbers of samples since the text began, which may be many sessions of the server ago.
+// Places in the sound are numbers of samples since the text began, which may be many sessions of the server ago. A camera's
+// pictures (`camera.js`) go the same way, as pieces of frames.
 
 import { Problem, socketAddress } from "./server.js";
 
@@ -25,13 +26,16 @@ const TRACKS = {
 export class Live extends EventTarget {
   // Events: "line" (detail: a line of text), "maybe" (text that may change, by track), "state" (connecting, live,
   // waiting, closed), "anew" (a new session of the server goes on from the place in detail), "full" (no more sound can
-  // be kept), "failed" (detail: a Problem), "told" (an error that ends nothing).
+  // be kept), "failed" (detail: a Problem), "told" (an error that ends nothing), "points" (found in the last picture).
   //
   // Args: sound `pieces` from place `from` on that are to be heard first; the `link` to a session of the server to go
-  // on with; `since`, which says from which place on nothing is written yet; `most` samples in one message.
-  constructor({ rate, wish, key, from = 0, pieces = [], link = null, since = () => from, most = Infinity }) {
+  // on with; `since`, which says from which place on nothing is written yet; `most` samples in one message; `wire`, what is
+  // sent of samples that have a place in the server's session; seconds of sound that are kept after the server has them (`reach`).
+  constructor({
+    rate, wish, key, from = 0, pieces = [], link = null, since = () => from, most = Infinity, wire = (samples) => samples, reach = REACH_S,
+  }) {
     super();
-    Object.assign(this, { rate, wish, key, since, most });
+    Object.assign(this, { rate, wish, key, since, most, wire, reach });
     this.pieces = [];
     this.first = this.captured = from;
     for (const samples of pieces) this.keep(samples);
@@ -63,7 +67,8 @@ export class Live extends EventTarget {
 
   connect() {
     this.timer = null;
-    const query = { extras: 1, ...(this.id ? { session: this.id, after: this.seq } : { rate: this.rate }) };
+    const rate = this.rate < 1000 ? {} : { rate: this.rate };  // that of pictures is the model's
+    const query = { extras: 1, ...(this.id ? { session: this.id, after: this.seq } : rate) };
     if (!this.id) for (const [name, value] of Object.entries(this.wish)) if (value) query[name] = value;
     this.told = { ...this.wish };
     const socket = new WebSocket(socketAddress("v1/realtime", query));
@@ -111,6 +116,7 @@ export class Live extends EventTarget {
     if (message.type === "session.created" || message.type === "session.resumed") this.greeted(message);
     else if (message.type === "input_audio_buffer.acknowledged") this.acknowledge(this.base + message.samples);
     else if (message.type === "tentative") this.emit("maybe", message.text);
+    else if (message.type === "input_frames.points") this.emit("points", message.points);
     else if (message.type === "session.closed") this.closed();
     else if (message.type === "error") this.refused(message.error);
     else if (Object.hasOwn(TRACKS, kind)) this.line(TRACKS[kind], end, message);
@@ -170,7 +176,7 @@ export class Live extends EventTarget {
   acknowledge(place) {
     this.acked = Math.max(this.acked, place);
     this.captured = Math.max(this.captured, place);  // of a page that was left, the last moments may be with the server only
-    const needless = this.acked - REACH_S * this.rate;
+    const needless = this.acked - this.reach * this.rate;
     while (this.pieces.length && this.pieces[0].at + this.pieces[0].samples.length <= needless) {
       const { samples } = this.pieces.shift();
       this.first += samples.length;
@@ -208,11 +214,17 @@ export class Live extends EventTarget {
         this.later = setTimeout(() => this.pump(), 50);
         return;
       }
-      this.socket.send(at < this.sent ? samples.subarray(this.sent - at) : samples);
+      this.give(at, samples);
       this.sent = at + samples.length;
     }
     this.change(Infinity);
     if (this.closing) this.sayClose();
+  }
+
+  // Sends a piece, without what the server has of it.
+  give(at, samples) {
+    const had = Math.max(0, this.sent - at);
+    this.socket.send(this.wire(had ? samples.subarray(had) : samples, at + had - this.base));
   }
 
   // Says the wish that is due at a place in the sound, where the server does not know it yet.
@@ -240,7 +252,7 @@ export class Live extends EventTarget {
   leave() {
     if (!this.ready || this.closeSaid) return;
     for (const { at, samples } of this.pieces) {
-      if (at + samples.length > this.sent) this.socket.send(at < this.sent ? samples.subarray(this.sent - at) : samples);
+      if (at + samples.length > this.sent) this.give(at, samples);
     }
     this.sayClose();
   }

@@ -152,8 +152,9 @@ export class Store {
 
 // What one text writes down while it grows: lines and sound, gathered for half a second.
 export class Draft {
-  constructor(store, text, link) {
-    Object.assign(this, { store, text, link });
+  // Args: whether it keeps the sound (`keeps`), or counts it only.
+  constructor(store, text, link, keeps = true) {
+    Object.assign(this, { store, text, link, keeps });
     this.saved = text.lines.length;
     this.pieces = [];
     this.at = text.record.captured;
@@ -161,7 +162,7 @@ export class Draft {
   }
 
   hear(samples) {
-    this.pieces.push(samples);
+    if (this.keeps) this.pieces.push(samples);
     this.text.record.captured += samples.length;
     const length = this.pieces.reduce((sum, p) => sum + p.length, 0);
     if (length >= this.text.record.rate) this.flush(); else this.soon();

@@ -5,6 +5,7 @@ export const $ = (id) => document.getElementById(id);
 const ON = ["live", "waiting", "busy"];
 
 export const isOn = () => ON.includes(document.body.dataset.state);
+export const withCamera = () => document.body.dataset.input === "camera";
 export const stateNow = () => document.body.dataset.state;
 
 // States: idle, busy, live, waiting (for a connection), done, error.
@@ -13,7 +14,7 @@ export function state(name, text) {
   $("status").textContent = text;
   const on = ON.includes(name);
   $("mic").classList.toggle("on", on);
-  $("mic").querySelector(".words").textContent = on ? "Stop" : "Start listening";
+  $("mic").querySelector(".words").textContent = on ? "Stop" : withCamera() ? "Start camera" : "Start listening";
 }
 
 // A message across the page; `act` is { label, run } of the button that mends it.

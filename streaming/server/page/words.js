@@ -28,6 +28,10 @@ const WORDS = {
   NotAllowedError: () => `The browser does not let this page use the microphone. ${MICROPHONE}`,
   NotFoundError: () => "No microphone was found. Connect one, or open a recording instead.",
   NotReadableError: () => "The microphone is in use by another program, or switched off. Close that program and try again.",
+  camera_NotAllowedError: () => `The browser does not let this page use the camera. ${MICROPHONE.replace("Microphone", "Camera")}`,
+  camera_NotFoundError: () => "No camera was found. Connect one, or open a film instead.",
+  camera_NotReadableError: () => "The camera is in use by another program, or switched off. Close that program and try again.",
+  camera_insecure: () => "Browsers give the camera only to https pages and to localhost. Open this page by https, or open a film instead.",
   insecure: () => "Browsers give the microphone only to https pages and to localhost. Open this page by https, or open a recording instead.",
 };
 

@@ -1,0 +1,49 @@
+"""Points that a model reads, found in the pictures that a client sends; no picture is kept.
+
+Letters: J points, C coordinates, H height, W width.
+"""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mmx.clip import Input
+from mmx.media.landmarks import Landmarks
+
+
+class Sight:
+    """Follows the person in the pictures of one connection; for one thread at a time.
+
+    Args:
+        what: the model reads.
+    """
+
+    def __init__(self, what: Input):
+        self._what = what
+        self._find: Landmarks | None = None  # from the first picture on
+        self._last_JC = np.zeros((0, 3), np.float32)
+        self._size = (1, 1)
+
+    def points(self, picture_HWC: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Points `(J, C)` of the next picture, in its pixels; zeros where a group was not found.
+
+        Raises:
+            InputError: what finds them is not installed, or is another version.
+        """
+        if self._find is None:
+            self._find = Landmarks(self._what.points, self._what.extractor)
+        self._last_JC = self._find.points(picture_HWC[None])[0]
+        self._size = (picture_HWC.shape[1], picture_HWC.shape[0])
+        return self._last_JC
+
+    @property
+    def shown(self) -> list[Any]:
+        """The points of the last picture as `[x, y]` in shares of its width and height; null for what was not found."""
+        places = np.round(self._last_JC[:, :2] / self._size, 4).tolist()
+        return [xy if found else None for xy, found in zip(places, self._last_JC.any(1), strict=True)]
+
+    def close(self) -> None:
+        """Stop looking."""
+        if self._find is not None:
+            self._find.close()
