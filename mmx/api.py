@@ -20,6 +20,7 @@ from mmx.nn.decoder import TextDecoder
 from mmx.nn.quantize import quantize_linears, supported
 from mmx.options import taking
 from mmx.tasks import transcribe as tasks
+from mmx.tasks.cascade import Route, cascade_model
 from mmx.tasks.options import Options, SpeakOptions
 from mmx.tasks.result import SpokenSegment, Transcript
 from mmx.tasks.synthesize import join, synthesize
@@ -74,6 +75,16 @@ def open_model(options: LoadOptions, model: str = "") -> Model:
     if options.threads:
         torch.set_num_threads(options.threads)
     return load(model or options.model, device=options.device, dtype=options.dtype)
+
+
+def open_route(load_options: LoadOptions, model: Model, options: Options) -> Route:
+    """How a speech model gives what is asked for: by itself, or with a text model, named or one that ships.
+
+    Raises:
+        InputError: neither way leads to the language.
+    """
+    name = load_options.text_model or cascade_model(model, options)
+    return Route(options) if name is None else Route.through(open_model(load_options, name), options)
 
 
 # -------------------- what a model does, as its methods

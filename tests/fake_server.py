@@ -8,14 +8,16 @@ import wave
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from mmx.errors import InputError
 from mmx.media.audio import read_audio
+from mmx.model import Model
 from mmx.streaming.server.run import Server, configured
 from mmx.streaming.server.voices import ServedVoice
+from mmx.tasks.cascade import Route, Translator
 from mmx.tasks.events import Event
 from mmx.tasks.options import SpeakOptions
 from mmx.tasks.result import Segment, SpokenSegment, Transcript, Word
@@ -109,8 +111,10 @@ class FakeEngine:
         if language not in (None, "en", "de") or to not in (None, "en", "es"):
             raise InputError(f"expected a language among en, de, got {language or to!r}")
 
-    def route(self, language: str | None, to: str) -> str:
-        return "own" if to == "en" else "text"
+    def route(self, language: str | None, to: str) -> Route:
+        if to == "en":
+            return Route(Options(language=language, task="translate", to=to))
+        return Route(Options(language=language), cast(Model, "text"))
 
     def transcribe(self, source: Any, options: Options, on_progress: Callable[[Progress], None]) -> Transcript:
         self.asked.append(options)
@@ -132,7 +136,10 @@ class FakeEngine:
         stream.heard, stream.said = heard, said
         return stream
 
-    def translate(self, text: str, language: str, to: str) -> str:
+    def translator(self, to: str) -> Translator:
+        return Translator(lambda text, language: (self.translated(text, language, to), 0.0), to)
+
+    def translated(self, text: str, language: str, to: str) -> str:
         return f"{to}({text})"
 
 

@@ -606,13 +606,14 @@ def test_a_sentence_that_cannot_be_translated_stays_as_it_was_said():
     from mmx.streaming.server.interpreter import Interpreter, SessionConfig
 
     class Monoglot(FakeEngine):
-        def translate(self, text: str, language: str, to: str) -> str:
+        def translated(self, text: str, language: str, to: str) -> str:
             raise InputError(f"expected a language that it reads, got {language}")
 
-    def heard(engine: FakeEngine) -> list[tuple[str, str, str]]:
+    def heard(engine: FakeEngine) -> tuple[list[tuple[str, str, str]], list[str]]:
         interpreter = Interpreter(engine, SessionConfig("de", "es", source=False))  # type: ignore[arg-type]
-        return [(p.track, p.text, p.language) for p in interpreter.push(np.zeros(3 * 16_000, np.float32))]
+        events = interpreter.push(np.zeros(3 * 16_000, np.float32))
+        return [(e.track, e.text, e.language) for e in events], interpreter.notes()
 
-    assert heard(FakeEngine()) == [("translation", " es(He was not)", "es")]
-    told = ("error", "not translated: expected a language that it reads, got de", "language_not_translated")
-    assert heard(Monoglot()) == [("translation", " He was not", "de"), told]
+    assert heard(FakeEngine()) == ([("translation", " es(He was not)", "es")], [])
+    told = "not translated: expected a language that it reads, got de"
+    assert heard(Monoglot()) == ([("translation", " He was not", "de")], [told])

@@ -21,7 +21,7 @@ from mmx.errors import InputError, MmxError
 from mmx.generate import Hypothesis
 from mmx.model import Model
 from mmx.tasks import dub
-from mmx.tasks.cascade import cascade, first_step, sentences
+from mmx.tasks.cascade import Route, cascade, sentences
 from mmx.tasks.recognizer import PlainRecognizer
 from mmx.tasks.result import Segment, SpokenSegment, Transcript, Word
 from mmx.tasks.speak import speak_text
@@ -299,10 +299,18 @@ def test_two_steps_keep_times_and_the_first_text(model: Model) -> None:
     assert not any(s.source_text for s in plain.segments), "only when it is asked for"
 
 
-def test_the_first_step_goes_through_english_only_where_it_must(model: Model) -> None:
-    assert first_step(model, Options(language="de", task="translate")).task == "transcribe"
-    assert first_step(model, Options(task="translate")).task == "translate"
-    assert first_step(model, Options(language="fr", task="translate")).to == "en"
+def test_a_cascade_goes_through_english_only_where_it_must(model: Model) -> None:
+    def first(**options: Any) -> tuple[str, str, str]:
+        route = Route.through(model, Options(task="translate", **options))
+        assert route.text_model is model
+        return route.first.task, route.first.to, route.written
+
+    assert first(language="en", to="de") == ("transcribe", "en", "en")
+    assert first(language="de", to="en")[::2] == ("transcribe", "de")
+    assert first(to="de") == ("translate", "en", "en"), "a language that is to be detected may not be one that it reads"
+    assert first(language="fr", to="de") == ("translate", "en", "en")
+    with pytest.raises(InputError, match="Welsh"):
+        Route.through(model, Options(task="translate", to="cy"))
 
 
 def test_nothing_overlaps_and_nothing_is_cut() -> None:

@@ -20,6 +20,7 @@ from mmx.weights.options import LoadOptions
 
 if TYPE_CHECKING:
     from mmx.cli.spoken import Step
+    from mmx.model import Model
     from mmx.tasks.result import Transcript
 
 
@@ -130,17 +131,18 @@ def _missing(todo: Sequence[Input]) -> list[tuple[str, MmxError]]:
 
 
 def _transcripts(job: Job, todo: Sequence[Input], report: Report) -> Iterator[tuple[Input, "Transcript"]]:
-    from mmx.api import open_model
-    from mmx.tasks.cascade import cascade_model
+    from mmx.api import open_model, open_route
     from mmx.tasks.transcribe import fit, transcribe
 
     model, options = open_model(job.load), job.options
-    text_model = job.load.text_model or cascade_model(model, replace(options, speak=False))
+    route = open_route(job.load, model, replace(options, speak=False))
     spoken: Step = iter
-    if job.speech is not None and (text_model or not job.speech.by_itself(model)):
+    second: Step = iter
+    if job.speech is not None and (route.text_model or not job.speech.by_itself(model)):
         options = replace(options, speak=False)
         spoken = job.speech.step(options.to)
-    options, second = _two_steps(job, options, model.name, text_model) if text_model else (options, iter)
+    if route.text_model is not None:
+        second, options = _second_step(route.text_model, options, model.name, route.written), route.first
     fit(model, options)
     if options.speak:
         from mmx.tasks.speak import require_voice
@@ -167,22 +169,13 @@ def _transcripts(job: Job, todo: Sequence[Input], report: Report) -> Iterator[tu
         yield item, transcript
 
 
-def _two_steps(job: Job, options: Options, first: str, second: str) -> tuple[Options, "Step"]:
-    """What the speech model, called `first`, is asked for, and what translates its transcripts, the model `second`."""
-    from mmx.api import open_model
-    from mmx.tasks.cascade import cascade, first_step, shipped
+def _second_step(text_model: "Model", options: Options, first: str, written: str) -> "Step":
+    """What translates the transcripts in the language `written` of the speech model, which is called `first`."""
+    from mmx.tasks.cascade import cascade, shipped
 
-    text_model = open_model(job.load, second)
-    text_model.require_tokenizer().language(options.to)
-    asked = first_step(text_model, options)
-    language = asked.language if asked.task == "transcribe" and asked.language else "en"
-    text_model.translate_text([], src=language, to=options.to)  # a direction it lacks is told before hours are spent
-    written = find_language(language).name
-    limits = ", a small model: expect the gist" if second in shipped() else ""
-    say(f"by a cascade: {first} writes {written}, {text_model.name} translates it{limits}")
-    return asked, lambda done: cascade(
-        done, text_model, options.to, options.beam_size, options.bilingual, options.shortlist
-    )
+    limits = ", a small model: expect the gist" if text_model.name in shipped() else ""
+    say(f"by a cascade: {first} writes {find_language(written).name}, {text_model.name} translates it{limits}")
+    return lambda done: cascade(done, text_model, options.to, options.beam_size, options.bilingual, options.shortlist)
 
 
 def _folders(job: Job, several: bool) -> list[Folder]:

@@ -6,7 +6,7 @@ sees neither the sound nor the pauses.
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, TypeAlias
 
@@ -54,7 +54,39 @@ def cascade_model(model: Model, options: Options) -> str | None:
     return None
 
 
-def first_step(text_model: Model, options: Options) -> Options:
+@dataclass(frozen=True)
+class Route:
+    """How a text in the language that is asked for is made of speech, in files, live sessions and the server.
+
+    Attributes:
+        first: what the speech model is asked for.
+        text_model: translates what that writes; None where the speech model writes what is asked for.
+    """
+
+    first: Options
+    text_model: Model | None = None
+
+    @classmethod
+    def through(cls, text_model: Model, options: Options) -> "Route":
+        """The cascade with a text model.
+
+        Raises:
+            InputError: it reads neither the language that is spoken nor English, or does not write what is asked for.
+        """
+        text_model.require_source_tokenizer().language(options.to)
+        first = _first_step(text_model, options)
+        route = cls(first, text_model)
+        # A direction that it lacks is told before hours are spent.
+        text_model.translate_text([], src=route.written, to=options.to)
+        return route
+
+    @property
+    def written(self) -> str:
+        """The language of the first step's text, English where it is not known."""
+        return self.first.language if self.first.task == "transcribe" and self.first.language else "en"
+
+
+def _first_step(text_model: Model, options: Options) -> Options:
     """What the speech model is asked for: the words spoken where the text model has their language, else English."""
     spoken = options.language
     if spoken is not None and _has(text_model, spoken):

@@ -1,10 +1,11 @@
 """Events: what a live session gives out, whoever shows it: the terminal, JSON lines, a server's log."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Track = Literal["source", "translation"]
 """What was said, or the same in another language."""
+TRACKS: tuple[Track, ...] = get_args(Track)
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from mmx.model import Model
     from mmx.streaming.stream import Stream
     from mmx.tasks.cascade import Translator
-    from mmx.tasks.options import Task
+    from mmx.tasks.options import Options, Task
     from mmx.tasks.result import SpokenSegment
 
 # -------------------- what is done with sound and text
@@ -357,8 +357,10 @@ def run(job: LiveOptions, load: LoadOptions) -> Transcript:
     Raises:
         MmxError: something is missing or does not fit; whatever can be is told before a model is loaded.
     """
-    from mmx.api import open_model
+    from mmx.api import open_model, open_route
     from mmx.files import drop_output
+    from mmx.tasks.cascade import Translator
+    from mmx.tasks.options import Options
 
     if load.text_model and not job.to:
         raise InputError("expected --to with --text-model: the language to translate into")
@@ -366,11 +368,13 @@ def run(job: LiveOptions, load: LoadOptions) -> Transcript:
     savers = [Saver(p) for p in job.save]
     early = _early_source(job)
     model = open_model(load)
-    name = load.text_model or _second_step(job, model)
-    text_model = open_model(load, name) if name else None
+    task: Task = "translate" if job.to else "transcribe"
+    route = open_route(load, model, Options(language=job.language, task=task, to=job.to or "en"))
+    text_model = route.text_model
     live = job.file is None or job.realtime
     opening, modalities = _source(job, model, early)
-    stream, translator = _heard_by(job, model, text_model, catch_up=live, modalities=modalities)
+    stream = _listening(job, model, route.first, catch_up=live, modalities=modalities)
+    translator = None if text_model is None else Translator.of(text_model, job.to or "", job.beam_size)
     clock = SourceClock() if job.speak and live else None
     speaking = _speaking(job, load, text_model or model, clock) if job.speak else None
     recorder = Recorder(job.record) if job.record else None
@@ -485,38 +489,16 @@ def _new(recording: Path) -> None:
         raise InputError(f"expected a new file to record to, {recording} exists: choose another name, or move it away")
 
 
-def _second_step(job: LiveOptions, model: "Model") -> str | None:
-    """The text model that ships for a language which the speech model cannot write."""
-    if not job.to:
-        return None
-    from mmx.tasks.cascade import cascade_model
-    from mmx.tasks.options import Options
-
-    return cascade_model(model, Options(language=job.language, task="translate", to=job.to))
-
-
-def _heard_by(
-    job: LiveOptions, model: "Model", text_model: "Model | None", catch_up: bool, modalities: Sequence[str]
-) -> "tuple[Stream, Translator | None]":
-    """The stream, and what translates it on."""
+def _listening(
+    job: LiveOptions, model: "Model", asked: "Options", catch_up: bool, modalities: Sequence[str]
+) -> "Stream":
+    """The stream that writes what the speech model is asked for."""
     from mmx.streaming.stream import Stream
 
-    task: Task = "translate" if job.to else "transcribe"
-    to, language = job.to, job.language
-    translator = None
-    if text_model is not None:
-        from mmx.tasks.cascade import Translator, first_step
-        from mmx.tasks.options import Options
-
-        text_model.require_source_tokenizer()
-        translator = Translator.of(text_model, job.to or "", job.beam_size)
-        asked = first_step(text_model, Options(language=language, task="translate", to=job.to or ""))
-        task, to, language = asked.task, "en" if asked.task == "translate" else None, asked.language
-    stream = Stream(
-        model, policy=job.policy, language=language, task=task, to=to, step_s=job.step_s,
+    return Stream(
+        model, policy=job.policy, language=asked.language, task=asked.task, to=asked.to, step_s=job.step_s,
         vad=True if job.vad else None, catch_up=catch_up, modalities=modalities,
     )  # fmt: skip
-    return stream, translator
 
 
 def _speaking(job: LiveOptions, load: LoadOptions, made_by: "Model", clock: SourceClock | None) -> Speaking:

@@ -22,7 +22,6 @@ from mmx.media.write import FORMATS
 from mmx.streaming.server.engine import Engine
 from mmx.streaming.server.files import FileJobs, api_error_of, formatted
 from mmx.streaming.server.guard import Guard, route_of
-from mmx.streaming.server.interpreter import TRACKS
 from mmx.streaming.server.metrics import Metrics
 from mmx.streaming.server.models import accepted, check_model
 from mmx.streaming.server.protocol import TRANSCRIPTION, TRANSLATION
@@ -32,6 +31,7 @@ from mmx.streaming.server.socket import serve_socket
 from mmx.streaming.server.speech import SpeechJobs
 from mmx.streaming.server.voices import model_names
 from mmx.streaming.server.watch import Watch
+from mmx.tasks.events import TRACKS
 
 PAGE = Path(__file__).parent / "page"
 PAGE_RULES = {

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from mmx.clip import SPEECH
 from mmx.errors import InputError
@@ -15,7 +15,7 @@ from mmx.streaming.server.frames import FrameFormat
 from mmx.streaming.server.settings import blaming
 from mmx.streaming.server.voices import NOBODY, Speaker
 from mmx.streaming.stream import Stream
-from mmx.tasks.cascade import cascade, first_step
+from mmx.tasks.cascade import Route, Translator, cascade
 from mmx.tasks.result import Transcript
 from mmx.tasks.transcribe import Options, Progress, fit, transcribe, vad
 from mmx.text.languages import find_language
@@ -23,8 +23,6 @@ from mmx.text.languages import find_language
 BATCH = 2
 """Windows of a recording that are decoded together: few, so that the others get their turns, and so that one whose
 client left ends soon."""
-
-Route = Literal["own", "text", "english"]
 
 
 class Engine:
@@ -104,16 +102,16 @@ class Engine:
         if (target := find_language(to)).tag not in self.targets:
             known = ", ".join(self.targets)
             raise InputError(f"expected a language that this server writes, got {target.name}: it has {known}")
-        self.text_model.require_tokenizer().language(to)
-        first_step(self.text_model, Options(language=language))
+        self.route(language, to)
 
     def route(self, language: str | None, to: str) -> Route:
-        """How a live translation is made: by the speech model itself, by the text model from what was said, or by the
-        text model from the speech model's English (see `mmx.tasks.cascade.first_step`)."""
-        if self._own(language, to) or self.text_model is None:
-            return "own"
-        first = first_step(self.text_model, Options(language=language))
-        return "text" if first.task == "transcribe" else "english"
+        """How a translation is made; by the text model only where the speech model cannot."""
+        return self._route(Options(language=language, task="translate", to=to))
+
+    def _route(self, options: Options) -> Route:
+        if self.text_model is None or options.task == "transcribe" or self._own(options.language, options.to):
+            return Route(options)
+        return Route.through(self.text_model, options)
 
     def _own(self, language: str | None, to: str) -> bool:
         try:
@@ -129,13 +127,11 @@ class Engine:
     ) -> Transcript:
         """The text of a recording; a translation that the speech model cannot write goes on through the text model."""
         options = replace(options, beam_size=self.beam_size, batch_size=BATCH)
-        if options.task == "transcribe" or self._own(options.language, options.to):
-            return next(iter(transcribe(self.model, [source], options, on_progress)))
-        if self.text_model is None:
-            fit(self.model, options)
-        assert self.text_model is not None
-        first = transcribe(self.model, [source], first_step(self.text_model, options), on_progress)
-        return next(iter(cascade(first, self.text_model, options.to, self.beam_size)))
+        route = self._route(options)
+        done = transcribe(self.model, [source], route.first, on_progress)
+        if route.text_model is not None:
+            done = cascade(done, route.text_model, options.to, self.beam_size)
+        return next(iter(done))
 
     # -------------------- live
 
@@ -151,11 +147,11 @@ class Engine:
         """A stream that `Stream.save` wrote."""
         return Stream.restore(self.model, path, vad=self.vad)
 
-    def translate(self, text: str, language: str, to: str) -> str:
-        """A sentence in another language, by the text model."""
+    def translator(self, to: str) -> Translator:
+        """The second step of a live translation."""
         if self.text_model is None:
             raise InputError("expected a server with a text model: start it with --text-model")
-        return self.text_model.translate_text([text], src=language, to=to, beam_size=2)[0].text
+        return Translator.of(self.text_model, to)
 
 
 def _frame_format(model: Model) -> FrameFormat | None:

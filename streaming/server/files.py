@@ -294,7 +294,9 @@ class _Job:
         clients skip, with how far it is."""
         sent, shown, beat = "", "", time.monotonic()
         route = self.jobs.engine.route(self.ask.options.language, self.ask.options.to)
-        early = self.ask.options.task == "transcribe" or route == "own"  # else the segments are the first step's
+        early = (
+            self.ask.options.task == "transcribe" or route.text_model is None
+        )  # else the segments are the first step's
         while not (self.work.done() or self.stopped.is_set()) or not self.segments.empty():
             segments = await self._next_segments()
             text = _joined(segments) if early and segments else sent

@@ -1,8 +1,8 @@
 """What a live session hears with: a stream that writes what is said, one that translates, a text model behind them."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,7 @@ from mmx.media.audio import SAMPLE_RATE as RATE
 from mmx.streaming.server.engine import Engine
 from mmx.streaming.stream import Stream
 from mmx.tasks.cascade import Translator
-from mmx.tasks.events import Event
-
-TRACKS = ("source", "translation")
+from mmx.tasks.events import Event, Track
 
 
 @dataclass(frozen=True)
@@ -44,27 +42,6 @@ class SessionConfig:
         return (self.language, self.to, self.source) == (other.language, other.to, other.source)
 
 
-@dataclass(frozen=True)
-class Piece:
-    """What a session says to its client: a piece of a track of text that is only appended to.
-
-    Attributes:
-        track: "source" or "translation"; "error" and "end" tell what happened to the session.
-        text: to append; of an error, its message.
-        start_s: when it was said, in seconds of the session.
-        end_s: as above.
-        final: whether it ends a sentence.
-        language: that it is written in; of an error, its code.
-    """
-
-    track: str
-    text: str
-    start_s: float = 0.0
-    end_s: float = 0.0
-    final: bool = False
-    language: str = ""
-
-
 class Interpreter:
     """The ears of one session, for one thread at a time.
 
@@ -80,52 +57,52 @@ class Interpreter:
     def __init__(self, engine: Engine, config: SessionConfig, begin_s: float = 0.0):
         engine.check(config.language, config.to)
         self.engine, self.config, self.begin_s = engine, config, begin_s
-        self.route = None if config.to is None else engine.route(config.language, config.to)
         self.streams: dict[str, Stream] = {}
-        if config.source or config.to is None or self.route == "text":
-            self.streams["source"] = engine.stream(config.language)
-        if self.route == "own":
-            self.streams["translation"] = engine.stream(config.language, config.to)
-        if self.route == "english":
-            self.streams["english"] = engine.stream(config.language, "en")
         self.translator: Translator | None = None
-        if config.to is not None and self.route in ("text", "english"):
-            self.translator = Translator(self._translate, config.to)
+        if config.source or config.to is None:
+            self.streams["source"] = engine.stream(config.language)
+        if config.to is not None:
+            self._translate(config.language, config.to)
 
-    def push(self, samples: NDArray[np.float32] | Clip, final: bool = False) -> list[Piece]:
-        """Listen on, at 16 kHz, or see more; what may be written now."""
-        out: list[Piece] = []
-        for track, stream in self.streams.items():
+    def _translate(self, language: str | None, to: str) -> None:
+        """The streams and the text model that a translation takes."""
+        route = self.engine.route(language, to)
+        if route.text_model is None:
+            self.streams["translation"] = self.engine.stream(language, to)
+            return
+        self.translator = self.engine.translator(to)
+        self.translated = "source" if route.first.task == "transcribe" else "english"
+        if self.translated not in self.streams:
+            self.streams[self.translated] = self.engine.stream(language, None if self.translated == "source" else "en")
+
+    def push(self, samples: NDArray[np.float32] | Clip, final: bool = False) -> list[Event]:
+        """Listen on, at 16 kHz, or see more; what may be written now, by the clock of the session."""
+        out: list[Event] = []
+        for name, stream in self.streams.items():
             events = stream.push(samples, final)
             stream.forget()
-            if track in TRACKS and (track != "source" or self._shows_source):
-                out += [self._piece(track, e) for e in events]
-            if self.translator is not None and track == ("source" if self.route == "text" else "english"):
-                out += self._onward(self.translator, events, final)
+            if self._shown(name):
+                out += [self._timed(e, name) for e in events]
+            if self.translator is not None and name == self.translated:
+                out += [self._timed(e, "translation") for e in self.translator.take(events, final)]
+                self.translator.forget()
         return out
+
+    def notes(self) -> list[str]:
+        """What could not be translated since the last call, and stays as it was said."""
+        return [] if self.translator is None else self.translator.notes()
 
     @property
     def tentative(self) -> dict[str, str]:
         """What may be written next in each track; it may change."""
-        shown = [t for t in self.streams if t in TRACKS and (t != "source" or self._shows_source)]
-        return {t: self.streams[t].tentative for t in shown}
+        return {name: stream.tentative for name, stream in self.streams.items() if self._shown(name)}
 
-    @property
-    def _shows_source(self) -> bool:
-        return self.config.source or self.config.to is None
+    def _shown(self, stream: str) -> TypeGuard[Track]:
+        """Whether the client is shown what a stream writes: that may serve the text model alone."""
+        return stream == "translation" or (stream == "source" and (self.config.source or self.config.to is None))
 
-    def _piece(self, track: str, e: Event) -> Piece:
-        return Piece(track, e.text, e.start_s + self.begin_s, e.end_s + self.begin_s, e.final, e.language)
-
-    def _translate(self, text: str, language: str) -> tuple[str, float]:
-        assert self.config.to is not None
-        return self.engine.translate(text, language, self.config.to), 0.0
-
-    def _onward(self, translator: Translator, events: list[Event], final: bool) -> list[Piece]:
-        """Sentences that are complete, through the text model; what it does not read stays as it was said."""
-        out = [self._piece("translation", e) for e in translator.take(events, final)]
-        translator.forget()
-        return out + [Piece("error", note, language="language_not_translated") for note in translator.notes()]
+    def _timed(self, e: Event, track: Track) -> Event:
+        return replace(e, track=track, start_s=e.start_s + self.begin_s, end_s=e.end_s + self.begin_s)
 
     # -------------------- saved and restored
 
@@ -137,7 +114,7 @@ class Interpreter:
         return {
             "begin_s": self.begin_s,
             "tracks": list(self.streams),
-            "sentence": [[e.seq, e.text, e.start_s, e.end_s, e.at_s, e.final, e.language] for e in pending],
+            "sentence": [asdict(e) for e in pending],
         }
 
     @classmethod
@@ -146,5 +123,5 @@ class Interpreter:
         self = cls(engine, replace(config), saved["begin_s"])
         self.streams = {t: engine.restore(stem.with_suffix(f".{t}.safetensors")) for t in saved["tracks"]}
         if self.translator is not None:
-            self.translator.words = [Event(*row) for row in saved["sentence"]]
+            self.translator.words = [Event(**e) for e in saved["sentence"]]
         return self

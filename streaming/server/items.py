@@ -1,18 +1,43 @@
-"""The log of a live session: pieces of text as numbered lines, and items, each of which is completed once.
+"""The log of a live session: its text as numbered lines, and items, each of which is completed once.
 
 An item is what OpenAI calls the audio of one turn. With turn detection it ends with a sentence, or with a pause; where
 the client alone says when a turn ends (`turn_detection: null`), it holds all that was said up to a commit. Either way
 one commit gives one completed item, even where nothing was said.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from mmx.streaming.server.interpreter import Piece
+from mmx.tasks.events import Event
 
 CommandKind = Literal["commit", "update", "clear", "close"]
 SOURCE = "source"
+
+
+@dataclass(frozen=True)
+class Failure:
+    """What went wrong in a session: a message for its client, and its code."""
+
+    message: str
+    code: str
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one turn of hearing gave.
+
+    Attributes:
+        events: text, on the clock of the session.
+        failures: that the client is told.
+        ends: whether the session ends with it.
+        broken: whether it ends because it cannot go on, so that what was begun is not completed.
+    """
+
+    events: Sequence[Event] = ()
+    failures: Sequence[Failure] = ()
+    ends: bool = False
+    broken: bool = False
 
 
 @dataclass(frozen=True)
@@ -22,7 +47,7 @@ class Entry:
     Attributes:
         seq: number of the line.
         kind: "delta" appends, "completed" gives a whole item, "error" and "closed" tell what happened.
-        track: see `Piece`.
+        track: of the text, see `mmx.tasks.events`.
         text: to append, or of the item, or the message.
         start_s: when it was said, in seconds of the session.
         end_s: as above.
@@ -59,37 +84,34 @@ class Items:
     def __init__(self) -> None:
         self.log: list[Entry] = []
         self.ended = False
-        self._open: dict[str, list[Piece]] = {}  # of items that are not complete
+        self._open: dict[str, list[Event]] = {}  # of items that are not complete
         self._count: dict[str, int] = {}
         self._previous: dict[str, int] = {}
         self._done_s = 0.0  # heard when the last item was completed
 
-    def write(
-        self, pieces: list[Piece], heard_s: float, *, manual: bool, command: CommandKind | None, goes_on: bool
-    ) -> None:
+    def write(self, turn: Turn, heard_s: float, *, manual: bool, command: CommandKind | None, goes_on: bool) -> None:
         """Write what one turn of hearing gave.
 
         Args:
-            pieces: of text, and what happened.
+            turn: text, and what happened.
             heard_s: seconds of the session that are heard.
             manual: whether only a commit completes an item.
             command: what was done after it.
             goes_on: whether items stay open after an update.
         """
-        last = {p.track: i for i, p in enumerate(pieces)}
-        for i, p in enumerate(pieces):
-            if p.track == "error":
-                self._fail(p, ends=last.get("end", -1) > i)
-            elif p.track == "end":
-                if manual and "error" not in last:
-                    self._complete_all("end", heard_s)
-                self.ended = True
-                self._line("closed")
-            else:
-                self._append(p, not manual)
-                # What a commit completes is completed once, below.
-                if p.final and not manual and not (command == "commit" and last[p.track] == i):
-                    self._complete(p.track, "turn", heard_s)
+        last = {e.track: i for i, e in enumerate(turn.events)}
+        for i, e in enumerate(turn.events):
+            self._append(e, not manual)
+            # What a commit completes is completed once, below.
+            if e.final and not manual and not (command == "commit" and last[e.track] == i):
+                self._complete(e.track, "turn", heard_s)
+        for failure in turn.failures:
+            self._fail(failure, turn.broken)
+        if turn.ends:
+            if manual and not turn.broken:
+                self._complete_all("end", heard_s)
+            self.ended = True
+            self._line("closed")
         if command == "commit" and not self.ended:
             self._complete_all("commit", heard_s)
         elif command == "clear" and manual:
@@ -100,34 +122,34 @@ class Items:
     def _line(self, kind: Any, track: str = "", text: str = "", **facts: Any) -> None:
         self.log.append(Entry(len(self.log), kind, track, text, **facts))
 
-    def _append(self, p: Piece, turns: bool) -> None:
-        had = self._open.setdefault(p.track, [])
-        if p.text:
-            opens = turns and p.track == SOURCE and not any(x.text for x in had)
-            item = self._count.get(p.track, 0)
-            facts: dict[str, Any] = {"start_s": p.start_s, "end_s": p.end_s, "language": p.language, "item": item}
-            self._line("delta", p.track, p.text, **facts, opens=opens)
-        had.append(p)
+    def _append(self, e: Event, turns: bool) -> None:
+        had = self._open.setdefault(e.track, [])
+        if e.text:
+            opens = turns and e.track == SOURCE and not any(x.text for x in had)
+            item = self._count.get(e.track, 0)
+            facts: dict[str, Any] = {"start_s": e.start_s, "end_s": e.end_s, "language": e.language, "item": item}
+            self._line("delta", e.track, e.text, **facts, opens=opens)
+        had.append(e)
 
-    def _fail(self, p: Piece, ends: bool) -> None:
-        unfinished = ends and any(x.text for x in self._open.get(SOURCE, ()))
+    def _fail(self, failure: Failure, broken: bool) -> None:
+        unfinished = broken and any(x.text for x in self._open.get(SOURCE, ()))
         item = self._count.get(SOURCE, 0) if unfinished else -1
-        self._line("error", text=p.text, language=p.language, item=item)
+        self._line("error", text=failure.message, language=failure.code, item=item)
 
     def _complete_all(self, cause: Literal["turn", "commit", "end"], heard_s: float) -> None:
         for track in dict.fromkeys([*self._open, SOURCE]):
             self._complete(track, cause, heard_s)
 
     def _complete(self, track: str, cause: Literal["turn", "commit", "end"], heard_s: float) -> None:
-        pieces = [p for p in self._open.pop(track, ()) if p.text]
-        if not pieces and not (cause == "commit" and track == SOURCE):
+        events = [e for e in self._open.pop(track, ()) if e.text]
+        if not events and not (cause == "commit" and track == SOURCE):
             return
         item = self._count.get(track, 0)
         self._line(
-            "completed", track, "".join(p.text for p in pieces).strip(),
-            start_s=pieces[0].start_s if pieces else heard_s,
-            end_s=max((p.end_s for p in pieces), default=heard_s),
-            language=pieces[-1].language if pieces else "",
+            "completed", track, "".join(e.text for e in events).strip(),
+            start_s=events[0].start_s if events else heard_s,
+            end_s=max((e.end_s for e in events), default=heard_s),
+            language=events[-1].language if events else "",
             item=item, previous=self._previous.get(track, -1), cause=cause,
             seconds=heard_s - self._done_s if track == SOURCE else 0.0,
         )  # fmt: skip
@@ -137,8 +159,8 @@ class Items:
 
     def _forget(self) -> None:
         """Drop the items that are open: what comes next is of others."""
-        for track, pieces in self._open.items():
-            self._count[track] = self._count.get(track, 0) + any(p.text for p in pieces)
+        for track, events in self._open.items():
+            self._count[track] = self._count.get(track, 0) + any(e.text for e in events)
         self._open = {}
 
     # -------------------- what outlives the server
@@ -147,7 +169,7 @@ class Items:
         """Plain values that `restore` needs beside the log."""
         return {
             "ended": self.ended,
-            "items": {t: [asdict(p) for p in ps] for t, ps in self._open.items()},
+            "items": {track: [asdict(e) for e in events] for track, events in self._open.items()},
             "count": self._count,
             "previous": self._previous,
             "done_s": self._done_s,
@@ -156,7 +178,7 @@ class Items:
     def restore(self, log: Iterable[Entry], facts: dict[str, Any]) -> None:
         """Go on from what `facts` gave."""
         self.log, self.ended = list(log), facts["ended"]
-        self._open = {t: [Piece(**p) for p in ps] for t, ps in facts["items"].items()}
+        self._open = {track: [Event(**e) for e in events] for track, events in facts["items"].items()}
         self._count = facts["count"]
         self._previous = facts.get("previous", {t: n - 1 for t, n in self._count.items()})
         self._done_s = facts.get("done_s", 0.0)

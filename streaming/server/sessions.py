@@ -28,15 +28,16 @@ from mmx.errors import MmxError
 from mmx.media.audio import SAMPLE_RATE as RATE
 from mmx.streaming.server.engine import Engine, check_languages
 from mmx.streaming.server.guard import closing
-from mmx.streaming.server.interpreter import Interpreter, Piece, SessionConfig
-from mmx.streaming.server.items import Entry, Items
+from mmx.streaming.server.interpreter import Interpreter, SessionConfig
+from mmx.streaming.server.items import Entry, Failure, Items, Turn
 from mmx.streaming.server.journal import Journal, Record, read
 from mmx.streaming.server.metrics import Metrics
 from mmx.streaming.server.resample import Resampler, check_rate
 from mmx.streaming.server.settings import ApiError, Settings, blaming
+from mmx.tasks.events import Event
 from mmx.tasks.result import Segment, Transcript, Word
 
-VERSION = 3
+VERSION = 4
 """Of the facts that a session keeps in its journal."""
 MOST_COMMANDS = 32
 """That wait in a session's inbox; sound is bounded by `Settings.max_ahead_s`."""
@@ -130,10 +131,11 @@ class ServerContext:
     turns: asyncio.Semaphore
 
 
-def _failed() -> Piece:
-    return Piece(
-        "error", "expected to continue, but the server failed: its log has the reason", language="server_error"
-    )
+def _broken(
+    message: str = "expected to continue, but the server failed: its log has the reason", code: str = "server_error"
+) -> Turn:
+    """The end of a session that cannot go on."""
+    return Turn(failures=[Failure(message, code)], ends=True, broken=True)
 
 
 def samples_of(pcm: bytes | bytearray) -> NDArray[np.float32]:
@@ -371,7 +373,7 @@ class Session:
             await self._turns()
         except Exception:  # of this session only: whoever stops it, or waits for it, goes on
             log.exception("session %s failed", self.id[:6])
-            self._write([_failed(), Piece("end", "")], None, self.hearing)
+            self._write(_broken(), None, self.hearing)
             self.published = len(self.log)
             self.notify()
 
@@ -386,8 +388,8 @@ class Session:
                     return
                 config = self.hearing
                 sound, command = self._take()  # now, not before the turn came: all that has arrived meanwhile is in it
-                pieces = await self._heard(sound, command)
-            self._write(pieces, command, config)
+                turn = await self._heard(sound, command)
+            self._write(turn, command, config)
             await self._keep()  # outside of the turn: a slow disk holds up nobody else's hearing
             self.context.metrics.count("mmx_audio_seconds_total", len(sound) / self.width / config.rate, kind="live")
             self.published = len(self.log)
@@ -413,26 +415,28 @@ class Session:
                 sound += x.pcm
         return bytes(sound), command
 
-    async def _heard(self, sound: bytes, command: Command | None) -> list[Piece]:
+    async def _heard(self, sound: bytes, command: Command | None) -> Turn:
         try:
             return await asyncio.get_running_loop().run_in_executor(self.context.pool, self._push, sound, command)
         except MmxError as e:
-            return [Piece("error", str(e), language="invalid_value"), Piece("end", "")]
+            return _broken(str(e), "invalid_value")
         except Exception:
             log.exception("session %s failed", self.id[:6])
-            return [_failed(), Piece("end", "")]
+            return _broken()
 
-    def _push(self, sound: bytes, command: Command | None) -> list[Piece]:
+    def _push(self, sound: bytes, command: Command | None) -> Turn:
         """In a worker thread: listen, then do what was asked for. Only one turn of a session runs at a time."""
         config = self.hearing if command is None or command.config is None else command.config
         anew = not config.hears_as(self.hearing) or config.rate != self.hearing.rate
         final = command is not None and (command.kind in ("commit", "close") or anew)
         x, count = self._input(sound, final)
-        pieces: list[Piece] = []
+        events: list[Event] = []
+        failures: list[Failure] = []
         if self.interpreter is None and count:
             self.interpreter = Interpreter(self.context.engine, self.hearing, self.heard / RATE)
         if self.interpreter is not None:
-            pieces = self.interpreter.push(x, final)
+            events = self.interpreter.push(x, final)
+            failures = [Failure(note, "language_not_translated") for note in self.interpreter.notes()]
             self.behind_s = max((s.lag_s for s in self.interpreter.streams.values()), default=0.0)
             self.tentative = {} if final else self.interpreter.tentative
         self.heard += count
@@ -441,7 +445,7 @@ class Session:
                 self.interpreter, self.resampler, self.tentative, self.behind_s = None, None, {}, 0.0
                 self.heard += round(command.skipped * RATE / self.hearing.rate)
             self.hearing = config
-        return [*pieces, Piece("end", "")] if command is not None and command.kind == "close" else pieces
+        return Turn(events, failures, ends=command is not None and command.kind == "close")
 
     def _input(self, sound: bytes, final: bool) -> tuple[NDArray[np.float32] | Clip, int]:
         """What the interpreter is given, and its length in samples at 16 kHz."""
@@ -455,12 +459,12 @@ class Session:
 
     # -------------------- its log
 
-    def _write(self, pieces: list[Piece], command: Command | None, config: SessionConfig) -> None:
-        """Into the log; `config` is what the pieces were heard with, before the command."""
+    def _write(self, turn: Turn, command: Command | None, config: SessionConfig) -> None:
+        """Into the log; `config` is what it was heard with, before the command."""
         before = len(self.log)
         kind = None if command is None else command.kind
         goes_on = kind == "update" and self.hearing.manual == config.manual
-        self.items.write(pieces, self.heard / RATE, manual=config.manual, command=kind, goes_on=goes_on)
+        self.items.write(turn, self.heard / RATE, manual=config.manual, command=kind, goes_on=goes_on)
         for entry in self.log[before:]:
             if entry.kind == "error":
                 self.context.metrics.count("mmx_errors_total", code=entry.language)
