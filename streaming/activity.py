@@ -11,12 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mmx.media.audio import SAMPLE_RATE as RATE
+from mmx.media.gain import FRAME, Gain
 from mmx.seq import Seq
 from mmx.state import State, leaves, put
 from mmx.tasks.segment import Vad
-
-FRAME = 512
-"""Samples that one probability of the voice activity model speaks for."""
 
 
 class SpeechActivity:
@@ -35,8 +33,6 @@ class SpeechActivity:
     """
 
     START, STOP = 0.5, 0.35
-    LEVEL, MOST_GAIN = 0.1, 100.0
-    FORGET = 0.8  # of the loudest level, each second
     NEAR_S = 0.2  # by which the times of words are wrong
 
     def __init__(self, vad: Vad | None):
@@ -45,7 +41,7 @@ class SpeechActivity:
         self.heard = 0
         self.speaking = vad is None
         self.spans: list[list[int]] = [[0, 0]] if vad is None else []
-        self.level = 0.0
+        self.gain = Gain()
 
     def push(self, samples: NDArray[np.float32], final: bool = False) -> None:
         """Take the next samples, at 16 kHz."""
@@ -54,7 +50,7 @@ class SpeechActivity:
             self.spans[-1][1] = self.heard
             return
         with torch.inference_mode():
-            x_1N = torch.from_numpy(samples * self._gain(samples))[None]
+            x_1N = torch.from_numpy(self.gain.apply(samples))[None]
             out = self.vad.forward(Seq(x_1N, torch.tensor([len(samples)]), RATE, final), self.state)
         # A detector that fails must not lose speech.
         for p in out.x[0, : int(out.lengths[0])].nan_to_num(nan=1.0).tolist():
@@ -66,12 +62,6 @@ class SpeechActivity:
                 self.spans[-1][1] = self.heard
             elif p < self.STOP:
                 self.speaking = False
-
-    def _gain(self, samples: NDArray[np.float32]) -> np.float32:
-        frames = samples[: len(samples) // FRAME * FRAME].reshape(-1, FRAME)
-        loudest = float(np.sqrt(np.square(frames, dtype=np.float64).mean(1).max(initial=0.0)))
-        self.level = max(loudest, self.level * self.FORGET ** (len(samples) / RATE))
-        return np.float32(min(max(self.LEVEL / max(self.level, 1e-9), 1.0), self.MOST_GAIN))
 
     @property
     def speech_until(self) -> int:
@@ -118,11 +108,11 @@ class SpeechActivity:
 
     def saved(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """The memory, to be written to a file."""
-        names = ("heard", "speaking", "spans", "level")
-        return dict(leaves(self.state)), {n: getattr(self, n) for n in names}
+        values = {"heard": self.heard, "speaking": self.speaking, "spans": self.spans}
+        return dict(leaves(self.state)), {**values, "level": self.gain.level, "gain": self.gain.last}
 
     def restore(self, tensors: Mapping[str, Tensor], values: Mapping[str, Any]) -> None:
         """Go on from what `saved` gave."""
         put(self.state, tensors)
-        for name, value in values.items():
-            setattr(self, name, value)
+        self.heard, self.speaking, self.spans = values["heard"], values["speaking"], values["spans"]
+        self.gain.level, self.gain.last = values["level"], values["gain"]

@@ -76,7 +76,7 @@ class Listening(Protocol):
         ...
 
 
-VERSION = 3
+VERSION = 4
 """Of the format that `Stream.save` writes."""
 MINUTE = 60 * RATE
 

@@ -18,6 +18,7 @@ import numpy as np
 from mmx.clip import SPEECH, Clip, Rolling, frame_at, lay, rate_of
 from mmx.errors import InputError
 from mmx.media.audio import SAMPLE_RATE
+from mmx.media.gain import FRAME, Gain
 from mmx.media.signing import signing_spans
 from mmx.tasks.window import Gap, Piece, Window, last_least, quietest, sound, to_samples
 
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
     from mmx.seq import Seq
     from mmx.state import State
 
-FRAME = 512
-"""Samples that one speech probability speaks for."""
 CHUNK = 128 * FRAME
 """Samples that the detector hears at once, 4.1 s. Fixed, so that block sizes cannot change a probability."""
 DEAF = 0.1
@@ -253,7 +252,7 @@ def _listen(
 
     state = vad.init_state(1)
     device = next((leaf.device for _, leaf in leaves(state)), torch.device("cpu"))
-    gain = _Gain(options.max_gain_db)
+    gain = Gain(options.max_gain_db)
     total = 0
     for chunk in chunks:
         total += len(chunk)
@@ -271,38 +270,6 @@ def _listen(
             probabilities = heard.double().cpu().numpy()
         # A detector that fails must not lose speech.
         yield chunk, np.nan_to_num(probabilities, nan=1.0).tolist()
-
-
-class _Gain:
-    """Brings quiet audio to the level at which a detector is reliable.
-
-    Of clips scaled to -40 dB, Silero finds two thirds of the speech, in some none. The level is that of the
-    loudest frame of the chunk, or of those before, which are forgotten by 6 dB per chunk: pauses of a loud
-    speaker are not blown up, and a quiet speaker after a loud one is heard in time.
-    """
-
-    TARGET = 0.1
-    FORGET = 0.5
-
-    def __init__(self, max_db: float) -> None:
-        self.most = 10 ** (max_db / 20)
-        self.level = 0.0
-        self.last: float | None = None
-
-    def apply(self, chunk: np.ndarray) -> np.ndarray:
-        """The chunk `(N,)` amplified, never attenuated; a new array."""
-        frames = chunk[: len(chunk) // FRAME * FRAME].reshape(-1, FRAME)
-        rms = float(np.sqrt(np.square(frames, dtype=np.float64).mean(1).max(initial=0.0)))
-        self.level = max(rms, self.level * self.FORGET)
-        gain = min(max(self.TARGET / max(self.level, 1e-9), 1.0), self.most)
-        last, self.last = gain if self.last is None else self.last, gain
-        if gain == last == 1.0:
-            return chunk.copy()
-        # Over one frame, for a step in level is a click.
-        ramp = np.full(len(chunk), gain, np.float32)
-        n = min(FRAME, len(chunk))
-        ramp[:n] = np.linspace(last, gain, n, dtype=np.float32)
-        return chunk * ramp
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,7 +151,7 @@ class Engine:
         """The second step of a live translation."""
         if self.text_model is None:
             raise InputError("expected a server with a text model: start it with --text-model")
-        return Translator.of(self.text_model, to)
+        return Translator.of(self.text_model, to, self.beam_size)
 
 
 def _frame_format(model: Model) -> FrameFormat | None:
