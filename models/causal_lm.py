@@ -11,9 +11,9 @@ width, V vocabulary, H heads of the keys, C head width.
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from inspect import signature
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -358,10 +358,19 @@ class Tokenizer:
         eot: id that ends a text.
         n_vocab: rows of the model's embedding.
         instruction: see `Config`.
+
+    Attributes:
+        language_ids: none, since no token names a language.
+        control_ids: ids that no text holds, without the end.
     """
+
+    language_ids: Mapping[str, int] = MappingProxyType({})
 
     def __init__(self, raw: Any, eot: int, n_vocab: int, instruction: str = INSTRUCTION):
         self.raw, self.eot, self.n_vocab, self.instruction = raw, eot, n_vocab, instruction
+        special = {i for i, token in raw.get_added_tokens_decoder().items() if token.special}
+        beyond = range(raw.get_vocab_size(with_added_tokens=True), n_vocab)
+        self.control_ids = sorted((special | set(beyond)) - {eot})
 
     def language(self, text: str) -> str:
         """The tag of a language; see `mmx.text.languages.find_language`. Whether the model knows it, its text tells."""
@@ -397,13 +406,6 @@ class Tokenizer:
                 words[-1] = (words[-1][0] + new, [*words[-1][1], *waiting])
             used, waiting = [*used, *waiting], []
         return [*words, ("", waiting)] if waiting else words
-
-    @cached_property
-    def control_ids(self) -> list[int]:
-        """Ids that no text holds, without the end."""
-        special = {i for i, token in self.raw.get_added_tokens_decoder().items() if token.special}
-        beyond = range(self.raw.get_vocab_size(with_added_tokens=True), self.n_vocab)
-        return sorted((special | set(beyond)) - {self.eot})
 
 
 def tokenizer(file: Path, config: Config) -> Tokenizer:

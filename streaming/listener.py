@@ -23,6 +23,7 @@ from mmx.generate import NoRepeatNGram
 from mmx.greedy import Continuation, continue_text
 from mmx.media.audio import SAMPLE_RATE as RATE
 from mmx.model import Model
+from mmx.nn.decoder import TextDecoder
 from mmx.seq import Seq
 from mmx.state import State
 from mmx.streaming.activity import SpeechActivity
@@ -44,7 +45,12 @@ class Monotonic(Protocol):
     """What the policy `emma` asks: heads that say when the source suffices (`mmx.models.monotonic.MonotonicHeads`)."""
 
     def p_choose(
-        self, decoder: Any, tokens: Tensor, memory: Seq, heard: Tensor | None = None, shared: State | None = None
+        self,
+        decoder: TextDecoder,
+        tokens: Tensor,
+        memory: Seq,
+        heard: Tensor | None = None,
+        shared: State | None = None,
     ) -> Tensor:
         """`(1, N, U)`: the probability of each of N heads that `heard` `(1,)` frames of the memory suffice for what
         follows each of `tokens` `(1, U)`."""
@@ -339,7 +345,7 @@ class Listener:
         self, memory: Seq, shared: State, prompt: Sequence[int], found: Continuation, heard: int
     ) -> list[float] | None:
         """Of the head that is least sure, for each token of the continuation."""
-        if self.monotonic is None:
+        if self.monotonic is None or not isinstance(self.decoder, TextDecoder):
             return None
         tokens = torch.tensor([[*prompt, *self.committed, *found.tokens]], device=memory.x.device)[:, :-1]
         with torch.inference_mode():

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_speech import tone
 from torch import Tensor, nn
 from toys import data
 from toys.folders import write_toy
@@ -28,8 +29,12 @@ from mmx.model import Model
 from mmx.models import composed, nllb, seamless_m4t, w2v_bert, whisper
 from mmx.nn.adapters import Chain, Conv
 from mmx.seq import Seq, pad
+from mmx.streaming.server.engine import Engine
 from mmx.text.train_tokenizer import train_tokenizer
+from mmx.train.data_check import check_data
+from mmx.train.loop import train
 from mmx.train.optim import freeze
+from mmx.train.options import TrainOptions
 from mmx.weights.folder import write_model
 
 WHISPER = whisper.Config(
@@ -311,6 +316,23 @@ def test_a_language_model_reads_speech_and_its_folder_loads(folders: dict[str, P
     assert len(found.rows) == 2
     got = again.transcribe(waves((16_000,)).x[0].numpy(), language="de", vad=False, beam_size=2, max_tokens=4)
     assert got.language == "de"
+
+
+def test_a_language_model_is_trained_and_served(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Its languages are words of an instruction: a manifest may name any."""
+    rows = ["id\taudio\ttext\tsrc_lang", *(f"{hz}\t{tone(tmp_path / f'{hz}.wav', hz)}\tla\tca" for hz in (300, 500))]
+    (manifest := tmp_path / "data.tsv").write_text("\n".join(rows) + "\n", "utf-8")
+    compose(loaded(folders["whisper"], "whisper"), llm(tmp_path / "llm"), out=tmp_path / "out")
+    assert not check_data(manifest, tmp_path / "out").problems
+    places = {
+        "train": str(manifest),
+        "valid": str(manifest),
+        "init": str(tmp_path / "out"),
+        "out": str(tmp_path / "run"),
+    }
+    made = mmx.load(train(TrainOptions(**places, updates=1, warmup=1, valid_every=1)), device="cpu", dtype="float32")
+    Engine(made).check("ca", None)
+    assert Engine(made).targets == {"en": "English"}, "a page cannot list what words name"
 
 
 def test_a_language_model_has_no_attention_to_the_memory(folders: dict[str, Path], tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmx.api import fill
 from mmx.bench.asr import peak_mb
@@ -26,6 +26,7 @@ from mmx.models import nllb, seamless_m4t, w2v_bert
 from mmx.models.seamless_m4t import Config, config_from, hifigan, units
 from mmx.nn.decoder import TextDecoder
 from mmx.seq import Seq
+from mmx.state import State
 from mmx.text.shortlist import ShortlistDecoder
 from mmx.weights.convert import convert
 
@@ -284,7 +285,9 @@ class _Bench:
         return [speaking, sound]
 
 
-def search_row(ours: Model, memory: Seq, bench: _Bench, shared: Any, decoder: Any = None) -> tuple[int, ...]:
+def search_row(
+    ours: Model, memory: Seq, bench: _Bench, shared: State, decoder: ShortlistDecoder | None = None
+) -> tuple[int, ...]:
     """The tokens of one search of the forced length."""
     prefix = torch.tensor([[EOS, LANGUAGE]], device=bench.device)
     if decoder is not None:
@@ -293,7 +296,7 @@ def search_row(ours: Model, memory: Seq, bench: _Bench, shared: Any, decoder: An
     return search(decoder or ours.decoder, memory, prefix, EOS, how, [Suppress([EOS])], shared).rows[0][0].tokens
 
 
-def _load(model: Any, source: dict[str, Tensor], rules: Sequence[Any]) -> None:
+def _load(model: nn.Module, source: dict[str, Tensor], rules: Sequence[Any]) -> None:
     shapes = {k: tuple(v.shape) for k, v in model.named_parameters()}
     fill(model, dict(convert(source, rules, shapes)))
     model.eval()

@@ -23,6 +23,7 @@ from mmx.bench.f5_package import import_package
 from mmx.errors import InputError, MmxError
 from mmx.files import atomic_write
 from mmx.interfaces import Speech
+from mmx.model import Model
 from mmx.models import f5_tts, vocos
 from mmx.models.f5_tts import Config
 from mmx.models.f5_tts.field import Field
@@ -150,9 +151,10 @@ class _Case:
 
     def package(self, package: Any, network: nn.Module) -> Callable[[], torch.Tensor]:
         """The mels as f5-tts makes them."""
-        front: Any = nn.Identity()
-        front.n_mel_channels = self.known.x.shape[2]
-        solver = package.CFM(network, num_channels=front.n_mel_channels, mel_spec_module=front)
+        channels = self.known.x.shape[2]
+        mels = nn.Identity()
+        mels.n_mel_channels = channels  # type: ignore[assignment]  # what the package asks its mel spectrogram for
+        solver = package.CFM(network, num_channels=channels, mel_spec_module=mels)
 
         def work() -> torch.Tensor:
             torch.manual_seed(0)
@@ -211,7 +213,8 @@ def _against_length(rounds: int) -> dict[str, Any]:
     model = f5_tts.build(Config(**sizes, vocoder=sound)).eval()
     with torch.no_grad():
         _randomize(model)
-    synth: Any = model.synth
+    synth = model.require_synth()
+    assert isinstance(synth, f5_tts.InfillSynth)
     synth.tokenizer = f5_tts.PinyinTokenizer({c: i for i, c in enumerate(" abcdefghijklmnopqrstuvwxyzTB,.")})
     voice = Reference(torch.zeros(282, 100), "what is said in this recording. ").tensors()
 
@@ -253,7 +256,7 @@ def _voices(rounds: int) -> dict[str, Any]:
     return found
 
 
-def _spoken(model: Any, options: SpeakOptions, firsts: list[float]) -> Callable[[], None]:
+def _spoken(model: Model, options: SpeakOptions, firsts: list[float]) -> Callable[[], None]:
     def work() -> None:
         begun = time.perf_counter()
         for i, _ in enumerate(synthesize(model, SENTENCE, options, blocks=True)):

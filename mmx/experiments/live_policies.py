@@ -19,7 +19,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,6 +32,7 @@ from mmx.experiments.numbers import markdown
 from mmx.files import atomic_write
 from mmx.media.audio import SAMPLE_RATE as RATE
 from mmx.media.audio import read_audio
+from mmx.model import Model
 from mmx.streaming.policies import POLICIES
 from mmx.streaming.stream import Stream
 
@@ -162,7 +162,7 @@ def _times(text: str, sentence: str) -> int:
     return text.replace(" ", "  ").count(f" {sentence.replace(' ', '  ')} ")
 
 
-def measured(model: Any, policy: str, kind: str, voice: str, recording: Recording, step_s: float) -> Row:
+def measured(model: Model, policy: str, kind: str, voice: str, recording: Recording, step_s: float) -> Row:
     """One row."""
     made: list[Stream] = []
 
@@ -190,7 +190,7 @@ def measured(model: Any, policy: str, kind: str, voice: str, recording: Recordin
 
 
 def rows(
-    model: Any,
+    model: Model,
     folder: Path,
     *,
     policies: Sequence[str] = tuple(POLICIES),

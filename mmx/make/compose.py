@@ -14,6 +14,7 @@ from torch import nn
 from mmx import api
 from mmx.clip import SPEECH
 from mmx.errors import InputError, ModelNotFoundError, nearest
+from mmx.interfaces import Tokenizer
 from mmx.model import Model, tensors
 from mmx.models import causal_lm, composed
 from mmx.nn.adapters import Chain
@@ -34,7 +35,7 @@ class _Opened:
 
     model: Model
     card: Card
-    tokenizer: Any
+    tokenizer: Tokenizer | None
     copy_tokenizer: Callable[[Path], None] | None
 
 

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 from mmx.errors import InputError
 from mmx.media.source import recordings
+from mmx.model import Model
 from mmx.text import languages
 
 REQUIRED = ("source", "target", "src_lang", "tgt_lang")
@@ -149,6 +150,11 @@ def _read(path: Path, spellings: Collection[str] | None, language: str) -> tuple
     if not rows:
         problems.append("line 1: expected examples, got none")
     return examples, problems
+
+
+def spellings(model: Model) -> Collection[str] | None:
+    """The languages that a manifest may name for a model; None where its tokens name none, or it has no tokenizer."""
+    return None if model.tokenizer is None else model.tokenizer.language_ids or None
 
 
 def manifest_rows(path: Path, spellings: Collection[str] | None = None, language: str = "") -> Iterator[Row]:

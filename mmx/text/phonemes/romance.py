@@ -9,7 +9,7 @@ import lzma
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Protocol
 
 from mmx.extras import import_extra
 from mmx.text.phonemes.symbols import PUNCTUATION, SYMBOLS
@@ -28,6 +28,12 @@ _WEAK = """
     le la les un une des du de et ou à au aux en ne se ce je tu il elle on que qui dans par pour sur sans est
 """
 _UNSTRESSED = frozenset(_WEAK.split())
+
+
+class _Model(Protocol):
+    """A model of g2p2."""
+
+    def phonemize(self, word: str) -> str: ...
 
 
 def make(tag: str, region: str) -> Callable[[str], list[tuple[str, str]]]:
@@ -54,7 +60,7 @@ def _spanish() -> Callable[[str], list[tuple[str, str]]]:
     return phonemes
 
 
-def _words(text: str, tag: str, model: Any) -> list[tuple[str, str]]:
+def _words(text: str, tag: str, model: _Model) -> list[tuple[str, str]]:
     written = text.split()
     rows = []
     for i, word in enumerate(written):
@@ -96,7 +102,7 @@ def _stressed(symbols: str, from_end: int) -> str:
     return f"{symbols[:at]}ˈ{symbols[at:]}"
 
 
-def _french(word: str, following: str, model: Any) -> str:
+def _french(word: str, following: str, model: _Model) -> str:
     lower = word.lower().replace("’", "'")
     head, _, rest = lower.partition("'")
     elided = _ELIDED.get(head, "") if rest and lower not in _IRREGULAR else ""
@@ -120,7 +126,7 @@ _IRREGULAR = {
 }  # fmt: skip
 
 
-def _italian(word: str, following: str, model: Any) -> str:
+def _italian(word: str, following: str, model: _Model) -> str:
     parts = [p for p in word.lower().replace("’", "'").split("'") if p]
     # The model knows final vowels better without their accents; è and é are other vowels.
     symbols = "".join(_symbols(model.phonemize(re.sub(r"(?<=..)[àòìù]$", _plain, p))) for p in parts)
@@ -141,7 +147,7 @@ def _plain(match: re.Match[str]) -> str:
     return unicodedata.normalize("NFD", match[0])[0]
 
 
-def _portuguese(word: str, following: str, model: Any) -> str:
+def _portuguese(word: str, following: str, model: _Model) -> str:
     lower = word.lower()
     symbols = _in_brazil(_symbols(model.phonemize(lower), _BRAZILIAN), lower)
     accented = [m.start() for m in re.finditer("[áâéêíóôúãõ]", lower)]
