@@ -33,10 +33,13 @@ class CTCHead(nn.Module):
         return self.vocab
 
     def told(self, x_BMD: Tensor, language_B: Tensor | None) -> Tensor:
-        """`(B,)` rows of the embeddings of languages: 0 where the language is not told, or forgotten in training."""
+        """`(B,)` rows of the embeddings of languages: 0 where the language is not told, or forgotten in training.
+
+        A row that is there only to wait has no text, whose prompt would end with a language.
+        """
         if language_B is None:
             return torch.zeros(len(x_BMD), dtype=torch.int64, device=x_BMD.device)
-        told_B = language_B - self.first + 1
+        told_B = (language_B - self.first + 1).clamp(min=0)
         if not (self.training and self.forget):
             return told_B
         return torch.where(torch.rand(told_B.shape, device=told_B.device) < self.forget, 0, told_B)

@@ -227,6 +227,7 @@ class WhisperTokenizer:
         eot, sot, transcribe, translate, no_timestamps, no_speech, sot_prev, sot_lm: Ids of the special
             tokens.
         timestamp_begin: Id of the timestamp 0.00 s.
+        control_ids: What no text holds, without the end: it all stands behind that.
         recognizer: Module that decodes recordings to texts with timestamps; see `mmx.tasks.transcribe`.
     """
 
@@ -275,6 +276,7 @@ class WhisperTokenizer:
             )
         self.multilingual = len(tokens) > 50256  # GPT-2's vocabulary; the multilingual one has a token more
         self.language_ids = {c: specials[f"<|{c}|>"] for c in LANGUAGES if f"<|{c}|>" in specials}
+        self.control_ids = range(self.eot + 1, self.n_vocab)
         self._tokens = tuple(tokens)
         self._names = {i: name for name, i in specials.items()}
         self._bpe = _build_bpe(self._tokens, merges)
@@ -361,20 +363,24 @@ class WhisperTokenizer:
         tasks = {"transcribe": self.transcribe, "translate": self.translate}
         if task not in tasks:
             raise InputError(f"Unknown task {task!r}.{nearest(task, list(tasks))} Expected one of {', '.join(tasks)}.")
-        code = None if language is None else find_language(language)
         end = [] if timestamps else [self.no_timestamps]
         if not self.multilingual:
-            if code not in (None, "en") or task != "transcribe":
+            if task != "transcribe" or (language is not None and find_language(language) != "en"):
                 raise InputError(
                     f"This model only transcribes English; got task {task!r}, language {language!r}. "
                     "Use a multilingual model (without '.en' in its name)."
                 )
             return [self.sot, *end]
-        if code is None:
+        if language is None:
             raise InputError("A multilingual model needs a language; give one such as 'de', or detect it first.")
-        if code not in self.language_ids:
+        return [self.sot, self.language_ids[self.language(language)], tasks[task], *end]
+
+    def language(self, text: str) -> str:
+        """Return the code of a language. Raises `InputError` for one that the model does not have."""
+        code = find_language(text)
+        if code not in (self.language_ids if self.multilingual else ("en",)):
             raise InputError(f"This model does not know {LANGUAGES[code]}. Use a newer one, such as large-v3.")
-        return [self.sot, self.language_ids[code], tasks[task], *end]
+        return code
 
     def timestamp(self, i: int) -> float:
         """Return the time of a timestamp token in its window, 0.0 to 30.0 s in steps of 0.02 s.
@@ -441,7 +447,7 @@ class WhisperTokenizer:
         )
         return whole.to_str()
 
-    def split_words(self, ids: Iterable[int], language: str) -> list[tuple[str, list[int]]]:
+    def split_words(self, ids: Iterable[int], language: str = "") -> list[tuple[str, list[int]]]:
         """Group ids into words, as openai-whisper does for its word times.
 
         A word begins at a space, a punctuation mark or a special token; in languages written without spaces,
@@ -449,7 +455,7 @@ class WhisperTokenizer:
 
         Args:
             ids: Token ids; special tokens are kept, written as their names.
-            language: Code of the language, as in `LANGUAGES`.
+            language: Code of the language, as in `LANGUAGES`; of one written with spaces where it is left out.
 
         Returns:
             Each word's text (with its leading space) and ids; the ids in order are the input.

@@ -66,9 +66,9 @@ class FramewiseCTCLoss(CTCLoss):
 def known_path(batch: Batch, blank: int) -> Tensor:
     """`(B, M)` the token spoken in each frame; the blank where there is none, and between two that are alike."""
     labels = batch.outputs[LABELS]
-    ids_BU = pad(texts(batch)).x
+    ids_BU = F.pad(pad(texts(batch)).x, (0, 1))  # a batch that only waits has no text
     place_BM = labels.x[..., 0].long()
-    spoken_BM = ids_BU.gather(1, place_BM.clamp(min=0, max=max(0, ids_BU.shape[1] - 1)))
+    spoken_BM = ids_BU.gather(1, place_BM.clamp(min=0, max=ids_BU.shape[1] - 1))
     next_BM = (place_BM[:, 1:] != place_BM[:, :-1]) & (place_BM[:, :-1] >= 0)
     doubled_BM = F.pad((spoken_BM[:, 1:] == spoken_BM[:, :-1]) & next_BM, (1, 0))
     return torch.where((place_BM < 0) | doubled_BM, blank, spoken_BM)
