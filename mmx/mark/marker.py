@@ -1,6 +1,6 @@
 """Marking: the levels of cells are changed in a short-time Fourier transform, block by block as the sound is made.
 
-Letters: N samples, K frames, F frequencies, n samples of a frame.
+Letters: N samples, K frames, F frequencies that are changed, n samples of a frame.
 """
 
 from functools import lru_cache
@@ -36,7 +36,7 @@ class _Plan(NamedTuple):
     window: torch.Tensor
     low: int
     high: int
-    gains: torch.Tensor
+    gains: NDArray[np.float32]
 
 
 @lru_cache(8)
@@ -47,7 +47,7 @@ def _plan(rate: float, payload: int, key: str) -> _Plan:
     inside = np.flatnonzero((band >= 0) & (band < BANDS))
     low, high = (int(inside[0]), int(inside[-1]) + 1) if len(inside) else (1, 1)
     signs = pattern(key).tiles(payload)[:, :, band[inside]].reshape(len(TURNS) * SLOTS, -1)
-    gains = torch.from_numpy(np.expm1(DEPTH * loudness(hz[inside]) * signs).astype(np.float32))
+    gains = np.expm1(DEPTH * loudness(hz[inside]) * signs).astype(np.float32)
     return _Plan(n, torch.sin(torch.pi * (torch.arange(n) + 0.5) / n), low, high, gains)
 
 
@@ -75,9 +75,10 @@ class Marker:
         self._start()
 
     def _start(self) -> None:
-        self._held = torch.zeros(self._hop)  # the first frame is half before the beginning
-        self._over = torch.zeros(self._hop)
+        self._held = np.zeros(self._hop, np.float32)  # the first frame is half before the beginning
+        self._over = np.zeros(self._hop, np.float32)
         self._frames = self._taken = self._given = 0
+        self._known, self._known_from = np.empty((0, 0), np.float32), 0
 
     def push(self, samples: NDArray[np.float32], final: bool = False) -> NDArray[np.float32]:
         """Marked samples, as far as the sound so far allows; with `final` all that are left.
@@ -85,15 +86,18 @@ class Marker:
         After the last piece the marker is ready for another sound, whose tiles continue those of the sound before.
         """
         self._taken += len(samples)
-        parts = [self._held, torch.from_numpy(np.ascontiguousarray(samples, np.float32))]
-        x = torch.cat([*parts, torch.zeros(self._n)] if final else parts)
+        # All but the transforms is numpy: on pieces as short as these a call of torch costs more than its work.
+        parts = [self._held, np.asarray(samples, np.float32)]
+        x = np.concatenate([*parts, np.zeros(self._n, np.float32)] if final else parts)
         count = max(0, (len(x) - self._n) // self._hop + 1)
         at_start = self._frames == 0
-        out = x[: count * self._hop].clone()
-        for first in range(0, count, _AT_ONCE):
-            some, begin = min(_AT_ONCE, count - first), first * self._hop
-            self._change(out[begin : begin + some * self._hop].view(some, -1), x[begin:])
-            self._frames += some
+        out = x[: count * self._hop].copy()
+        done = 0
+        while done < count:
+            gains_KF = self._gains_of(count - done)
+            begin, some = done * self._hop, len(gains_KF)
+            self._change(out[begin : begin + some * self._hop].reshape(some, -1), x[begin:], gains_KF)
+            self._frames, done = self._frames + some, done + some
         self._held = x[count * self._hop :]
         out = out[self._hop :] if at_start else out
         if final:
@@ -102,28 +106,36 @@ class Marker:
             self._start()
         else:
             self._given += len(out)
-        return out.numpy()
+        return out
 
-    def _change(self, hops_Kn: torch.Tensor, x: torch.Tensor) -> None:
+    def _change(self, hops_Kn: NDArray[np.float32], x: NDArray[np.float32], gains_KF: NDArray[np.float32]) -> None:
         """Add to hops what is marked in the frames that begin with them in `x`."""
         count, (n, window, low, high, _) = len(hops_Kn), self._plan
-        spectrum_KF = torch.fft.rfft(x.as_strided((count, n), (self._hop, 1)) * window)[:, :high]
+        frames_Kn = torch.from_numpy(x).as_strided((count, n), (self._hop, 1)) * window
+        spectrum_KF = torch.fft.rfft(frames_Kn).numpy()[:, :high]
         spectrum_KF[:, :low] = 0
-        spectrum_KF[:, low:] *= self._gains_of(count)
-        begin_Kn, end_Kn = torch.fft.irfft(spectrum_KF, n).mul_(window).split(self._hop, 1)  # 0 from `high` on
-        hops_Kn += begin_Kn
-        hops_Kn[1:] += end_Kn[:-1]
+        spectrum_KF[:, low:] *= gains_KF
+        changed_Kn = torch.fft.irfft(torch.from_numpy(spectrum_KF), n).mul_(window).numpy()  # 0 from `high` on
+        hops_Kn += changed_Kn[:, : self._hop]
+        hops_Kn[1:] += changed_Kn[:-1, self._hop :]
         hops_Kn[0] += self._over
-        self._over = end_Kn[-1]
+        self._over = changed_Kn[-1, self._hop :]
 
-    def _gains_of(self, count: int) -> torch.Tensor:
-        """Change `(count, F)` of the next frames: from the middle half of a slot to the next one's in a line."""
-        at = (np.arange(self._frames, self._frames + count) * self._hop + self._clock) / (self._rate * SLOT_S) - 0.5
-        slot = np.floor(at)
-        weight = torch.from_numpy((2 * (at - slot) - 0.5).clip(0, 1).astype(np.float32))[:, None]
-        gains, slot = self._plan.gains, slot.astype(np.int64)
-        now, later = (gains.index_select(0, torch.from_numpy(k % len(gains))) for k in (slot, slot + 1))
-        return torch.lerp(now, later, weight)
+    def _gains_of(self, count: int) -> NDArray[np.float32]:
+        """Change `(K, F)` of the next frames, at most `count`; found for `_AT_ONCE` frames at a time.
+
+        From the middle half of a slot to the next one's in a line.
+        """
+        begin = self._frames - self._known_from
+        if begin >= len(self._known):
+            begin, self._known_from = 0, self._frames
+            frame_K = np.arange(self._frames, self._frames + _AT_ONCE)
+            at_K = (frame_K * self._hop + self._clock) / (self._rate * SLOT_S) - 0.5
+            slot_K = np.floor(at_K).astype(np.int64)
+            weight_K1 = (2 * (at_K - slot_K) - 0.5).clip(0, 1)[:, None]
+            now_KF, later_KF = (self._plan.gains[k % len(self._plan.gains)] for k in (slot_K, slot_K + 1))
+            self._known = (now_KF + weight_K1 * (later_KF - now_KF)).astype(np.float32)
+        return self._known[begin : begin + count]
 
 
 def mark(samples: NDArray[np.float32], rate: float, payload: int = 0, key: str = KEY) -> NDArray[np.float32]:
