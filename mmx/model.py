@@ -255,6 +255,12 @@ class Model(nn.Module):
         head = next(iter(inputs)) if len(inputs) == 1 else "fuse"
         return F.normalize(self.heads[head](mean_BD) if head in self.heads else mean_BD, dim=-1)
 
+    def embed_each(self, inputs: Mapping[str, Seq], begin: Stage = "front") -> Seq:
+        """The memory's frames `(B, M, D)` in the space of `embed`: each through the head that their mean passes."""
+        memory = self.memory(inputs, begin)
+        head = next(iter(inputs)) if len(inputs) == 1 else "fuse"
+        return memory._replace(x=self.heads[head](memory.x)) if head in self.heads else memory
+
 
 _KNOWN = {SPEECH: Input("audio", 16_000.0), "text": Input("text", None)}
 

@@ -24,6 +24,7 @@ from mmx.seq import Seq
 from mmx.text import byte_tokenizer
 from mmx.train.batch import Batch
 from mmx.train.loop import train
+from mmx.train.objectives.cico import CiCoLoss
 from mmx.train.objectives.visual_language import FOUND, NAME, RESTORED, VisualLanguageLoss
 from mmx.train.options import TrainOptions
 from mmx.weights.convert import convert
@@ -224,6 +225,38 @@ def test_the_losses_are_those_of_the_formulas() -> None:
     )
 
 
+def test_cicos_loss_is_that_of_the_equations() -> None:
+    """Token by token in numpy, of rows without padding; and padding changes nothing."""
+    model = built()
+    b = batch(model)
+    text = Seq(b.targets[:, 1:], torch.full((4,), 5))
+    with torch.no_grad():
+        got = CiCoLoss()(model, b)
+        signs = model.embed_each(dict(b.inputs))
+        words = model.embed_each({"text": text})
+        wider = b.inputs["signs"]._replace(x=torch.nn.functional.pad(b.inputs["signs"].x, (0, 0, 0, 0, 0, 9)))
+        torch.testing.assert_close(
+            CiCoLoss()(model, b._replace(inputs={"signs": wider})).total["cico"], got.total["cico"]
+        )
+    rows = [[x[:n].double().numpy() for x, n in zip(s.x, s.lengths, strict=True)] for s in (signs, words)]
+    assert len({len(x) for x in rows[0]}) > 1
+
+    def way(of: np.ndarray, others: np.ndarray) -> float:
+        of, others = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (of, others))
+        found = []
+        for token in of:
+            likeness = np.array([token @ other for other in others])
+            weights = np.exp(likeness / 0.07)
+            found.append((weights * likeness).sum() / weights.sum())
+        return float(np.mean(found))
+
+    forth = np.array([[way(a, t) for t in rows[1]] for a in rows[0]]) / 0.07
+    back = np.array([[way(t, a) for t in rows[1]] for a in rows[0]]) / 0.07
+    losses = [np.log(np.exp(x).sum(axis)) - x.diagonal() for x in (forth, back) for axis in (0, 1)]
+    assert got.total["cico"].item() == pytest.approx(sum(x.sum() for x in losses) / 4, rel=1e-4)
+    assert got.figures["found"] == ((forth + back).argmax(1) == np.arange(4)).sum()
+
+
 def test_chunks_give_the_gradient_of_the_whole_batch() -> None:
     model = built()  # in evaluation mode: batch norm would see each chunk alone
     grads = []
@@ -256,8 +289,9 @@ def test_one_row_has_nothing_to_be_told_apart_from() -> None:
         loss(model, one)
     with pytest.raises(TrainingError, match=r"alone its loss is 0.*Raise batch_tokens"):
         loss(model, one)
-    with pytest.raises(InputError, match="without a text encoder and a similarity"):
-        loss.needs(built(layers=(1, 0, 1)))
+    for refuses in (loss, CiCoLoss()):
+        with pytest.raises(InputError, match="without a text encoder and a similarity"):
+            refuses.needs(built(layers=(1, 0, 1)))
 
 
 def test_both_stages_by_recipes(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ class Sight:
     def shown(self) -> list[Any]:
         """The points of the last picture as `[x, y]` in shares of its width and height; null for what was not found."""
         places = np.round(self._last_JC[:, :2] / self._size, 4).tolist()
-        return [xy if found else None for xy, found in zip(places, self._last_JC.any(1), strict=True)]
+        return [xy if found else None for xy, found in zip(places, self._last_JC.any(1).tolist(), strict=True)]
 
     def close(self) -> None:
         """Stop looking."""

@@ -8,6 +8,7 @@
 | `mixup` | CTC of lips, of lips mixed with sound, and their divergence | a text, lips and sound |
 | `contrastive` | InfoNCE between the embeddings of two modalities | two media in each row |
 | `visual_language` | the same between recordings and their texts, and masked texts' loss | a text in each row |
+| `cico` | the same token by token, signs to words and words to signs | a text in each row |
 | `flow` | the error of the velocity from noise to features | what is to be made, as `target_audio` |
 | `infill` | the same within a hidden span, given the rest and the text | a text and its sound, as `target_audio` |
 | `acoustic` | that, the error of a prior mean, and durations | frames with their text, as `target_features` |
@@ -25,6 +26,7 @@ from typing import Any
 from mmx.errors import InputError, nearest
 from mmx.interfaces import Objective
 from mmx.train.objectives.acoustic import AcousticLoss
+from mmx.train.objectives.cico import CiCoLoss
 from mmx.train.objectives.contrastive import ContrastiveLoss
 from mmx.train.objectives.ctc import CTCLoss
 from mmx.train.objectives.distillation import DistillationLoss
@@ -48,6 +50,7 @@ OBJECTIVES: Mapping[str, Callable[..., Objective]] = {
     "distillation": DistillationLoss,
     "acoustic": AcousticLoss,
     "visual_language": VisualLanguageLoss,
+    "cico": CiCoLoss,
 }
 
 

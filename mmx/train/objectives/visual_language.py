@@ -16,16 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from mmx.errors import InputError, TrainingError
 from mmx.interfaces import Losses, Needs
 from mmx.model import Model
-from mmx.nn.similarity import SIMILARITY, Similarity
-from mmx.seq import Seq, pad
+from mmx.seq import Seq
 from mmx.train.batch import IGNORED, Batch
+from mmx.train.objectives.pairs import OtherRows, found, require_pairs, similarity_of, softmax_contrast, texts
 
 NAME, RESTORED, FOUND = "contrastive", "restored", "found"
-MOST_ALONE = 3
-"""Batches of one row in turn, from which on they are no end of an epoch."""
 
 
 class VisualLanguageLoss:
@@ -57,20 +54,11 @@ class VisualLanguageLoss:
             raise ValueError(f"mask from 0 to below 1, restore and chunk from 0, not {mask}, {restore}, {chunk}")
         self.modality, self.loss, self.restore = modality, loss, restore
         self.mask, self.hidden_as, self.chunk = mask, hidden_as, chunk
-        self.alone = 0
+        self.others = OtherRows()
 
     def needs(self, model: Model) -> Needs:
         """A text; and of the model a text encoder, a similarity and, to restore texts, a decoder."""
-        there = {
-            "text encoder": "text" in model.encoders,
-            "similarity": SIMILARITY in model.heads,
-            "decoder": not self.restore or model.decoder is not None,
-        }
-        if lacking := [name for name, found in there.items() if not found]:
-            raise InputError(
-                f"expected a model with {', '.join(there)} for the objective visual_language, got {model.name} without "
-                f"a {' and a '.join(lacking)}: give its config layers for texts"
-            )
+        require_pairs(model, "visual_language", decoder=bool(self.restore))
         return Needs(modalities=(self._modality(model),))
 
     def count(self, batch: Batch) -> dict[str, int]:
@@ -88,35 +76,20 @@ class VisualLanguageLoss:
         Raises:
             TrainingError: batches have one row each.
         """
-        self._require_others(model, batch)
+        self.others.require(model, batch)
         text = texts(batch)
         signs_BD = self._embedded(model, batch, self._modality(model))
-        logits_BB = self._similarity(model)(signs_BD, model.embed({"text": text}))
-        contrast = self._contrast(logits_BB, self._similarity(model).bias)
-        found_B = logits_BB.argmax(1) == torch.arange(len(logits_BB), device=logits_BB.device)
+        similarity = similarity_of(model)
+        logits_BB = similarity(signs_BD, model.embed({"text": text}))
+        contrast = self._contrast(logits_BB, similarity.bias)
         total = {NAME: contrast}
         if self.restore:
             total[RESTORED] = self._restored(model, batch, text)
         figures = {name: value.detach() for name, value in total.items()}
-        return Losses(total, self.count(batch), figures | {FOUND: found_B.sum()})
+        return Losses(total, self.count(batch), figures | {FOUND: found(logits_BB)})
 
     def _modality(self, model: Model) -> str:
         return self.modality or next(iter(model.recorded))
-
-    @staticmethod
-    def _similarity(model: Model) -> Similarity:
-        found = model.heads[SIMILARITY]
-        assert isinstance(found, Similarity)
-        return found
-
-    def _require_others(self, model: Model, batch: Batch) -> None:
-        self.alone = self.alone + 1 if len(batch.tasks) == 1 and model.training and not batch.waits else 0
-        if self.alone >= MOST_ALONE:
-            raise TrainingError(
-                "expected batches of several rows, got one row each: a recording is told apart from those beside it, "
-                "and alone its loss is 0 whatever the model does. Raise batch_tokens, with chunk in objective_config "
-                "where memory does not allow it; accumulate does not help"
-            )
 
     def _embedded(self, model: Model, batch: Batch, name: str) -> Tensor:
         seq, rows = batch.inputs[name], len(batch.tasks)
@@ -134,9 +107,7 @@ class VisualLanguageLoss:
     def _contrast(self, logits_BB: Tensor, bias: Tensor) -> Tensor:
         """The sum over rows, in nats."""
         if self.loss == "softmax":
-            right_B = torch.arange(len(logits_BB), device=logits_BB.device)
-            ways = [F.cross_entropy(x, right_B, reduction="sum") for x in (logits_BB, logits_BB.T)]
-            return (ways[0] + ways[1]) / 2
+            return softmax_contrast(logits_BB)
         signs_BB = 2 * torch.eye(len(logits_BB), device=logits_BB.device) - 1
         return -F.logsigmoid(signs_BB * (logits_BB + bias)).sum()
 
@@ -149,8 +120,3 @@ class VisualLanguageLoss:
             memory = model.memory({"text": masked})
         hidden_BUD = decoder.hidden(batch.tokens, memory)
         return F.cross_entropy(decoder.head(hidden_BUD[counts_BU]).float(), batch.targets[counts_BU], reduction="sum")
-
-
-def texts(batch: Batch) -> Seq:
-    """What the decoder is to write of each row, as the text encoder reads it: text and end, without the prompt."""
-    return pad([row[row != IGNORED] for row in batch.targets])
