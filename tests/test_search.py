@@ -19,16 +19,17 @@ import torch
 
 from mmx.cli.app import main
 from mmx.errors import InputError
-from mmx.evaluate import retrieval
+from mmx.evaluate import collection, retrieval
 from mmx.media.frame_folder import read_picture
 from mmx.model import Model, tensors
-from mmx.models import fingerspelling
+from mmx.models import fingerspelling, gfslt
 from mmx.search import index as index_module
 from mmx.search import nearest, preview, query, words
 from mmx.search.embed import Embedder
 from mmx.search.index import Entry, Index, ModelMark, Said, Vectors, writing
 from mmx.search.similarity import late_interaction
-from mmx.text import character_tokenizer
+from mmx.seq import Seq
+from mmx.text import byte_tokenizer, character_tokenizer
 from mmx.weights.folder import write_model
 
 MARK = ModelMark("tiny", "1" * 64)
@@ -249,6 +250,16 @@ def speller(seed: int) -> Model:
     return model
 
 
+def signer() -> Model:
+    """With a text encoder."""
+    torch.manual_seed(0)
+    vocab = byte_tokenizer.LANGUAGES + 2
+    sizes = {"ctx": 64, "width": 16, "heads": 2, "layers": (1, 1, 1), "hidden": 32}
+    model = gfslt.build(gfslt.Config(vocab=vocab, reads="pose", **sizes)).eval()  # type: ignore[arg-type]
+    model.tokenizer = byte_tokenizer.byte_tokenizer(["ase_Latn", "eng_Latn"])
+    return model
+
+
 def test_recordings_are_found_by_example(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder, where = tmp_path / "poses", ["--index", str(tmp_path / "index")]
     folder.mkdir()
@@ -320,3 +331,42 @@ def test_ranks_share_ties_and_take_the_best_right_answer() -> None:
     assert retrieval.ranks(scores, right, counted).tolist() == [2, 2.5, 3]
     got = retrieval.measure(scores, right, counted)
     assert (got.r1, got.r5, got.median_rank, got.queries) == (0, 1, 2.5, 3)
+
+
+def test_a_collection_is_searched_by_text_and_by_example(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each text has a hand of its own, which two languages spell with another noise."""
+    rows = ["pose\ttext\tsrc_lang"]
+    for i, (text, language) in enumerate([(t, x) for t in "abc" for x in ("ase", "gsg")]):
+        held = np.random.default_rng(ord(text)).normal(size=(1, 42, 3)) * 40 + 200
+        np.save(tmp_path / f"{i}.npy", np.repeat(held, 20, 0) + np.random.default_rng(i).normal(size=(20, 42, 3)))
+        rows.append(f"{i}.npy\t{text}\t{language}")
+    (tmp_path / "test.tsv").write_text("\n".join(rows) + "\n")
+    found = collection.evaluate_retrieval(tmp_path / "test.tsv", speller(0))
+    by = {(r.asks, r.by): r for r in found}
+    assert by[collection.EXAMPLE, collection.TOKENS].found.r1 == 1.0
+    assert by[collection.EXAMPLE, collection.POOLED].found.r1 == 1.0
+    assert by[collection.TEXT, collection.LIKELIHOOD].found.queries == 3
+    assert by[collection.ITS_TEXT, collection.LIKELIHOOD].documents == 3
+    assert by[collection.EXAMPLE, collection.RANDOM].found.queries == 6
+    (tmp_path / "test.tsv").write_text("pose\ttext\tsrc_lang\n0.npy\ta\tase\n1.npy\tb\tase\n")
+    silent = speller(0)
+    del silent.heads["ctc"]
+    with pytest.raises(InputError, match="texts that recur"):
+        collection.evaluate_retrieval(tmp_path / "test.tsv", silent)
+    assert main(["evaluate", str(tmp_path / "test.tsv"), "--retrieval"]) == 2
+    assert "add --model" in capsys.readouterr().err
+
+
+def test_texts_share_the_space_of_recordings_where_there_is_a_text_encoder() -> None:
+    embedder = Embedder(signer())
+    signs = torch.randn(1, 30, 75, 3, generator=torch.Generator().manual_seed(0))
+    (_, vectors), text = next(iter(embedder(signs[0].numpy()))), embedder.text("so")
+    with torch.inference_mode():
+        seq = Seq(signs, torch.tensor([30]), 25.0)
+        want = embedder.model.embed_each({"signs": seq}).x[0].numpy()
+        pooled = embedder.model.embed({"signs": seq})[0].numpy()
+    np.testing.assert_allclose(embedder.shared(vectors.tokens), want, atol=1e-5)
+    np.testing.assert_allclose(vectors.pooled, pooled, atol=1e-5)
+    assert len(text.tokens) == 3 and np.linalg.norm(text.pooled) == pytest.approx(1, abs=1e-5)
+    kinds = {r.by for r in collection.rankings(embedder, [vectors, vectors], ["so", "no"], ["ase", "ase"])}
+    assert kinds == {collection.TOKENS, collection.POOLED, collection.RANDOM}

@@ -51,6 +51,13 @@ def evaluate(
     streaming: Annotated[
         bool, typer.Option("--streaming", help="Transcribe the speech live: quality against latency.")
     ] = False,
+    retrieval: Annotated[
+        bool,
+        typer.Option(
+            "--retrieval",
+            help="Search the test set's recordings by text and by example: R@1, 5, 10 and the median rank.",
+        ),
+    ] = False,
     options: StreamingOptions,
 ) -> None:
     """Score models on a test set, or texts: WER, CER, BLEU, chrF, with intervals; live listening, its latency too."""
@@ -60,6 +67,9 @@ def evaluate(
         _streaming(manifest, replace(load, model=(model or [DEFAULT_MODEL])[0]), language, options, scoring)
         return
     _check(manifest, model, hypotheses, references)
+    if retrieval:
+        _retrieval(manifest, model or [], load, language, output)
+        return
     from mmx.evaluate import offline as verb
 
     if manifest is None:
@@ -75,6 +85,23 @@ def evaluate(
             control=decoding.control,
         )  # fmt: skip
     verb.show(lines)
+
+
+def _retrieval(manifest: Path | None, models: list[str], load: LoadOptions, language: str, output: Path | None) -> None:
+    import json
+
+    from mmx import api
+    from mmx.evaluate import collection
+    from mmx.files import atomic_write
+
+    if manifest is None or len(models) != 1:
+        raise InputError("expected a manifest and one model with --retrieval, got texts or several models")
+    _set_threads(load.threads)
+    model = api.load(models[0], device="cpu", dtype="float32")
+    found = collection.evaluate_retrieval(manifest, model, language=language)
+    print(collection.HEAD, *found, sep="\n")
+    if output is not None:
+        atomic_write(output, json.dumps(collection.record(found), indent=1))
 
 
 def _check(

@@ -347,7 +347,7 @@ def _write_speech(
 ) -> list[str]:
     same = find_language(src).code == find_language(to).code
     task = "transcribe" if same else "translate"
-    sources: Any = [_source(r, model) for r in rows]
+    sources: Any = [source_of(r, model) for r in rows]
     if control is not None:
         sources = [controlled(x, control, r.id) for x, r in zip(sources, rows, strict=True)]
     options: dict[str, Any] = {"language": src, "task": task, "beam_size": beam_size, "batch_size": batch_size}
@@ -357,7 +357,7 @@ def _write_speech(
     return [t.text for t in found]
 
 
-def _source(row: Row, model: Model) -> Any:
+def source_of(row: Row, model: Model) -> Any:
     """What the model reads of a row's recordings: sound alone, or all of it by modality."""
     inputs = model.recorded
     if [i.medium for i in inputs.values()] == ["audio"] and "audio" in row.media:

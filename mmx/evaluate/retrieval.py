@@ -10,16 +10,25 @@ from numpy.typing import NDArray
 
 from mmx.errors import InputError
 
+DRAWS = 10_000
+
 
 @dataclass(frozen=True)
 class Retrieval:
-    """Shares of the queries with a right answer among the first 1, 5 and 10; the median rank; how many queries."""
+    """Shares of the queries with a right answer among the first 1, 5 and 10; the median rank; how many queries; and the
+    95 % interval of the first share, over queries drawn anew."""
 
     r1: float
     r5: float
     r10: float
     median_rank: float
     queries: int
+    r1_interval: tuple[float, float]
+
+    def __str__(self) -> str:
+        low, high = (f"{100 * x:.1f}" for x in self.r1_interval)
+        shares = f"{100 * self.r5:.1f} | {100 * self.r10:.1f}"
+        return f"{100 * self.r1:.1f} ({low} to {high}) | {shares} | {self.median_rank:g} | {self.queries}"
 
 
 def ranks(scores_QK: NDArray[np.floating], right_QK: NDArray[np.bool_], counted_QK: NDArray[np.bool_]) -> NDArray:
@@ -49,4 +58,6 @@ def measure(scores_QK: NDArray[np.floating], right_QK: NDArray[np.bool_], counte
     """Of `ranks`."""
     found = ranks(scores_QK, right_QK, counted_QK)
     at = [float((found <= k).mean()) for k in (1, 5, 10)]
-    return Retrieval(at[0], at[1], at[2], float(np.median(found)), len(found))
+    drawn = np.random.default_rng(0).binomial(len(found), at[0], DRAWS) / len(found)  # as drawing yes and no anew is
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return Retrieval(at[0], at[1], at[2], float(np.median(found)), len(found), (float(low), float(high)))

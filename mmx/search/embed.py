@@ -13,11 +13,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mmx.errors import InputError
+from mmx.errors import InputError, MediaError
 from mmx.media.clips import open_clip
 from mmx.model import Model, Stage, tensors
 from mmx.nn.ctc import NAME, CTCHead
 from mmx.search.index import Entry, ModelMark, Vectors
+from mmx.seq import Seq
 
 BATCH = 64
 
@@ -53,6 +54,34 @@ class Embedder:
                     entry = Entry(source=str(source), start_s=start_s, end_s=start_s + seconds, modality=self.modality)
                     yield entry, Vectors(self._pooled(tokens_MD).cpu().numpy(), tokens_MD.cpu().numpy())
                 start_s += seconds
+
+    def whole(self, source: Any) -> Vectors:
+        """All spans of a recording as one. Raises `MediaError` where nothing can be read."""
+        parts = [vectors.tokens for _, vectors in self(source)]
+        if not parts:
+            raise MediaError(f"expected a recording with something in it, got none in {str(source)[:60]}")
+        tokens_MD = np.concatenate(parts)
+        return Vectors(self._pooled(torch.from_numpy(tokens_MD)).detach().cpu().numpy(), tokens_MD)
+
+    @property
+    def shares_space(self) -> bool:
+        """Whether the model's text encoder brings texts into the space of recordings."""
+        return self.end == "fuse" and "text" in self.model.encoders and self.model.tokenizer is not None
+
+    @torch.inference_mode()
+    def text(self, text: str) -> Vectors:
+        """A text in that space, as objectives give it to the text encoder: its tokens and the one that ends it."""
+        tokenizer = self.model.require_tokenizer()
+        ids = torch.tensor([[*tokenizer.encode(text), tokenizer.eot]])
+        inputs = {"text": Seq(ids, torch.tensor([ids.shape[1]]))}
+        tokens_UD = self.model.embed_each(inputs).x[0]
+        return Vectors(self.model.embed(inputs)[0].float().numpy(), tokens_UD.float().numpy())
+
+    @torch.inference_mode()
+    def shared(self, tokens_MD: NDArray[np.floating]) -> NDArray[np.float32]:
+        """The tokens of a recording in that space."""
+        x_MD = torch.tensor(np.asarray(tokens_MD, np.float32))
+        return (self.model.heads[self.modality](x_MD) if self.modality in self.model.heads else x_MD).numpy()
 
     def _pooled(self, tokens_MD: Tensor) -> Tensor:
         """`(D,)`: as `Model.embed` does."""

@@ -40,8 +40,8 @@ class Sight:
     @property
     def shown(self) -> list[Any]:
         """The points of the last picture as `[x, y]` in shares of its width and height; null for what was not found."""
-        places = np.round(self._last_JC[:, :2] / self._size, 4).tolist()
-        return [xy if found else None for xy, found in zip(places, self._last_JC.any(1).tolist(), strict=True)]
+        shares_JC = np.round(self._last_JC[:, :2] / self._size, 4)
+        return [xy.tolist() if point.any() else None for xy, point in zip(shares_JC, self._last_JC, strict=True)]
 
     def close(self) -> None:
         """Stop looking."""
