@@ -25,6 +25,15 @@ class Filter(Protocol):
     def __call__(self, logits: Tensor, written: Tensor) -> None: ...
 
 
+class Rescorer(Protocol):
+    """Judges the next token with the decoder, as a CTC head does: gains `(R, V)` in the place of its log-probabilities.
+
+    Given those `(R, V)`, what was written `(R, U)`, and the row of each hypothesis.
+    """
+
+    def __call__(self, log_probs: Tensor, written: Tensor, owner: Sequence[int], /) -> Tensor: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
     """How to search.
@@ -136,6 +145,7 @@ def search(
     shared: State | None = None,
     at: Sequence[int] = (-1,),
     may_end: Sequence[MayEnd] | None = None,
+    rescore: Rescorer | None = None,
 ) -> SearchResult:
     """Write the best continuation of `prefix` in every row.
 
@@ -149,6 +159,7 @@ def search(
         shared: what the decoder derived from the memory in an earlier call (`state["memory"]`), to save its cost.
         at: prefix positions whose logits the result shall hold; the last one must be -1.
         may_end: for each row, which hypotheses may end; all when None. Samples may always.
+        rescore: judges with the decoder what the beam keeps; samples are the decoder's own.
     """
     if prefix.shape[1] == 0:
         raise ValueError("expected at least one prefix token to start from, got none")
@@ -162,7 +173,7 @@ def search(
     rows = [_Row(k, eot, options, may_end[b] if may_end else None) for b in range(len(prefix))]
     owner, logits_RV = list(range(len(prefix))), logits_BAV[:, -1]
     for n in range(options.max_tokens):
-        _advance(rows, owner, logits_RV.float(), filters, k)
+        _advance(rows, owner, logits_RV.float(), filters, k, rescore)
         owner = [b for b, row in enumerate(rows) for _ in row.live]
         if not owner or n + 1 == options.max_tokens:
             break
@@ -173,7 +184,14 @@ def search(
     return SearchResult([row.result() for row in rows], logits_BAV)
 
 
-def _advance(rows: "list[_Row]", owner: Sequence[int], logits_RV: Tensor, filters: Sequence[Filter], k: int) -> None:
+def _advance(
+    rows: "list[_Row]",
+    owner: Sequence[int],
+    logits_RV: Tensor,
+    filters: Sequence[Filter],
+    k: int,
+    rescore: Rescorer | None,
+) -> None:
     """Extend the live hypotheses of every row by one token."""
     live = [h for row in rows for h in row.live]
     written = torch.tensor([h.tokens for h in live], dtype=torch.int64, device=logits_RV.device).view(len(live), -1)
@@ -186,7 +204,10 @@ def _advance(rows: "list[_Row]", owner: Sequence[int], logits_RV: Tensor, filter
             if row.live:
                 row.sample(logits, lse)
         return
-    gains, tokens = (part.split(counts) for part in best(logits_RV.log_softmax(-1), k + 1))
+    scores_RV = logits_RV.log_softmax(-1)
+    if rescore is not None:
+        scores_RV = rescore(scores_RV, written, owner)
+    gains, tokens = (part.split(counts) for part in best(scores_RV, k + 1))
     for row, gain, token in zip(rows, gains, tokens, strict=True):
         if row.live:
             row.extend(gain.tolist(), token.tolist())

@@ -38,6 +38,7 @@ MELS, STACKED = 26, 2
 """Mels of a frame of 10 ms; `Fbank` puts two side by side, and we two of these."""
 LONGEST_GAP = 25
 """Frames for which a row may lose its face in training."""
+LONGEST_SHIFT = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,8 @@ class Config:
         dropout: of fused frames.
         only_lips: share of the rows in training that lose the sound.
         only_sound: share that lose the lips.
+        misled: share whose lips do not fit the sound: they stand still, are up to `LONGEST_SHIFT` frames early or late,
+            or are of another row.
         gaps: share of the rest that lose the face for a while.
     """
 
@@ -76,6 +79,7 @@ class Config:
     dropout: float = 0.1
     only_lips: float = 0.35
     only_sound: float = 0.2
+    misled: float = 0.0
     gaps: float = 0.1
 
 
@@ -292,12 +296,13 @@ class Fusion(nn.Module):
         for name, part in parts.items():
             rest = after(part, made_B.minimum(part.lengths), int((part.lengths - made_B).clamp(min=0).max()))
             waiting[name] = {"rest": rest.x, "n_rest": rest.lengths}
-        kept = self._kept(len(made_B), n)
-        like = self.ahead_ln.weight
+        kept, like = self._kept(len(made_B), n), self.ahead_ln.weight
         both = []
         for name in (LIPS, SOUND):
             if name in parts:
                 x_BMD = F.pad(parts[name].masked, (0, 0, 0, max(0, n - parts[name].x.shape[1])))[:, :n]
+                if name == LIPS and SOUND in parts:
+                    x_BMD = self._misleading(x_BMD, kept["misled"])
                 x_BMD = (x_BMD * kept[name]).to(like.dtype)
             else:
                 x_BMD = like.new_zeros(len(made_B), n, len(like))
@@ -312,20 +317,49 @@ class Fusion(nn.Module):
         return concat(before, memory) if before.x.shape[1] else memory
 
     def _kept(self, n_rows: int, n_frames: int) -> dict[str, Tensor]:
-        """`(B, M, 1)` by modality, 0 where it is lost: in training rows lose one, or the face for a while."""
+        """`(B, M, 1)` by modality, 0 where it is lost: in training rows lose one, or the face for a while.
+
+        "misled": `(B,)`, rows that keep both, of which the lips are to be made wrong.
+        """
         c, device = self.config, self.ahead_ln.weight.device
         lips, sound = torch.ones(2, n_rows, n_frames, 1, device=device)
+        misled_B = torch.zeros(n_rows, dtype=torch.bool, device=device)
         if self.training:
             drawn_B = torch.rand(n_rows, device=device)
             sound[drawn_B < c.only_lips] = 0
             alone_B = (drawn_B >= c.only_lips) & (drawn_B < c.only_lips + c.only_sound)
             lips[alone_B] = 0
+            both = c.only_lips + c.only_sound
+            misled_B = (drawn_B >= both) & (drawn_B < both + c.misled)
             at_M = torch.arange(n_frames, device=device)
             start_B, length_B = torch.randint(0, max(1, n_frames), (n_rows,)), torch.randint(1, LONGEST_GAP, (n_rows,))
             gap_BM = (at_M >= start_B[:, None].to(device)) & (at_M < (start_B + length_B)[:, None].to(device))
             loses_B = (drawn_B >= 1 - c.gaps) & ~alone_B
             lips = lips.masked_fill((gap_BM & loses_B[:, None])[..., None], 0)
-        return {LIPS: lips, SOUND: sound}
+        return {LIPS: lips, SOUND: sound, "misled": misled_B}
+
+    @staticmethod
+    def _misleading(lips_BMD: Tensor, misled_B: Tensor) -> Tensor:
+        """The lips, in rows of the mask such as do not fit the sound: a film may freeze, be dubbed, or out of step.
+
+        Without such rows a model that has lips believes them, and writes less with a frozen face than with none.
+        """
+        if not (misled_B.any() and lips_BMD.shape[1]):
+            return lips_BMD
+        out, n = lips_BMD.clone(), lips_BMD.shape[1]
+        for b in misled_B.nonzero().flatten().tolist():
+            kind, at, shift = (
+                int(torch.randint(3, ())),
+                int(torch.randint(n, ())),
+                int(torch.randint(3, LONGEST_SHIFT + 1, ())),
+            )
+            if kind == 0:
+                out[b] = lips_BMD[b, at]
+            elif kind == 1:
+                out[b] = lips_BMD[b].roll(shift if at % 2 else -shift, 0)
+            else:
+                out[b] = lips_BMD[(b + 1) % len(lips_BMD)]
+        return out
 
 
 def _layer(c: Config) -> EncoderLayer:

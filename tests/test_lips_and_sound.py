@@ -86,3 +86,30 @@ def test_it_reads_in_half_precision(present: list[str]) -> None:
     made = {"lips": pictures([9, 5], 0), "speech": samples([5760, 3200], 1)}
     memory = model.memory({name: made[name] for name in present})
     assert memory.x.dtype == torch.bfloat16 and bool(memory.x.isfinite().all())
+
+
+def test_misleading_lips_are_still_shifted_or_of_another_row() -> None:
+    torch.manual_seed(1)
+    lips = noise(64, 40, 3, seed=0)
+    told = torch.arange(64) % 2 == 0
+    out = tiny().fuse._misleading(lips, told)  # type: ignore[union-attr]
+    assert torch.equal(out[~told], lips[~told])
+    kinds = [0, 0, 0]
+    for b in range(0, 64, 2):
+        shifts = [s for s in range(-12, 13) if torch.equal(out[b], lips[b].roll(s, 0))]
+        still, other = bool((out[b] == out[b, :1]).all()), torch.equal(out[b], lips[b + 1])
+        kinds = [
+            n + found for n, found in zip(kinds, (still, bool(shifts) and abs(shifts[0]) >= 3, other), strict=True)
+        ]
+    assert sum(kinds) == 32
+    assert min(kinds) > 3
+
+
+def test_rows_are_misled_in_training_alone_and_only_where_both_are_kept() -> None:
+    torch.manual_seed(0)
+    fuse = family.Fusion(family.Config(width=16, heads=2, hidden=16, only_lips=0.3, only_sound=0.3, misled=0.2))
+    kept = fuse.train()._kept(4000, 1)
+    lips, sound, misled = (kept[n].view(-1).bool() for n in (family.LIPS, family.SOUND, "misled"))
+    assert float(misled.float().mean()) == pytest.approx(0.2, abs=0.03)
+    assert bool((sound & lips)[misled].all())
+    assert not fuse.eval()._kept(50, 1)["misled"].any()

@@ -3,8 +3,12 @@
 Graves et al. 2006. Letters: B rows, M memory frames, D width, L languages, V vocabulary.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
+
+from mmx.seq import Seq
 
 NAME = "ctc"
 """Of the head among a model's `heads`."""
@@ -56,3 +60,21 @@ class CTCHead(nn.Module):
             language_B: token of each row's language; not told when None.
         """
         return self.scores(x_BMD + self.language(self.told(x_BMD, language_B))[:, None])
+
+
+def log_probs(head: nn.Module, memory: Seq, language: int, silent: Sequence[int]) -> Tensor:
+    """`(B, M, V + 1)` log-probabilities of what a text may hold, the blank last.
+
+    Args:
+        head: the model's.
+        memory: `(B, M, D)`.
+        language: token of the language that is written; heads other than `CTCHead` are not told it.
+        silent: tokens that are no text.
+    """
+    if isinstance(head, CTCHead):
+        scores_BMV = head(memory.masked, torch.full((len(memory.x),), language, device=memory.x.device))
+    else:
+        scores_BMV = head(memory.masked)
+    scores_BMV = scores_BMV.float()
+    scores_BMV[..., list(silent)] = -torch.inf
+    return scores_BMV.log_softmax(-1)

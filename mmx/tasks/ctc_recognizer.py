@@ -16,7 +16,7 @@ from torch import Tensor
 from mmx.clip import pad
 from mmx.errors import InputError
 from mmx.model import Model
-from mmx.nn.ctc import NAME, CTCHead
+from mmx.nn.ctc import NAME, log_probs
 from mmx.seq import Seq
 from mmx.tasks.ctc_lexicon import Lexicon
 from mmx.tasks.options import Options
@@ -82,15 +82,7 @@ class CTCRecognizer:
 
     def log_probs(self, memory: Seq) -> Tensor:
         """`(B, M, V + 1)` log-probabilities of what a text may hold."""
-        head, n_rows = self.model.heads[NAME], len(memory.x)
-        if isinstance(head, CTCHead):
-            told = torch.full((n_rows,), self.tok.language_ids[self.language], device=memory.x.device)
-            scores_BMV = head(memory.masked, told)
-        else:
-            scores_BMV = head(memory.masked)
-        scores_BMV = scores_BMV.float()
-        scores_BMV[..., self.silent] = -math.inf
-        return scores_BMV.log_softmax(-1)
+        return log_probs(self.model.heads[NAME], memory, self.tok.language_ids[self.language], self.silent)
 
     def _decoded(self, job: Job, path: Path, rate: float) -> Decoded:
         out, tag = Decoded(), find_language(self.language).tag

@@ -27,6 +27,10 @@ class Options:
     to: Annotated[str, Option("Language to translate into: de, deu or German.")] = "en"
     word_timestamps: Annotated[bool, Option("Give every word its times.")] = False
     beam_size: Annotated[int, Option("Hypotheses the search keeps; 1 is greedy and fastest.", least=1)] = 5
+    ctc_weight: Annotated[
+        float,
+        Option("Share of the CTC head in the beam search, of models with one beside their decoder.", least=0, most=1),
+    ] = 0.3
     temperature: Annotated[
         tuple[float, ...], Option("Tried in turn while decoding fails.", least=0)
     ] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)  # fmt: skip

@@ -66,7 +66,7 @@ class PlainRecognizer:
     def __init__(self, model: Model, options: Options):
         self.model, self.options, self.tok = model, options, model.require_tokenizer()
         self.target = options.to if options.task == "translate" else options.language or ""
-        self.write = TextSearch(model, self.target, options.shortlist)
+        self.write = TextSearch(model, self.target, options.shortlist, options.ctc_weight)
         self.decoder = model.require_decoder()
         self.device = self.decoder.device
         self.as_spoken: PlainRecognizer | None = None

@@ -8,6 +8,8 @@ import torch
 from mmx.errors import InputError
 from mmx.generate import Hypothesis, SearchOptions, Suppress, search
 from mmx.model import Model
+from mmx.nn.ctc import NAME, log_probs
+from mmx.nn.ctc_prefix import CTCPrefix
 from mmx.nn.decoder import TextDecoder
 from mmx.seq import Seq
 from mmx.state import State
@@ -22,10 +24,13 @@ class TextSearch:
         model: with a decoder and a `TranslationTokenizer`.
         target: the language, as the tokenizer spells it.
         only: ids of the tokens that may be written, or what `mmx.text.shortlist.read` takes; all when None.
+        ctc_weight: share of the model's CTC head in the beam search; 0 leaves it out, and a model without one does.
     """
 
-    def __init__(self, model: Model, target: str, only: Sequence[int] | str | None = None):
-        self.model, tok = model, model.require_tokenizer()
+    def __init__(self, model: Model, target: str, only: Sequence[int] | str | None = None, ctc_weight: float = 0.0):
+        self.model, self.tok = model, model.require_tokenizer()
+        tok, self.language = self.tok, target
+        self.ctc_weight = ctc_weight if NAME in model.heads else 0.0
         self.prompt = tok.prompt(target)
         self.short: shortlist.ShortlistDecoder | None = None
         if only is not None:
@@ -51,8 +56,18 @@ class TextSearch:
         room = self.decoder.ctx - len(self.prompt) - 1
         options = replace(options, max_tokens=min(options.max_tokens, room))
         prefix = torch.tensor([self._to_search(self.prompt)] * len(memory.x), device=memory.x.device)
-        found = search(self.decoder, memory, prefix, self.eot, options, self.filters, shared)
+        rescore = self._ctc(memory) if self.ctc_weight and not options.temperature else None
+        found = search(self.decoder, memory, prefix, self.eot, options, self.filters, shared, rescore=rescore)
         return [self._from_search(hypotheses[0]) for hypotheses in found.rows]
+
+    def _ctc(self, memory: Seq) -> CTCPrefix:
+        """What the CTC head says of this memory, in the tokens of the search."""
+        silent = sorted({*self.tok.control_ids, self.tok.eot})
+        scores_BMV = log_probs(self.model.heads[NAME], memory, self.tok.language_ids[self.language], silent)
+        if self.short is not None:
+            blank = self.short.ids_S.new_tensor([scores_BMV.shape[-1] - 1])
+            scores_BMV = scores_BMV[..., torch.cat([self.short.ids_S, blank])]
+        return CTCPrefix(scores_BMV, memory.lengths, self.eot, self.ctc_weight)
 
 
 def _shortened(model: Model, target: str, only: Sequence[int] | str) -> shortlist.ShortlistDecoder:
