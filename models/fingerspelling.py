@@ -38,14 +38,15 @@ SCALE = 10.0
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Numbers of the model: tokens (letters and languages), width, frames between those that each layer sees, and
-    layers of the head."""
+    """Numbers of the model: tokens (letters and languages), width, frames between those that each layer sees, layers of
+    the head, and the share of the rows in training that are not told their language."""
 
     vocab: int = 200
     width: int = 192
     dilations: Sequence[int] = (1, 1, 2, 4, 8, 1)
     dropout: float = 0.1
     head_layers: int = 0
+    forget: float = 0.2
 
 
 class HandFront(nn.Module):
@@ -185,8 +186,8 @@ class LetterHead(CTCHead):
     Layers that know the language, and a score of each letter in each language: most letters are not in its alphabet.
     """
 
-    def __init__(self, width: int, vocab: int, layers: int):
-        super().__init__(width, vocab, 0, vocab)
+    def __init__(self, width: int, vocab: int, layers: int, forget: float):
+        super().__init__(width, vocab, 0, vocab, forget)
         self.letters = nn.Embedding(vocab + 1, vocab + 1)
         nn.init.zeros_(self.letters.weight)
         self.layers = nn.ModuleList(
@@ -205,8 +206,12 @@ class LetterHead(CTCHead):
 
 def build(config: Config) -> Model:
     """The model with random weights."""
-    sizes = (config.width, config.vocab)
-    head = LetterHead(*sizes, config.head_layers) if config.head_layers else CTCHead(*sizes, 0, config.vocab)
+    c = config
+    head = (
+        LetterHead(c.width, c.vocab, c.head_layers, c.forget)
+        if c.head_layers
+        else CTCHead(c.width, c.vocab, 0, c.vocab, c.forget)
+    )
     return Model(front={"signs": HandFront()}, encoders={"signs": Encoder(config)}, heads={NAME: head})
 
 

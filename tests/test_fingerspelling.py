@@ -421,6 +421,8 @@ def test_unseen_alphabets_are_read_by_model_and_neighbour(monkeypatch: pytest.Mo
     found = controls.read(model, alphabets, ["ase"], ["gsg"])
     assert found.by_model.tolist() == [False, True, False] and found.by_neighbour.all()
     assert str(found) == "| 3 | 33.3 | 100.0 | 0 and 2 | 0.500 |"
+    seeds = [controls.Read(np.array(x) > 0, np.array([1, 0] * 20) > 0) for x in ([1, 1] * 20, [1, 0] * 20)]
+    assert controls.over_seeds(seeds).startswith("75.0 against 50.0: +25.0 points (+17.5 to +32.5)")
     assert controls.exact_p(1, 9) == pytest.approx(22 / 1024) and controls.exact_p(4, 4) == 1.0
 
 

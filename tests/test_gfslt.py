@@ -17,7 +17,7 @@ from mmx.errors import InputError, TrainingError
 from mmx.model import Model, tensors
 from mmx.models import gfslt
 from mmx.models.gfslt.encoder import EachFrame, PoseConv, SignEmbedding, TemporalConv
-from mmx.models.gfslt.front import Features, Pictures, Points
+from mmx.models.gfslt.front import Features, Mixed, Pictures, Points
 from mmx.nn.resnet import ResNet18
 from mmx.nn.vit import ImageTower
 from mmx.seq import Seq
@@ -255,6 +255,17 @@ def test_cicos_loss_is_that_of_the_equations() -> None:
     losses = [np.log(np.exp(x).sum(axis)) - x.diagonal() for x in (forth, back) for axis in (0, 1)]
     assert got.total["cico"].item() == pytest.approx(sum(x.sum() for x in losses) / 4, rel=1e-4)
     assert got.figures["found"] == ((forth + back).argmax(1) == np.arange(4)).sum()
+
+
+def test_features_of_two_models_are_mixed() -> None:
+    verify_contract(Mixed(5, 0.8), numbers(10))
+    x = numbers(10)([7], 0)
+    torch.testing.assert_close(Mixed(5, 0.8)(x).x, 0.8 * x.x[..., :5] + 0.2 * x.x[..., 5:])
+    model, one = built(reads="features", features=5, mix=0.9), built(reads="features", features=5)
+    assert model.inputs["signs"].shape == (10,)
+    twice = x._replace(x=torch.cat([x.x[..., :5]] * 2, -1))
+    of_one = one.memory({"signs": x._replace(x=x.x[..., :5])}).x
+    torch.testing.assert_close(model.memory({"signs": twice}).x, of_one)
 
 
 def test_chunks_give_the_gradient_of_the_whole_batch() -> None:

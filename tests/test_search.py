@@ -357,7 +357,7 @@ def test_a_collection_is_searched_by_text_and_by_example(tmp_path: Path, capsys:
     assert "add --model" in capsys.readouterr().err
 
 
-def test_texts_share_the_space_of_recordings_where_there_is_a_text_encoder() -> None:
+def test_texts_share_the_space_of_recordings_where_there_is_a_text_encoder(tmp_path: Path) -> None:
     embedder = Embedder(signer())
     signs = torch.randn(1, 30, 75, 3, generator=torch.Generator().manual_seed(0))
     (_, vectors), text = next(iter(embedder(signs[0].numpy()))), embedder.text("so")
@@ -370,3 +370,8 @@ def test_texts_share_the_space_of_recordings_where_there_is_a_text_encoder() -> 
     assert len(text.tokens) == 3 and np.linalg.norm(text.pooled) == pytest.approx(1, abs=1e-5)
     kinds = {r.by for r in collection.rankings(embedder, [vectors, vectors], ["so", "no"], ["ase", "ase"])}
     assert kinds == {collection.TOKENS, collection.POOLED, collection.RANDOM}
+    with writing(Index.create(tmp_path / "index")) as index:
+        index.update([(Entry(source=x, start_s=0, end_s=1, modality="signs"), vectors) for x in "ab"], mark=embedder.mark)
+    hits = query.by_text(Index(tmp_path / "index"), "so", embedder, 2)
+    exact = late_interaction(np.asarray(text.tokens), [want])[0]
+    assert [h.by for h in hits] == ["text", "text"] and hits[0].score == pytest.approx(exact, abs=1e-3)

@@ -123,8 +123,12 @@ def _hits(query: str, folder: Path, model: str, count: int) -> "list[Hit]":
         return ask.by_example(opened, example[1], count)
     if model:
         embedder = _embedder(model)
+        if embedder.shares_space:
+            return ask.by_text(opened, query, embedder, count)
         if not embedder.reads_text:
-            raise InputError(f"expected a model that writes text (head ctc), got {model}: search with a file instead")
+            raise InputError(
+                f"expected a model with a text encoder or a CTC head, got {model}: search with a file instead"
+            )
         return ask.by_likelihood(opened, query, embedder, count)
     return ask.by_words(opened, query, count)
 

@@ -23,7 +23,8 @@ class Hit:
         start_s: where the span begins.
         end_s: where it ends.
         score: of `by`; scores of one kind alone can be compared.
-        by: "words" (mean likeness, at most 1), "ctc" (log-likelihood a token, at most about 0) or "example" (cosine).
+        by: "words" (mean likeness, at most 1), "ctc" (log-likelihood a token, at most about 0), "example" or "text"
+            (cosines, token by token).
         text: the words, with some around them; empty for what has no transcript.
     """
 
@@ -66,9 +67,24 @@ def by_example(
     """Spans that are most like an example: candidates by the pooled vector, then token by token."""
     rows = candidates(index, example.pooled, max(count, candidate_count), few)
     scores = late_interaction(example.tokens, [index.segments[s].tokens(i) for s, i in rows])
-    entries = [index.segments[s].entries[i] for s, i in rows]
-    hits = [Hit(e.source, e.start_s, e.end_s, float(x), "example") for e, x in zip(entries, scores, strict=True)]
-    return _best(hits, count)
+    return _best(_hits(index, rows, scores, "example"), count)
+
+
+def by_text(
+    index: Index, text: str, embedder: Embedder, count: int, candidate_count: int = CANDIDATES, few: int = FEW
+) -> list[Hit]:
+    """Spans nearest to a text in the space of both, of a model with a text encoder: candidates, then token by token."""
+    index.check_model(embedder.mark)
+    asked = embedder.text(text)
+    rows = candidates(index, asked.pooled, max(count, candidate_count), few)
+    documents = [embedder.shared(index.segments[s].tokens(i)) for s, i in rows]
+    return _best(_hits(index, rows, late_interaction(asked.tokens, documents), "text"), count)
+
+
+def _hits(index: Index, rows: Iterable[tuple[int, int]], scores: Iterable[float], by: str) -> Iterable[Hit]:
+    for (s, i), score in zip(rows, scores, strict=True):
+        entry = index.segments[s].entries[i]
+        yield Hit(entry.source, entry.start_s, entry.end_s, float(score), by)
 
 
 def _best(hits: Iterable[Hit], count: int) -> list[Hit]:

@@ -21,7 +21,7 @@ from mmx.errors import CheckpointError
 from mmx.model import Model
 from mmx.models import nllb
 from mmx.models.gfslt.encoder import EachFrame, PoseConv, SignEmbedding, SignEncoder, TemporalConv
-from mmx.models.gfslt.front import Features, Pictures, Points
+from mmx.models.gfslt.front import Features, Mixed, Pictures, Points
 from mmx.nn.block import EncoderLayer, Linear
 from mmx.nn.resnet import WIDTH, ResNet18
 from mmx.nn.similarity import SIMILARITY, Similarity
@@ -44,6 +44,7 @@ class Config:
         tower: over each picture: ResNet-18, or CLIP's ViT-B/32.
         pixels: of a side of a picture.
         features: numbers of a frame, where features are read.
+        mix: of features that two models made, side by side in each frame: the share of the first. None where one did.
         ctx: tokens of a text, and memory frames of a recording.
         width: D.
         heads: of all attention.
@@ -60,6 +61,7 @@ class Config:
     tower: Literal["resnet18", "vit"] = "resnet18"
     pixels: int = 224
     features: int = 1024
+    mix: float | None = None
     ctx: int = 1024
     width: int = 1024
     heads: int = 8
@@ -96,7 +98,9 @@ def _text_config(c: Config) -> nllb.Config:
 def _front(c: Config) -> nn.Module:
     if c.reads == "video":
         return Pictures(c.pixels)
-    return Points() if c.reads == "pose" else Features(c.features)
+    if c.reads == "pose":
+        return Points()
+    return Features(c.features) if c.mix is None else Mixed(c.features, c.mix)
 
 
 def _sign_encoder(c: Config) -> SignEncoder:

@@ -89,3 +89,27 @@ class Features(nn.Module):
     def forward(self, seq: Seq, state: State | None = None) -> Seq:
         """See above."""
         return seq._replace(x=seq.masked.float())
+
+
+class Mixed(nn.Module):
+    """Features of two models side by side `(B, T, 2 F)`, weighed: `mix` of the first and the rest of the second.
+
+    CiCo (arXiv 2303.12793, section 3.2): an encoder that learned from another corpus, and one that was trained on this
+    one by pseudo-labels (`mmx.make.pseudo_labels`); it takes 0.8 of the first (How2Sign, CSL-Daily), 0.9 (PHOENIX).
+    """
+
+    medium, rate = "features", RATE
+    stride, lookahead = 1, 0
+
+    def __init__(self, width: int, mix: float):
+        super().__init__()
+        self.shape, self.mix = (2 * width,), mix
+
+    def init_state(self, batch: int, capacity: int = 0) -> State:
+        """Nothing is remembered."""
+        return {}
+
+    def forward(self, seq: Seq, state: State | None = None) -> Seq:
+        """`(B, T, F)`."""
+        first, second = seq.masked.float().chunk(2, -1)
+        return seq._replace(x=self.mix * first + (1 - self.mix) * second)
