@@ -1,8 +1,9 @@
-"""Pseudo-labels: where a classifier of windows is sure, a recording without labels has one (CiCo, arXiv 2303.12793, 3.2).
+"""Pseudo-labels: where a classifier of windows is sure, a recording without labels has one (CiCo, section 3.2).
 
-Windows of a recording slide over it, each with a probability of every class. Those that are sure are taken, the surest
-first: one that begins next to a segment of its class makes that longer, one that begins a little further off is left
-out, as it shows the same sign, and any other is a segment of its own. What a domain-aware encoder is trained on.
+arXiv 2303.12793. Windows of a recording slide over it, each with a probability of every class. Those that are sure are
+taken, the surest first: one that begins next to a segment of its class makes that longer, one that begins a little
+further off is left out, as it shows the same sign, and any other is a segment of its own. A domain-aware encoder is
+trained on these.
 
 Letters: N windows, C classes.
 """
@@ -49,7 +50,7 @@ def pseudo_labels(
         InputError: these are no probabilities.
     """
     p_NC = np.asarray(probabilities_NC)
-    if p_NC.ndim != 2 or p_NC.size and not (p_NC.min() >= 0 and p_NC.max() <= 1 + 1e-4):
+    if p_NC.ndim != 2 or (p_NC.size and not (p_NC.min() >= 0 and p_NC.max() <= 1 + 1e-4)):
         raise InputError(f"expected probabilities of windows and classes, got an array of shape {p_NC.shape}")
     if not p_NC.size:
         return []

@@ -371,7 +371,8 @@ def test_texts_share_the_space_of_recordings_where_there_is_a_text_encoder(tmp_p
     kinds = {r.by for r in collection.rankings(embedder, [vectors, vectors], ["so", "no"], ["ase", "ase"])}
     assert kinds == {collection.TOKENS, collection.POOLED, collection.RANDOM}
     with writing(Index.create(tmp_path / "index")) as index:
-        index.update([(Entry(source=x, start_s=0, end_s=1, modality="signs"), vectors) for x in "ab"], mark=embedder.mark)
+        entries = [Entry(source=x, start_s=0, end_s=1, modality="signs") for x in "ab"]
+        index.update([(entry, vectors) for entry in entries], mark=embedder.mark)
     hits = query.by_text(Index(tmp_path / "index"), "so", embedder, 2)
     exact = late_interaction(np.asarray(text.tokens), [want])[0]
     assert [h.by for h in hits] == ["text", "text"] and hits[0].score == pytest.approx(exact, abs=1e-3)
