@@ -59,6 +59,8 @@ DOUBLED = 0.3
 VALID = 20
 """Words for validation, of each language."""
 TEST = 300
+FLUENT, SLOW = (3.5, 8.0), (18.0, 30.0)
+"""Frames a letter of words at other paces than they were joined at (about 16)."""
 WITH_RESTS = 0.3
 DELAY = 4
 """Frames after which a letter that is seen is to be written: how far the model, which looks only back, may wait."""
@@ -340,7 +342,9 @@ def _transition(before: Hands, after: Hands, doubled: bool, rng: np.random.Gener
 # -------------------- files
 
 
-def prepare(out: Path, words_each: int = WORDS, seed: int = 0, languages: Sequence[str] = ()) -> list[Path]:
+def prepare(
+    out: Path, words_each: int = WORDS, seed: int = 0, languages: Sequence[str] = (), paced: float = 0.0
+) -> list[Path]:
     """Write `train.tsv` and `valid.tsv` with their poses, and `test.tsv` of words that the package itself joined.
 
     Args:
@@ -348,6 +352,7 @@ def prepare(out: Path, words_each: int = WORDS, seed: int = 0, languages: Sequen
         words_each: to train on, of each language; some get more (`MORE`).
         seed: of what is drawn.
         languages: sign languages; all when empty.
+        paced: share of the words, those for validation too, that are fluent or slow, half and half.
     """
     folder = lexicon_folder()
     found = read_letters(folder)
@@ -362,7 +367,7 @@ def prepare(out: Path, words_each: int = WORDS, seed: int = 0, languages: Sequen
             (out / split / language).mkdir(parents=True, exist_ok=True)
             for i in range(n):
                 word = _drawn(split, alphabet, rng)
-                hands, places = _made(word, split, alphabet, rng)
+                hands, places = _made(word, split, alphabet, rng, paced)
                 name, labels = f"{split}/{language}/{i}.npz", f"{split}/{language}/{i}.labels.npz"
                 save(out / name, hands)
                 shown = character_places(word, places)[:, None].astype(np.float32)
@@ -381,16 +386,25 @@ class Alphabet(NamedTuple):
     words: Mapping[str, list[list[str]]]
 
 
-def _made(word: Sequence[str], split: str, alphabet: Alphabet, rng: np.random.Generator) -> Word:
+def _made(word: Sequence[str], split: str, alphabet: Alphabet, rng: np.random.Generator, paced: float) -> Word:
     """Joined, and varied to train on; of the words for validation, most are as the package joins them."""
     if rng.random() < PACKAGED:
         made = join_as_packaged([alphabet.recordings[c] for c in word], rng, plain=split == "valid")
     else:
         made = join([alphabet.letters[c] for c in word], rng)
+    if paced and rng.random() < paced:
+        made = at_pace(made, len(word) * rng.uniform(*(FLUENT if rng.random() < 0.5 else SLOW)))
     if split != "train":
         return made
     other_hand = 0.0 if alphabet.language in TWO_HANDED else OTHER_HAND
     return _with_rests(made._replace(hands=varied(made.hands, rng, other_hand)), rng)
+
+
+def at_pace(word: Word, frames: float) -> Word:
+    """A word that lasts so many frames."""
+    count = max(4, round(frames))
+    kept = np.rint(np.linspace(0, len(word.places) - 1, count)).astype(int)
+    return Word(resampled(word.hands, count), word.places[kept])
 
 
 def _with_rests(word: Word, rng: np.random.Generator) -> Word:
@@ -521,9 +535,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--test-words", type=int, default=TEST, help="of each language")
     parser.add_argument("--test-only", action="store_true")
     parser.add_argument("--by-package", action="store_true", help="test words joined by the package itself; slow")
+    parser.add_argument("--seed", type=int, default=0, help="of what is drawn to train on")
+    parser.add_argument("--paced", type=float, default=0.0, help="share of words at fluent and at slow paces")
     parser.add_argument("--languages", nargs="*", default=(), help="sign languages; all without it")
     given = parser.parse_args(arguments)
-    made = [] if given.test_only else prepare(given.out, given.words, languages=given.languages)
+    made = [] if given.test_only else prepare(given.out, given.words, given.seed, given.languages, given.paced)
     test = prepare_test(given.out, given.test_words, languages=given.languages, by_package=given.by_package)
     print(*made, test, sep="\n")
     return 0
