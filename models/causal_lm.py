@@ -64,8 +64,9 @@ class CausalLM(nn.Module):
         super().__init__()
         self.lm, self.before = lm, tuple(before)
         self.ctx: int = getattr(lm.config, "max_position_embeddings", None) or 1 << 30
-        self._keeps = "logits_to_keep" in signature(lm.forward).parameters
-        self._placed = "position_ids" in signature(lm.forward).parameters
+        takes = signature(lm.forward).parameters
+        self._keeps, self._placed = "logits_to_keep" in takes, "position_ids" in takes
+        self._cache = "cache" if "cache" in takes else "past_key_values"  # its name since transformers 5, and before
         self.head = nn.Identity()
 
     def _apply(self, fn: Any, recurse: bool = True) -> "CausalLM":
@@ -168,14 +169,15 @@ class CausalLM(nn.Module):
         owner_R = torch.tensor(groups.owner, device=tokens_RU.device)
         slot_R = torch.tensor(groups.slots, device=tokens_RU.device)
         n_slots, n_past = _positions(shared), _positions(shared) + _positions(own)
+        cache = _cache(shared, own, owner_R, slot_R)
         out = self.lm(
             inputs_embeds=self.token(tokens_RU),
-            past_key_values=_cache(shared, own, owner_R, slot_R),
             use_cache=True,
+            **{self._cache: cache},
             **self._places(n_past, tokens_RU.shape[1], empty_B[owner_R]),
         )
         n_hypotheses = tensor(subtree(own, "0"), "k").shape[1] if own else groups.width
-        for i, pair in enumerate(_pairs(out.past_key_values)):
+        for i, pair in enumerate(_pairs(cache)):
             entry: State = {}
             for name, value_RHTC in zip(("k", "v"), pair, strict=True):
                 new_RHSC = value_RHTC[:, :, n_slots:]
@@ -208,12 +210,11 @@ class CausalLM(nn.Module):
         if not width:
             return {"layers": {}, "empty": empty_B}
         # A cache of the model's own choice may drop what a window has passed, which right padding would put amiss.
-        out = self.lm(
-            inputs_embeds=slots.x[:, :width], past_key_values=_cache({}, {}, empty_B, empty_B), use_cache=True
-        )
+        cache = _cache({}, {}, empty_B, empty_B)
+        self.lm(inputs_embeds=slots.x[:, :width], use_cache=True, **{self._cache: cache})
         index_BM = torch.arange(width, device=empty_B.device) - empty_B[:, None]
         layers: State = {}
-        for i, (k, v) in enumerate(_pairs(out.past_key_values)):
+        for i, (k, v) in enumerate(_pairs(cache)):
             ends = [take(t.transpose(1, 2), index_BM).transpose(1, 2) for t in (k, v)]
             layers[str(i)] = {"k": ends[0], "v": ends[1]}
         return {"layers": layers, "empty": empty_B}

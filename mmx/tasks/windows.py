@@ -114,7 +114,10 @@ def require_aligner(model: Model) -> tuple[Aligner, tuple[tuple[int, int], ...]]
     """
     decoder = model.require_decoder()
     if not isinstance(decoder, Aligner):
-        raise InputError(f"expected a decoder whose attention gives word times, got that of {model.name}")
+        raise InputError(
+            f"expected a decoder whose attention gives word times, got that of {model.name}: live sessions need them; "
+            "transcribe files with it, or choose a model with attention to the recording"
+        )
     named = tuple(model.card.alignment_heads) if model.card else ()
     return decoder, named or decoder.alignment_heads
 
