@@ -22,11 +22,13 @@ import numpy as np
 import pytest
 import srt
 import torch
+import typer
 import webvtt
 from tiny_speech import tiny_whisper
 
 import mmx.api
 from mmx.cli import app as cli
+from mmx.cli.sections import SECTIONS
 from mmx.clip import SPEECH
 from mmx.errors import InputError
 from mmx.media.audio import read_audio
@@ -709,6 +711,19 @@ def test_doctor_knows_every_extra():
 
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
     assert set(doctor.EXTRAS) == set(declared) - {"test", "dev", "all", "fairseq2"}, "fairseq2 has its own environment"
+
+
+def test_help_has_every_verb_in_a_section_and_its_sentence_whole(mmx_cli: Cli) -> None:
+    shown = mmx_cli("--help").out
+    in_sections = [name for names in SECTIONS.values() for name in names]
+    assert sorted(in_sections) == sorted(typer.main.get_group(cli.app).commands), (
+        "a new verb belongs in mmx.cli.sections"
+    )
+    assert all(f"\n  {name} " in shown for name in in_sections)
+    assert "..." not in shown.replace("[ARGS]...", "")
+    assert "Commands:" not in shown and "Commands:" in mmx_cli("index", "--help").out
+    examples = mmx_cli("transcribe", "--help").out.split("Examples:\n")[1].splitlines()
+    assert all(line.startswith("  mmx transcribe ") for line in examples), "each on a line, to be copied"
 
 
 def test_mmx_is_a_module_too(mmx_cli: Cli):

@@ -25,15 +25,15 @@ from mmx.cli import speak as cli_speak
 from mmx.cli import train as cli_train
 from mmx.cli import transcribe as cli_transcribe
 from mmx.cli import voice as cli_voice
+from mmx.cli.sections import Verbs
 from mmx.errors import MmxError, MmxWarning
 
-app = typer.Typer(
-    help="Turn speech into text, in its language or another: from a file, a folder, or live.",
+app = Verbs(
+    help="Turn what people say, mouth or sign into text or speech, in its language or another: from a file, a folder, "
+    "a microphone, a camera or a browser.",
     epilog="Start with: mmx transcribe talk.mp4    Trouble? mmx doctor",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from mmx.cli.flags import Defaults, Only, Without, with_flags
+from mmx.cli.sections import Verbs
 from mmx.errors import InputError
 from mmx.options import Option, check
 from mmx.streaming.server.settings import Settings
@@ -25,7 +26,7 @@ class BenchOptions:
         check(self)
 
 
-bench = typer.Typer(help="Measure mmx against baselines, in one run.", no_args_is_help=True)
+bench = Verbs(help="Measure mmx against baselines, in one run.")
 
 
 def register(app: typer.Typer) -> None:

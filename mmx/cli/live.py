@@ -18,7 +18,8 @@ def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
     app.command(
         epilog="mmx live   |   mmx live --file talk.wav --realtime   |   mmx live --to en --save talk.srt   |   "
-        "mmx live --to de --text-model nllb-200-distilled-600m   |   mmx live --list-devices"
+        "mmx live --to de --text-model nllb-200-distilled-600m   |   mmx live --list-devices   |   "
+        "mmx live --camera 0 --model fingerspelling --language ase"
     )(with_flags(live))
     app.command(epilog="mmx serve   |   mmx serve --host 0.0.0.0 --api-key KEY --state-dir sessions")(with_flags(serve))
 
@@ -29,7 +30,7 @@ def live(
     load: LoadOptions,
     options: LiveOptions,
 ) -> None:
-    """Listen to a microphone and write, or translate, while people speak. Ctrl-C ends and saves."""
+    """Listen to a microphone, or watch a camera, and write or translate meanwhile. Ctrl-C ends and saves."""
     if list_devices:
         _print_devices()
         return

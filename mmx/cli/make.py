@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
     )(compose)
     app.command(
         epilog="mmx extend runs/en_es/model --languages cat --manifest en_ca.tsv --like cat=spa --out en_es_ca   |   "
-        "then train on, on the new data and the old: mmx train recipe.toml init=en_es_ca"
+        "mmx train recipe.toml init=en_es_ca   |   The second command trains on, on the new data and the old."
     )(extend)
     app.command(
         epilog="mmx trim nllb-200-distilled-600m --languages en,es --text en.txt --text es.txt --out nllb-en-es"

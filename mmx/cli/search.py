@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mmx.cli.console import say, write_out
+from mmx.cli.sections import Verbs
 from mmx.errors import InputError
 
 if TYPE_CHECKING:
     from mmx.search.embed import Embedder
     from mmx.search.query import Hit
 
-index = typer.Typer(help="Make and change an index of recordings, for mmx search.", no_args_is_help=True)
+index = Verbs(help="Make and change an index of recordings, for mmx search.")
 
 Folder = Annotated[Path, typer.Option("--index", help="Folder of the index.")]
 ModelName = Annotated[

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperCommand
 
+from mmx.cli.sections import Verb, Verbs
 from mmx.errors import InputError, MmxError
 from mmx.options import type_of
 
-data = typer.Typer(help="Check training data before hours are spent on it.", no_args_is_help=True)
+data = Verbs(help="Check training data before hours are spent on it.")
 
 TRAIN_EXAMPLES = (
     "mmx train models/recipes/new_word.toml   |   mmx train recipe.toml updates=2000 lr=3e-4 out=runs/second   |   "
@@ -24,7 +24,7 @@ CHECK_EXAMPLES = (
 )
 
 
-class TrainCommand(TyperCommand):
+class TrainCommand(Verb):
     """`mmx train`, whose help lists the options of a recipe."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:

@@ -23,12 +23,14 @@ OF_TEXTS = ("language", "to", "beam_size", "shortlist", "speaker")
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
-    app.command(epilog="mmx transcribe talk.mp4   |   mmx transcribe talks/ --output-dir out --output-format srt,json")(
-        with_flags(transcribe)
-    )
+    app.command(
+        epilog="mmx transcribe talk.mp4   |   mmx transcribe talks/ --output-dir out --output-format srt,json   |   "
+        "mmx transcribe demos/talking_mouth.mkv --modality av --vocabulary demos/talking_mouth_words.txt"
+    )(with_flags(transcribe))
     app.command(
         epilog="mmx translate rede.mp3 --to en   |   mmx translate talk.mp4 --to de --model seamless-m4t-v2-large "
-        '--speak out.wav   |   mmx translate --text "Good morning." --from en --to fr --model nllb-200-distilled-600m'
+        '--speak out.wav   |   mmx translate --text "Good morning." --from en --to fr --model nllb-200-distilled-600m   |   '
+        "mmx translate spelling.pose --from ase"
     )(with_flags(translate))
 
 

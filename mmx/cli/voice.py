@@ -7,10 +7,11 @@ import typer
 
 from mmx.cli.console import say
 from mmx.cli.flags import Only, with_flags
+from mmx.cli.sections import Verbs
 from mmx.errors import InputError
 from mmx.weights.options import LoadOptions
 
-voice = typer.Typer(help="Add, list and remove voices that recordings give.", no_args_is_help=True)
+voice = Verbs(help="Add, list and remove voices that recordings give.")
 
 
 def register(app: typer.Typer) -> None:
