@@ -29,8 +29,8 @@ def register(app: typer.Typer) -> None:
     )(with_flags(transcribe))
     app.command(
         epilog="mmx translate rede.mp3 --to en   |   mmx translate talk.mp4 --to de --model seamless-m4t-v2-large "
-        '--speak out.wav   |   mmx translate --text "Good morning." --from en --to fr --model nllb-200-distilled-600m   |   '
-        "mmx translate spelling.pose --from ase"
+        '--speak out.wav   |   mmx translate --text "Good morning." --from en --to fr --model nllb-200-distilled-600m'
+        "   |   mmx translate spelling.pose --from ase"
     )(with_flags(translate))
 
 
