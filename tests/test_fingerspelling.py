@@ -398,6 +398,17 @@ def test_the_head_knows_which_letters_a_language_has() -> None:
     assert scores[0].max() < -30 < scores[1].min()
 
 
+def test_a_word_at_another_pace_keeps_what_each_frame_shows() -> None:
+    word = recipe.join([ALPHABET[c] for c in ("a", "b", "c")], np.random.default_rng(2), 1.0)
+    for frames in (12, 75):
+        made = recipe.at_pace(word, frames)
+        assert len(made.hands) == len(made.places) == frames
+        kept = [int(p) for p in dict.fromkeys(made.places.tolist())]
+        assert kept == [int(p) for p in dict.fromkeys(word.places.tolist())]
+        shares = [np.mean(w.places == 1) for w in (word, made)]
+        assert abs(shares[0] - shares[1]) < 0.1
+
+
 def test_clips_are_changed_and_read_again(tmp_path: Path) -> None:
     hands = recipe.join([ALPHABET[c] for c in ("a", "b", "c")], np.random.default_rng(2), 1.0).hands
     recipe.save(tmp_path / "word.npz", hands)
@@ -408,7 +419,8 @@ def test_clips_are_changed_and_read_again(tmp_path: Path) -> None:
         made = changes.read(written.parent / "0.npz")
         sizes[change] = len(made), int(made.present.any(1).sum())
     assert sizes.pop("no hands") == (len(hands), 0)
-    assert [sizes.pop(f"{n} frames a letter") for n in (4, 5, 6, 24)] == [(3 * n, 3 * n) for n in (4, 5, 6, 24)]
+    paces = (4, 5, 6, 20, 24, 30)
+    assert [sizes.pop(f"{n} frames a letter") for n in paces] == [(3 * n, 3 * n) for n in paces]
     lost = sizes.pop("30 % of the frames without hands")[1]
     assert 0.5 * len(hands) < lost < 0.9 * len(hands)
     assert set(sizes.values()) == {(len(hands), len(hands))}
