@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mmx.cli.choice import fitting
 from mmx.cli.flags import with_flags
 from mmx.errors import InputError
 from mmx.streaming.client.options import LiveOptions
@@ -19,7 +20,7 @@ def register(app: typer.Typer) -> None:
     app.command(
         epilog="mmx live   |   mmx live --file talk.wav --realtime   |   mmx live --to en --save talk.srt   |   "
         "mmx live --to de --text-model nllb-200-distilled-600m   |   mmx live --list-devices   |   "
-        "mmx live --camera 0 --model fingerspelling --language ase"
+        "mmx live --camera 0 --model fingerspelling --language ase   |   mmx live --file talk.mkv --modality av"
     )(with_flags(live))
     app.command(epilog="mmx serve   |   mmx serve --host 0.0.0.0 --api-key KEY --state-dir sessions")(with_flags(serve))
 
@@ -38,7 +39,8 @@ def live(
 
     if not options.save and options.file is None:
         options = replace(options, save=(Path(time.strftime("live-%Y-%m-%d-%H%M%S.srt")),))
-    run(options, load)
+    files = [options.file] if options.file else []
+    run(options, fitting(load, files, options.language, options.modality))
     for path in [*options.save, *([options.record] if options.record else [])]:
         typer.echo(f"saved {path}", err=True)
 

@@ -70,6 +70,11 @@ class ClipReader:
         return list(dict.fromkeys(w for s in self._streams.values() for w in s.reader.warnings))
 
     @property
+    def left_out(self) -> list[str]:
+        """Modalities that are not read, and why."""
+        return list(self._left_out)
+
+    @property
     def remarks(self) -> list[str]:
         """What was done to read it, and what was left out; complete after the last clip."""
         return self._left_out + list(dict.fromkeys(w for s in self._streams.values() for w in s.reader.remarks))

@@ -19,10 +19,11 @@ from mmx.media.clips import ClipReader, open_clip
 from mmx.media.downmix import SIDES
 from mmx.media.signing import BODY
 from mmx.media.source import reopened
+from mmx.media.sync import InStep
 from mmx.model import Model
 from mmx.nn.ctc import NAME
 from mmx.tasks.no_speech import no_speech_note
-from mmx.tasks.options import Options, Task
+from mmx.tasks.options import Modality, Options, Task
 from mmx.tasks.result import Note, Segment, Transcript
 from mmx.tasks.second_pass import Text, settle
 from mmx.tasks.segment import SegmentOptions, split
@@ -73,14 +74,18 @@ def transcribe(
     return _Run(model, options, on_progress, on_error).run(sources)
 
 
-def _chosen(model: Model, options: Options) -> dict[str, Input]:
-    """What is read of a recording: all, or the media that `modality` names."""
-    if options.modality in (None, "av"):
+def chosen_inputs(model: Model, modality: Modality | None) -> dict[str, Input]:
+    """What is read of a recording: all that the model reads, or the media that the option names.
+
+    Raises:
+        InputError: the model reads nothing of it.
+    """
+    if modality in (None, "av"):
         return model.recorded
-    chosen = {name: what for name, what in model.recorded.items() if what.medium == options.modality}
+    chosen = {name: what for name, what in model.recorded.items() if what.medium == modality}
     if not chosen:
         media = ", ".join(dict.fromkeys(what.medium for what in model.recorded.values()))
-        raise InputError(f"expected a modality that {model.name} reads ({media}), got {options.modality!r}: choose av")
+        raise InputError(f"expected a modality that {model.name} reads ({media}), got {modality!r}: choose av")
     return chosen
 
 
@@ -96,7 +101,7 @@ class _Run:
         self.model, self.options = model, options
         self.on_progress, self.on_error = on_progress, on_error
         self.recognize: Recognizer = _kind(model).recognizer(model, options)
-        self.inputs = _chosen(model, options)
+        self.inputs = chosen_inputs(model, options.modality)
         # A recogniser's windows are as long as it was trained to read at once.
         longest_s = min(model.window(name).seconds for name in self.inputs)
         self.cut = SegmentOptions(max_window_s=longest_s, pad_s=min(SegmentOptions().pad_s, longest_s / 8))
@@ -161,20 +166,23 @@ class _Run:
                 how = {"track": o.track, "channels": file.channel or o.channels}
                 with open_clip(again(), self.inputs, partial=partial, **how) as reader:
                     file.name, file.total_s = reader.name, reader.duration_s
+                    step = InStep(self.inputs if partial else {})
                     if file.channel and reader.channels > len(files):
                         raise MediaError(
                             f"{reader.name}: expected two channels to transcribe one by one, got {reader.channels}: "
                             "take the mix, or left or right"
                         )
                     first, second = (vad(), second_vad()) if o.vad and SPEECH in reader.modalities else (None, None)
-                    for item in split(self._metered(reader, file), first, self.cut, second, self.points):
+                    for item in split(self._metered(reader, file, step), first, self.cut, second, self.points):
                         yield file, item
-                file.wrong += [Note(0.0, file.duration_s, "warning", w) for w in reader.warnings + reader.remarks]
+                wrong = [*reader.warnings, *reader.remarks, *filter(None, [step.told()])]
+                file.wrong += [Note(0.0, file.duration_s, "warning", w) for w in wrong]
                 file.read = True
 
-    def _metered(self, reader: ClipReader, file: File) -> Iterator[Clip]:
+    def _metered(self, reader: ClipReader, file: File, step: InStep) -> Iterator[Clip]:
         frames = Counter[str]()
         for clip in reader:
+            step.push(clip)
             frames.update({name: int(seq.lengths[0]) for name, seq in clip.items()})
             file.duration_s = max(frames[name] / rate_of(name, seq) for name, seq in clip.items())
             if SPEECH in clip:

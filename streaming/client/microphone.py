@@ -201,7 +201,8 @@ class FileSource:
         self._reader.close()
 
     def notes(self) -> list[str]:
-        new = self._reader.warnings[self._told :]
+        left_out = self._reader.left_out if isinstance(self._reader, ClipReader) else []
+        new = [*left_out, *self._reader.warnings][self._told :]
         self._told += len(new)
         return [f"{self.name}: {w}" for w in new]
 

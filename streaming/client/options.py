@@ -8,6 +8,7 @@ from mmx.errors import InputError
 from mmx.options import Option, check
 from mmx.streaming.lag import STEPS_S
 from mmx.streaming.policies import find_policy
+from mmx.tasks.options import Modality
 from mmx.text.languages import find_language
 
 
@@ -20,6 +21,12 @@ class LiveOptions:
     microphone: Annotated[str | None, Option("Name, part of one, or number; the default one else.")] = None
     camera: Annotated[
         str | None, Option("See with a camera: its number (0 is the first) or name, for a model that reads it.")
+    ] = None
+    modality: Annotated[
+        Modality | None,
+        Option(
+            "Lips and sound (av), or one of the two; what is lost meanwhile is told. All that there is if not given."
+        ),
     ] = None
     language: Annotated[
         str | None, Option("Language spoken: de, deu or German. Detected if not given.", flags=("--from",))

@@ -30,6 +30,7 @@ from mmx.streaming.client.camera import Camera, WithCamera
 from mmx.streaming.client.landmarks import Extractor
 from mmx.streaming.client.microphone import Captured, FileSource, Microphone, Source, find_device
 from mmx.streaming.client.options import LiveOptions
+from mmx.streaming.client.presence import Presence
 from mmx.streaming.client.speech import Loudspeaker, SourceClock, Speaking, SpeechFile, SpeechWriter
 from mmx.streaming.client.terminal import Display, JsonDisplay, PlainDisplay, Status, TerminalDisplay
 from mmx.streaming.lag import LagControl
@@ -131,6 +132,7 @@ class Session:
         speaking: speaks the sentences.
         mutes: whether the source may hear what is spoken, so that it is not listened to meanwhile.
         source_clock: what `speaking` goes by.
+        presence: tells what is lost of several modalities.
         clock: seconds, monotonic.
     """
 
@@ -143,6 +145,7 @@ class Session:
     speaking: Speaking | None = None
     mutes: bool = False
     source_clock: SourceClock | None = None
+    presence: Presence | None = None
     clock: Callable[[], float] = time.monotonic
     stopping: bool = field(default=False, init=False)
 
@@ -192,6 +195,8 @@ class Session:
         if self.source_clock is not None:
             self.source_clock.heard(heard.start_s + heard.duration_s)
         self._record(heard)
+        for note in () if self.presence is None else self.presence.told(heard):
+            self.view.note(note)
         events = self.stream.push(self._listened_to(heard), heard.final)
         for sentence in _sentences(events):
             self._show(sentence, over=False)
@@ -384,7 +389,10 @@ def run(job: LiveOptions, load: LoadOptions) -> Transcript:
     mutes = job.speak == "play" and job.file is None and SPEECH in modalities and not job.headphones
     if mutes:
         view.note("while it speaks it does not listen: with headphones on, --headphones has it do both")
-    session = Session(source, stream, view, translator, recorder, savers, speaking, mutes, clock)
+    presence = None
+    if model.fuse is not None and len(modalities) > 1:
+        presence = Presence({name: model.recorded[name] for name in modalities})
+    session = Session(source, stream, view, translator, recorder, savers, speaking, mutes, clock, presence)
     try:
         return session.run()
     except BrokenPipeError:  # whoever read our output has gone; all is saved
@@ -415,7 +423,9 @@ def _source(job: LiveOptions, model: "Model", early: FileSource | None) -> tuple
     Raises:
         InputError: the model reads nothing of it.
     """
-    inputs = model.recorded
+    from mmx.tasks.transcribe import chosen_inputs
+
+    inputs = chosen_inputs(model, job.modality)
     if job.record and SPEECH not in inputs:
         raise InputError(f"expected a model that reads sound with --record, got {model.name}")
     if job.file is not None:
