@@ -25,7 +25,7 @@ class LiveOptions:
     modality: Annotated[
         Modality | None,
         Option(
-            "Lips and sound (av), or one of the two; what is lost meanwhile is told. All that there is if not given."
+            "Lips and sound (av), or one of the two; what is lost meanwhile is told. All that there is, if not given."
         ),
     ] = None
     language: Annotated[
