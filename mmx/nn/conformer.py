@@ -175,18 +175,19 @@ class Convolution(nn.Module):
         kernel: frames that the depthwise convolution sees.
         causal: the last of them is the current frame; else the middle one.
         norm: normalizes `(B, T, D)` after the depthwise convolution.
+        bias: of the three convolutions, as ESPnet has them.
     """
 
-    def __init__(self, width: int, kernel: int, causal: bool, norm: nn.Module):
+    def __init__(self, width: int, kernel: int, causal: bool, norm: nn.Module, bias: bool = False):
         super().__init__()
         if kernel % 2 == 0:
             raise ValueError(f"expected an odd kernel, got {kernel}")
         self.kernel, self.causal = kernel, causal
         self.ln = nn.LayerNorm(width)
-        self.expand = nn.Conv1d(width, 2 * width, 1, bias=False)
-        self.depthwise = nn.Conv1d(width, width, kernel, groups=width, bias=False)
+        self.expand = nn.Conv1d(width, 2 * width, 1, bias=bias)
+        self.depthwise = nn.Conv1d(width, width, kernel, groups=width, bias=bias)
         self.norm = norm
-        self.project = nn.Conv1d(width, width, 1, bias=False)
+        self.project = nn.Conv1d(width, width, 1, bias=bias)
 
     def forward(self, x_BTD: Tensor, view: ChunkView, state: State | None = None) -> Tensor:
         h_BTD = F.glu(self.expand(self.ln(x_BTD).transpose(1, 2)), dim=1).transpose(1, 2)

@@ -169,7 +169,7 @@ def _stamp(paths: Sequence[Path]) -> str:
 
 
 def at_path(path: Path) -> Found:
-    """A checkpoint that the user points at: a folder, a `.pt` or safetensors file or a card of fairseq2's.
+    """A checkpoint that the user points at: a folder, a `.pt` (or `.pth`) or safetensors file or a card of fairseq2's.
 
     A folder is ours, Hugging Face's or CTranslate2's; a `.pt` file OpenAI's, fairseq's or fairseq2's; a safetensors
     file by itself is told by what it holds.
@@ -190,7 +190,7 @@ def at_path(path: Path) -> Found:
         raise ModelNotFoundError(
             f"expected one of {', '.join(names)} in the folder {path}, got {sorted(p.name for p in path.iterdir())[:8]}"
         )
-    if path.suffix == ".pt" and path.is_file():
+    if path.suffix in (".pt", ".pth") and path.is_file():
         stamp = _stamp([path, *(p for family in families().values() for p in family.files_beside(path))])
         return Found(f"path {path}", pickle_format(path), (path,), "", _tokenizer_in(path.parent), stamp)
     if path.suffix == ".safetensors" and path.is_file():
