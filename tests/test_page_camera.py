@@ -40,10 +40,15 @@ class HandsInPictures:
 
 
 @pytest.fixture
-def address(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+def app(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     monkeypatch.setattr("mmx.streaming.server.sight.Landmarks", HandsInPictures)
     engine: Any = Engine(spelling_model(), step_s=0.2)
-    with running(serving(engine, state_dir=tmp_path)) as url:
+    return serving(engine, state_dir=tmp_path)
+
+
+@pytest.fixture
+def address(app: Any) -> Iterator[str]:
+    with running(app) as url:
         yield url
 
 
@@ -79,6 +84,23 @@ def test_a_camera_is_read_and_shown_with_its_points_and_no_picture_is_kept(
     page.click("#save")
     assert page.locator('[data-save="sound.wav"]').count() == 0
     assert not page.faults
+
+
+def test_a_lost_connection_goes_on_where_it_was(browse: Open, app: Any, address: str) -> None:
+    page = browse(address, permissions=["camera"])
+    state(page, "idle")
+    page.select_option("#from", "ase")
+    page.click("#mic")
+    wait(page, lambda: len(text_of(page)) > 2, lambda: text_of(page))
+    (session,) = app.state.registry.sessions.values()
+    before, seen = text_of(page), session.received
+    session.connection.replaced.set()  # the server cuts the connection
+    wait(page, lambda: session.received > seen + 25)
+    wait(page, lambda: len(text_of(page)) > len(before))
+    page.click("#mic")
+    state(page, "done")
+    assert text_of(page).startswith(before) and len(app.state.registry.sessions) == 1
+    assert not [fault for fault in page.faults if "WebSocket" not in fault]
 
 
 def test_a_camera_that_is_missing_is_told(browse: Open, address: str) -> None:
