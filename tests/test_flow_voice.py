@@ -15,6 +15,7 @@ from contract_synth import verify_synth
 
 import mmx
 from mmx.errors import InputError
+from mmx.experiments import voice as experiment
 from mmx.interfaces import Speech
 from mmx.models.flow_voice import Config, build, prepare
 from mmx.models.flow_voice.acoustic import AcousticConfig
@@ -27,6 +28,8 @@ from mmx.train.batch import Batch
 from mmx.train.manifest import read_manifest
 from mmx.train.objectives.acoustic import AcousticLoss
 from mmx.train.optim import initialize
+from mmx.weights import hub
+from mmx.weights.card import find_card
 from mmx.weights.folder import write_model
 from mmx.weights.formats import write_safetensors
 
@@ -149,6 +152,92 @@ def test_whole_frames_keep_the_length_of_a_sentence() -> None:
     assert int(whole_frames(mean * 0.01, mask).min()) == 0 and int(whole_frames(mean * 0.01, mask)[:, :60].min()) == 1
 
 
+# -------------------- the field
+
+
+def test_one_step_says_the_same_for_any_noise() -> None:
+    """At time 0 a point is noise alone, which says nothing of the frames; two steps know of it, and differ."""
+    voice = synth()
+    ends = []
+    for steps in (1, 2):
+        points = [voice.prepared(speech([4], seed=seed))[0] for seed in (0, 0)]
+        noise = torch.randn(points[0].x[..., :SOUND].shape, generator=torch.Generator().manual_seed(1))
+        points[1].x[..., :SOUND] = 3 * noise
+        for i in range(steps):
+            points = [voice.acoustic.step(at, i / steps, 1 / steps) for at in points]
+        ends.append([at.x[..., :SOUND] for at in points])
+    torch.testing.assert_close(ends[0][0], ends[0][1], atol=1e-5, rtol=0)
+    assert (ends[1][0] - ends[1][1]).abs().max() > 0.05
+
+
+@pytest.mark.parametrize("time", [0.0, 0.3, 0.9, 1.0])
+def test_what_is_left_of_a_path_ends_at_prior_and_residual(time: float) -> None:
+    """The velocity is (p + d - x) / (1 - t) with d = g + c f, as the module's legend has it; and finite at the end."""
+    acoustic = synth().acoustic
+    with torch.no_grad():
+        acoustic.log_residual.copy_(torch.linspace(-2, 0.5, SOUND))
+    at = Seq(torch.randn(2, 6, 2 * SOUND + TINY.width), torch.tensor([6, 6]), RATE_HZ)
+    t, s, x, prior = (
+        torch.full((2,), time),
+        acoustic.log_residual.exp(),
+        at.x[..., :SOUND],
+        at.x[..., SOUND : 2 * SOUND],
+    )
+    power = (time * s) ** 2 + (1 - time) ** 2
+    guess = time * s**2 * (x - time * prior) / power
+    wanted = prior + guess + s * (1 - time) / power.sqrt() * acoustic._network(at, t).x
+    velocity = acoustic.velocity(at, t)
+    assert bool(velocity.isfinite().all())
+    torch.testing.assert_close(x + (1 - time) * velocity, wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_the_energy_score_is_least_for_the_right_distribution() -> None:
+    """A mean is beaten by samples of the right deviation, which beat those of twice that."""
+    g = torch.Generator().manual_seed(0)
+    frames, draws = torch.randn(300, 8, generator=g), torch.randn(4, 300, 8, generator=g)
+    scores = [experiment._energy(deviation * draws, frames)[0] for deviation in (1.0, 0.0, 2.0)]
+    assert scores[0] < scores[1] - 0.05 and scores[0] < scores[2] - 0.05
+    apart = np.mean([float((draws[i] - draws[j]).norm(dim=1).mean()) for i in range(4) for j in range(4) if i != j])
+    wanted = (float((draws - frames).norm(dim=2).mean()) - apart / 2) / 8**0.5
+    assert scores[0] == pytest.approx(wanted, rel=1e-5)
+
+
+def test_the_experiment_scores_each_number_of_steps() -> None:
+    found = experiment.energy(tiny(None), [torch.from_numpy(taught_row(6, i)).float() for i in range(2)], seeds=2)
+    assert list(found) == ["prior", "1", "2", "4", "16"]
+    assert found["prior"]["energy"] > found["prior"]["error"] * 0.8 and found["1"]["error"] != found["prior"]["error"]
+    assert found["2"]["teachers_roughness"] == found["prior"]["teachers_roughness"] > 1
+
+
+@torch.no_grad()
+def test_without_a_network_the_residual_is_guessed_as_well_as_a_line_can() -> None:
+    """For frames that are the prior and white noise of the known deviation no velocity is nearer."""
+    acoustic = synth().acoustic
+    with torch.no_grad():
+        acoustic.gain.zero_()
+        acoustic.log_residual.fill_(np.log(0.5))
+    g = torch.Generator().manual_seed(0)
+    prior, noise, residual = (torch.randn(1, 200, SOUND, generator=g) for _ in range(3))
+    end = prior + 0.5 * residual
+    for time in (0.2, 0.5, 0.8):
+        x = (1 - time) * noise + time * end
+        at = Seq(torch.cat([x, prior, torch.zeros(1, 200, TINY.width)], 2), torch.tensor([200]), RATE_HZ)
+        velocity, wanted = acoustic.velocity(at, torch.tensor([time])), end - noise
+        error = float((velocity - wanted).square().mean())
+        assert abs(error - 0.25 / ((time * 0.5) ** 2 + (1 - time) ** 2)) < 0.02 * error
+        for near in (0.02 * (x - time * prior), -0.02 * (x - time * prior)):
+            assert float((velocity + near - wanted).square().mean()) > error
+
+
+def test_the_prior_learns_nothing_of_the_flow() -> None:
+    """It stays the mean of the frames; the condition learns of both."""
+    model = tiny(None)
+    AcousticLoss()(model, batch([5, 3])).total["flow"].backward()
+    acoustic = synth(model).acoustic
+    assert acoustic.prior.weight.grad is None
+    assert acoustic.to_frames.weight.grad is not None and acoustic.log_residual.grad is not None
+
+
 # -------------------- training
 
 
@@ -241,6 +330,14 @@ def test_one_command_makes_what_a_voice_is_trained_on(tmp_path: Path, monkeypatc
     latent = (tmp_path / "latent.npz").read_bytes()
     assert prepare.main([str(tmp_path), "--hours", "0.01"]) == 0
     assert (tmp_path / "latent.npz").read_bytes() == latent, "what was found before is kept"
+
+
+def test_the_latent_of_the_shipped_weights_is_there_to_go_on_with() -> None:
+    latent = prepare.teacher.read_latent(hub.SHIPPED / "flow_voice_en" / "latent.npz")
+    assert latent is not None and latent.basis.shape == (1024, LATENT)
+    assert np.allclose(latent.basis.T.astype(np.float32) @ latent.basis.astype(np.float32), np.eye(LATENT), atol=2e-3)
+    config = find_card("flow-voice-en").config
+    assert (latent.f0_mean, latent.f0_std) == (config["f0_mean"], config["f0_std"])
 
 
 def test_parts_are_joined_to_a_model_that_speaks(tmp_path: Path) -> None:

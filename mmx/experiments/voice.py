@@ -4,6 +4,7 @@
     python -m mmx.experiments.voice score OUT [OUT ...] [--texts FILE] [--reference OUT]
     python -m mmx.experiments.voice time [--model flow-voice-en]
     python -m mmx.experiments.voice spread [--model flow-voice-en]
+    python -m mmx.experiments.voice energy data/voice/valid.tsv [--model flow-voice-en]
 
 `speak` has line i spoken by voice i modulo their number, one WAV file each, and measures the time; `score` has the
 default recognizer write what it hears (word error rate), and rates the sound by DNSMOS (Reddy et al. 2021, arXiv
@@ -11,7 +12,11 @@ default recognizer write what it hears (word error rate), and rates the sound by
 how often the nearest of all voices is the right one, and both similarities. `--only wer` leaves out the packages.
 `time` says how long the first audio of 5 and of 500 words takes, and how far blocks are from the whole. `spread` says
 what a flow does with its noise: how far the frames of several seeds are from their mean, this from the prior's, and how
-rough they are. After one step the spread should be 0: noise alone says nothing of the frames.
+rough they are. After one step the spread is 0: noise alone says nothing of the frames.
+`energy` scores the frames against the teacher's of held-out sentences, in the teacher's own durations, without a
+vocoder: by the energy score E|X - y| - E|X - X'| / 2 (Gneiting and Raftery 2007, Journal of the American Statistical
+Association 102(477), section 4.3), which is least on the average for the distribution that the teacher draws from, the
+error of the mean, and roughness and deviation over a sentence, the teacher's beside them.
 
 Letters: V voices, L lines, D width of an embedding, S seeds, M frames, F features.
 """
@@ -32,7 +37,10 @@ import torch
 import mmx
 from mmx.evaluate.streaming import word_errors
 from mmx.interfaces import Speech
+from mmx.models.flow_voice.frames import RATE_HZ
+from mmx.seq import pad
 from mmx.tasks.synthesize import SpeakOptions
+from mmx.train.manifest import read_manifest
 
 TEXTS = Path(__file__).parents[2] / "tests" / "data" / "voice_test.txt"
 TIMES = "times.json"
@@ -105,6 +113,44 @@ def spread(model: Any, lines: Sequence[str], seeds: int = 4) -> dict[str, dict[s
     return {k: dict(zip(keys, np.mean(rows, 0).round(3).tolist(), strict=True)) for k, rows in found.items()}
 
 
+@torch.inference_mode()
+def energy(model: Any, rows: Sequence[torch.Tensor], seeds: int = 4) -> dict[str, dict[str, float]]:
+    """Means over sentences, of frames weighed as in training: see above; the prior's under `PRIOR`.
+
+    Args:
+        model: a flow voice.
+        rows: training data of sentences, `(M, frames.COLUMNS)`.
+        seeds: of noise, at least two.
+    """
+    synth, found = model.require_synth(), dict[str, list[list[float]]]()
+    weight_F = (synth.weight() / synth.weight().mean()).sqrt()
+    for row in rows:
+        taught = synth.taught(pad([row], RATE_HZ))
+        frames_MF, n = taught.target.x[0] * weight_F, taught.prior.shape[2]
+        noise = torch.Generator().manual_seed(0)
+        begun_SMF = torch.randn(seeds, *taught.prior.shape[1:], generator=noise)
+        for steps in (0, 1, 2, 4, 16):
+            at = [torch.cat([x[None], taught.prior, taught.condition.x], 2) for x in begun_SMF]
+            points = [taught.condition._replace(x=x) for x in at]
+            for i in range(steps):
+                points = [synth.acoustic.step(point, i / steps, 1 / steps) for point in points]
+            said_SMF = torch.cat([point.x[..., :n] for point in points]) if steps else taught.prior.expand_as(begun_SMF)
+            scored = _energy(said_SMF * weight_F, frames_MF)
+            rough = [float(x.diff(dim=-2).square().mean().sqrt()) for x in (said_SMF, taught.target.x)]
+            deviation = [float(x.std(dim=-2).mean()) for x in (said_SMF, taught.target.x)]
+            found.setdefault(str(steps or PRIOR), []).append([*scored, *rough, *deviation])
+    keys = ("energy", "error", "roughness", "teachers_roughness", "deviation", "teachers_deviation")
+    return {k: dict(zip(keys, np.mean(v, 0).round(4).tolist(), strict=True)) for k, v in found.items()}
+
+
+def _energy(said_SMF: torch.Tensor, frames_MF: torch.Tensor) -> tuple[float, float]:
+    """The energy score of a frame, over the root of F, and the root mean square error of the samples' mean."""
+    seeds, root = len(said_SMF), frames_MF.shape[1] ** 0.5
+    away = (said_SMF - frames_MF).norm(dim=2).mean()
+    apart = sum((said_SMF - one).norm(dim=2).sum() for one in said_SMF) / (seeds * (seeds - 1) * len(frames_MF))
+    return float((away - apart / 2) / root), _rms(said_SMF.mean(0) - frames_MF)
+
+
 def _rms(x: torch.Tensor) -> float:
     return float(x.square().mean().sqrt())
 
@@ -161,9 +207,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """See above."""
     parser = argparse.ArgumentParser(prog="python -m mmx.experiments.voice")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    talk, judge, watch, noise = (verbs.add_parser(name) for name in ("speak", "score", "time", "spread"))
+    talk, judge, watch, noise, apart = map(verbs.add_parser, ("speak", "score", "time", "spread", "energy"))
     talk.add_argument("out", type=Path)
-    for verb in (talk, watch, noise):
+    apart.add_argument("data", type=Path, help="manifest of what mmx.models.flow_voice.prepare writes")
+    for verb in (talk, watch, noise, apart):
         verb.add_argument("--model", default="flow-voice-en")
     talk.add_argument("--steps", default="0", help="0 for the model's own number, or prior")
     judge.add_argument("out", type=Path, nargs="+")
@@ -173,6 +220,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         verb.add_argument("--texts", type=Path, default=TEXTS)
     talk.add_argument("--lines", type=int, default=100)
     given = parser.parse_args(arguments)
+    if given.verb == "energy":
+        rows = [np.load(row.makes["features"]).astype(np.float32) for row in read_manifest(given.data)]
+        print(json.dumps(energy(mmx.load(given.model), [torch.from_numpy(row) for row in rows]), indent=1))
+        return 0
     lines = given.texts.read_text("utf-8").splitlines()
     if given.verb == "speak":
         print(json.dumps(speak(given.out, mmx.load(given.model), lines[: given.lines], given.steps)))

@@ -5,6 +5,15 @@ Conditional flow matching (Lipman et al. 2023, arXiv 2210.02747) with a prior me
 2201.03545; modulated by the time as in PixArt's adaLN-single, Chen et al. 2023, arXiv 2310.00426), which remember their
 last frames: it runs in blocks of any size with the same result. Attention is over the symbols of a sentence only.
 
+What the network says is scaled as Karras et al. 2022 do (arXiv 2206.00364, section 5), here around the prior p. On the
+path x = (1 - t) noise + t frames, with frames = p + r where r has the deviation s, the best linear guess of r from x is
+
+    g = t s^2 (x - t p) / (t^2 s^2 + (1 - t)^2)
+
+The network sees g / s and says f, of unit variance: what is known of r is d = g + c f, c = s (1 - t) / sqrt(t^2 s^2 +
+(1 - t)^2), and the velocity is (p + d - x) / (1 - t), in which 1 - t cancels. So noise reaches frames by g alone, which
+is 0 at time 0, and the last of Euler's steps ends at p + d.
+
 Letters: B rows, U symbols, M frames, F features of a frame, D width, K kernel.
 """
 
@@ -25,8 +34,10 @@ from mmx.state import State, subtree, tensor
 
 LONGEST = 40.0
 """Frames of a symbol beyond which the network is not told more."""
-TIMES = 32
-"""Frequencies by which a time is told."""
+TIMES, FASTEST = 32, 30.0
+"""Frequencies by which a time is told, and the highest in radians per unit of time: near times are told alike."""
+RESIDUAL = 0.5
+"""Deviation of the frames from their prior, of each feature, from which training starts."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,6 +177,7 @@ class Acoustic(nn.Module):
         self.flow = nn.ModuleList(flow)
         self.leave_norm, self.leave = nn.LayerNorm(c.width), Linear(c.width, c.features)
         self.gain = nn.Parameter(torch.zeros(c.features))
+        self.log_residual = nn.Parameter(torch.full((c.features,), math.log(RESIDUAL)))  # s
         self.lookahead = c.flow_blocks * c.ahead
 
     # -------------------- the text
@@ -217,34 +229,54 @@ class Acoustic(nn.Module):
         width = 2 * self.config.features + self.config.width
         return {"blocks": blocks, "wait": new_wait(batch, 0, self.lookahead, self.gain.new_zeros(width))}
 
-    def velocity(self, at: Seq, time_B: Tensor, state: State | None = None) -> Seq:
-        """`(B, M, F)`: where points go at a time in [0, 1], less what waits for frames ahead.
+    def velocity(self, at: Seq, time_B: Tensor) -> Tensor:
+        """`(B, M, F)`: where points go at a time in [0, 1].
 
         Args:
             at: points, prior and condition side by side, `(B, M, 2 F + D)`.
             time_B: of each row.
-            state: of the blocks, in a stream.
         """
-        scale_T = torch.exp(torch.arange(TIMES, device=time_B.device) * (-math.log(10_000) / TIMES))
-        angle_BT = 1000 * time_B[:, None] * scale_T
-        modulation = self.time(torch.cat([angle_BT.sin(), angle_BT.cos()], 1).to(at.x.dtype)).unflatten(1, (3, -1))
-        n = 2 * self.config.features
-        seq = at._replace(x=self.enter(at.x[..., :n]) + self.given(at.x[..., n:]))
-        for i, block in enumerate(self.flow):
-            seq = block(seq, None if state is None else subtree(state, str(i)), modulation)
-        return seq._replace(x=self.leave(self.leave_norm(seq.x)) * self.gain)
+        return self._velocity(at.x, self._network(at, time_B).x, time_B)
 
     def step(self, at: Seq, time: float, length: float, state: State | None = None) -> Seq:
         """One step of Euler's method: points, prior and condition `(B, M, 2 F + D)` to the same a step later."""
         time_B = torch.full((len(at.x),), time, device=at.x.device)
         if state is None:
-            moved, held = self.velocity(at, time_B), at
+            made, held = self._network(at, time_B), at
         else:
             wait = subtree(state, "wait")
-            moved = self.velocity(at, time_B, subtree(state, "blocks"))
+            made = self._network(at, time_B, subtree(state, "blocks"))
             held = concat(Seq(tensor(wait, "rest"), tensor(wait, "n_rest")), at)
-            rest = after(held, moved.lengths, self.lookahead)
+            rest = after(held, made.lengths, self.lookahead)
             wait["rest"], wait["n_rest"] = rest.x, rest.lengths
-        x, n = held.x[:, : moved.x.shape[1]], self.config.features
-        point = x[..., :n] + length * moved.x
-        return moved._replace(x=torch.cat([point, x[..., n:]], 2))
+        x, n = held.x[:, : made.x.shape[1]], self.config.features
+        point_BMF = x[..., :n] + length * self._velocity(x, made.x, time_B)
+        return made._replace(x=torch.cat([point_BMF, x[..., n:]], 2))
+
+    def _network(self, at: Seq, time_B: Tensor, state: State | None = None) -> Seq:
+        """f, `(B, M, F)`, less what waits for frames ahead: it sees g / s, which says nothing at time 0."""
+        n, s_F = self.config.features, self.log_residual.exp()
+        t_B11 = time_B[:, None, None]
+        seen_BMF = t_B11 * s_F / _power(t_B11, s_F) * (at.x[..., :n] - t_B11 * at.x[..., n : 2 * n])
+        given = self.enter(torch.cat([seen_BMF, at.x[..., n : 2 * n]], 2)) + self.given(at.x[..., 2 * n :])
+        scale_T = FASTEST * torch.exp(torch.arange(TIMES, device=time_B.device) * (-math.log(1000) / TIMES))
+        angle_BT = time_B[:, None] * scale_T
+        modulation = self.time(torch.cat([angle_BT.sin(), angle_BT.cos()], 1).to(at.x.dtype)).unflatten(1, (3, -1))
+        seq = at._replace(x=given)
+        for i, block in enumerate(self.flow):
+            seq = block(seq, None if state is None else subtree(state, str(i)), modulation)
+        return seq._replace(x=self.leave(self.leave_norm(seq.x)) * self.gain)
+
+    def _velocity(self, at_BMC: Tensor, f_BMF: Tensor, time_B: Tensor) -> Tensor:
+        """(p + g + c f - x) / (1 - t) without the division, which would be by 0 at the end."""
+        n, s_F = self.config.features, self.log_residual.exp()
+        prior_BMF, t_B11 = at_BMC[..., n : 2 * n], time_B[:, None, None]
+        power_B1F = _power(t_B11, s_F)
+        noisy_BMF = at_BMC[..., :n] - t_B11 * prior_BMF
+        kept_B1F = (t_B11 * s_F.square() - (1 - t_B11)) / power_B1F
+        return prior_BMF + kept_B1F * noisy_BMF + s_F * power_B1F.rsqrt() * f_BMF
+
+
+def _power(t_B11: Tensor, s_F: Tensor) -> Tensor:
+    """`(B, 1, F)`: variance of x - t p."""
+    return (t_B11 * s_F).square() + (1 - t_B11).square()

@@ -12,6 +12,9 @@ its English voices (extra `voices`, and `experiments`, which cuts the network), 
 | `latent.npz` | mean, basis and scale of the latent, found from the sentences; one that is there is kept |
 | `train.tsv`, `valid.tsv`, `features` | what `models/recipes/voice.toml` reads |
 | `vocoder` | with `--vocoder-hours`: what `models/recipes/vocoder.toml` reads, with the generator's sound |
+
+What goes on from shipped weights, or is joined with the shipped vocoder, needs their latent: copy
+`models/weights/flow_voice_en/latent.npz` there first.
 """
 
 import argparse

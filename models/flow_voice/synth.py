@@ -92,9 +92,9 @@ class FlowVoice(nn.Module):
         return Taught(known.sound, condition, prior_BMF, log_BU, known.frames, known.symbols)
 
     def velocity(self, x_BMF: Tensor, time_B: Tensor, taught: Taught) -> Tensor:
-        """`(B, M, F)` where points of the paths go at times in [0, 1]."""
-        at = torch.cat([x_BMF, taught.prior.to(x_BMF.dtype), taught.condition.x.to(x_BMF.dtype)], 2)
-        return self.acoustic.velocity(taught.condition._replace(x=at), time_B).x
+        """`(B, M, F)` where points of the paths go at times in [0, 1]. The prior learns nothing of it."""
+        at = torch.cat([x_BMF, taught.prior.detach().to(x_BMF.dtype), taught.condition.x.to(x_BMF.dtype)], 2)
+        return self.acoustic.velocity(taught.condition._replace(x=at), time_B)
 
     # -------------------- speech
 

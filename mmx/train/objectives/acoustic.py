@@ -50,7 +50,8 @@ class AcousticLoss:
     """The sum of three means over rows, each over a row's frames or symbols.
 
     - flow: the weighted squared error of the velocity at one point of the straight path from noise to the frames
-      (Lipman et al. 2023, arXiv 2210.02747), at a time whose logit is normal (Esser et al. 2024, arXiv 2403.03206);
+      (Lipman et al. 2023, arXiv 2210.02747), at a time that is uniform: few steps begin at 0, which a time whose logit
+      is normal (Esser et al. 2024, arXiv 2403.03206) all but never is;
     - prior: that of the prior mean (Popov et al. 2021, arXiv 2105.06337);
     - duration: Poisson's negative log likelihood of the frames of a symbol, whose minimum is at their mean: the mean of
       logarithms, which is usual, makes speech too fast.
@@ -87,8 +88,7 @@ class AcousticLoss:
         taught = synth.taught(batch.outputs[synth.medium])
         end, weight_F = taught.target, synth.weight().to(taught.target.x.device)
         end_BMF = end.masked.float()
-        noise_BMF, uniform_B = draw(end_BMF, end.lengths, batch.keys)
-        time_B = (2**0.5 * torch.erfinv((2 * uniform_B - 1).clamp(-0.9999, 0.9999))).sigmoid()
+        noise_BMF, time_B = draw(end_BMF, end.lengths, batch.keys)
         time_B11 = time_B[:, None, None]
         found_BMF = synth.velocity((1 - time_B11) * noise_BMF + time_B11 * end_BMF, time_B, taught)
         rows = {
