@@ -6,7 +6,6 @@ Letters: B rows, M frames, F features, U symbols.
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor
 
 from mmx.errors import InputError
