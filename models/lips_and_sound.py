@@ -303,7 +303,7 @@ class Fusion(nn.Module):
                 x_BMD = F.pad(parts[name].masked, (0, 0, 0, max(0, n - parts[name].x.shape[1])))[:, :n]
                 if name == LIPS and SOUND in parts:
                     x_BMD = self._misleading(x_BMD, kept["misled"])
-                x_BMD = (x_BMD * kept[name]).to(like.dtype)
+                x_BMD = (x_BMD * kept[name] if len(parts) == 2 else x_BMD).to(like.dtype)  # of one, all is kept
             else:
                 x_BMD = like.new_zeros(len(made_B), n, len(like))
             both.append(torch.where(x_BMD.any(-1, keepdim=True), x_BMD, self.absent[name].to(like.dtype)))

@@ -88,6 +88,15 @@ def test_it_reads_in_half_precision(present: list[str]) -> None:
     assert memory.x.dtype == torch.bfloat16 and bool(memory.x.isfinite().all())
 
 
+def test_training_on_one_modality_never_takes_it_away() -> None:
+    config = family.Config(
+        width=16, heads=2, hidden=16, layers=1, kernel=3, left=4, dropout=0.0, only_lips=0.5, only_sound=0.5
+    )
+    fuse = family.Fusion(config)
+    alone = {family.SOUND: Seq(noise(8, 6, 16, seed=0), torch.full((8,), 6), 25.0)}
+    assert torch.equal(fuse.train()(alone).x, fuse.eval()(alone).x)
+
+
 def test_misleading_lips_are_still_shifted_or_of_another_row() -> None:
     torch.manual_seed(1)
     lips = noise(64, 40, 3, seed=0)
