@@ -62,7 +62,8 @@ def test_of_embeddings() -> None:
     whole = Batch({"lips": lips, "speech": speech}, none, none, ("transcribe",) * 3)
     verify_objective(build_objective("contrastive", {}), model, whole)
     signing = test_gfslt.built()
-    verify_objective(build_objective("visual_language", {"mask": 0.0}), signing, test_gfslt.batch(signing))
+    for objective in (build_objective("visual_language", {"mask": 0.0}), build_objective("cico", {})):
+        verify_objective(objective, signing, test_gfslt.batch(signing))
 
 
 @pytest.mark.parametrize("name", ["flow", "toys.text_to_mel.Objective"])

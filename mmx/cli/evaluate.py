@@ -52,11 +52,7 @@ def evaluate(
         bool, typer.Option("--streaming", help="Transcribe the speech live: quality against latency.")
     ] = False,
     retrieval: Annotated[
-        bool,
-        typer.Option(
-            "--retrieval",
-            help="Search the test set's recordings by text and by example: R@1, 5, 10 and the median rank.",
-        ),
+        bool, typer.Option("--retrieval", help="Search it by text and by example: R@1, 5, 10 and the median rank.")
     ] = False,
     options: StreamingOptions,
 ) -> None:

@@ -35,9 +35,11 @@ import soxr
 import torch
 
 import mmx
+from mmx.errors import InputError
 from mmx.evaluate.streaming import word_errors
 from mmx.interfaces import Speech
 from mmx.models.flow_voice.frames import RATE_HZ
+from mmx.models.flow_voice.synth import FlowVoice
 from mmx.seq import pad
 from mmx.tasks.synthesize import SpeakOptions
 from mmx.train.manifest import read_manifest
@@ -48,13 +50,12 @@ PRIOR = "prior"
 """In place of a number of steps: the mean of the frames, without a flow."""
 
 
-def speak(out: Path, model: Any, lines: Sequence[str], steps: str) -> dict[str, float]:
+def speak(out: Path, model: mmx.Model, lines: Sequence[str], steps: str) -> dict[str, float]:
     """Speak lines into WAV files and return seconds of sound and of work, in processor time."""
     out.mkdir(parents=True, exist_ok=True)
-    synth = model.require_synth()
-    names = sorted(name for name in synth.voices("en") if name[0] in "ab")
+    names = sorted(name for name in model.require_synth().voices("en") if name[0] in "ab")
     if steps == PRIOR:
-        synth.steps = 0
+        _flow(model).steps = 0
     sound_s, work_s = 0.0, 0.0
     for i, line in enumerate(lines):
         options = SpeakOptions(voice=names[i % len(names)], language="en", steps=0 if steps == PRIOR else int(steps))
@@ -68,7 +69,7 @@ def speak(out: Path, model: Any, lines: Sequence[str], steps: str) -> dict[str, 
     return found
 
 
-def timed(model: Any, lines: Sequence[str], repeats: int = 5) -> dict[str, float]:
+def timed(model: mmx.Model, lines: Sequence[str], repeats: int = 5) -> dict[str, float]:
     """Seconds to the first audio of 5 and of 500 words, the least of some, and the error of blocks in percent.
 
     Both as a clock has them, and of the processor's time, which other programs on the machine change less.
@@ -91,9 +92,9 @@ def timed(model: Any, lines: Sequence[str], repeats: int = 5) -> dict[str, float
 
 
 @torch.inference_mode()
-def spread(model: Any, lines: Sequence[str], seeds: int = 4) -> dict[str, dict[str, float]]:
+def spread(model: mmx.Model, lines: Sequence[str], seeds: int = 4) -> dict[str, dict[str, float]]:
     """Root mean squares over frames, a line each by three voices: see above; the prior's under `PRIOR`."""
-    synth, found = model.require_synth(), dict[str, list[list[float]]]()
+    synth, found = _flow(model), dict[str, list[list[float]]]()
     acoustic, names = synth.acoustic, sorted(synth.voices("en"))[::9][:3]
     for line, name in zip(lines[5::25], names, strict=False):
         how = [Speech(texts=[line], language="en", voice=name, seed=seed) for seed in range(seeds)]
@@ -114,7 +115,7 @@ def spread(model: Any, lines: Sequence[str], seeds: int = 4) -> dict[str, dict[s
 
 
 @torch.inference_mode()
-def energy(model: Any, rows: Sequence[torch.Tensor], seeds: int = 4) -> dict[str, dict[str, float]]:
+def energy(model: mmx.Model, rows: Sequence[torch.Tensor], seeds: int = 4) -> dict[str, dict[str, float]]:
     """Means over sentences, of frames weighed as in training: see above; the prior's under `PRIOR`.
 
     Args:
@@ -122,7 +123,7 @@ def energy(model: Any, rows: Sequence[torch.Tensor], seeds: int = 4) -> dict[str
         rows: training data of sentences, `(M, frames.COLUMNS)`.
         seeds: of noise, at least two.
     """
-    synth, found = model.require_synth(), dict[str, list[list[float]]]()
+    synth, found = _flow(model), dict[str, list[list[float]]]()
     weight_F = (synth.weight() / synth.weight().mean()).sqrt()
     for row in rows:
         taught = synth.taught(pad([row], RATE_HZ))
@@ -149,6 +150,14 @@ def _energy(said_SMF: torch.Tensor, frames_MF: torch.Tensor) -> tuple[float, flo
     away = (said_SMF - frames_MF).norm(dim=2).mean()
     apart = sum((said_SMF - one).norm(dim=2).sum() for one in said_SMF) / (seeds * (seeds - 1) * len(frames_MF))
     return float((away - apart / 2) / root), _rms(said_SMF.mean(0) - frames_MF)
+
+
+def _flow(model: mmx.Model) -> FlowVoice:
+    """The synth of a model whose voices are a flow's. Raises `InputError` for another."""
+    synth = model.require_synth()
+    if not isinstance(synth, FlowVoice):
+        raise InputError(f"expected a model with flow voices, such as flow-voice-en, got {model.name}")
+    return synth
 
 
 def _rms(x: torch.Tensor) -> float:

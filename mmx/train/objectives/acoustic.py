@@ -83,7 +83,8 @@ class AcousticLoss:
 
     def __call__(self, model: Model, batch: Batch) -> Losses:
         """Reports the same."""
-        synth: Any = model.synth
+        synth = model.synth
+        assert isinstance(synth, AcousticField), "expected what `needs` asks for"
         taught = synth.taught(batch.outputs[synth.medium])
         end, weight_F = taught.target, synth.weight().to(taught.target.x.device)
         end_BMF = end.masked.float()
