@@ -67,6 +67,7 @@ def test_a_camera_is_read_and_shown_with_its_points_and_no_picture_is_kept(
     page = browse(address, permissions=["camera"])
     state(page, "idle")
     assert page.inner_text("#mic") == "Start camera"
+    assert page.inner_text("#source-title span").startswith("Signed")
     assert "" not in page.locator("#from option").evaluate_all("all => all.map(o => o.value)")  # it detects no language
     page.select_option("#from", "ase")
     page.click("#mic")

@@ -499,6 +499,7 @@ function watchInstead(what) {
   const words = { "hint-start": "Start camera", "hint-act": "spell with your hand", "clock-of": "seen" };
   for (const [id, word] of Object.entries(words)) $(id).textContent = word;
   document.querySelector("label[for=from]").textContent = "Signed";
+  document.querySelector("#source-title span").textContent = "Signed";
 }
 
 connectControls();
