@@ -82,6 +82,7 @@ def test_a_batch_equals_single_sentences(folder: Path) -> None:
     assert figures(run(folder, "other")) == figures(run(folder, "other", batch_size=1))
 
 
+@pytest.mark.long
 def test_killed_it_goes_on_where_it_was(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, out = tmp_path / "whole.json", tmp_path / "out.json"
     run(folder, "other", output=whole, batch_size=1)

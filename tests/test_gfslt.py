@@ -111,6 +111,7 @@ def test_the_published_size() -> None:
     assert sum(p.numel() for p in tower.parameters()) == 87_849_216  # CLIP ViT-B/32's image half
 
 
+@pytest.mark.long
 def test_the_image_tower_is_clips() -> None:
     package = pytest.importorskip("transformers", reason="needs transformers: pip install 'mmx[test]'")
     config = package.CLIPVisionConfig(

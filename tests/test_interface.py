@@ -44,7 +44,7 @@ def test_pooling_takes_the_mean_of_the_frames_that_are_there() -> None:
     torch.testing.assert_close(got.x[0, : int(got.lengths)], want)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_cif_finds_words_that_pooling_does_not_and_the_decoder_stays() -> None:
     """The ordering at a small size with one seed; docs/experiments/interface.md has three seeds at the usual size."""
     found = run(0, SMALL)

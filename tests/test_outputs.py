@@ -220,6 +220,7 @@ def test_a_long_name_has_room_for_the_ending(run: Run, tmp_path: Path):
     assert sorted(t for n, t in there(tmp_path / "out").items() if n.endswith("txt")) == ["xxx", "ééé"]
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="the encoding of names is UTF-8 there")
 def test_letters_that_the_systems_encoding_lacks(tmp_path: Path):
     """LC_ALL=C with UTF-8 mode off: the text is written, under the name that the recording's bytes are."""

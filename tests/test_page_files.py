@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from fake_server import FakeEngine, running
 from page_browser import (
     ROOT,
@@ -161,6 +162,7 @@ def test_a_file_dropped_while_listening_waits_and_is_told(browse: Open, address:
     assert "He was" in text_of(page)
 
 
+@pytest.mark.long
 def test_a_busy_server_is_asked_again(browse: Open):
     engine = FakeEngine()
     engine.go.clear()

@@ -453,6 +453,7 @@ class Speaker:
                     await socket.send('{"type": "session.close"}')
 
 
+@pytest.mark.long
 def test_many_clients_lose_nothing_when_servers_end(tmp_path: Path):
     """MMX_LIVE_CLIENTS of them, through a kill, a SIGTERM and the restarts."""
 

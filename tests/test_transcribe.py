@@ -62,6 +62,7 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("one_thread")
 def test_threads_on_one_model_agree_with_one_after_the_other(model: mmx.Model, wave: np.ndarray):
     parts = [wave[:113_600], wave[121_600:169_440], wave[-60_640:]]

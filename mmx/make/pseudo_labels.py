@@ -35,7 +35,9 @@ def segments(model: Model, x: torch.Tensor, language: str, least: float) -> Iter
         InputError: the model has no CTC head.
     """
     if NAME not in model.heads:
-        raise InputError(f"expected a model with a CTC head, got {model.name}: choose one, such as fingerspelling")
+        raise InputError(
+            f"expected a model with a CTC head, got {model.name}: train one by the objective ctc or framewise"
+        )
     (modality, what), head = next(iter(model.recorded.items())), model.heads[NAME]
     tokenizer = model.require_tokenizer()
     with torch.inference_mode():
