@@ -4,6 +4,9 @@ import numpy as np
 import pytest
 
 from mmx.media.gain import FRAME, Gain
+from mmx.seq import Seq
+from mmx.state import State
+from mmx.streaming.activity import SpeechActivity
 
 HALF_LIFE = round(Gain.HALF_LIFE_S * 16_000)
 
@@ -39,3 +42,29 @@ def test_the_gain_changes_over_a_frame_without_a_step() -> None:
     rising = gain.apply(0.8 * ones) / np.float32(0.8)
     assert rising[0] == pytest.approx(1.25) and rising[FRAME - 1] == pytest.approx(1.0)
     assert np.abs(np.diff(rising)).max() < 0.001
+
+
+class Loud:
+    """A detector that hears speech where a frame is louder than 0.05."""
+
+    def init_state(self, batch: int, capacity: int = 0) -> State:
+        return {}
+
+    def forward(self, seq: Seq, state: State | None = None) -> Seq:
+        n = int(seq.lengths[0]) // FRAME
+        heard = (seq.x[:, : n * FRAME].unflatten(1, (n, FRAME)).square().mean(2).sqrt() > 0.05).float()
+        return Seq(heard, seq.lengths // FRAME, 31.25)
+
+
+def test_a_stream_is_amplified_too_and_goes_on_with_its_gain_when_it_is_resumed() -> None:
+    first = SpeechActivity(Loud())
+    first.push(tone(8192, 0.004))
+    assert first.speaking, "quiet speech is heard"
+    first.push(tone(8192, 0.4))
+    first.push(tone(8192, 0.004))
+    assert not first.speaking, "beside loud speech it is a pause"
+    again = SpeechActivity(Loud())
+    again.restore(*first.saved())
+    for activity in (first, again):
+        activity.push(tone(8192, 0.004))
+    assert not again.speaking and again.gain.level == first.gain.level and again.gain.last == first.gain.last

@@ -23,12 +23,13 @@ from mmx.evaluate import collection, retrieval
 from mmx.media.frame_folder import read_picture
 from mmx.model import Model, tensors
 from mmx.models import fingerspelling, gfslt
+from mmx.nn import similarity
 from mmx.search import index as index_module
 from mmx.search import nearest, preview, query, words
 from mmx.search.embed import Embedder
 from mmx.search.index import Entry, Index, ModelMark, Said, Vectors, writing
 from mmx.search.similarity import late_interaction
-from mmx.seq import Seq
+from mmx.seq import Seq, pad
 from mmx.text import byte_tokenizer, character_tokenizer
 from mmx.weights.folder import write_model
 
@@ -71,6 +72,10 @@ def test_similarity_is_that_of_the_paper() -> None:
     expected = [cico(q.astype(np.float64), d.astype(np.float64), 0.07) for d in documents]
     np.testing.assert_allclose(late_interaction(np.asarray(q), documents), expected, atol=1e-5)
     assert late_interaction(np.eye(3, dtype=np.float32), [np.eye(3)])[0] == pytest.approx(1, abs=1e-4)
+    forth, back = similarity.late_interaction(pad([torch.tensor(q)]), pad([torch.tensor(d) for d in documents]))
+    np.testing.assert_allclose(
+        (forth + back)[0] / 2, expected, atol=1e-5
+    )  # what training compares is what search ranks
 
 
 def test_words_are_found_written_otherwise_and_a_little_wrong() -> None:

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 import pytest
@@ -617,3 +617,24 @@ def test_a_sentence_that_cannot_be_translated_stays_as_it_was_said():
     assert heard(FakeEngine()) == ([("translation", " es(He was not)", "es")], [])
     told = "not translated: expected a language that it reads, got de"
     assert heard(Monoglot()) == ([("translation", " He was not", "de")], [told])
+
+
+def test_a_language_that_is_to_be_detected_goes_on_from_english_which_is_not_shown():
+    from mmx.model import Model
+    from mmx.streaming.server.interpreter import Interpreter, SessionConfig
+    from mmx.tasks.cascade import Route
+    from mmx.tasks.options import Options
+
+    class ByEnglish(FakeEngine):
+        def route(self, language: str | None, to: str) -> Route:
+            return Route(Options(task="translate", to="en"), cast(Model, "text"))
+
+    interpreter = Interpreter(ByEnglish(), SessionConfig(None, "es"))  # type: ignore[arg-type]
+    assert {name: stream.told for name, stream in interpreter.streams.items()} == {  # type: ignore[attr-defined]
+        "source": [None, None], "english": [None, "en"],
+    }  # fmt: skip
+    events = interpreter.push(np.zeros(3 * 16_000, np.float32))
+    assert [(e.track, e.text) for e in events] == [
+        ("source", " He"), ("source", " was"), ("source", " not"), ("translation", " es(He was not)"),
+    ]  # fmt: skip
+    assert interpreter.translated == "english" and interpreter.tentative.keys() == {"source"}

@@ -19,7 +19,7 @@ from mmx.datasets.pseudo_labels import PseudoLabel, pseudo_labels
 from mmx.errors import InputError, prints_errors
 from mmx.files import atomic_write
 from mmx.model import Model
-from mmx.nn.ctc import NAME, CTCHead
+from mmx.nn.ctc import NAME, log_probs
 from mmx.seq import Seq
 from mmx.train.manifest import Example, read_manifest, require_recordings
 from mmx.train.reading import read_recording
@@ -38,16 +38,14 @@ def segments(model: Model, x: torch.Tensor, language: str, least: float) -> Iter
         raise InputError(
             f"expected a model with a CTC head, got {model.name}: train one by the objective ctc or framewise"
         )
-    (modality, what), head = next(iter(model.recorded.items())), model.heads[NAME]
+    modality, what = next(iter(model.recorded.items()))
     tokenizer = model.require_tokenizer()
     with torch.inference_mode():
         memory = model.encode(modality, Seq(x[None], torch.tensor([len(x)]), what.rate))
-        told = isinstance(head, CTCHead) and language
-        language_id = torch.tensor([tokenizer.language_ids[tokenizer.language(language)]]) if told else None
-        logits = head(memory.x, language_id) if told else head(memory.x)
-        probabilities = logits[0].float().softmax(-1).numpy()
-    silent = [tokenizer.n_vocab, tokenizer.eot, *tokenizer.control_ids]
-    for found in pseudo_labels(probabilities, window=1, least=least, leave_out=silent):
+        told = tokenizer.language_ids[tokenizer.language(language)] if language else None
+        silent = [*tokenizer.control_ids, tokenizer.eot]
+        probabilities = log_probs(model.heads[NAME], memory, told, silent)[0].exp().numpy()
+    for found in pseudo_labels(probabilities, window=1, least=least, leave_out=[tokenizer.n_vocab]):
         if found.stop - found.start >= LEAST_FRAMES and (text := tokenizer.decode([found.label]).strip()):
             yield text, found
 

@@ -62,16 +62,16 @@ class CTCHead(nn.Module):
         return self.scores(x_BMD + self.language(self.told(x_BMD, language_B))[:, None])
 
 
-def log_probs(head: nn.Module, memory: Seq, language: int, silent: Sequence[int]) -> Tensor:
+def log_probs(head: nn.Module, memory: Seq, language: int | None, silent: Sequence[int]) -> Tensor:
     """`(B, M, V + 1)` log-probabilities of what a text may hold, the blank last.
 
     Args:
         head: the model's.
         memory: `(B, M, D)`.
-        language: token of the language that is written; heads other than `CTCHead` are not told it.
+        language: token of the language that is written, None where it is not told; only a `CTCHead` takes it.
         silent: tokens that are no text.
     """
-    if isinstance(head, CTCHead):
+    if isinstance(head, CTCHead) and language is not None:
         scores_BMV = head(memory.masked, torch.full((len(memory.x),), language, device=memory.x.device))
     else:
         scores_BMV = head(memory.masked)

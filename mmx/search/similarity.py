@@ -7,6 +7,8 @@ With E[i, j] the cosine of token i of the one and token j of the other, and tau 
 and the similarity is their mean. Cheng et al., "CiCo: Domain-Aware Sign Language Retrieval via Cross-Lingual
 Contrastive Learning". Theirs also counts padding in the softmax; here there is none.
 
+`mmx.nn.similarity.late_interaction` is the same of padded batches, with gradients.
+
 Letters: M tokens of the query, N tokens of all documents, K documents, D width.
 """
 
@@ -15,8 +17,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from mmx.nn.similarity import TAU
+
 Array = NDArray[np.float32]
-TAU = 0.07
 
 
 def unit(x: NDArray[np.floating]) -> Array:

@@ -16,7 +16,7 @@ from mmx.model import Model
 from mmx.text.languages import check_script, find_language
 from mmx.train.data import lesson, modalities
 from mmx.train.leakage import leaks
-from mmx.train.manifest import MIN_S, Example, kind_of, manifest_rows, spellings
+from mmx.train.manifest import MIN_S, Example, kind_of, languages_of, manifest_rows
 from mmx.train.reading import SLACK_S, open_medium
 
 ODD_RATE = 3.0
@@ -96,7 +96,7 @@ def check_data(
         from mmx.api import outline as outline_of
 
         outline = outline_of(model)
-    rows = list(manifest_rows(Path(manifest), None if outline is None else spellings(outline), language))
+    rows = list(manifest_rows(Path(manifest), None if outline is None else languages_of(outline), language))
     shapes = {} if outline is None else {i.medium: i.shape for i in outline.inputs.values()}
     files = (item for r in rows if r.example is not None for item in _files(r.example))
     contents = _contents(files, shapes, threads)

@@ -152,7 +152,7 @@ def _read(path: Path, spellings: Collection[str] | None, language: str) -> tuple
     return examples, problems
 
 
-def spellings(model: Model) -> Collection[str] | None:
+def languages_of(model: Model) -> Collection[str] | None:
     """The languages that a manifest may name for a model; None where its tokens name none, or it has no tokenizer."""
     return None if model.tokenizer is None else model.tokenizer.language_ids or None
 

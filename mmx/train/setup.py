@@ -21,7 +21,7 @@ from mmx.text.translation_tokenizer import TranslationTokenizer
 from mmx.train.augment import FrameSpeeds, Noise, Speeds, TimeMasks, in_turn, mask_policy, masker
 from mmx.train.batch import Batch
 from mmx.train.data import ANYTHING, Changes, Data, EncodedData, encodes_frozen
-from mmx.train.manifest import Example, kind_of, read_manifest, require_recordings, spellings
+from mmx.train.manifest import Example, kind_of, languages_of, read_manifest, require_recordings
 from mmx.train.objectives import build_objective
 from mmx.train.optim import initialize
 from mmx.train.options import TrainOptions, without_effect
@@ -182,7 +182,7 @@ def training_data(options: TrainOptions, path: str, model: Model, needs: Needs =
     Raises:
         InputError: the manifest has mistakes, or is not of what the model takes.
     """
-    examples = read_manifest(path, spellings(model), options.language)
+    examples = read_manifest(path, languages_of(model), options.language)
     of_recordings(examples, path)
     data = Data(
         examples,

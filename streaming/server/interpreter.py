@@ -59,6 +59,7 @@ class Interpreter:
         self.engine, self.config, self.begin_s = engine, config, begin_s
         self.streams: dict[str, Stream] = {}
         self.translator: Translator | None = None
+        self.translated = ""  # the stream that it reads
         if config.source or config.to is None:
             self.streams["source"] = engine.stream(config.language)
         if config.to is not None:
