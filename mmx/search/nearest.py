@@ -51,7 +51,8 @@ def _graph(index: Index, rows: Rows) -> Any:
         return graph
     pooled_KD = _pooled(index, rows)
     graph = Graph(ndim=pooled_KD.shape[1], metric="cos", dtype="f32")
-    graph.add(np.arange(len(pooled_KD)), pooled_KD)
+    # Several threads at once leave some rows without a way to them: one in 200 of 300, one in 1,700 of 5,000.
+    graph.add(np.arange(len(pooled_KD)), pooled_KD, threads=1)
     try:
         with replacing(path) as temporary:
             graph.save(str(temporary))
