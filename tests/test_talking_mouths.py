@@ -95,7 +95,7 @@ def test_a_clip_has_its_sound_pictures_and_labels_and_comes_of_its_seed(tmp_path
     from mmx.experiments import talking_mouths as corpus
     from mmx.train.manifest import read_manifest
 
-    counts = {"train": 1, "valid": 0, "test": 1, "unseen": 0}
+    counts = {"train": 1, "test": 1, "wide": 0}
     voice = corpus.Voice()
     clip = corpus.make_clip(voice, ["mouth", "bat"], (0, 0, 0), held_out=False)
     assert len(clip.wave) == 640 * len(clip.pictures) and len(clip.labels) == 2 * len(clip.pictures)
@@ -112,5 +112,36 @@ def test_a_clip_has_its_sound_pictures_and_labels_and_comes_of_its_seed(tmp_path
     finally:
         corpus.NOISES.update(saved)
     assert 0.15 < floors["words"] < 0.25
+    assert read_manifest(tmp_path / "train_wide.tsv") == read_manifest(tmp_path / "train.tsv")
     (row,) = read_manifest(tmp_path / "test.tsv")
     assert set(row.media) == {"audio", "video"} and all(Path(p).is_file() for p in row.paths)
+
+
+def test_frequent_words_are_none_of_those_that_are_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor do they sound like one, and digits, accents, short and long words are left out."""
+    import sys
+    import types
+
+    listed = ["the", "map", "cafe\u0301", "mapp", "of", "wonderful", "soon", "b2b", "wondrous"]
+    package = types.SimpleNamespace(top_n_list=lambda language, most: listed[:most])
+    monkeypatch.setitem(sys.modules, "wordfreq", package)  # type: ignore[arg-type]
+    assert recipe.frequent_words(lambda word: word.replace("pp", "p")) == ["the", "soon", "wondrous"]
+
+
+def test_wide_clips_are_of_frequent_words_in_voices_of_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("hibari")
+    from mmx.experiments import talking_mouths as corpus
+    from mmx.train.manifest import read_manifest
+
+    monkeypatch.setattr(corpus, "NOISES", {})
+    monkeypatch.setattr(corpus, "frequent_words", lambda phonemes: ["sunlight"])
+    drawn: list[bool] = []
+    made = corpus.Speaker.draw
+    monkeypatch.setattr(corpus.Speaker, "draw", lambda rng, held_out: drawn.append(held_out) or made(rng, held_out))
+    corpus.prepare(tmp_path, {"train": 1, "test": 1, "wide": 1}, words=["pat", "bat"])
+    both = read_manifest(tmp_path / "train_wide.tsv")
+    assert [e.id for e in both] == ["train-0", "wide-0"] and drawn == [False, True, False]
+    assert set(both[0].target.split()) <= {"pat", "bat"} and set(both[1].target.split()) == {"sunlight"}
+    assert (tmp_path / "words.txt").read_text().split() == ["bat", "pat"]

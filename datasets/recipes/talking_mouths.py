@@ -10,12 +10,14 @@ Letters: T frames, P numbers of a mouth, H height, W width.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mmx.errors import InputError
 
 Array = NDArray[np.floating[Any]]
 RATE = 25.0
@@ -58,6 +60,8 @@ youth leap lake arch beam deep fish hope rope soap voice wife barber camel dange
 packet powder shower timber wonder
 """
 """Words of no training sentence."""
+MOST, SHORTEST, LONGEST = 8000, 3, 8
+"""Of wordfreq's list, how many are looked at; letters of the words that are taken."""
 
 # opening, width, rounding, upper teeth, tongue, lips pressed, lower lip under the teeth; then how firmly they are held
 _VISEMES: Sequence[tuple[str, tuple[float, ...], float]] = (
@@ -111,6 +115,26 @@ def homophene_floor(spoken: Mapping[str, str]) -> float:
     """
     sets = Counter(visemes(symbols) for symbols in spoken.values())
     return 1.0 - len(sets) / len(spoken)
+
+
+def frequent_words(phonemes: Callable[[str], str]) -> list[str]:
+    """Frequent English words of the letters a to z, the most frequent first; none of, and none that sounds like one of,
+    `UNSEEN`. They are wordfreq's (its data CC-BY-SA 4.0).
+
+    Args:
+        phonemes: how a word sounds.
+
+    Raises:
+        InputError: wordfreq is not installed.
+    """
+    try:
+        from wordfreq import top_n_list  # type: ignore[import-not-found]
+    except ImportError as e:
+        raise InputError("expected the package wordfreq, which has lists of words, got none: pip install it") from e
+    unseen = set(UNSEEN.split())
+    taken = unseen | {phonemes(word) for word in unseen}
+    words = [w for w in top_n_list("en", MOST) if w.isascii() and w.isalpha() and SHORTEST <= len(w) <= LONGEST]
+    return [w for w in words if not {w, phonemes(w)} & taken]
 
 
 # -------------------- what is held out

@@ -12,10 +12,13 @@ music, white.
     train.tsv valid.tsv     words, voices and faces of training
     test.tsv                the same words, other voices and faces
     unseen.tsv              words, voices and faces of no training clip
-    words.txt               those of training, for `mmx transcribe --vocabulary`
+    wide.tsv                6,019 frequent words, none of those of unseen.tsv; voices and faces of training
+    train_wide.tsv          train.tsv, then wide.tsv
+    words.txt               those of train.tsv, for `mmx transcribe --vocabulary`
     noise/{train,test}      the babble of tests is of the voices of tests
 
-`pip install 'mmx[voices]'`. Letters: T frames, N samples, U characters.
+`pip install 'mmx[voices]' wordfreq`; the latter for the clips of `wide` alone. Letters: T frames, N samples, U
+characters.
 """
 
 import argparse
@@ -38,6 +41,7 @@ from mmx.datasets.recipes.talking_mouths import (
     Face,
     Phone,
     drawn,
+    frequent_words,
     homophene_floor,
     mouth_track,
     render,
@@ -54,8 +58,11 @@ Array = NDArray[np.floating[Any]]
 SOUND_HZ = 16_000
 VOICE_HZ = 24_000
 LABEL_HZ = 50
-SPLITS = {"train": 5078, "valid": 100, "test": 1000, "unseen": 150}
+SPLITS = {"train": 5078, "valid": 100, "test": 1000, "unseen": 150, "wide": 12_000}
 """Clips of each."""
+HELD_OUT_SPLITS = ("test", "unseen")
+"""Of other voices and faces."""
+JOINED = ("train", "wide")
 NOISES = {"babble": 24, "music": 8, "white": 2}
 NOISE_S = 20.0
 STRESS = "ˈˌ"
@@ -182,10 +189,9 @@ def make_clip(voice: Voice, words: Sequence[str], seed: Sequence[int], held_out:
     return Clip(wave, pictures, labels(spoken._replace(phones=phones), 2 * n_frames), " ".join(words))
 
 
-def draw_words(split: str, rng: np.random.Generator) -> list[str]:
-    """Three to five words in any order; of `unseen`, none was trained on."""
-    vocabulary = (UNSEEN if split == "unseen" else WORDS).split()
-    return [str(word) for word in rng.choice(vocabulary, int(rng.integers(3, 6)))]
+def draw_words(words: Sequence[str], rng: np.random.Generator) -> list[str]:
+    """Three to five words in any order."""
+    return [str(word) for word in rng.choice(words, int(rng.integers(3, 6)))]
 
 
 # -------------------- noise
@@ -193,11 +199,12 @@ def draw_words(split: str, rng: np.random.Generator) -> list[str]:
 
 def babble(voice: Voice, rng: np.random.Generator, held_out: bool, voices: int = 6) -> Array:
     """Several speakers at once, `NOISE_S` long."""
+    words = WORDS.split()
     out = np.zeros(int(NOISE_S * SOUND_HZ), np.float32)
     for _ in range(voices):
         speaker, pieces, n = Speaker.draw(rng, held_out), [], 0
         while n < len(out):
-            pieces.append(voice(draw_words("train", rng), speaker, rng).wave)
+            pieces.append(voice(draw_words(words, rng), speaker, rng).wave)
             n += len(pieces[-1])
         out += np.roll(np.concatenate(pieces)[: len(out)], int(rng.integers(len(out))))
     return out / voices
@@ -257,26 +264,49 @@ def write_clip(folder: Path, name: str, clip: Clip) -> tuple[str, ...]:
 HEADER = ("id", "audio", "video", "target_features", "duration_s", "text", "src_lang", "tgt_lang")
 
 
-def prepare(out: Path, counts: Mapping[str, int] = SPLITS, seed: int = 0) -> dict[str, float]:
-    """Write clips, manifests and noise; the homophene floors of their words, which are written beside them."""
-    voice = Voice()
-    for s, (split, count) in enumerate(counts.items()):
-        held_out, rows = split in ("test", "unseen"), []
-        (out / split).mkdir(parents=True, exist_ok=True)
-        for i in range(count):
-            words = draw_words(split, np.random.default_rng([seed, s, i, 1]))
-            rows.append(write_clip(out / split, str(i), make_clip(voice, words, (seed, s, i), held_out)))
-        lines = ["\t".join(row) for row in (HEADER, *rows)]
-        atomic_write(out / f"{split}.tsv", "\n".join(lines) + "\n")
+def prepare(
+    out: Path, counts: Mapping[str, int] = SPLITS, seed: int = 0, words: Sequence[str] = ()
+) -> dict[str, float]:
+    """Write clips, manifests and noise; the homophene floors of their words, which are written next to them.
+
+    Args:
+        out: folder.
+        counts: clips of the splits that are wanted.
+        seed: of all that is random.
+        words: of training and test; `WORDS` when empty.
+    """
+    voice, words = Voice(), list(words) or WORDS.split()
+    vocabularies = {"unseen": UNSEEN.split(), "wide": frequent_words(voice.phonemes) if counts.get("wide") else []}
+    rows = {
+        split: _write_split(out / split, voice, vocabularies.get(split, words), counts[split], (seed, s))
+        for s, split in enumerate(SPLITS)
+        if split in counts
+    }
+    if counts.keys() >= set(JOINED):
+        rows["_".join(JOINED)] = [row for split in JOINED for row in rows[split]]
+    for name, found in rows.items():
+        atomic_write(out / f"{name}.tsv", "".join("\t".join(row) + "\n" for row in (HEADER, *found)))
     for part, held_out in (("train", False), ("test", True)):
         make_noise(voice, out / "noise" / part, np.random.default_rng([seed, 99, held_out]), held_out)
     floors = {
-        name: homophene_floor({word: voice.phonemes(word) for word in text.split()})
-        for name, text in (("words", WORDS), ("unseen", UNSEEN))
+        name: homophene_floor({word: voice.phonemes(word) for word in some})
+        for name, some in (("words", words), ("unseen", vocabularies["unseen"]))
     }
-    atomic_write(out / "words.txt", "\n".join(sorted(set(WORDS.split()))) + "\n")
+    atomic_write(out / "words.txt", "\n".join(sorted(set(words))) + "\n")
     atomic_write(out / "floor.json", json.dumps(floors))
     return floors
+
+
+def _write_split(
+    folder: Path, voice: Voice, words: Sequence[str], count: int, seed: tuple[int, int]
+) -> list[tuple[str, ...]]:
+    """Clips into a folder of the name of their split; returns the rows of its manifest."""
+    held_out, rows = folder.name in HELD_OUT_SPLITS, []
+    folder.mkdir(parents=True, exist_ok=True)
+    for i in range(count):
+        said = draw_words(words, np.random.default_rng([*seed, i, 1]))
+        rows.append(write_clip(folder, str(i), make_clip(voice, said, (*seed, i), held_out)))
+    return rows
 
 
 @prints_errors
@@ -286,9 +316,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("out", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--clips", type=int, nargs=len(SPLITS), metavar="N", help=f"of {', '.join(SPLITS)}")
+    parser.add_argument("--words", type=Path, help="text file: the words of train, valid and test")
     a = parser.parse_args(arguments)
     counts = dict(zip(SPLITS, a.clips, strict=True)) if a.clips else SPLITS
-    for name, floor in prepare(a.out, counts, a.seed).items():
+    words = a.words.read_text("utf-8").split() if a.words else ()
+    for name, floor in prepare(a.out, counts, a.seed, words).items():
         print(f"{name}: no reader of lips gets below {100 * floor:.1f} % word errors")
     return 0
 
