@@ -159,13 +159,13 @@ class ConvBlock(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Features of two hands to a memory with as many frames."""
+    """Features of two hands, or `width_in` others, to a memory with as many frames."""
 
     stride, lookahead = 1, 0
 
-    def __init__(self, config: Config):
+    def __init__(self, config: Config, width_in: int = HandFront.width):
         super().__init__()
-        self.into = nn.Linear(HandFront.width, config.width)
+        self.into = nn.Linear(width_in, config.width)
         self.blocks = nn.ModuleList(ConvBlock(config.width, d, config.dropout) for d in config.dilations)
 
     def init_state(self, batch: int, capacity: int = 0) -> State:
@@ -173,7 +173,7 @@ class Encoder(nn.Module):
         return {str(i): block.init_state(batch, capacity) for i, block in enumerate(self.blocks)}  # type: ignore[operator]
 
     def forward(self, seq: Seq, state: State | None = None) -> Seq:
-        """`(B, T, 130)` to `(B, T, D)`."""
+        """`(B, T, F)` to `(B, T, D)`."""
         seq = seq._replace(x=F.gelu(self.into(seq.masked)))
         for i, block in enumerate(self.blocks):
             seq = block(seq, None if state is None else state[str(i)])

@@ -20,11 +20,12 @@ from mmx.models.gfslt.encoder import EachFrame, PoseConv, SignEmbedding, Tempora
 from mmx.models.gfslt.front import Features, Mixed, Pictures, Points
 from mmx.nn.resnet import ResNet18
 from mmx.nn.vit import ImageTower
-from mmx.seq import Seq
+from mmx.seq import Seq, pad
 from mmx.text import byte_tokenizer
 from mmx.train.batch import Batch
 from mmx.train.loop import train
 from mmx.train.objectives.cico import CiCoLoss
+from mmx.train.objectives.pairs import swapped
 from mmx.train.objectives.visual_language import FOUND, NAME, RESTORED, VisualLanguageLoss
 from mmx.train.options import TrainOptions
 from mmx.weights.convert import convert
@@ -256,6 +257,38 @@ def test_cicos_loss_is_that_of_the_equations() -> None:
     losses = [np.log(np.exp(x).sum(axis)) - x.diagonal() for x in (forth, back) for axis in (0, 1)]
     assert got.total["cico"].item() == pytest.approx(sum(x.sum() for x in losses) / 4, rel=1e-4)
     assert got.figures["found"] == ((forth + back).argmax(1) == np.arange(4)).sum()
+
+
+def test_words_change_places_for_words_to_signs_alone_and_in_training_alone() -> None:
+    torch.manual_seed(3)
+    model = built()
+    tok = model.require_tokenizer()
+    rows = [torch.tensor([*tok.encode(text), tok.eot]) for text in ("sun in the north", "rain", "wind and snow")]
+    text, signs = pad(rows), model.embed_each(dict(batch(model, 3).inputs))
+    for row, before in zip(swapped(text, tok, 1.0).x, rows, strict=True):
+        words, old = (tok.decode(ids.tolist()).split() for ids in (row, before))
+        assert sorted(words) == sorted(old)
+        assert sum(a != b for a, b in zip(words, old, strict=True)) == (2 if len(old) > 1 else 0)
+        assert row[: len(before)][-1] == tok.eot
+    assert torch.equal(swapped(text, tok, 0.0).x, text.x)
+    calm, moved = CiCoLoss(swap=0.0), CiCoLoss(swap=1.0)
+    with torch.no_grad():
+        for at_test in zip(moved._both_ways(model, signs, text), calm._both_ways(model, signs, text), strict=True):
+            torch.testing.assert_close(*at_test)
+        model.train()
+        forth, back = zip(moved._both_ways(model, signs, text), calm._both_ways(model, signs, text), strict=True)
+    torch.testing.assert_close(*forth)
+    differs = (back[0] - back[1]).abs().amax(0) > 1e-6
+    assert differs.tolist() == [True, False, True]  # of texts of several words
+
+
+def test_cicos_loss_may_restore_texts_beside_it() -> None:
+    model = built()
+    both, alone = CiCoLoss(restore=2.0, mask=0.0), VisualLanguageLoss(mask=0.0)
+    found, other = both(model, batch(model)), alone(model, batch(model))
+    torch.testing.assert_close(found.total[RESTORED], other.total[RESTORED])
+    assert both.weights({"cico": 4, RESTORED: 20}) == {"cico": 0.25, RESTORED: 0.1}
+    assert RESTORED not in CiCoLoss()(model, batch(model)).total
 
 
 def test_features_of_two_models_are_mixed() -> None:

@@ -2,15 +2,17 @@
 
 Synthetic data, and called so: three American letters, joined and varied from the package's recordings, stand for the
 signs of a day, a weather and a region; their text puts them in another order among other words. What is tested on are
-combinations that were never trained on. Three ways, for each seed with the same data, model and order:
+combinations that were never trained on. Five ways, for each seed with the same data, model and order:
 
 | way | updates of stage 1 | of stage 2 |
 |---|--:|--:|
 | `both` | N1 | N2 |
+| `cico` | N1, with CiCo's contrast in the place of CLIP's | N2 |
+| `cico, no swaps` | the same, but no words change places in training | N2 |
 | `stage 2` | 0 | N2 |
 | `longer` | 0 | N1 + N2 |
 
-The last one says whether a gain is stage 1's or that of more updates. Stage 1 hands on its last weights, as published:
+`longer` says whether a gain is stage 1's or that of more updates. Stage 1 hands on its last weights, as published:
 its loss on validation data rises while what it has learned still helps. Stage 2 is chosen by validation.
 """
 
@@ -18,7 +20,7 @@ import argparse
 import itertools
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ import numpy as np
 from mmx.datasets.hands import Hands, varied
 from mmx.datasets.recipes.fingerspelling import Letter, join, lexicon_folder, read_letters
 from mmx.evaluate.offline import evaluate
-from mmx.evaluate.options import Scoring
+from mmx.evaluate.options import Control, Scoring
 from mmx.files import atomic_write
 from mmx.train.loop import train
 from mmx.train.options import TrainOptions
@@ -39,6 +41,14 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz"
 SHOULDERS = {11: (1.9, 1.0, 0.0), 12: (0.9, 1.0, 0.0)}
 """Where they stand, in their own widths: the recordings' hands are about there."""
 CONFIG = {"reads": "pose", "ctx": 128, "width": 64, "heads": 4, "layers": [2, 2, 2], "hidden": 128, "tied": True}
+
+FIRST: Mapping[str, tuple[str, Mapping[str, Any]]] = {
+    "both": ("visual_language", {}),
+    "cico": ("cico", {"restore": 1.0}),
+    "cico, no swaps": ("cico", {"restore": 1.0, "swap": 0.0}),
+}
+"""The objective of stage 1 in the ways that have one."""
+WAYS = (*FIRST, "stage 2", "longer")
 
 
 def sentences(seed: int) -> list[tuple[str, str]]:
@@ -73,8 +83,10 @@ def write(folder: Path, name: str, rows: Sequence[tuple[str, str]], letters: dic
     return atomic_write(folder / f"{name}.tsv", "\n".join(lines) + "\n")
 
 
-def run(out: Path, seed: int, sizes: Sequence[int], updates: tuple[int, int]) -> list[dict[str, Any]]:
-    """The three ways of one seed; WER in percent."""
+def run(
+    out: Path, seed: int, sizes: Sequence[int], updates: tuple[int, int], ways: Sequence[str] = WAYS
+) -> list[dict[str, Any]]:
+    """The ways of one seed; WER in percent."""
     letters, all_rows, folder = read_letters(lexicon_folder())["ase"], sentences(0), out / f"data-{seed}"
     starts = list(itertools.accumulate(sizes, initial=0))
     data = {
@@ -93,24 +105,31 @@ def run(out: Path, seed: int, sizes: Sequence[int], updates: tuple[int, int]) ->
         return train(options)
 
     new = {"family": "gfslt", "tokenizer": "bytes", "config": CONFIG}
-    pretrained = trained("first", first, objective="visual_language", dropout=0.0, **new)
-    models = {
-        "both": trained("both", second, init=str(pretrained)),
-        "stage 2": trained("alone", second, **new),
-        "longer": trained("longer", first + second, **new),
-    }
     rows = []
-    for way, model in models.items():
-        control = ("blank", "swapped") if way == "both" else ()
-        lines = evaluate(
-            data["test"], [str(model)], Scoring(metrics=("wer", "chrf"), normalize="none"), beam_size=1, batch_size=32,
-            device="cpu", dtype="float32", control=control,
-        )  # fmt: skip
-        for line in lines:
-            name = way + line.system.removeprefix(str(model))
-            measured = line.measurement
-            rows.append({"seed": seed, "way": name, measured.metric: measured.value, "interval": measured.interval})
-            print(json.dumps(rows[-1]), flush=True)
+    for way in ways:
+        folder = way.replace(", ", "-").replace(" ", "-")
+        if way in FIRST:
+            name, numbers = FIRST[way]
+            begun = trained(f"{folder}-first", first, objective=name, objective_config=numbers, dropout=0.0, **new)
+            model = trained(folder, second, init=str(begun))
+        else:
+            model = trained(folder, second if way == "stage 2" else first + second, **new)
+        rows += scored(data["test"], model, way, seed)
+    return rows
+
+
+def scored(test: Path, model: Path, way: str, seed: int) -> list[dict[str, Any]]:
+    """What a model reads of a test set; of `both`, also on controls."""
+    control: tuple[Control, ...] = ("blank", "swapped") if way == "both" else ()
+    lines = evaluate(
+        test, [str(model)], Scoring(metrics=("wer", "chrf"), normalize="none"), beam_size=1, batch_size=32,
+        device="cpu", dtype="float32", control=control,
+    )  # fmt: skip
+    rows = []
+    for line in lines:
+        name, measured = way + line.system.removeprefix(str(model)), line.measurement
+        rows.append({"seed": seed, "way": name, measured.metric: measured.value, "interval": measured.interval})
+        print(json.dumps(rows[-1]), flush=True)
     return rows
 
 
@@ -121,10 +140,11 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--sizes", default="150,40,150", help="sentences of train, valid and test")
     parser.add_argument("--updates", default="120,240", help="N1,N2")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     given = parser.parse_args()
     sizes = [int(n) for n in given.sizes.split(",")]
     first, second = (int(n) for n in given.updates.split(","))
-    rows = [r for seed in given.seeds.split(",") for r in run(given.out, int(seed), sizes, (first, second))]
+    rows = [r for seed in given.seeds.split(",") for r in run(given.out, int(seed), sizes, (first, second), given.ways)]
     atomic_write(given.out / "results.json", json.dumps(rows, indent=1))
 
 

@@ -81,6 +81,14 @@ class TrainOptions:
             also=("model", "base_model", "pretrained", "model_name_or_path", "checkpoint", "finetune_from"),
         ),
     ] = ""
+    init_encoders: Annotated[
+        Mapping[str, str],
+        RecipeOption(
+            "by modality of a new model, the model whose front end and encoder it begins with",
+            acts="new",
+            also=("encoders", "pretrained_encoders", "init_encoder"),
+        ),
+    ] = field(default_factory=dict)
     family: Annotated[str, RecipeOption("family of a new model", acts="new", also=("arch", "architecture"))] = "nllb"
     config: Annotated[Mapping[str, Any], RecipeOption("numbers of a new model, but its vocab", acts="new")] = field(
         default_factory=dict

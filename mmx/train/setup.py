@@ -21,6 +21,7 @@ from mmx.text.translation_tokenizer import TranslationTokenizer
 from mmx.train.augment import FrameSpeeds, Noise, Speeds, TimeMasks, in_turn, mask_policy, masker
 from mmx.train.batch import Batch
 from mmx.train.data import ANYTHING, Changes, Data, EncodedData, encodes_frozen
+from mmx.train.init_encoders import init_encoders
 from mmx.train.manifest import Example, kind_of, languages_of, read_manifest, require_recordings
 from mmx.train.objectives import build_objective
 from mmx.train.optim import initialize
@@ -132,6 +133,7 @@ def _new(options: TrainOptions, folder: Path) -> Start:
     config = _config(options, options.vocab if tokenizer is None else tokenizer.n_vocab)
     model = family.build(config)
     initialize(model)
+    init_encoders(model, options.init_encoders)
     model.tokenizer = tokenizer
     return Start(model, options.family, dataclasses.asdict(config), {})
 

@@ -1,6 +1,6 @@
 """What objectives share that bring a recording near its text, among the other rows of a batch.
 
-Letters: B rows.
+Letters: B rows, U tokens, D width.
 """
 
 import torch
@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mmx.errors import InputError, TrainingError
+from mmx.interfaces import Tokenizer
 from mmx.model import Model
 from mmx.nn.similarity import SIMILARITY, Similarity
 from mmx.seq import Seq, pad
@@ -58,6 +59,44 @@ def similarity_of(model: Model) -> Similarity:
 def texts(batch: Batch) -> Seq:
     """What the decoder is to write of each row, as the text encoder reads it: text and end, without the prompt."""
     return pad([row[row != IGNORED] for row in batch.targets])
+
+
+def swapped(text: Seq, tokenizer: Tokenizer, share: float) -> Seq:
+    """Texts of which a share have two words changed in their places, drawn at random (EDA, Wei and Zou 2019).
+
+    Words stand between spaces: where a script writes none, or a text has one word, nothing changes.
+    """
+    rows = []
+    for ids, drawn in zip(
+        (x[:n] for x, n in zip(text.x, text.lengths, strict=True)), torch.rand(len(text.x)).tolist(), strict=True
+    ):
+        words = tokenizer.decode(ids[:-1].tolist()).split()
+        if drawn < share and len(words) > 1:
+            a, b = torch.randperm(len(words))[:2].tolist()
+            words[a], words[b] = words[b], words[a]
+            ids = torch.cat([ids.new_tensor(tokenizer.encode(" ".join(words))), ids[-1:]])
+        rows.append(ids)
+    return pad(rows)
+
+
+def restored(model: Model, batch: Batch, text: Seq, mask: float, hidden_as: int) -> Tensor:
+    """The loss of texts that the decoder restores from those with hidden tokens, a sum over tokens, in nats.
+
+    The text encoder learns nothing of it, as published (GFSLT-VLP).
+
+    Args:
+        model: with a text encoder and a decoder.
+        batch: whose targets are restored.
+        text: of `texts`.
+        mask: share of the tokens that are hidden from the text encoder.
+        hidden_as: the token that stands for them.
+    """
+    counts_BU, decoder = batch.targets != IGNORED, model.require_decoder()
+    hide_BU = (torch.rand(text.x.shape, device=text.x.device) < mask) & text.mask
+    with torch.no_grad():
+        memory = model.memory({"text": text._replace(x=text.x.masked_fill(hide_BU, hidden_as))})
+    hidden_BUD = decoder.hidden(batch.tokens, memory)
+    return F.cross_entropy(decoder.head(hidden_BUD[counts_BU]).float(), batch.targets[counts_BU], reduction="sum")
 
 
 def softmax_contrast(logits_BB: Tensor) -> Tensor:

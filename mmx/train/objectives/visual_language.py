@@ -5,7 +5,7 @@ which asks less of a batch. A batch of one row has nothing to be told apart from
 does. `chunk` makes batches larger than memory: rows are embedded a few at a time, and again when their gradients are
 due (GradCache, Gao et al. 2021, arXiv 2101.06983), with the same result but for batch norm, which sees chunks.
 
-Letters: B rows, U tokens, D width, N tokens that count.
+Letters: B rows, D width.
 """
 
 from collections.abc import Mapping
@@ -18,9 +18,16 @@ from torch.utils.checkpoint import checkpoint
 
 from mmx.interfaces import Losses, Needs
 from mmx.model import Model
-from mmx.seq import Seq
 from mmx.train.batch import IGNORED, Batch
-from mmx.train.objectives.pairs import OtherRows, found, require_pairs, similarity_of, softmax_contrast, texts
+from mmx.train.objectives.pairs import (
+    OtherRows,
+    found,
+    require_pairs,
+    restored,
+    similarity_of,
+    softmax_contrast,
+    texts,
+)
 
 NAME, RESTORED, FOUND = "contrastive", "restored", "found"
 
@@ -84,7 +91,7 @@ class VisualLanguageLoss:
         contrast = self._contrast(logits_BB, similarity.bias)
         total = {NAME: contrast}
         if self.restore:
-            total[RESTORED] = self._restored(model, batch, text)
+            total[RESTORED] = restored(model, batch, text, self.mask, self.hidden_as)
         figures = {name: value.detach() for name, value in total.items()}
         return Losses(total, self.count(batch), figures | {FOUND: found(logits_BB)})
 
@@ -110,13 +117,3 @@ class VisualLanguageLoss:
             return softmax_contrast(logits_BB)
         signs_BB = 2 * torch.eye(len(logits_BB), device=logits_BB.device) - 1
         return -F.logsigmoid(signs_BB * (logits_BB + bias)).sum()
-
-    def _restored(self, model: Model, batch: Batch, text: Seq) -> Tensor:
-        """The sum over tokens. The text encoder learns from the contrast alone, as published."""
-        counts_BU, decoder = batch.targets != IGNORED, model.require_decoder()
-        hide_BU = (torch.rand(text.x.shape, device=text.x.device) < self.mask) & text.mask
-        with torch.no_grad():
-            masked = text._replace(x=text.x.masked_fill(hide_BU, self.hidden_as))
-            memory = model.memory({"text": masked})
-        hidden_BUD = decoder.hidden(batch.tokens, memory)
-        return F.cross_entropy(decoder.head(hidden_BUD[counts_BU]).float(), batch.targets[counts_BU], reduction="sum")
