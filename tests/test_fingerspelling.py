@@ -18,6 +18,7 @@ import mmx
 from mmx.datasets.hands import Hands, mirrored, varied
 from mmx.datasets.recipes import fingerspelling as recipe
 from mmx.datasets.recipes import fingerspelling_joiner as joiner
+from mmx.datasets.recipes import fingerspelling_last_step as last_step
 from mmx.errors import InputError
 from mmx.evaluate.streaming import evaluate_streaming, read_recordings
 from mmx.experiments import fingerspelling_changes as changes
@@ -32,6 +33,7 @@ from mmx.tasks.ctc_recognizer import best_paths
 from mmx.tasks.events import Event
 from mmx.text import character_tokenizer
 from mmx.train.batch import IGNORED, Batch
+from mmx.train.manifest import read_manifest
 from mmx.train.objectives.ctc import CTCLoss, ctc_loss
 from mmx.weights.folder import write_model
 
@@ -467,3 +469,21 @@ def test_a_hand_that_is_lost_between_is_joined_by_a_straight_line() -> None:
     made = recipe._kept_between(Hands(points, present))
     assert made.present[:, 1].all() and not made.present[:, 0].any()
     np.testing.assert_allclose(made.points[:, 1, 0, 0], [0, 1, 2, 3], atol=1e-6)
+
+
+def test_the_last_steps_words_have_their_shares(tmp_path: Path) -> None:
+    pytest.importorskip("spoken_to_signed", reason="needs spoken-to-signed: pip install spoken-to-signed")
+    pytest.importorskip("wordfreq", reason="needs wordfreq: pip install wordfreq")
+    (tmp_path / "train.tsv").write_text(
+        "\t".join(last_step.COLUMNS) + "\nold\tx.npz\tword\tgsg\t1.00\tx.labels.npz\n" * 9
+    )
+    manifest = last_step.prepare(tmp_path / "new", tmp_path, share=0.02)
+    found = read_manifest(manifest)
+    assert len(found) == 22 + 14 + 18 + 9  # of 1,100, 700, 18 times 60 and 3,000, of which there are nine here
+    assert sum(e.src_lang == "ase" for e in found) == 36 and len({e.src_lang for e in found}) == 19
+    assert found[-1].media["pose"] == str(tmp_path / "x.npz")
+    paces = {
+        kind: [float(e.duration_s or 0) * 25 / len(e.target) for e in found if e.id.startswith(kind)]
+        for kind in ("d", "asef")
+    }
+    assert np.mean(paces["d"]) > 1.5 * np.mean(paces["asef"])

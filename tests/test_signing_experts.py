@@ -11,7 +11,12 @@ from contract import verify_contract
 from torch import Tensor, nn
 
 import mmx
+from mmx.datasets.hands import Hands
+from mmx.datasets.recipes import mouthed_spelling as recipe
+from mmx.datasets.recipes.fingerspelling import Letter
+from mmx.datasets.recipes.talking_mouths import Face
 from mmx.errors import InputError
+from mmx.make.average import average
 from mmx.model import Model, tensors
 from mmx.models import fingerspelling
 from mmx.models import signing_experts as family
@@ -117,6 +122,38 @@ def test_every_expert_has_a_front_and_an_encoder() -> None:
     assert model.memory(inputs).lengths.tolist() == [5, 3]
 
 
+# -------------------- data
+
+
+def recorded(text: str, seed: int = 0) -> Letter:
+    rng = np.random.default_rng(seed)
+    hands = Hands(rng.normal(0, 0.3, (20, 2, 21, 3)).astype(np.float32), np.ones((20, 2), bool))
+    return Letter(text, hands, 2, 18, False)
+
+
+def test_the_mouth_says_the_letters_as_they_are_spelled() -> None:
+    assert recipe.sounds(["q", "u", "e"]) == ["k", "", "ɛ"]
+    assert recipe.sounds(["c", "e", "c", "a", "h"]) == ["θ", "ɛ", "k", "a", ""]
+    assert recipe.sounds(["g", "u", "i", "a", "g", "u", "a"]) == ["ɡ", "", "i", "a", "ɡ", "u", "a"]
+    rng = np.random.default_rng(0)
+    face, places = Face.draw(rng, held_out=False), np.repeat([0, 1, 2], 10)
+    mouth = recipe.mouthed(["p", "a", "p"], places, face, rng)
+    shut, open_ = (mouth[at : at + 3, 0].mean() for at in (4, 14))
+    assert mouth.shape == (30, 7) and open_ > shut + 0.3
+
+
+def test_a_clip_hides_hands_and_the_control_says_another_word() -> None:
+    letters = {c: recorded(c, i) for i, c in enumerate("pabo")}
+    hides = []
+    for seed in range(12):
+        clip = recipe.make_clip(list("papa"), list("bobo"), letters, np.random.default_rng(seed), False)
+        assert len(clip.hands) == len(clip.mouth) == len(clip.other) == len(clip.labels) and clip.text == "papa"
+        assert set(clip.labels.tolist()) - {-1} <= {0, 1, 2, 3}
+        hides.append(1 - clip.hands.present.any(1).mean())
+        assert np.abs(clip.mouth - clip.other).mean() > 0.02
+    assert recipe.HIDDEN[0] <= min(hides) and max(hides) < 0.7
+
+
 # -------------------- by recipes
 
 
@@ -159,6 +196,22 @@ def test_a_model_begins_with_trained_experts_and_reads_files(tmp_path: Path) -> 
     with pytest.raises(InputError, match=r"encoders.mouthing.*of shape \(16.*same numbers"):
         wide = {"experts": ["mouthing"], **TINY, "width": 16}
         trained(tmp_path, "y", ["mouthing"], init_encoders={"mouthing": str(alone)}, config=wide)
+
+
+def test_the_mean_of_two_models_is_between_them(tmp_path: Path) -> None:
+    corpus(tmp_path)
+    one, other = (trained(tmp_path, name, ["mouthing"], seed=seed) for seed, name in enumerate("ab"))
+    mean = average({str(one): 0.7, str(other): 0.3}, tmp_path / "mean")
+    a, b, m = (weights(folder, "") for folder in (one, other, mean))
+    for key, value in m.items():
+        torch.testing.assert_close(value, 0.7 * a[key] + 0.3 * b[key])
+    wide = trained(tmp_path, "c", ["mouthing"], config={"experts": ["mouthing"], **TINY, "width": 16})
+    for shares, said in (
+        ({str(one): 0.7, str(other): 0.4}, "add up to 1"),
+        ({str(one): 0.5, str(wide): 0.5}, "one family"),
+    ):
+        with pytest.raises(InputError, match=said):
+            average(shares, tmp_path / "none")
 
 
 def test_the_shipped_reader_of_letters_is_an_expert() -> None:

@@ -407,6 +407,11 @@ def at_pace(word: Word, frames: float) -> Word:
     return Word(resampled(word.hands, count), word.places[kept])
 
 
+def with_rest(word: Word, frames: int) -> Word:
+    """A word behind which no hand is seen for some frames."""
+    return Word(_chain(word.hands, _nothing(frames)), np.concatenate([word.places, np.full(frames, -1)]))
+
+
 def _with_rests(word: Word, rng: np.random.Generator) -> Word:
     """Some words have frames without hands before and after them, and a few a moment without hands within."""
     hands, places = Hands(word.hands.points, word.hands.present.copy()), word.places

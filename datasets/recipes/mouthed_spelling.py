@@ -1,9 +1,9 @@
 """Spanish words spelled by hand while the mouth says them: `python -m mmx.datasets.recipes.mouthed_spelling OUT`.
 
 Synthetic, of two sources that each leave something open. The hands are recorded letters of the Spanish manual alphabet
-(spoken-to-signed), joined and varied as in `mmx.datasets.recipes.fingerspelling`; then a third of the frames are taken
-away in stretches of about a letter, as where a hand is hidden or leaves the picture. The mouth is seven numbers a frame
-(`mmx.datasets.recipes.talking_mouths`): it says each letter's sound while that is spelled, but p, b, v and m look
+(spoken-to-signed), joined and varied as in `mmx.datasets.recipes.fingerspelling`; then a quarter of the frames are
+taken away in stretches of about a letter, as where a hand is hidden or leaves the picture. The mouth is seven numbers a
+frame (`mmx.datasets.recipes.talking_mouths`): it says each letter's sound while that is spelled, but p, b, v and m look
 alike, as do t, d, n, s and r, and h is silent. What one hides the other may show, so that a reader of both has more.
 
 | manifest | |
@@ -30,7 +30,6 @@ from mmx.datasets.hands import Hands, varied
 from mmx.datasets.recipes.fingerspelling import (
     RATE,
     Letter,
-    Word,
     character_places,
     join,
     lexicon_folder,
@@ -43,9 +42,11 @@ from mmx.errors import prints_errors
 from mmx.files import atomic_write
 
 ALPHABET = "ssp"
-COUNTS = {"train": 3000, "valid": 60, "test": 400}
-HIDDEN = (0.2, 0.5)
+COUNTS = {"train": 2400, "valid": 60, "test": 300}
+HIDDEN = (0.1, 0.4)
 """Least and largest share of a word's frames in which the hands are hidden."""
+PACE = (0.6, 1.2)
+"""How fast letters follow each other; see `join`."""
 STRETCH = (5, 14)
 """Frames that they are hidden at a time; a letter has about eight."""
 AWAY = 0.2
@@ -114,7 +115,7 @@ def make_clip(
     word: Sequence[str], other: Sequence[str], letters: Mapping[str, Letter], rng: np.random.Generator, held_out: bool
 ) -> Clip:
     """A word; `other` is the one that the mouth says in the place of it in the control."""
-    made: Word = join([letters[c] for c in word], rng)
+    made = join([letters[c] for c in word], rng, rng.uniform(*PACE))
     face, n = Face.draw(rng, held_out), len(made.places)
     shown = varied(made.hands, rng, other_hand=0.0)
     seen = ~hidden(n, rng.uniform(*HIDDEN), rng)

@@ -172,8 +172,8 @@ class TrainOptions:
     objective: Annotated[
         str,
         RecipeOption(
-            "what is minimized: token, ctc, framewise, mixup, contrastive, visual_language, flow, acoustic, spectral "
-            "or distillation, or a family's own by its dotted name",
+            "what is minimized: token, ctc, framewise, mixup, contrastive, visual_language, cico, flow, infill, "
+            "acoustic, spectral or distillation, or a family's own by its dotted name",
             also=("loss", "criterion", "loss_type"),
         ),
     ] = "token"
