@@ -5,11 +5,11 @@
 OLD is the folder that `mmx.datasets.recipes.fingerspelling` wrote for the training before. `OUT/train.tsv` has 5,880
 words to train on:
 
-| words | of | |
-|---|---|---|
-| 1,100 | American | as the package joins them; three fifths drawn among those with a doubled letter, a seventh one letter or two |
-| 700, and 60 of each other alphabet | all | the same, as fast as 3.5 to 8 frames a letter, half of them with hands that leave afterwards |
-| 3,000 | OLD's training words | drawn at random |
+| words | |
+|---|---|
+| 1,100 | American, as the package joins them; three fifths drawn among those with a doubled letter, some short |
+| 700; 60 each | American; of each other alphabet: 3.5 to 8 frames a letter, and half with hands that leave afterwards |
+| 3,000 | OLD's training words, drawn at random |
 
 Seven of ten new ones are varied as another person spells them. Validation is by OLD's.
 """
@@ -34,7 +34,7 @@ ALPHABET = "ase"
 JOINED, FAST, FAST_OTHERS, OLD = 1100, 700, 60, 3000
 """Words of each kind; of `FAST_OTHERS` in each of the other alphabets."""
 DOUBLED, SHORT = 0.6, 0.15
-"""Of the joined ones, those drawn among the words with a doubled letter; those that are a letter, most of them twice."""
+"""Of the joined ones, those drawn among the words with a doubled letter; those that are one letter, or it twice."""
 PLAIN, VARIED, OTHER_HAND = 0.85, 0.7, 0.1
 COLUMNS = ("id", "pose", "text", "src_lang", "duration_s", "target_features")
 
@@ -63,9 +63,7 @@ def joined(letters: Mapping[str, spelling.Letter], rng: np.random.Generator, cou
         yield Made(f"d{i}", word, ALPHABET, _as_others(made, rng, OTHER_HAND))
 
 
-def fast(
-    language: str, letters: Mapping[str, spelling.Letter], rng: np.random.Generator, count: int
-) -> Iterator[Made]:
+def fast(language: str, letters: Mapping[str, spelling.Letter], rng: np.random.Generator, count: int) -> Iterator[Made]:
     """Words at a fluent pace; behind half of them no hand is seen for a moment."""
     recorded = spelling.recordings(spelling.lexicon_folder(), language)
     listed = spelling.words(language, letters)["train"]
