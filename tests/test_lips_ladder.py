@@ -60,9 +60,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("hibari")
     out = tmp_path_factory.mktemp("mouths")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(talking_mouths, "NOISES", {"babble": 1})
         patch.setattr(talking_mouths, "NOISE_S", 2.0)
-        talking_mouths.prepare(out, {"test": 3, "unseen": 1})
+        talking_mouths.prepare(out, {"test": 3, "unseen": 1}, noises={"babble": 1})
     return out
 
 

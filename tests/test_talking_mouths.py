@@ -105,12 +105,7 @@ def test_a_clip_has_its_sound_pictures_and_labels_and_comes_of_its_seed(tmp_path
     assert (clip.labels[loud, 0] >= 0).mean() > 0.8
     again = corpus.make_clip(voice, ["mouth", "bat"], (0, 0, 0), held_out=False)
     assert np.array_equal(clip.wave, again.wave) and np.array_equal(clip.pictures, again.pictures)
-    saved = corpus.NOISES.copy()
-    try:
-        corpus.NOISES.update(babble=1, music=1, white=1)
-        floors = corpus.prepare(tmp_path, counts)
-    finally:
-        corpus.NOISES.update(saved)
+    floors = corpus.prepare(tmp_path, counts, noises={"babble": 1, "music": 1, "white": 1})
     assert 0.15 < floors["words"] < 0.25
     assert read_manifest(tmp_path / "train_wide.tsv") == read_manifest(tmp_path / "train.tsv")
     (row,) = read_manifest(tmp_path / "test.tsv")
@@ -135,12 +130,11 @@ def test_wide_clips_are_of_frequent_words_in_voices_of_training(
     from mmx.experiments import talking_mouths as corpus
     from mmx.train.manifest import read_manifest
 
-    monkeypatch.setattr(corpus, "NOISES", {})
     monkeypatch.setattr(corpus, "frequent_words", lambda phonemes: ["sunlight"])
     drawn: list[bool] = []
     made = corpus.Speaker.draw
     monkeypatch.setattr(corpus.Speaker, "draw", lambda rng, held_out: drawn.append(held_out) or made(rng, held_out))
-    corpus.prepare(tmp_path, {"train": 1, "test": 1, "wide": 1}, words=["pat", "bat"])
+    corpus.prepare(tmp_path, {"train": 1, "test": 1, "wide": 1}, words=["pat", "bat"], noises={})
     both = read_manifest(tmp_path / "train_wide.tsv")
     assert [e.id for e in both] == ["train-0", "wide-0"] and drawn == [False, True, False]
     assert set(both[0].target.split()) <= {"pat", "bat"} and set(both[1].target.split()) == {"sunlight"}

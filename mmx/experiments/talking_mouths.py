@@ -224,10 +224,10 @@ def music(rng: np.random.Generator) -> Array:
     return out[:n]
 
 
-def make_noise(voice: Voice, out: Path, rng: np.random.Generator, held_out: bool) -> None:
+def make_noise(voice: Voice, out: Path, rng: np.random.Generator, held_out: bool, noises: Mapping[str, int]) -> None:
     """Recordings of each kind of noise into a folder."""
     out.mkdir(parents=True, exist_ok=True)
-    for kind, count in NOISES.items():
+    for kind, count in noises.items():
         for i in range(count):
             n = int(NOISE_S * SOUND_HZ)
             white = rng.standard_normal(n).astype(np.float32)
@@ -265,7 +265,11 @@ HEADER = ("id", "audio", "video", "target_features", "duration_s", "text", "src_
 
 
 def prepare(
-    out: Path, counts: Mapping[str, int] = SPLITS, seed: int = 0, words: Sequence[str] = ()
+    out: Path,
+    counts: Mapping[str, int] = SPLITS,
+    seed: int = 0,
+    words: Sequence[str] = (),
+    noises: Mapping[str, int] = NOISES,
 ) -> dict[str, float]:
     """Write clips, manifests and noise; the homophene floors of their words, which are written next to them.
 
@@ -274,6 +278,7 @@ def prepare(
         counts: clips of the splits that are wanted.
         seed: of all that is random.
         words: of training and test; `WORDS` when empty.
+        noises: recordings of each kind.
     """
     voice, words = Voice(), list(words) or WORDS.split()
     vocabularies = {"unseen": UNSEEN.split(), "wide": frequent_words(voice.phonemes) if counts.get("wide") else []}
@@ -287,7 +292,7 @@ def prepare(
     for name, found in rows.items():
         atomic_write(out / f"{name}.tsv", "".join("\t".join(row) + "\n" for row in (HEADER, *found)))
     for part, held_out in (("train", False), ("test", True)):
-        make_noise(voice, out / "noise" / part, np.random.default_rng([seed, 99, held_out]), held_out)
+        make_noise(voice, out / "noise" / part, np.random.default_rng([seed, 99, held_out]), held_out, noises)
     floors = {
         name: homophene_floor({word: voice.phonemes(word) for word in some})
         for name, some in (("words", words), ("unseen", vocabularies["unseen"]))
