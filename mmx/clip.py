@@ -36,6 +36,7 @@ class Input:
             in the size that they come in), `(J, C)` for points of a body, `(F,)` for features.
         points: of a body, names of the J points, or of groups of them, as .pose files have them.
         extractor: what finds these in pictures (`mmx.media.landmarks`); empty where films are not read.
+        shows: of pictures, what they are cut to: "mouth"; empty where they show all that a camera sees.
     """
 
     medium: Medium
@@ -43,6 +44,7 @@ class Input:
     shape: tuple[int, ...] = ()
     points: tuple[str, ...] = ()
     extractor: str = ""
+    shows: str = ""
 
     def __post_init__(self) -> None:
         if self.medium not in get_args(Medium):

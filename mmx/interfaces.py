@@ -96,6 +96,18 @@ class LandmarkFront(PoseFront, Protocol):
 
 
 @runtime_checkable
+class CroppedFront(Front, Protocol):
+    """The first block of a modality of pictures that are cut to a part of a person.
+
+    Attributes:
+        shows: the part: "mouth", as `mmx crop-mouth` cuts it, and a live session with a camera.
+    """
+
+    @property
+    def shows(self) -> Literal["mouth"]: ...
+
+
+@runtime_checkable
 class Fuse(Protocol):
     """Anything that makes one memory of those of several modalities.
 

@@ -8,7 +8,18 @@ from torch import Tensor, nn
 
 from mmx.clip import SPEECH, Input
 from mmx.errors import InputError
-from mmx.interfaces import Block, Decoder, Front, Fuse, LandmarkFront, PoseFront, SourceTokenizer, Synth, Tokenizer
+from mmx.interfaces import (
+    Block,
+    CroppedFront,
+    Decoder,
+    Front,
+    Fuse,
+    LandmarkFront,
+    PoseFront,
+    SourceTokenizer,
+    Synth,
+    Tokenizer,
+)
 from mmx.seq import Seq
 from mmx.state import State, subtree
 
@@ -269,7 +280,8 @@ def _input(modality: str, part: nn.Module) -> Input:
     if isinstance(part, Front):
         points = tuple(part.points) if isinstance(part, PoseFront) else ()
         extractor = part.extractor if isinstance(part, LandmarkFront) else ""
-        return Input(part.medium, part.rate, tuple(part.shape), points, extractor)
+        shows = part.shows if isinstance(part, CroppedFront) else ""
+        return Input(part.medium, part.rate, tuple(part.shape), points, extractor, shows)
     if modality not in _KNOWN:
         raise InputError(
             f"expected a front end that states what it reads, got {type(part).__name__} for {modality}: "

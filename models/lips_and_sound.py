@@ -14,6 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -87,6 +88,7 @@ class MouthFront(nn.Module):
     """Grey pictures of a mouth `(B, T, H, W)` to the same of zero mean and unit variance each; black ones stay 0."""
 
     medium, rate = "video", RATE
+    shows: Literal["mouth"] = "mouth"
     stride, lookahead = 1, 0
 
     def __init__(self, pixels: int, crop: int):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from test_clips_to_text import film
+from test_mouth import face, picture, spot
 from toys import data
 from toys.folders import new_toy, write_toy
 
@@ -17,7 +18,9 @@ import mmx
 from mmx.cli.app import main
 from mmx.clip import SPEECH, Input, frame_at
 from mmx.errors import InputError, MediaError
+from mmx.experiments.talking_mouths import write_pictures
 from mmx.media import landmarks
+from mmx.media.live_mouth import LiveMouth
 from mmx.seq import Seq
 from mmx.streaming.client import camera as cameras
 from mmx.streaming.client import session
@@ -186,16 +189,16 @@ def test_poses_of_a_camera_come_from_an_extractor_and_become_text() -> None:
 
 
 class Sound:
-    """A microphone that gives a second in tenths."""
+    """A microphone that gives a second, or more, in tenths."""
 
     name, live, pending_s = "microphone", True, 0.0
 
-    def __init__(self) -> None:
-        self.read_s = 0.0
+    def __init__(self, seconds: float = 1.0) -> None:
+        self.read_s, self.seconds = 0.0, seconds
 
     def read(self) -> Captured:
         self.read_s += 0.1
-        return Captured(np.zeros(1600, np.float32), self.read_s - 0.1, self.read_s > 0.95)
+        return Captured(np.full(1600, 0.01, np.float32), self.read_s - 0.1, self.read_s > self.seconds - 0.05)
 
     def stop(self) -> None: ...
 
@@ -234,3 +237,76 @@ def test_cameras_have_the_names_of_their_system() -> None:
     assert find_camera("HD Webcam", "win32") == ("dshow", "video=HD Webcam")
     with pytest.raises(InputError, match="name of a camera"):
         find_camera("0", "win32")
+
+
+# -------------------- mouths
+
+
+def bright(picture: np.ndarray) -> list[Any]:
+    """A face whose mouth is the bright spot of a picture, as `test_mouth` draws it; none where there is no spot."""
+    if picture.max() < 150:
+        return []
+    weight = np.maximum(picture[..., 0].astype(np.float64) - 90, 0)
+    y, x = np.mgrid[: len(picture), : picture.shape[1]] + 0.5
+    return [face(float((weight * x).sum() / weight.sum()), float((weight * y).sum() / weight.sum()))]
+
+
+def filmed(tmp_path: Path, shown: list[list[Any]]) -> Callable[[Any], Any]:
+    """Opens a camera that shows faces, 25 pictures a second."""
+    write_pictures(tmp_path / "faces.mkv", np.stack([picture(faces)[..., 0] for faces in shown]))
+    return lambda _: av.open(str(tmp_path / "faces.mkv"))
+
+
+MOUTH = {"lips": Input("video", 25.0, (48, 48), shows="mouth")}
+
+
+def test_a_camera_is_cut_to_the_mouth_of_a_face_that_moves(tmp_path: Path) -> None:
+    shown = [[face(60 + k / 3, 70)] for k in range(30)] + [[]] * 12 + [[face(90, 70)]] * 8
+    mouths = {"lips": LiveMouth((48, 48), bright)}
+    got = watched(Camera("0", inputs=MOUTH, mouths=mouths, opening=filmed(tmp_path, shown)))
+    crops = torch.cat([g.others["lips"].x[0] for g in got]).numpy()
+    assert crops.shape[1:] == (48, 48) and len(crops) >= 48
+    black = [not crop.any() for crop in crops]
+    assert black == [False] * 35 + [True] * 7 + [False] * (len(crops) - 42)  # a short loss is cut at the last place
+    places = np.array([spot(crop) for crop in crops[:30]])
+    assert np.abs(places).max() < 1.5  # of 48; the place is the mean of those before
+
+
+def test_of_two_faces_the_larger_is_followed_also_when_the_other_comes_closer() -> None:
+    def looked(sizes: tuple[float, float]) -> list[Any]:
+        return [face(40, 70, sizes[0]), face(115, 70, sizes[1])]
+
+    told = [looked((0.5, 0.3))] * 3 + [looked((0.4, 0.6))] * 3 + [[]] * 6 + [looked((0.4, 0.6))]
+    found = iter(told)
+    mouth = LiveMouth((96, 96), lambda _: next(found))
+    left = picture([face(40, 70)])
+    assert [bool(c.max() > 150) for c in mouth.crops(np.stack([left] * len(told)))] == [True] * 11 + [False] * 2
+
+
+def test_a_live_session_of_lips_and_sound_says_when_the_face_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`mmx live --camera 0`, the microphone beside it: the mouth is cut out, and what is lost is told."""
+    opening = filmed(tmp_path, [[face(80, 70)]] * 25 + [[]] * 50)
+
+    class Seen(Camera):
+        def __init__(self, *given: Any, **told: Any):
+            super().__init__(*given, opening=opening, **told)
+            self._ended.wait(30)
+
+    monkeypatch.setattr(session, "Microphone", lambda device: Sound(3.0))
+    monkeypatch.setattr(session, "Camera", Seen)
+    monkeypatch.setattr(session, "LiveMouth", lambda shape: LiveMouth(shape, bright))
+    command = ["live", "--camera", "0", "--modality", "av", "--save", str(tmp_path / "out.txt")]
+    assert main(command) == 0
+    assert "no picture for 1 s: goes on with the sound alone" in capsys.readouterr().err
+
+    def missing(shape: Any) -> Any:
+        raise InputError("expected mediapipe to be installed, got none: pip install 'mmx[landmarks]'")
+
+    monkeypatch.setattr(session, "LiveMouth", missing)
+    assert main(command) == 0
+    told = capsys.readouterr().err
+    assert "the sound is alone" in told and "mmx[landmarks]" in told
+    assert main(["live", "--camera", "0", "--modality", "video", "--save", str(tmp_path / "out.txt")]) != 0
+    assert "mmx[landmarks]" in capsys.readouterr().err

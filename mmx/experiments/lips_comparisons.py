@@ -49,6 +49,8 @@ SOME = [word for i, word in enumerate(WORDS.split()) if i // 4 % 12 == 0]
 """Every twelfth four of the words, which stand by their likeness."""
 SPLITS = ("train", "valid", "test")
 SIGNIFICANT = 0.05
+FULLER = 1.3
+"""Size of a batch of both modalities, in which there are as many clips as in one of either."""
 CHANCE_SHARE = 0.9
 """Of the errors of chance that a control has to have."""
 
@@ -63,7 +65,7 @@ class Setting:
         noises: recordings of each kind of noise.
         updates: of an arm.
         longer: times as many for "lips, longer": what an update with mixup costs, in updates of lips alone.
-        batch_tokens: as in a recipe.
+        batch_tokens: as in a recipe, where one modality is read.
         passes: through the data until the warm start by frames is over, and the linear curriculum at 0.
         config: numbers of the models.
     """
@@ -71,13 +73,13 @@ class Setting:
     words: Sequence[str] = tuple(SOME)
     clips: Mapping[str, int] = field(default_factory=lambda: {"train": 1000, "valid": 30, "test": 250})
     noises: Mapping[str, int] = field(default_factory=lambda: {"babble": 12, "music": 4, "white": 1})
-    updates: int = 400
+    updates: int = 700
     longer: float = 1.5
-    batch_tokens: int = 2500
-    passes: int = 4
+    batch_tokens: int = 2000
+    passes: int = 6
     config: Mapping[str, Any] = field(
         default_factory=lambda: {
-            "pixels": 32, "crop": 28, "channels": [8, 16, 32], "width": 96, "layers": 2, "hidden": 192, "left": 16,
+            "pixels": 32, "crop": 28, "channels": [8, 16, 24], "width": 64, "layers": 2, "hidden": 128, "left": 16,
         }
     )  # fmt: skip
 
@@ -169,7 +171,7 @@ def options(corpus: Path, out: Path, arm: Arm, setting: Setting, seed: int) -> T
     """How an arm is trained."""
     updates = round(setting.updates * (setting.longer if arm.longer else 1))
     kept = {"only_lips": 0.3, "only_sound": 0.3} if arm.reads == ("audio", "video") else {}
-    objective, told = "framewise", {"frames": 3.0, "passes": setting.passes}
+    objective, told = "framewise", {"frames": 5.0, "passes": setting.passes}
     if arm.curriculum:
         objective, told = "mixup", {**told, "curriculum": arm.curriculum}
         kept = {"only_lips": 0.0, "only_sound": 0.0, "gaps": 0.0}  # the mixture is what a row loses
@@ -180,8 +182,9 @@ def options(corpus: Path, out: Path, arm: Arm, setting: Setting, seed: int) -> T
         train=str(corpus / f"train_{name}.tsv"), valid=str(corpus / f"valid_{name}.tsv"),
         out=str(out), family="lips_and_sound", tokenizer="bytes", config={**setting.config, **kept},
         objective=objective, objective_config=told, group_by=("src_lang",), updates=updates, lr=3e-3,
-        batch_tokens=setting.batch_tokens, warmup=min(30, updates), schedule="cosine", bf16=True, threads=1, seed=seed,
-        keep_gb=2.0, log_every=50, valid_every=updates, save_every=100, keep_best=1, **(noise if noisy else {}),
+        warmup=min(30, updates), schedule="cosine", dropout=0.0, bf16=True, threads=1, seed=seed,
+        batch_tokens=round(setting.batch_tokens * (FULLER if len(arm.reads) == 2 else 1)), keep_gb=2.0, log_every=50,
+        valid_every=updates, save_every=100, keep_best=1, **(noise if noisy else {}),
     )  # fmt: skip
 
 

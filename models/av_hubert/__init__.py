@@ -11,7 +11,7 @@ Letters: B rows, T frames, H height, W width, D width of the model.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -72,6 +72,7 @@ class MouthFront(nn.Module):
     """
 
     medium, rate, shape = "video", RATE, (PIXELS, PIXELS)
+    shows: Literal["mouth"] = "mouth"
     stride, lookahead = 1, 0
 
     def init_state(self, batch: int, capacity: int = 0) -> State:

@@ -20,9 +20,10 @@ import torch
 
 from mmx.clip import Clip, Input, duration_s, frame_at
 from mmx.errors import InputError, MediaError
+from mmx.media.live_mouth import LiveMouth
 from mmx.media.video import Picture
 from mmx.seq import Seq
-from mmx.streaming.client.landmarks import Extractor, posed, seen
+from mmx.streaming.client.landmarks import Extractor, cut_to, posed, seen, whole
 from mmx.streaming.client.microphone import BLOCK_S, Captured, Source
 
 Address = tuple[str, str]
@@ -85,6 +86,7 @@ class Camera:
         device: a number, or what the system calls it.
         inputs: of what the model reads, those that are pictures or poses; see `Model.recorded`.
         extractor: finds the points of poses.
+        mouths: cut the pictures of modalities that read lips; without them these are shown all that it sees.
         buffer_s: pictures that may wait for a slow listener before some are lost.
         since_s: the time, by `clock`, from which its times count; its first picture's when None.
         opening: opens it.
@@ -106,6 +108,7 @@ class Camera:
         *,
         inputs: Mapping[str, Input],
         extractor: Extractor | None = None,
+        mouths: Mapping[str, LiveMouth] | None = None,
         buffer_s: float = 10.0,
         since_s: float | None = None,
         opening: Callable[[Address], Any] = open_camera,
@@ -114,7 +117,9 @@ class Camera:
         poses = {n: i for n, i in inputs.items() if i.medium == "pose"}
         if poses and extractor is None:
             raise InputError(f"expected points of a body for {', '.join(poses)}, which a camera does not give")
-        self.inputs, self._extractor, self._poses = posed(inputs), extractor, poses
+        self._mouths = mouths or {}
+        whole_ones = whole({n: inputs[n] for n in self._mouths})
+        self.inputs, self._extractor, self._poses = {**posed(inputs), **whole_ones}, extractor, poses
         self.name = f"camera {device}"
         self._container, self._clock, self._since_s = opening(find_camera(device)), clock, since_s
         rate = max(what.rate or 0 for what in inputs.values())
@@ -176,7 +181,7 @@ class Camera:
             name, picture, count = self._queue.get()
             found[name] += [picture] * count
             self._frames_read[name] += count
-        clip = {name: self._seq(name, pictures) for name, pictures in found.items()}
+        clip = cut_to({name: self._seq(name, pictures) for name, pictures in found.items()}, self._mouths)
         return clip if self._extractor is None else seen(clip, self._extractor, self._poses)
 
     def _seq(self, name: str, pictures: list[np.ndarray]) -> Seq:
@@ -220,6 +225,8 @@ class Camera:
         """Let go of it; one that hangs is not waited for."""
         self.stop()
         self._thread.join(1.0)
+        for mouth in self._mouths.values():
+            mouth.close()
 
     def notes(self) -> list[str]:
         """What went wrong since the last call."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from mmx.clip import SPEECH, Clip
 from mmx.errors import InputError, MmxError, OutputError
 from mmx.media.audio import SAMPLE_RATE as RATE
+from mmx.media.live_mouth import LiveMouth
 from mmx.media.pose import ENDINGS
 from mmx.media.source import FILMS, open_file
 from mmx.seq import Seq
@@ -377,7 +378,7 @@ def run(job: LiveOptions, load: LoadOptions) -> Transcript:
     route = open_route(load, model, Options(language=job.language, task=task, to=job.to or "en"))
     text_model = route.text_model
     live = job.file is None or job.realtime
-    opening, modalities = _source(job, model, early)
+    opening, modalities, told = _source(job, model, early)
     stream = _listening(job, model, route.first, catch_up=live, modalities=modalities)
     translator = None if text_model is None else Translator.of(text_model, job.to or "", job.beam_size)
     clock = SourceClock() if job.speak and live else None
@@ -389,6 +390,8 @@ def run(job: LiveOptions, load: LoadOptions) -> Transcript:
     mutes = job.speak == "play" and job.file is None and SPEECH in modalities and not job.headphones
     if mutes:
         view.note("while it speaks it does not listen: with headphones on, --headphones has it do both")
+    for note in told:
+        view.note(note)
     presence = None
     if model.fuse is not None and len(modalities) > 1:
         presence = Presence({name: model.recorded[name] for name in modalities})
@@ -398,6 +401,20 @@ def run(job: LiveOptions, load: LoadOptions) -> Transcript:
     except BrokenPipeError:  # whoever read our output has gone; all is saved
         drop_output()
         return session.transcript()
+
+
+class Opening(NamedTuple):
+    """Opens the source of a session.
+
+    Attributes:
+        source: opens it.
+        modalities: that it has of what the model reads.
+        notes: what is to be said of it.
+    """
+
+    source: Callable[[], Source]
+    modalities: Sequence[str]
+    notes: Sequence[str] = ()
 
 
 def _early_source(job: LiveOptions) -> FileSource | None:
@@ -415,8 +432,8 @@ def _early_source(job: LiveOptions) -> FileSource | None:
     return None
 
 
-def _source(job: LiveOptions, model: "Model", early: FileSource | None) -> tuple[Callable[[], Source], Sequence[str]]:
-    """What opens the source of a session, and the modalities that it has of what the model reads.
+def _source(job: LiveOptions, model: "Model", early: FileSource | None) -> "Opening":
+    """What opens the source of a session.
 
     A device is opened last: it sees and hears from then on.
 
@@ -435,29 +452,37 @@ def _source(job: LiveOptions, model: "Model", early: FileSource | None) -> tuple
             if early is not None:
                 early.close()
             source = FileSource(job.file, job.realtime, inputs=inputs, partial=model.fuse is not None)
-        return (lambda: source), source.modalities
+        return Opening(lambda: source, source.modalities)
     seen = {n: i for n, i in inputs.items() if i.medium in ("video", "pose")}
     if job.camera is None:
         if SPEECH not in inputs:
             remedy = "--camera 0, or --file" if seen else "--file"
             raise InputError(f"expected a model that reads sound for a microphone, got {model.name}: give {remedy}")
-        return (lambda: Microphone(job.microphone)), [SPEECH]
+        return Opening(lambda: Microphone(job.microphone), [SPEECH])
     if not seen:
         raise InputError(f"expected a model that reads pictures or poses with --camera, got {model.name}: leave it out")
     extractor, camera = _extractor(model), job.camera
+    try:
+        mouths = {name: LiveMouth(what.shape) for name, what in seen.items() if what.shows}
+    except InputError as e:
+        if SPEECH not in inputs:
+            raise
+        return Opening(
+            lambda: Microphone(job.microphone), [SPEECH], [f"no mouth is looked for, the sound is alone: {e}"]
+        )
     if SPEECH not in inputs:
-        return (lambda: Camera(camera, inputs=seen, extractor=extractor)), list(seen)
+        return Opening(lambda: Camera(camera, inputs=seen, extractor=extractor, mouths=mouths), list(seen))
 
     def both() -> Source:
         begun = time.monotonic()
         sound = Microphone(job.microphone)
         try:
-            return WithCamera(sound, Camera(camera, inputs=seen, extractor=extractor, since_s=begun))
+            return WithCamera(sound, Camera(camera, inputs=seen, extractor=extractor, mouths=mouths, since_s=begun))
         except MmxError:
             sound.close()
             raise
 
-    return both, [SPEECH, *seen]
+    return Opening(both, [SPEECH, *seen])
 
 
 def _extractor(model: "Model") -> Extractor | None:
