@@ -20,6 +20,7 @@ from mmx.clip import Clip, Input
 from mmx.media.audio import SAMPLE_RATE as RATE
 from mmx.model import Model
 from mmx.streaming.encoders import IncrementalEncoder, stream_encoder
+from mmx.streaming.gap import Gap, without_first
 from mmx.streaming.policies import Policy, View
 from mmx.tasks.ctc_recognizer import CTCRecognizer, fit
 from mmx.tasks.options import Options, Task
@@ -75,6 +76,7 @@ class CTCListener:
         self.committed: list[int] = []  # tokens of the window that are written
         self.pending: list[Emitted] = []  # written, but no whole letter yet
         self.rest: list[Emitted] = []  # may change
+        self.gap = Gap() if model.fuse is not None and self.causal else None
 
     @property
     def language(self) -> str:
@@ -93,7 +95,7 @@ class CTCListener:
 
     def step(self, samples: NDArray[np.float32], final: bool, others: Clip | None = None) -> list[Word]:
         """See what comes next; what may be written."""
-        self.encoder.push(samples, final, others)
+        self._push(samples, final, others or {})
         self.heard += len(samples)
         found = self._emitted()
         seen_s = self.encoder.covered / RATE
@@ -107,6 +109,18 @@ class CTCListener:
             self.open = False
         self._trim(over)
         return out
+
+    def _push(self, samples: NDArray[np.float32], final: bool, others: Clip) -> None:
+        """Encode what comes next, but for a gap in which nothing is there; behind it the encoder begins anew."""
+        if self.gap is None or not isinstance(self.encoder, IncrementalEncoder):
+            self.encoder.push(samples, final, others)
+            return
+        was_open, skipped = self.gap.open, self.gap.take(samples, others, self.heard)
+        if was_open:
+            self.encoder.restart(self.heard + skipped)
+            samples, others = without_first(skipped, samples, others, self.heard)
+        if not (was_open and self.gap.open):
+            self.encoder.push(samples, final or self.gap.open, others)
 
     @torch.inference_mode()
     def _emitted(self) -> list[Emitted]:
@@ -198,6 +212,7 @@ class CTCListener:
         """All that the session remembers, but its text."""
         tensors, encoder = self.encoder.saved()
         values: dict[str, Any] = {n: getattr(self, n) for n in self._PLAIN}
+        values["gap"] = None if self.gap is None else self.gap.absent
         for name in self._TIMED:
             values[name] = [[e.token, e.start_s, e.end_s, e.log_prob] for e in getattr(self, name)]
         return tensors, {**values, "encoder": encoder}
@@ -208,4 +223,6 @@ class CTCListener:
             setattr(self, name, values[name])
         for name in self._TIMED:
             setattr(self, name, [Emitted(*row) for row in values[name]])
+        if self.gap is not None:
+            self.gap.absent = values.get("gap") or 0
         self.encoder.restore(tensors, values["encoder"])

@@ -157,9 +157,7 @@ class IncrementalEncoder:
         self.model = model
         self.inputs = inputs or model.recorded
         self.device = _device(model)
-        unread = {n for n in model.encoders if n not in self.inputs}
-        states = model.init_state(1, 0)
-        self.states: State = {k: v for k, v in states.items() if k.partition(".")[2] not in unread}
+        self.states = self._fresh()
         self.names: tuple[str, ...] = ()
         self.stride = 0
         if model.fuse is None:
@@ -168,6 +166,17 @@ class IncrementalEncoder:
             self.stride = round(math.prod(stage.stride for stage in _stages(model, self.inputs)) * ratio)
         self.frames: Seq | None = None
         self.first = 0  # frame of the session with which `frames` begins
+
+    def _fresh(self) -> State:
+        unread = {n for n in self.model.encoders if n not in self.inputs}
+        return {k: v for k, v in self.model.init_state(1, 0).items() if k.partition(".")[2] not in unread}
+
+    def restart(self, at: int) -> None:
+        """Begin anew at a sample of the session, with nothing before it: the window is empty."""
+        self.states = self._fresh()
+        self.first = round(at / self.stride) if self.stride else 0
+        if self.frames is not None:
+            self.frames = self.frames._replace(x=self.frames.x[:, :0].clone(), lengths=self.frames.lengths * 0)
 
     @property
     def begin(self) -> int:
