@@ -79,8 +79,10 @@ def test_of_voices() -> None:
         build_objective("acoustic", {}), acoustic, whole, [test_flow_voice.batch([5]), test_flow_voice.batch([3])]
     )
     verify_objective(build_objective("infill", {}), test_f5_tts.tiny_model(), test_f5_tts.lesson())
-    vocoder = copy_synthesis.build(test_flow_vocoder.TINY).eval()
+    vocoder = copy_synthesis.build(test_flow_vocoder.ALONE).eval()
     verify_objective(build_objective("spectral", {"seconds": 0.5}), vocoder, test_flow_vocoder.spoken([40, 25]))
+    judging = test_flow_vocoder.judging().eval()
+    verify_objective(build_objective("adversarial", {"seconds": 0.3}), judging, test_flow_vocoder.spoken([40, 25]))
 
 
 # -------------------- faults

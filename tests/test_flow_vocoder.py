@@ -5,6 +5,8 @@ Letters: B rows, M latent frames, C channels, N samples.
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,10 +14,17 @@ import torch
 from contract import verify_contract
 from torch import Tensor
 
+from mmx.errors import InputError
+from mmx.media.write import write_audio
+from mmx.model import Model
 from mmx.models.flow_voice import copy_synthesis
 from mmx.models.flow_voice.vocoder import BINS, HOP, RATE, Vocoder, VocoderConfig, pulses
+from mmx.nn.discriminators import Discriminators
 from mmx.seq import Seq
 from mmx.train.batch import Batch
+from mmx.train.checkpoints import latest_checkpoint
+from mmx.train.loop import TrainOptions, train
+from mmx.train.objectives.adversarial import FOOLED, MATCHED, TOLD, AdversarialLoss, detached, matching
 from mmx.train.objectives.spectral import SpectralLoss, mel_losses, spectral_losses
 
 TINY = VocoderConfig(latent=6, width=16, blocks=2, hidden=24, kernel=5, ahead=2)
@@ -165,6 +174,26 @@ def spoken(lengths: Sequence[int]) -> Batch:
     return Batch({"latent": seq}, none, none, ("speak",) * len(lengths), "front", {"audio": wave}, keys)
 
 
+ALONE = copy_synthesis.Config(**asdict(TINY))
+
+
+def judging() -> Model:
+    """A vocoder with discriminators."""
+    return copy_synthesis.build(replace(ALONE, judges=2))
+
+
+def write_pairs(folder: Path) -> Path:
+    """The manifest of three latents with their sound."""
+    rows = ["id\tsrc_lang\ttgt_lang\tsource\tfeatures\ttarget_audio\torigin"]
+    for i, n in enumerate((20, 25, 30)):
+        batch = spoken([n])
+        np.save(folder / f"{i}.npy", batch.inputs["latent"].x[0].numpy())
+        write_audio(folder / f"{i}.wav", [batch.outputs["audio"].x[0].clamp(-1, 1).numpy()], float(RATE))
+        rows.append(f"{i}\ten\ten\tx\t{i}.npy\t{i}.wav\ttest")
+    (folder / "pairs.tsv").write_text("\n".join(rows) + "\n")
+    return folder / "pairs.tsv"
+
+
 def test_the_spectral_loss_ignores_phase_and_hears_pitch_and_level():
     """Another phase costs next to nothing, twice the amplitude log 2 of each logarithm, another pitch a lot."""
     time = torch.arange(RATE)[None] / RATE
@@ -178,7 +207,7 @@ def test_the_spectral_loss_ignores_phase_and_hears_pitch_and_level():
 
 def test_it_learns_the_sound_that_goes_with_a_latent():
     """In a few updates."""
-    model, objective, batch = copy_synthesis.build(TINY), SpectralLoss(seconds=0.5), spoken([40, 25])
+    model, objective, batch = copy_synthesis.build(ALONE), SpectralLoss(seconds=0.5), spoken([40, 25])
     assert objective.needs(model).makes == "audio" and objective.needs(model).rate == RATE
     optimizer = torch.optim.Adam(model.parameters(), 5e-3)
     seen = []
@@ -189,7 +218,7 @@ def test_it_learns_the_sound_that_goes_with_a_latent():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        seen.append(float(loss))
+        seen.append(loss.item())
     assert seen[-1] < 0.8 * seen[0]
 
 
@@ -202,3 +231,77 @@ def test_both_sides_are_cut_at_the_same_place():
     assert not torch.equal(heard.x[0], heard.x[1])
     (alone, _) = SpectralLoss(seconds=0.5).cut(frames.rows(torch.tensor([1])), wave.rows(torch.tensor([1])), ["b"])
     assert torch.equal(alone.x[0], read.x[1])
+
+
+# -------------------- discriminators
+
+
+def judged(objective: AdversarialLoss, model: Model, batch: Batch, *names: str) -> set[str]:
+    """Which side of a model, its vocoder and its discriminators, some of the losses teach."""
+    model.zero_grad()
+    found = objective(model, batch)
+    torch.stack([found.total[name] for name in names]).sum().backward()
+    grads = {name: p.grad for name, p in model.named_parameters()}
+    return {name.partition(".")[0] for name, grad in grads.items() if grad is not None and bool(grad.any())}
+
+
+def test_each_side_learns_from_its_own_losses_alone():
+    """What fools the discriminators does not change them; what they learn does not change the vocoder."""
+    torch.manual_seed(0)
+    model, objective, batch = judging(), AdversarialLoss(seconds=0.3), spoken([40, 25])
+    assert judged(objective, model, batch, FOOLED, MATCHED) == {"encoders"}
+    assert judged(objective, model, batch, TOLD) == {"heads"}
+
+
+def test_discriminators_learn_to_tell_what_is_made():
+    """From one error for both guesses to a fraction of it, while the vocoder stays as it is."""
+    torch.manual_seed(0)
+    model, objective, batch = judging(), AdversarialLoss(seconds=0.25), spoken([20, 15])
+    optimizer = torch.optim.Adam(model.heads.parameters(), 1e-2)
+    told = []
+    for _ in range(20):
+        loss = objective(model, batch).total[TOLD] / 2
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        told.append(loss.item())
+    assert told[-1] < 0.3 < 0.5 < told[0]  # 0.5: all scores are one half
+    found = objective(model, batch).figures
+    assert float(found[FOOLED]) / 2 > 0.4  # the made wave is far from what is taken for recorded
+
+
+def test_a_wave_that_is_the_recording_matches_it():
+    """The distance of what the layers see is 0 for the same wave, and greater the more it differs."""
+    judges, wave = Discriminators(2), torch.randn(2, 6000, generator=torch.Generator().manual_seed(0)) / 10
+    real = judges(wave)
+    near, far = (matching(detached(judges, wave + x * wave.roll(1, 1)), real) for x in (0.1, 1.0))
+    assert float(matching(detached(judges, wave), real).abs().max()) == 0
+    assert bool((near < far).all()) and float(near.min()) > 0
+
+
+def test_a_model_without_discriminators_is_refused():
+    with pytest.raises(InputError, match="head 'discriminators'"):
+        AdversarialLoss().needs(copy_synthesis.build(ALONE))
+
+
+def test_a_training_with_discriminators_resumes_with_the_same_bits(tmp_path: Path):
+    """Their weights and the optimizer's moments are in the checkpoint as everything else is."""
+    manifest = write_pairs(tmp_path)
+
+    def run(out: str, updates: int) -> dict[str, Tensor]:
+        config = {**asdict(TINY), "judges": 2}
+        options = TrainOptions(
+            train=str(manifest), valid=str(manifest), out=str(tmp_path / out), objective="adversarial",
+            family="mmx.models.flow_voice.copy_synthesis", config=config, objective_config={"seconds": 0.3},
+            updates=updates, warmup=0, batch_tokens=140, max_tokens=140, valid_every=2, save_every=1,
+        )  # fmt: skip
+        train(options)
+        found = latest_checkpoint(tmp_path / out / "checkpoints")
+        assert found is not None
+        return {name: found[0][name] for name in found[0]}
+
+    whole = run("whole", 4)
+    run("parts", 2)
+    parts = run("parts", 4)
+    assert any(name.startswith("optimizer.heads.discriminators.") for name in whole)
+    assert set(whole) == set(parts) and all(torch.equal(whole[name], parts[name]) for name in whole)

@@ -19,6 +19,7 @@ from mmx.experiments import voice as experiment
 from mmx.interfaces import Speech
 from mmx.models.flow_voice import Config, build, prepare
 from mmx.models.flow_voice.acoustic import AcousticConfig
+from mmx.models.flow_voice.copy_synthesis import split
 from mmx.models.flow_voice.frames import COLUMNS, LATENT, RATE_HZ, SOUND, columns, lesson, with_pitch
 from mmx.models.flow_voice.join import join
 from mmx.models.flow_voice.synth import VOICE, FlowVoice, whole_frames
@@ -31,7 +32,7 @@ from mmx.train.optim import initialize
 from mmx.weights import hub
 from mmx.weights.card import find_card
 from mmx.weights.folder import write_model
-from mmx.weights.formats import write_safetensors
+from mmx.weights.formats import open_checkpoint, write_safetensors
 
 TINY = AcousticConfig(
     voices=2, languages=2, text_width=16, text_blocks=1, width=24, frame_blocks=1, flow_blocks=2, kernel=5, ahead=1
@@ -354,6 +355,25 @@ def test_parts_are_joined_to_a_model_that_speaks(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="do not fit"):
         join(tmp_path / "acoustic", tmp_path / "vocoder.safetensors", tmp_path / "other", VocoderConfig(latent=LATENT))
     assert not (tmp_path / "other").exists()
+
+
+def test_a_vocoder_that_was_taken_out_is_put_back(tmp_path: Path) -> None:
+    """With new discriminators, which do not come back with it, the sound is the same."""
+    config = dataclasses.replace(_config(), vocoder=SMALL_VOCODER)
+    torch.manual_seed(0)
+    model = build(config)
+    card = {"name": "voice", "summary": "a test", "license": "Apache-2.0", "commercial": True}
+    numbers, values = dataclasses.asdict(config), dict(model.named_parameters()).items()
+    write_model(tmp_path / "voice", values, family="flow_voice", config=numbers, card=card)
+    alone = split(str(tmp_path / "voice"), tmp_path / "alone", judges=2)
+    assert "discriminators" in mmx.load(alone).heads
+    out = join(tmp_path / "voice", alone / "model.safetensors", tmp_path / "joined", SMALL_VOCODER)
+    before, after = (open_checkpoint(f / "model.safetensors", "mmx") for f in (tmp_path / "voice", out))
+    assert set(before) == set(after)
+    for name, value in before.items():
+        assert torch.equal(after[name], value.half()), name
+    with pytest.raises(InputError, match="vocoder of its own"):
+        split(str(alone), tmp_path / "none")
 
 
 def test_rows_of_a_batch_do_not_see_each_other() -> None:

@@ -1,17 +1,79 @@
-"""A vocoder by itself, as a family: what `mmx train` trains it as, and what the acoustic model is joined with."""
+"""A vocoder by itself, as a family: what `mmx train` trains it as, and what the acoustic model is joined with.
 
+    python -m mmx.models.flow_voice.copy_synthesis VOICE OUT
+
+takes the vocoder out of a voice, of which a training can go on, with new discriminators; `join` puts it back.
+"""
+
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
-from mmx.model import Model
+import torch
+
+from mmx.api import load
+from mmx.errors import InputError, prints_errors
+from mmx.model import Model, tensors
+from mmx.models.flow_voice.synth import FlowVoice
 from mmx.models.flow_voice.vocoder import Vocoder, VocoderConfig
+from mmx.nn.discriminators import NAME as HEAD
+from mmx.nn.discriminators import Discriminators
 from mmx.weights.convert import Rule
+from mmx.weights.folder import write_model
 
 MODEL_TYPES = ()
 """None of Hugging Face's."""
 KEYS: Mapping[str, Sequence[Rule]] = {}
-Config = VocoderConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(VocoderConfig):
+    """Numbers of the vocoder, and of what judges it.
+
+    Attributes:
+        judges: channels of the discriminators, 0 for none.
+    """
+
+    judges: int = 0
 
 
 def build(config: Config) -> Model:
     """The model with random weights: its memory is a waveform `(B, N)`."""
-    return Model(front={}, encoders={"latent": Vocoder(config)})
+    heads = {HEAD: Discriminators(config.judges)} if config.judges else {}
+    return Model(front={}, encoders={"latent": Vocoder(config)}, heads=heads)
+
+
+def split(voice: str, out: Path, judges: int = 16) -> Path:
+    """Write the vocoder of a voice as a model folder in float32, with discriminators that know nothing.
+
+    Raises:
+        InputError: the model has no vocoder of this kind.
+    """
+    synth = load(voice, device="cpu", dtype="float32").synth
+    if not isinstance(synth, FlowVoice) or synth.vocoder is None:
+        raise InputError(f"expected a voice with a vocoder of its own, got {voice}: name one of the family flow_voice")
+    config = Config(**asdict(synth.vocoder.config), judges=judges)
+    torch.manual_seed(0)
+    model = build(config)
+    model.encoders["latent"].load_state_dict(synth.vocoder.state_dict())
+    card = {"name": out.name, "summary": "a vocoder to be trained further", "license": "unknown", "commercial": True}
+    write_model(
+        out, tensors(model).items(), family="mmx.models.flow_voice.copy_synthesis", config=asdict(config), card=card
+    )
+    return out
+
+
+@prints_errors
+def main(arguments: Sequence[str] | None = None) -> int:
+    """See above."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if len(given) != 2:
+        print("usage: python -m mmx.models.flow_voice.copy_synthesis VOICE OUT", file=sys.stderr)
+        return 2
+    print(split(given[0], Path(given[1])))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

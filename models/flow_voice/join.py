@@ -1,16 +1,18 @@
 """Put an acoustic model and a vocoder together: `python -m mmx.models.flow_voice.join ACOUSTIC VOCODER OUT`.
 
-ACOUSTIC is the model folder of a training by the objective acoustic, VOCODER a safetensors file of the weights of a
-`vocoder.Vocoder`, as the keys `block.0.weight` or with `synth.vocoder.` before them. OUT is a model folder in float16.
+ACOUSTIC is the model folder of a training by the objective acoustic, or of a voice whose vocoder is to be another.
+VOCODER is a safetensors file of a voice, of a training of `copy_synthesis`, whose discriminators are left behind, or of
+a bare `vocoder.Vocoder`. OUT is a model folder in float16.
 """
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from mmx.errors import InputError, prints_errors
 from mmx.model import tensors
@@ -21,6 +23,9 @@ from mmx.weights.folder import write_model
 from mmx.weights.formats import open_checkpoint
 
 PREFIX = "synth.vocoder."
+"""Before the names of the vocoder's weights in a voice, and"""
+ALONE = "encoders.latent."
+"""in a model of the family `copy_synthesis`."""
 
 
 def join(acoustic: Path, vocoder: Path, out: Path, numbers: VocoderConfig) -> Path:
@@ -34,7 +39,7 @@ def join(acoustic: Path, vocoder: Path, out: Path, numbers: VocoderConfig) -> Pa
     with torch.device("meta"):
         wanted = {name: tuple(value.shape) for name, value in tensors(build(config)).items()}
     parts = dict(open_checkpoint(acoustic / "model.safetensors", "mmx").items())
-    parts |= {PREFIX + k.removeprefix(PREFIX): v for k, v in open_checkpoint(vocoder, "mmx").items()}
+    parts |= {PREFIX + name: value for name, value in _of_vocoder(vocoder)}
     if odd := sorted(
         k for k in wanted.keys() | parts.keys() if k not in parts or tuple(parts[k].shape) != wanted.get(k)
     ):
@@ -44,6 +49,13 @@ def join(acoustic: Path, vocoder: Path, out: Path, numbers: VocoderConfig) -> Pa
     fields = {"name": out.name, "summary": card.summary, "license": card.license, "commercial": card.commercial}
     write_model(out, parts.items(), family=card.family, config=asdict(config), card=fields, dtype=torch.float16)
     return out
+
+
+def _of_vocoder(file: Path) -> Iterator[tuple[str, Tensor]]:
+    """The weights of the vocoder in a file, by its own names."""
+    found = open_checkpoint(file, "mmx")
+    prefix = next((p for p in (PREFIX, ALONE) if any(name.startswith(p) for name in found)), "")
+    return ((name.removeprefix(prefix), found[name]) for name in found if name.startswith(prefix))
 
 
 @prints_errors

@@ -13,6 +13,7 @@
 | `infill` | the same within a hidden span, given the rest and the text | a text and its sound, as `target_audio` |
 | `acoustic` | that, the error of a prior mean, and durations | frames with their text, as `target_features` |
 | `spectral` | the differences of spectra at several resolutions, for a vocoder | its sound, as `target_audio` |
+| `adversarial` | that, and what discriminators that learn with it tell it by | the same |
 | `distillation` | the divergence from another model's next token | a text for each input |
 
 Each is an `mmx.interfaces.Objective`. A family brings its own by its dotted name, `toys.text_to_mel.Objective`.
@@ -26,6 +27,7 @@ from typing import Any
 from mmx.errors import InputError, nearest
 from mmx.interfaces import Objective
 from mmx.train.objectives.acoustic import AcousticLoss
+from mmx.train.objectives.adversarial import AdversarialLoss
 from mmx.train.objectives.cico import CiCoLoss
 from mmx.train.objectives.contrastive import ContrastiveLoss
 from mmx.train.objectives.ctc import CTCLoss
@@ -47,6 +49,7 @@ OBJECTIVES: Mapping[str, Callable[..., Objective]] = {
     "flow": FlowLoss,
     "infill": InfillLoss,
     "spectral": SpectralLoss,
+    "adversarial": AdversarialLoss,
     "distillation": DistillationLoss,
     "acoustic": AcousticLoss,
     "visual_language": VisualLanguageLoss,

@@ -66,15 +66,23 @@ class SpectralLoss:
 
     def __call__(self, model: Model, batch: Batch) -> Losses:
         """Reports both."""
+        made_BN, wanted_BN = self.waves(model, batch)
+        found = {
+            NAME: spectral_losses(made_BN, wanted_BN).sum(),
+            MEL: mel_losses(made_BN, wanted_BN, self.rate).sum(),
+        }
+        return Losses(found, self.count(batch), {key: loss.detach() for key, loss in found.items()})
+
+    def waves(self, model: Model, batch: Batch) -> tuple[Tensor, Tensor]:
+        """`(B, N)` twice: what the model makes of a window of each row, and what it should; without the edges."""
         ((name, read),) = batch.inputs.items()
         target = batch.outputs["audio"]
         read, target = self.cut(read, target, batch.keys)
         wave = model.memory({name: read}, batch.begin)
         edge, n = round(self.edge_s * self.rate), min(wave.x.shape[1], target.x.shape[1])
         lengths = torch.minimum(wave.lengths, target.lengths)
-        made, wanted = (Seq(w.x[:, :n], lengths).masked.float()[:, edge : n - edge] for w in (wave, target))
-        found = {NAME: spectral_losses(made, wanted).sum(), MEL: mel_losses(made, wanted, self.rate).sum()}
-        return Losses(found, self.count(batch), {key: loss.detach() for key, loss in found.items()})
+        made_BN, wanted_BN = (Seq(w.x[:, :n], lengths).masked.float()[:, edge : n - edge] for w in (wave, target))
+        return made_BN, wanted_BN
 
     def cut(self, read: Seq, target: Seq, keys: Sequence[str]) -> tuple[Seq, Seq]:
         """The same window of both, of each row its own."""
