@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from contract import verify_contract
 from torch import Tensor
 
 from mmx.errors import InputError
+from mmx.experiments import voice as experiment
 from mmx.media.write import write_audio
 from mmx.model import Model
 from mmx.models.flow_voice import copy_synthesis
@@ -24,6 +26,7 @@ from mmx.seq import Seq
 from mmx.train.batch import Batch
 from mmx.train.checkpoints import latest_checkpoint
 from mmx.train.loop import TrainOptions, train
+from mmx.train.manifest import read_manifest
 from mmx.train.objectives.adversarial import FOOLED, MATCHED, TOLD, AdversarialLoss, detached, matching
 from mmx.train.objectives.spectral import SpectralLoss, mel_losses, spectral_losses
 
@@ -179,7 +182,7 @@ ALONE = copy_synthesis.Config(**asdict(TINY))
 
 def judging() -> Model:
     """A vocoder with discriminators."""
-    return copy_synthesis.build(replace(ALONE, judges=2))
+    return copy_synthesis.build(replace(ALONE, discriminators=2))
 
 
 def write_pairs(folder: Path) -> Path:
@@ -272,10 +275,10 @@ def test_discriminators_learn_to_tell_what_is_made():
 
 def test_a_wave_that_is_the_recording_matches_it():
     """The distance of what the layers see is 0 for the same wave, and greater the more it differs."""
-    judges, wave = Discriminators(2), torch.randn(2, 6000, generator=torch.Generator().manual_seed(0)) / 10
-    real = judges(wave)
-    near, far = (matching(detached(judges, wave + x * wave.roll(1, 1)), real) for x in (0.1, 1.0))
-    assert float(matching(detached(judges, wave), real).abs().max()) == 0
+    discriminators, wave = Discriminators(2), torch.randn(2, 6000, generator=torch.Generator().manual_seed(0)) / 10
+    real = discriminators(wave)
+    near, far = (matching(detached(discriminators, wave + x * wave.roll(1, 1)), real) for x in (0.1, 1.0))
+    assert float(matching(detached(discriminators, wave), real).abs().max()) == 0
     assert bool((near < far).all()) and float(near.min()) > 0
 
 
@@ -289,7 +292,7 @@ def test_a_training_with_discriminators_resumes_with_the_same_bits(tmp_path: Pat
     manifest = write_pairs(tmp_path)
 
     def run(out: str, updates: int) -> dict[str, Tensor]:
-        config = {**asdict(TINY), "judges": 2}
+        config = {**asdict(TINY), "discriminators": 2}
         options = TrainOptions(
             train=str(manifest), valid=str(manifest), out=str(tmp_path / out), objective="adversarial",
             family="mmx.models.flow_voice.copy_synthesis", config=config, objective_config={"seconds": 0.3},
@@ -305,3 +308,13 @@ def test_a_training_with_discriminators_resumes_with_the_same_bits(tmp_path: Pat
     parts = run("parts", 4)
     assert any(name.startswith("optimizer.heads.discriminators.") for name in whole)
     assert set(whole) == set(parts) and all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+def test_copies_are_made_for_listening(tmp_path: Path):
+    """Of latents in a manifest, by a vocoder or as the data have them, each as long as it was."""
+    rows = read_manifest(write_pairs(tmp_path))
+    experiment.copy(tmp_path / "own", tiny(seed=1), rows)
+    experiment.copy(tmp_path / "teacher", None, rows)
+    for file in experiment.recordings(tmp_path / "own"):
+        made, wanted = soundfile.read(file)[0], soundfile.read(tmp_path / "teacher" / file.name)[0]
+        np.testing.assert_allclose(made, wanted, atol=2e-4)  # the data are of the same vocoder

@@ -365,7 +365,7 @@ def test_a_vocoder_that_was_taken_out_is_put_back(tmp_path: Path) -> None:
     card = {"name": "voice", "summary": "a test", "license": "Apache-2.0", "commercial": True}
     numbers, values = dataclasses.asdict(config), dict(model.named_parameters()).items()
     write_model(tmp_path / "voice", values, family="flow_voice", config=numbers, card=card)
-    alone = split(str(tmp_path / "voice"), tmp_path / "alone", judges=2)
+    alone = split(str(tmp_path / "voice"), tmp_path / "alone", discriminators=2)
     assert "discriminators" in mmx.load(alone).heads
     out = join(tmp_path / "voice", alone / "model.safetensors", tmp_path / "joined", SMALL_VOCODER)
     before, after = (open_checkpoint(f / "model.safetensors", "mmx") for f in (tmp_path / "voice", out))

@@ -15,6 +15,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 
 import soxr
 
@@ -116,6 +117,7 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lines", type=int, default=500)
+    parser.add_argument("--first", type=int, default=0, help="lines that are left out, being measured already")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--voice", default="", help="as of mmx speak; the default voice if none")
     asked = parser.parse_args()
@@ -123,7 +125,7 @@ def main() -> None:
     listen, second = listener(load(), "en"), second_kind()
     table: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
     begin = time.perf_counter()
-    for number, (kind, text) in enumerate(lines(asked.lines, asked.seed), 1):
+    for number, (kind, text) in islice(enumerate(lines(asked.lines, asked.seed), 1), asked.first, None):
         table[kind] += measured(text, lambda line: verified(model, line, options, listen), second)
         if number % 100 == 0 or number == asked.lines:
             print(f"{number} lines, {time.perf_counter() - begin:.0f} s", flush=True)

@@ -2,6 +2,7 @@
 
     python -m mmx.experiments.voice speak OUT --model flow-voice-en --steps 4 [--texts FILE] [--lines 100]
     python -m mmx.experiments.voice score OUT [OUT ...] [--texts FILE] [--reference OUT]
+    python -m mmx.experiments.voice copy OUT data/voice/vocoder/valid.tsv [--model flow-voice-en]
     python -m mmx.experiments.voice time [--model flow-voice-en]
     python -m mmx.experiments.voice spread [--model flow-voice-en]
     python -m mmx.experiments.voice energy data/voice/valid.tsv [--model flow-voice-en]
@@ -10,6 +11,8 @@
 default recognizer write what it hears (word error rate), and rates the sound by DNSMOS (Reddy et al. 2021, arXiv
 2010.15258; package speechmos). With `--reference OUT` the speakers are compared with those there (package resemblyzer):
 how often the nearest of all voices is the right one, and both similarities. `--only wer` leaves out the packages.
+`copy` has a vocoder, a voice's or one that is trained by itself, make the sound of held-out latents; `--model teacher`
+copies the teacher's. `score OUT --only mos` rates either.
 `time` says how long the first audio of 5 and of 500 words takes, and how far blocks are from the whole. `spread` says
 what a flow does with its noise: how far the frames of several seeds are from their mean, this from the prior's, and how
 rough they are. After one step the spread is 0: noise alone says nothing of the frames.
@@ -40,12 +43,15 @@ from mmx.evaluate.streaming import word_errors
 from mmx.interfaces import Speech
 from mmx.models.flow_voice.frames import RATE_HZ
 from mmx.models.flow_voice.synth import FlowVoice
+from mmx.models.flow_voice.vocoder import RATE
 from mmx.seq import pad
 from mmx.tasks.synthesize import SpeakOptions
-from mmx.train.manifest import read_manifest
+from mmx.train.manifest import Example, read_manifest
 
 TEXTS = Path(__file__).parents[2] / "tests" / "data" / "voice_test.txt"
 TIMES = "times.json"
+TEACHER = "teacher"
+"""In place of a model: the sound in the data."""
 PRIOR = "prior"
 """In place of a number of steps: the mean of the frames, without a flow."""
 
@@ -67,6 +73,28 @@ def speak(out: Path, model: mmx.Model, lines: Sequence[str], steps: str) -> dict
     found = {"sound_s": sound_s, "work_s": work_s, "real_time_factor": work_s / sound_s, "voices": float(len(names))}
     (out / TIMES).write_text(json.dumps(found))
     return found
+
+
+def copy(out: Path, vocoder: torch.nn.Module | None, rows: Sequence[Example]) -> None:
+    """Write the sound of latents, one WAV file each: the vocoder's, or without one what is in the data."""
+    out.mkdir(parents=True, exist_ok=True)
+    (out / TIMES).write_text("{}")
+    for i, row in enumerate(rows):
+        if vocoder is None:
+            wave, _ = soundfile.read(row.makes["audio"], dtype="float32")
+        else:
+            features_MF = torch.from_numpy(np.load(row.media["features"]).astype(np.float32))
+            with torch.inference_mode():
+                wave = vocoder(pad([features_MF], RATE_HZ)).x[0].numpy()
+        soundfile.write(out / f"{i}.wav", wave.clip(-1, 1), RATE)
+
+
+def _vocoder(name: str) -> torch.nn.Module | None:
+    """That of a voice, or a model of the family `copy_synthesis`; none for the teacher."""
+    if name == TEACHER:
+        return None
+    model = mmx.load(name, dtype="float32")
+    return model.encoders["latent"] if "latent" in model.encoders else _flow(model).vocoder
 
 
 def timed(model: mmx.Model, lines: Sequence[str], repeats: int = 5) -> dict[str, float]:
@@ -216,10 +244,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """See above."""
     parser = argparse.ArgumentParser(prog="python -m mmx.experiments.voice")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    talk, judge, watch, noise, apart = map(verbs.add_parser, ("speak", "score", "time", "spread", "energy"))
-    talk.add_argument("out", type=Path)
-    apart.add_argument("data", type=Path, help="manifest of what mmx.models.flow_voice.prepare writes")
-    for verb in (talk, watch, noise, apart):
+    talk, judge, watch, noise, apart, same = map(
+        verbs.add_parser, ("speak", "score", "time", "spread", "energy", "copy")
+    )
+    for verb in (talk, same):
+        verb.add_argument("out", type=Path)
+    for verb in (apart, same):
+        verb.add_argument("data", type=Path, help="manifest of what mmx.models.flow_voice.prepare writes")
+    for verb in (talk, watch, noise, apart, same):
         verb.add_argument("--model", default="flow-voice-en")
     talk.add_argument("--steps", default="0", help="0 for the model's own number, or prior")
     judge.add_argument("out", type=Path, nargs="+")
@@ -232,6 +264,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.verb == "energy":
         rows = [np.load(row.makes["features"]).astype(np.float32) for row in read_manifest(given.data)]
         print(json.dumps(energy(mmx.load(given.model), [torch.from_numpy(row) for row in rows]), indent=1))
+        return 0
+    if given.verb == "copy":
+        copy(given.out, _vocoder(given.model), read_manifest(given.data))
         return 0
     lines = given.texts.read_text("utf-8").splitlines()
     if given.verb == "speak":

@@ -1,4 +1,4 @@
-"""Judges of waveforms: small networks that learn to tell what a vocoder made from what was recorded.
+"""Discriminators of waveforms: small networks that learn to tell what a vocoder made from what was recorded.
 
 Two kinds, each several times. One folds the wave at a period and sees which of its samples stand together (Kong et al.
 2020, arXiv 2010.05646, section 2.3); the other sees a complex spectrum, phases included, at one resolution (Défossez et

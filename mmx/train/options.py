@@ -173,7 +173,7 @@ class TrainOptions:
         str,
         RecipeOption(
             "what is minimized: token, ctc, framewise, mixup, contrastive, visual_language, cico, flow, infill, "
-            "acoustic, spectral or distillation, or a family's own by its dotted name",
+            "acoustic, spectral, adversarial or distillation, or a family's own by its dotted name",
             also=("loss", "criterion", "loss_type"),
         ),
     ] = "token"

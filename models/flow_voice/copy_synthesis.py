@@ -29,22 +29,22 @@ KEYS: Mapping[str, Sequence[Rule]] = {}
 
 @dataclass(frozen=True, kw_only=True)
 class Config(VocoderConfig):
-    """Numbers of the vocoder, and of what judges it.
+    """Numbers of the vocoder, and of what it is trained with.
 
     Attributes:
-        judges: channels of the discriminators, 0 for none.
+        discriminators: channels of those that it is trained with, 0 for none.
     """
 
-    judges: int = 0
+    discriminators: int = 0
 
 
 def build(config: Config) -> Model:
     """The model with random weights: its memory is a waveform `(B, N)`."""
-    heads = {HEAD: Discriminators(config.judges)} if config.judges else {}
+    heads = {HEAD: Discriminators(config.discriminators)} if config.discriminators else {}
     return Model(front={}, encoders={"latent": Vocoder(config)}, heads=heads)
 
 
-def split(voice: str, out: Path, judges: int = 16) -> Path:
+def split(voice: str, out: Path, discriminators: int = 16) -> Path:
     """Write the vocoder of a voice as a model folder in float32, with discriminators that know nothing.
 
     Raises:
@@ -53,7 +53,7 @@ def split(voice: str, out: Path, judges: int = 16) -> Path:
     synth = load(voice, device="cpu", dtype="float32").synth
     if not isinstance(synth, FlowVoice) or synth.vocoder is None:
         raise InputError(f"expected a voice with a vocoder of its own, got {voice}: name one of the family flow_voice")
-    config = Config(**asdict(synth.vocoder.config), judges=judges)
+    config = Config(**asdict(synth.vocoder.config), discriminators=discriminators)
     torch.manual_seed(0)
     model = build(config)
     model.encoders["latent"].load_state_dict(synth.vocoder.state_dict())

@@ -66,9 +66,9 @@ class AdversarialLoss(SpectralLoss):
     def __call__(self, model: Model, batch: Batch) -> Losses:
         """Reports the same: first of mel bands, as what the discriminators say means something else in each update."""
         made_BN, wanted_BN = self.waves(model, batch)
-        judges = model.heads[HEAD]
-        real, fake = judges(wanted_BN), judges(made_BN.detach())
-        fooled = detached(judges, made_BN)
+        discriminators = model.heads[HEAD]
+        real, fake = discriminators(wanted_BN), discriminators(made_BN.detach())
+        fooled = detached(discriminators, made_BN)
         rows = {
             MEL: mel_losses(made_BN, wanted_BN, self.rate),
             NAME: spectral_losses(made_BN, wanted_BN),
@@ -80,10 +80,10 @@ class AdversarialLoss(SpectralLoss):
         return Losses(total, self.count(batch), {name: loss.detach() for name, loss in total.items()})
 
 
-def detached(judges: nn.Module, wave_BN: Tensor) -> list[Judged]:
+def detached(discriminators: nn.Module, wave_BN: Tensor) -> list[Judged]:
     """What the discriminators find, such that a gradient reaches the wave and not them."""
-    still = {name: p.detach() for name, p in judges.named_parameters()}
-    return torch.func.functional_call(judges, still, (wave_BN,))
+    still = {name: p.detach() for name, p in discriminators.named_parameters()}
+    return torch.func.functional_call(discriminators, still, (wave_BN,))
 
 
 def _near(score_BR: Tensor, wanted: float) -> Tensor:
