@@ -12,18 +12,22 @@ from pathlib import Path
 
 import torch
 
-from mmx.api import load
 from mmx.errors import InputError, prints_errors
 from mmx.model import Model, tensors
-from mmx.models.flow_voice.synth import FlowVoice
 from mmx.models.flow_voice.vocoder import Vocoder, VocoderConfig
 from mmx.nn.discriminators import NAME as HEAD
 from mmx.nn.discriminators import Discriminators
+from mmx.weights import hub
+from mmx.weights.card import Card, find_card, read_card
 from mmx.weights.convert import Rule
 from mmx.weights.folder import write_model
+from mmx.weights.formats import open_checkpoint
 
 MODEL_TYPES = ()
 """None of Hugging Face's."""
+FAMILY = "mmx.models.flow_voice.copy_synthesis"
+PREFIX = "synth.vocoder."
+"""Before the names of a vocoder's weights in a voice."""
 KEYS: Mapping[str, Sequence[Rule]] = {}
 
 
@@ -50,18 +54,32 @@ def split(voice: str, out: Path, discriminators: int = 16) -> Path:
     Raises:
         InputError: the model has no vocoder of this kind.
     """
-    synth = load(voice, device="cpu", dtype="float32").synth
-    if not isinstance(synth, FlowVoice) or synth.vocoder is None:
+    card, file = _located(voice)
+    numbers = card.config.get("vocoder")
+    if card.family != "flow_voice" or numbers is None:
         raise InputError(f"expected a voice with a vocoder of its own, got {voice}: name one of the family flow_voice")
-    config = Config(**asdict(synth.vocoder.config), discriminators=discriminators)
+    config = Config(**numbers, discriminators=discriminators)
     torch.manual_seed(0)
-    model = build(config)
-    model.encoders["latent"].load_state_dict(synth.vocoder.state_dict())
-    card = {"name": out.name, "summary": "a vocoder to be trained further", "license": "unknown", "commercial": True}
+    model, found = build(config), open_checkpoint(file, "mmx")
+    weights = {name.removeprefix(PREFIX): found[name].float() for name in found if name.startswith(PREFIX)}
+    model.encoders["latent"].load_state_dict(weights)
+    fields = {"name": out.name, "summary": "a vocoder to be trained further", "license": card.license}
     write_model(
-        out, tensors(model).items(), family="mmx.models.flow_voice.copy_synthesis", config=asdict(config), card=card
+        out,
+        tensors(model).items(),
+        family=FAMILY,
+        config=asdict(config),
+        card={**fields, "commercial": card.commercial},
     )
     return out
+
+
+def _located(voice: str) -> tuple[Card, Path]:
+    """Card and weights of a voice, by its name or its folder."""
+    if (Path(voice) / "card.toml").is_file():
+        return read_card(Path(voice) / "card.toml"), Path(voice) / "model.safetensors"
+    card = find_card(voice)
+    return card, hub.locate(card).parts[0]
 
 
 @prints_errors

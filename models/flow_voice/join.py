@@ -17,15 +17,14 @@ from torch import Tensor
 from mmx.errors import InputError, prints_errors
 from mmx.model import tensors
 from mmx.models.flow_voice import Config, build
+from mmx.models.flow_voice.copy_synthesis import PREFIX
 from mmx.models.flow_voice.vocoder import VocoderConfig
 from mmx.weights.card import read_card
 from mmx.weights.folder import write_model
 from mmx.weights.formats import open_checkpoint
 
-PREFIX = "synth.vocoder."
-"""Before the names of the vocoder's weights in a voice, and"""
 ALONE = "encoders.latent."
-"""in a model of the family `copy_synthesis`."""
+"""Before the names of the vocoder's weights in a model of the family `copy_synthesis`."""
 
 
 def join(acoustic: Path, vocoder: Path, out: Path, numbers: VocoderConfig) -> Path:
