@@ -69,7 +69,7 @@ def test_it_runs_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     for row in ("| shared | both, 0 dB |", "| lips, longer | lips |", "| mixup, loss against lips, longer | lips |"):
         assert row in told
     assert "timing alone has" in told and "| mixup, loss | sound" not in told
-    updates = {arm: json.loads((tmp_path / "runs" / arm / "0/metrics.jsonl").read_text("utf-8").splitlines()[-1])
+    updates = {arm: json.loads((tmp_path / "runs-2" / arm / "0/metrics.jsonl").read_text("utf-8").splitlines()[-1])
                for arm in ("lips", "lips-longer")}  # fmt: skip
     assert (updates["lips"]["update"], updates["lips-longer"]["update"]) == (2, 3)
     before = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("*")}

@@ -3,10 +3,12 @@
     python -m mmx.experiments.lips_comparisons OUT --seeds 0,1,2
 
 Synthetic talking mouths (`mmx.experiments.talking_mouths`) of 32 words with minimal pairs, and narrow models of the
-family `lips_and_sound`, so that all of it takes minutes of one core. Each arm gets the same updates of the same size
+family `lips_and_sound`, so that a run takes a minute or two of one core. Each arm gets the same updates of the same size
 from random weights, and is trained with each seed; "lips, longer" gets as much work as mixup, whose update costs more.
 "timing" is the control: in the place of the mouth it sees a bar as high as the sound is loud, 25 times a second. What
 is finished is not run again.
+
+700 updates are early: lips alone are still far from their floor then. `--updates` gives more, in folders of their own.
 
 Words are read from the closed vocabulary. A difference is the mean over seeds, its p of the paired bootstrap over
 sentences, in which the seeds are resampled together; it counts where p < 0.05 and it is more than twice the larger
@@ -193,7 +195,7 @@ def run(out: Path, name: str, seed: int, setting: Setting) -> dict[str, Any]:
 
     What is finished is read from its file.
     """
-    folder = out / "runs" / name.replace(", ", "-") / str(seed)
+    folder = out / f"runs-{setting.updates}" / name.replace(", ", "-") / str(seed)
     if (folder / "read.json").is_file():
         return json.loads((folder / "read.json").read_text("utf-8"))
     arm, begin_s = ARMS[name], time.process_time()
