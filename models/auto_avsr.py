@@ -1,10 +1,10 @@
-"""The encoder of auto-AVSR's lip readers (Ma et al. 2023, arXiv 2303.14307): ResNet-18 and a Conformer, pictures of a
-mouth to a memory at 25 Hz.
+"""Auto-AVSR's lip readers (Ma et al. 2023, arXiv 2303.14307): ResNet-18 and a Conformer, pictures of a mouth to a
+memory at 25 Hz; and of files that have them, the Transformer decoder and the CTC head over it.
 
-Their files hold a decoder and a CTC head, too, whose output layers are of their own pieces; these are not read. The
-licence of the published weights is that of their data and forbids commercial use: read it with them.
+Their tokens are pieces of their own, the first of which is CTC's blank and the last begins and ends a text. The licence
+of the published weights is that of their data and forbids commercial use: read it with them.
 
-Letters: B rows, T frames, H height, W width, D width of the model.
+Letters: B rows, T frames, H height, W width, D width of the model, M memory frames, V vocabulary.
 """
 
 import math
@@ -13,12 +13,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from mmx.errors import InputError
 from mmx.model import Model
 from mmx.models.av_hubert import LIPS, MouthFront, resnet_rules
+from mmx.nn.block import Linear
 from mmx.nn.conformer import Attention, Convolution, EncoderLayer, FrozenBatchNorm, RelativeSinusoid, chunk_view
+from mmx.nn.ctc import NAME as CTC
+from mmx.nn.decoder import DecoderLayer, SinusoidalPositions, TextDecoder
 from mmx.nn.lip_resnet import LipResNet
 from mmx.seq import Seq
 from mmx.state import State
@@ -28,6 +32,9 @@ from mmx.weights.formats import LazyTensors
 MODEL_TYPES = ()
 EPS = 1e-12
 """Of ESPnet's layer norms."""
+MOST_TOKENS = 5000
+LINEAR = (("linear_q", "query"), ("linear_k", "key"), ("linear_v", "value"), ("linear_out", "out"))
+"""Layers of an attention, theirs and ours."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +43,9 @@ class Config:
 
     Attributes:
         kernel: frames that the Conformer's convolutions see.
+        vocab: tokens of the decoder and of CTC, 5,049 in those published; 0 for a model that only encodes.
+        decoder_layers: of the decoder, which has the encoder's width and heads.
+        decoder_hidden: width inside its feed-forward parts.
     """
 
     width: int = 768
@@ -43,6 +53,9 @@ class Config:
     layers: int = 12
     hidden: int = 3072
     kernel: int = 31
+    vocab: int = 0
+    decoder_layers: int = 6
+    decoder_hidden: int = 3072
 
 
 class LipEncoder(nn.Module):
@@ -91,9 +104,47 @@ def _layer(c: Config) -> EncoderLayer:
     return EncoderLayer(attention, convolution, c.width, c.hidden)
 
 
+class Waves(SinusoidalPositions):
+    """Fixed waves, sine and cosine in turn."""
+
+    def __init__(self, ctx: int, width: int):
+        super().__init__(ctx, width)
+        step = torch.exp(torch.arange(0, width, 2, device="cpu") * (-math.log(10_000.0) / width))
+        angle = torch.arange(ctx, device="cpu")[:, None] * step
+        self.table = torch.stack([angle.sin(), angle.cos()], -1).flatten(1)
+
+
+class PieceHead(nn.Module):
+    """CTC logits `(B, M, V + 1)` of a memory: their blank, the first of theirs, is the last, and piece 0 never."""
+
+    def __init__(self, width: int, vocab: int):
+        super().__init__()
+        self.out = nn.Linear(width, vocab)
+
+    def forward(self, x_BMD: Tensor) -> Tensor:
+        """See above."""
+        blank_BM1, pieces_BMV = self.out(x_BMD).split([1, self.out.out_features - 1], -1)
+        return torch.cat([F.pad(pieces_BMV, (1, 0), value=-math.inf), blank_BM1], -1)
+
+
+def _decoder(c: Config) -> TextDecoder:
+    layers = [DecoderLayer(c.width, c.heads, c.decoder_hidden, nn.ReLU, key_bias=True) for _ in range(c.decoder_layers)]
+    decoder = TextDecoder(c.vocab, layers, Waves(MOST_TOKENS, c.width), math.sqrt(c.width))
+    decoder.head = Linear(c.width, c.vocab)  # its own, not that of the embedding
+    for module in decoder.modules():
+        if isinstance(module, nn.LayerNorm):
+            module.eps = EPS
+    return decoder
+
+
 def build(config: Config) -> Model:
     """The model with random weights; call it under `torch.device("meta")` to allocate nothing."""
-    return Model(front={LIPS: MouthFront()}, encoders={LIPS: LipEncoder(config)})
+    return Model(
+        front={LIPS: MouthFront()},
+        encoders={LIPS: LipEncoder(config)},
+        decoder=_decoder(config) if config.vocab else None,
+        heads={CTC: PieceHead(config.width, config.vocab)} if config.vocab else {},
+    )
 
 
 # -------------------- published checkpoints
@@ -102,13 +153,12 @@ def build(config: Config) -> Model:
 def _layer_rules() -> list[Rule]:
     """A Conformer layer of ESPnet; "cov" is spelled so there."""
     theirs, ours = r"encoder\.encoders\.(\d+)\.", rf"encoders.{LIPS}.layers.\1."
-    linear = (("linear_q", "query"), ("linear_k", "key"), ("linear_v", "value"), ("linear_out", "out"))
     norms = (("norm_ff_macaron", "mlp1_ln"), ("norm_mha", "attn_ln"), ("norm_conv", "conv.ln"), ("norm_ff", "mlp2_ln"),
              ("norm_final", "ln"))  # fmt: skip
     convolutions = (("pointwise_cov1", "expand"), ("depthwise_conv", "depthwise"), ("pointwise_cov2", "project"))
     statistics = (("weight", "weight"), ("bias", "bias"), ("running_mean", "mean"), ("running_var", "variance"))
     return [
-        *(Rule(theirs + rf"self_attn\.{a}\.(.+)", ours + rf"attn.{b}.\2") for a, b in linear),
+        *(Rule(theirs + rf"self_attn\.{a}\.(.+)", ours + rf"attn.{b}.\2") for a, b in LINEAR),
         Rule(theirs + r"self_attn\.linear_pos\.weight", ours + "attn.positions.project.weight"),
         Rule(theirs + r"self_attn\.pos_bias_u", ours + "attn.positions.content"),
         Rule(theirs + r"self_attn\.pos_bias_v", ours + "attn.positions.position"),
@@ -124,13 +174,29 @@ def _layer_rules() -> list[Rule]:
     ]
 
 
+def _decoder_rules() -> list[Rule]:
+    """ESPnet's decoder and CTC; the norms of a layer are numbered."""
+    theirs, ours = r"decoder\.decoders\.(\d+)\.", r"decoder.layers.\1."
+    parts = (("self_attn", "attn"), ("src_attn", "cross"))
+    norms = (("norm1", "attn_ln"), ("norm2", "cross_ln"), ("norm3", "mlp_ln"))
+    return [
+        Rule(r"decoder\.embed\.0\.weight", "decoder.token.weight"),
+        *(Rule(theirs + rf"{p}\.{a}\.(.+)", ours + rf"{q}.{b}.\2") for p, q in parts for a, b in LINEAR),
+        *(Rule(theirs + rf"feed_forward\.w_{n + 1}\.(.+)", ours + rf"mlp.{2 * n}.\2") for n in range(2)),
+        *(Rule(theirs + rf"{a}\.(.+)", ours + rf"{b}.\2") for a, b in norms),
+        Rule(r"decoder\.after_norm\.(.+)", r"decoder.ln.\1"),
+        Rule(r"decoder\.output_layer\.(.+)", r"decoder.head.\1"),
+        Rule(r"ctc\.ctc_lo\.(.+)", rf"heads.{CTC}.out.\1"),
+    ]
+
+
 def _rules() -> list[Rule]:
     return [
         *resnet_rules(r"frontend\.", f"encoders.{LIPS}.front."),
         Rule(r"proj_encoder\.(.+)", rf"encoders.{LIPS}.front.project.\1"),
         *_layer_rules(),
         Rule(r"encoder\.after_norm\.(.+)", rf"encoders.{LIPS}.ln.\1"),
-        Rule(r"(?:decoder|ctc)\..+", None, "writes their own pieces"),
+        *_decoder_rules(),
     ]
 
 
@@ -146,7 +212,15 @@ def sniff(format: str, source: LazyTensors) -> bool:
 def config_from(format: str, meta: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
     """The numbers of a file by its shapes."""
     heads, of_each = shapes["encoder.encoders.0.self_attn.pos_bias_u"]
+    writes: dict[str, Any] = {}
+    if "decoder.output_layer.weight" in shapes:
+        writes = {
+            "vocab": shapes["decoder.output_layer.weight"][0],
+            "decoder_layers": sum(k.startswith("decoder.decoders.") and k.endswith(".norm1.weight") for k in shapes),
+            "decoder_hidden": shapes["decoder.decoders.0.feed_forward.w_1.weight"][0],
+        }
     return {
+        **writes,
         "width": heads * of_each,
         "heads": heads,
         "layers": sum(k.endswith(".norm_mha.weight") and k.startswith("encoder.encoders.") for k in shapes),

@@ -1,8 +1,10 @@
-"""Auto-AVSR's encoder: contract, parity with an independent reading of its published names, count, flat files.
+"""Auto-AVSR's lip readers: contract, parity with an independent reading of the published names, count, flat files.
 
 Letters: B rows, T frames, D width, H heads, C head width.
 """
 
+import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,17 +12,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 from contract import verify_contract
+from contract_decoder import verify_decoder
 from test_av_hubert import ReferenceResNet, pictures, randomized
 from torch import Tensor, nn
 
 import mmx
 from mmx.errors import InputError
+from mmx.generate import SearchOptions, search
 from mmx.model import tensors
 from mmx.models import auto_avsr
+from mmx.nn.ctc_prefix import CTCPrefix
 from mmx.seq import Seq
 from mmx.weights.convert import inverted
 
 TINY = auto_avsr.Config(width=32, heads=2, layers=2, hidden=48, kernel=5)
+WRITES = dataclasses.replace(TINY, vocab=11, decoder_layers=2, decoder_hidden=24)
 
 
 def published(model: nn.Module) -> dict[str, Tensor]:
@@ -87,8 +93,36 @@ def reference_memory(w: dict[str, Tensor], lips_BTHW: Tensor) -> Tensor:
     return norm(x, w, "encoder.after_norm")
 
 
-def at_random() -> mmx.Model:
-    model = auto_avsr.build(TINY)
+def looks_at(x_UD: Tensor, at_MD: Tensor, w: dict[str, Tensor], name: str, causal: bool) -> Tensor:
+    """Scaled dot-product attention, a head after the other."""
+    q, k, v = (linear(x, w, f"{name}.linear_{p}") for p, x in (("q", x_UD), ("k", at_MD), ("v", at_MD)))
+    heads = []
+    for part in range(TINY.heads):
+        c = slice(part * 16, part * 16 + 16)
+        scores = q[:, c] @ k[:, c].T / 4
+        if causal:
+            scores = scores.masked_fill(torch.ones_like(scores).triu(1).bool(), -torch.inf)
+        heads.append(scores.softmax(-1) @ v[:, c])
+    return linear(torch.cat(heads, -1), w, f"{name}.linear_out")
+
+
+def reference_logits(w: dict[str, Tensor], tokens_U: Tensor, memory_MD: Tensor) -> Tensor:
+    """The decoder by the published names, for one text."""
+    octaves = 10_000.0 ** (-torch.arange(0, 32, 2) / 32)
+    waves = [torch.stack([(u * octaves).sin(), (u * octaves).cos()], -1).flatten() for u in range(len(tokens_U))]
+    x = w["decoder.embed.0.weight"][tokens_U] * 32**0.5 + torch.stack(waves)
+    for i in range(WRITES.decoder_layers):
+        at = f"decoder.decoders.{i}."
+        h = norm(x, w, f"{at}norm1")
+        x = x + looks_at(h, h, w, f"{at}self_attn", True)
+        x = x + looks_at(norm(x, w, f"{at}norm2"), memory_MD, w, f"{at}src_attn", False)
+        h = norm(x, w, f"{at}norm3")
+        x = x + linear(F.relu(linear(h, w, f"{at}feed_forward.w_1")), w, f"{at}feed_forward.w_2")
+    return linear(norm(x, w, "decoder.after_norm"), w, "decoder.output_layer")
+
+
+def at_random(config: auto_avsr.Config = TINY) -> mmx.Model:
+    model = auto_avsr.build(config)
     randomized(model)
     for name, x in tensors(model).items():
         if name.endswith("conv.norm.variance"):
@@ -130,19 +164,55 @@ def test_rows_do_not_depend_on_others_and_parts_are_refused() -> None:
 
 
 def test_its_size_is_what_the_published_numbers_make() -> None:
-    """12 layers of 768, the front end and its projection; the published whole of 250 M has a decoder and CTC, too."""
+    """12 layers of 768, the front end and its projection; with 6 of the decoder and CTC, the published 250 M."""
     with torch.device("meta"):
-        model = auto_avsr.build(auto_avsr.Config())
-    assert sum(p.numel() for p in model.parameters()) == 182_046_656
+        encoder, whole = (auto_avsr.build(auto_avsr.Config(vocab=vocab)) for vocab in (0, 5049))
+    assert sum(p.numel() for p in encoder.parameters()) == 182_046_656
+    assert sum(p.numel() for p in whole.parameters()) == 250_401_842
+
+
+def test_the_decoder_and_ctc_are_the_published_ones_and_swapped_weights_show() -> None:
+    model = at_random(WRITES)
+    w, decoder = published(model), model.require_decoder()
+    made, _ = memory(model, [6, 4], 1)
+    tokens = torch.tensor([[10, 3, 7, 3], [10, 0, 9, 2]])
+    with torch.no_grad():
+        got, scores = decoder(tokens, made), model.heads["ctc"](made.x)
+        for b, n in enumerate((6, 4)):
+            wanted = reference_logits(w, tokens[b], made.x[b, :n])
+            torch.testing.assert_close(got[b], wanted, atol=1e-5, rtol=1e-5)
+        a, b = "decoder.decoders.1.norm1.weight", "decoder.decoders.1.norm2.weight"
+        swapped = reference_logits({**w, a: w[b], b: w[a]}, tokens[0], made.x[0])
+        assert (swapped - got[0]).abs().max() > 1e-4
+        theirs = linear(made.x, w, "ctc.ctc_lo")
+    assert torch.equal(scores[..., -1], theirs[..., 0]) and torch.equal(scores[..., 1:-1], theirs[..., 1:])
+    assert bool(scores[..., 0].isinf().all())  # no token is the blank's number
+
+
+def test_the_decoder_keeps_the_contract() -> None:
+    verify_decoder(at_random(WRITES).require_decoder(), WRITES.vocab, tolerance=2e-5)
+
+
+def test_the_joint_beam_takes_the_decoder_and_ctc_and_never_writes_the_blank() -> None:
+    model = at_random(WRITES)
+    made, _ = memory(model, [8], 3)
+    options, eot = SearchOptions(beam_size=4, max_tokens=6), WRITES.vocab - 1
+    with torch.inference_mode():
+        scores = model.heads["ctc"](made.x).log_softmax(-1)
+        judge = CTCPrefix(scores, made.lengths, eot, 0.4)
+        found = search(model.require_decoder(), made, torch.tensor([[eot]]), eot, options, rescore=judge).rows[0][0]
+    assert not {0, eot} & set(found.tokens) and math.isfinite(found.log_prob)
 
 
 def test_a_flat_file_is_read_from_its_path(tmp_path: Path) -> None:
-    model = at_random()
-    path = tmp_path / "vsr_base.pth"
-    torch.save(
-        {**published(model), "ctc.ctc_lo.weight": torch.zeros(3, 32), "decoder.embed.0.weight": torch.zeros(3, 32)},
-        path,
-    )
-    again = mmx.load(path, dtype="float32")
-    assert again.card.family == "auto_avsr"
-    assert torch.equal(memory(again, [5], 4)[0].x, memory(model, [5], 4)[0].x)
+    for config in (TINY, WRITES):
+        model, path = at_random(config), tmp_path / f"vsr_{config.vocab}.pth"
+        torch.save(published(model), path)
+        again = mmx.load(path, dtype="float32")
+        assert again.card.family == "auto_avsr" and tensors(again).keys() == tensors(model).keys()
+        made, wanted = memory(again, [5], 4)[0], memory(model, [5], 4)[0]
+        assert torch.equal(made.x, wanted.x)
+        if config.vocab:
+            token = torch.tensor([[10]])
+            torch.testing.assert_close(again.require_decoder()(token, made), model.require_decoder()(token, wanted))
+            torch.testing.assert_close(again.heads["ctc"](made.x), model.heads["ctc"](wanted.x))

@@ -3,10 +3,10 @@
     python -m mmx.experiments.lips_comparisons OUT --seeds 0,1,2
 
 Synthetic talking mouths (`mmx.experiments.talking_mouths`) of 32 words with minimal pairs, and narrow models of the
-family `lips_and_sound`, so that a run takes a minute or two of one core. Each arm gets the same updates of the same size
-from random weights, and is trained with each seed; "lips, longer" gets as much work as mixup, whose update costs more.
-"timing" is the control: in the place of the mouth it sees a bar as high as the sound is loud, 25 times a second. What
-is finished is not run again.
+family `lips_and_sound`, so that a run takes a minute or two of one core. Each arm gets the same updates of the same
+size from random weights, and is trained with each seed; "lips, longer" gets as much work as mixup, whose update costs
+more. "timing" is the control: in the place of the mouth it sees a bar as high as the sound is loud, 25 times a second.
+What is finished is not run again.
 
 700 updates are early: lips alone are still far from their floor then. `--updates` gives more, in folders of their own.
 
