@@ -1,7 +1,7 @@
 """Whether fused experts read more than the best of them alone: `python -m mmx.experiments.experts OUT [--seeds 0,1,2]`.
 
 Synthetic words, spelled by hands that are hidden a third of the time while the mouth says them
-(`mmx.datasets.recipes.mouthed_spelling`). Four trainings for each seed, with data, weights and order of its own:
+(`mmx.datasets.recipes.mouthed_spelling`). Five trainings for each seed, with data, weights and order of its own:
 
 | way | trained on |
 |---|---|
@@ -9,6 +9,7 @@ Synthetic words, spelled by hands that are hidden a third of the time while the 
 | `mouth` | the mouth alone |
 | `fused` | both, of which rows lose either by chance |
 | `fused, another's mouth` | the same hands beside the mouth of another word: the control, with as many weights |
+| `the same, none dropped` | that again, but no row loses an expert, so that nothing asks for what cannot be learned |
 
 as many updates each, all of the family `signing_experts`. Words of the test are in no training. The fused model is
 also read with one of the two missing, and with the mouth of another word. Errors are of characters; differences are of
@@ -32,15 +33,17 @@ from mmx.train.loop import train
 from mmx.train.options import TrainOptions
 
 HANDS, MOUTH = "spelling", "mouthing"
-WAYS: Mapping[str, tuple[Sequence[str], str]] = {
-    "hands": ([HANDS], ""),
-    "mouth": ([MOUTH], ""),
-    "fused": ([HANDS, MOUTH], ""),
-    "fused, another's mouth": ([HANDS, MOUTH], "-swapped"),
+DROP = 0.4
+WAYS: Mapping[str, tuple[Sequence[str], str, float]] = {
+    "hands": ([HANDS], "", 0.0),
+    "mouth": ([MOUTH], "", 0.0),
+    "fused": ([HANDS, MOUTH], "", DROP),
+    "fused, another's mouth": ([HANDS, MOUTH], "-swapped", DROP),
+    "the same, none dropped": ([HANDS, MOUTH], "-swapped", 0.0),
 }
-"""The experts of each way, and which manifests it is trained on."""
+"""The experts of each way, which manifests it is trained on, and the share of the rows that lose an expert."""
 READ: Mapping[str, tuple[str, str]] = {
-    **{way: (way, "test" + kind) for way, (_, kind) in WAYS.items()},
+    **{way: (way, "test" + kind) for way, (_, kind, _) in WAYS.items()},
     "fused, given another's mouth": ("fused", "test-swapped"),
     "fused, given hands alone": ("fused", "test-hands"),
     "fused, given the mouth alone": ("fused", "test-mouth"),
@@ -63,10 +66,11 @@ class Read(NamedTuple):
 
 def trained(data: Path, out: Path, way: str, updates: int, seed: int) -> Path:
     """The model of one way."""
-    experts, kind = WAYS[way]
+    experts, kind, drop = WAYS[way]
+    config = {"experts": experts, "drop": drop, **CONFIG}
     options = TrainOptions(
         train=str(data / f"train{kind}.tsv"), valid=str(data / f"valid{kind}.tsv"), out=str(out), seed=seed, threads=1,
-        family="signing_experts", tokenizer="characters", config={"experts": experts, **CONFIG}, updates=updates,
+        family="signing_experts", tokenizer="characters", config=config, updates=updates,
         objective="framewise", objective_config={"frames": 3.0, "rate": RATE}, group_by=["src_lang"], warmup=40,
         batch_tokens=4800, lr=3e-3, schedule="cosine", weight_decay=0.02, valid_every=updates, save_every=updates,
         log_every=100, keep_best=1, keep_gb=1.0,
@@ -101,6 +105,17 @@ def run(out: Path, seed: int, updates: int) -> dict[str, Read]:
     return {name: read(models[way], data / f"{manifest}.tsv") for name, (way, manifest) in READ.items()}
 
 
+def table(found: Sequence[Mapping[str, Read]]) -> None:
+    """Print errors by seed and of all of them, and differences from the hands alone."""
+    every = {name: pooled([f[name] for f in found]).errors() for name in READ}
+    for name, all_seeds in every.items():
+        cells = [f"{f[name].errors().value:.1f}" for f in found] + [f"{all_seeds.value:.1f}"]
+        print(f"| {name} | {' | '.join(cells)} |")
+    for name, all_seeds in every.items():
+        if name != "hands":
+            print(compared(f"{name} less hands", all_seeds, every["hands"]))
+
+
 def main() -> None:
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -110,13 +125,7 @@ def main() -> None:
     given = parser.parse_args()
     found = {seed: run(given.out, int(seed), given.updates) for seed in given.seeds.split(",")}
     atomic_write(given.out / "results.json", json.dumps(found))
-    every = {name: pooled([f[name] for f in found.values()]).errors() for name in READ}
-    for name, all_seeds in every.items():
-        cells = [f"{f[name].errors().value:.1f}" for f in found.values()] + [f"{all_seeds.value:.1f}"]
-        print(f"| {name} | {' | '.join(cells)} |")
-    for name, all_seeds in every.items():
-        if name != "hands":
-            print(compared(f"{name} less hands", all_seeds, every["hands"]))
+    table(list(found.values()))
 
 
 if __name__ == "__main__":
