@@ -107,13 +107,13 @@ def pickle_format(path: Path) -> str:
     """Whose names a `.pt` file uses: fairseq2, fairseq or openai, which is also the answer for an unreadable one.
 
     fairseq2 keeps what comes before an encoder in a `..._frontend`; fairseq called its embeddings `embed_tokens`,
-    and what follows its features `post_extract_proj`.
+    and what follows its features `post_extract_proj`. I3D's flat files are opened as fairseq2's are.
     """
     try:
         keys = _state_dict(_unpickled(path)).keys()
     except (CheckpointError, OSError):
         return "openai"
-    if any("frontend." in k for k in keys):
+    if any("frontend." in k or k.startswith("Conv3d_1a") for k in keys):
         return "fairseq2"
     theirs = ("coder.embed_tokens.weight", "post_extract_proj.weight")
     return "fairseq" if any(k.endswith(theirs) for k in keys) else "openai"
@@ -126,7 +126,9 @@ def _open_fairseq2(path: Path) -> LazyTensors:
 
 def _state_dict(raw: dict[str, Any]) -> dict[str, Tensor]:
     """The tensors among what a training framework saves beside them, without the prefix of data parallel training."""
-    tensors = next((raw[k] for k in ("model", "generator", "model_state_dict") if isinstance(raw.get(k), dict)), raw)
+    tensors = next(
+        (raw[k] for k in ("model", "generator", "model_state_dict", "state_dict") if isinstance(raw.get(k), dict)), raw
+    )
     bad = [k for k, v in tensors.items() if not isinstance(v, Tensor)]
     if bad:
         raise CheckpointError(f"expected only tensors, got others under {bad[:5]}")
