@@ -147,6 +147,7 @@ def assert_same_training(got: Path, expected: Path) -> None:
         torch.testing.assert_close(a[0][name], b[0][name], rtol=1e-4, atol=2e-6, msg=lambda m, n=name: f"{n}: {m}")
 
 
+@pytest.mark.long
 def test_two_processes_equal_one_which_goes_on_from_them(data: Path, alone: Path, launched: Launched) -> None:
     out = launched.folder / "begun"
     assert launched.done.stdout.splitlines()[0] == str(out / "model"), launched.done.stderr[-3000:]
@@ -156,10 +157,12 @@ def test_two_processes_equal_one_which_goes_on_from_them(data: Path, alone: Path
     assert_same_training(out, alone)
 
 
+@pytest.mark.long
 def test_two_processes_go_on_from_one(alone: Path, launched: Launched) -> None:
     assert_same_training(launched.folder / "resumed", alone)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_two_processes_train_for_any_objective_as_one(
     name: str, data: Path, alone: Path, voices: Path, launched: Launched, tmp_path: Path

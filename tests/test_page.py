@@ -347,6 +347,7 @@ def test_names_and_texts_of_others_stay_text(browse: Open, address: str):
     assert page.locator("main img, dialog img").count() == 0
 
 
+@pytest.mark.long
 def test_a_whole_talk_into_the_real_model(browse: Open, whisper_base: Any):
     """Speech from the browser's microphone, through whisper-base, back on the page; `MMX_SHOT` keeps a picture."""
     from mmx.streaming.server.engine import Engine
