@@ -76,7 +76,7 @@ class Setting:
     clips: Mapping[str, int] = field(default_factory=lambda: {"train": 1000, "valid": 30, "test": 250})
     noises: Mapping[str, int] = field(default_factory=lambda: {"babble": 12, "music": 4, "white": 1})
     updates: int = 700
-    longer: float = 1.5
+    longer: float = 1.7
     batch_tokens: int = 2000
     passes: int = 6
     config: Mapping[str, Any] = field(
