@@ -118,6 +118,7 @@ class CTCListener:
         was_open, skipped = self.gap.open, self.gap.take(samples, others, self.heard)
         if was_open:
             self.encoder.restart(self.heard + skipped)
+            self.last = self.recognizer.blank
             samples, others = without_first(skipped, samples, others, self.heard)
         if not (was_open and self.gap.open):
             self.encoder.push(samples, final or self.gap.open, others)

@@ -68,6 +68,21 @@ def test_what_follows_a_gap_is_read_as_if_it_came_first(frames: int, monkeypatch
     assert alone and [(e.token, round(e.start_s - late_s, 3)) for e in got if e.start_s >= late_s - 1e-6] == alone
 
 
+def test_a_letter_behind_a_gap_is_not_taken_for_the_one_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny()
+    size = model.inputs[LIPS].shape[0]
+    after = noise(40, 1, size)
+    first = session(model, [after], monkeypatch)[0].token
+    stream = Stream(model, language="en", vad=None, step_s=0.4, modalities=(LIPS, SOUND))
+    stream.push(clip(*nothing(20, size)))  # shorter than what ends a sentence
+    stream.listener.last = first
+    emitted: list[Emitted] = []
+    found = CTCListener._emitted
+    monkeypatch.setattr(CTCListener, "_emitted", lambda self: emitted.extend(new := found(self)) or new)
+    stream.push(clip(*after), final=True)
+    assert emitted[0].token == first
+
+
 def test_a_short_loss_is_encoded_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tiny()
     size = model.inputs[LIPS].shape[0]
