@@ -21,7 +21,7 @@ def test_a_bar_is_as_high_as_the_sound_is_loud_and_silence_is_black() -> None:
 
 
 def measured(*texts: str, said: tuple[str, ...]) -> Measurement:
-    return measure("wer", texts, said, bootstrap=200)
+    return measure("wer", texts, said, normalize="basic", bootstrap=200)
 
 
 def test_a_gain_counts_beyond_chance_and_twice_the_seeds_spread() -> None:
