@@ -27,6 +27,7 @@ from mmx.tasks.synthesize import join, synthesize
 from mmx.tasks.translate import translate_text
 from mmx.tasks.verify import listener, verified
 from mmx.tasks.voices import choose
+from mmx.text import piece_tokenizer
 from mmx.weights import hub
 from mmx.weights.card import Card, Weights, cards, find_card, read_card
 from mmx.weights.convert import Rule, convert, plan_misses
@@ -175,7 +176,7 @@ def outline(model: str | Path, download: bool = True) -> Model:
 
 
 def read_tokenizer(card: Card, family: Family, found: hub.Found) -> Any:
-    if family.tokenizer is None:
+    if family.tokenizer is None or (family.PIECES and found.tokenizer is None):
         return None
     return family.tokenizer(_tokenizer_file(found, family), family.Config(**card.config))
 
@@ -209,6 +210,8 @@ def describe(found: hub.Found, path: Path) -> tuple[Card, hub.Found]:
             raise CheckpointError(
                 f"expected {e} next to the weights in {path}, got none: take all of the checkpoint's files"
             ) from e
+    if family.PIECES:
+        found = dataclasses.replace(found, tokenizer=piece_tokenizer.beside(found.parts[0].parent, family.PIECES))
     if (path / "card.toml").is_file():
         return dataclasses.replace(read_card(path / "card.toml"), config=config), found
     heads = source.meta.get("alignment_heads") or ()

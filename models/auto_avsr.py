@@ -1,8 +1,9 @@
 """Auto-AVSR's lip readers (Ma et al. 2023, arXiv 2303.14307): ResNet-18 and a Conformer, pictures of a mouth to a
 memory at 25 Hz; and of files that have them, the Transformer decoder and the CTC head over it.
 
-Their tokens are pieces of their own, the first of which is CTC's blank and the last begins and ends a text. The licence
-of the published weights is that of their data and forbids commercial use: read it with them.
+Their tokens are the pieces of a list beside the file (`unigram5000_units.txt`); before them is CTC's blank, behind them
+what begins and ends a text. The licence of the published weights is that of their data and forbids commercial use: read
+it with them.
 
 Letters: B rows, T frames, H height, W width, D width of the model, M memory frames, V vocabulary.
 """
@@ -10,6 +11,7 @@ Letters: B rows, T frames, H height, W width, D width of the model, M memory fra
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,10 +28,12 @@ from mmx.nn.decoder import DecoderLayer, SinusoidalPositions, TextDecoder
 from mmx.nn.lip_resnet import LipResNet
 from mmx.seq import Seq
 from mmx.state import State
+from mmx.text import piece_tokenizer
 from mmx.weights.convert import Rule
 from mmx.weights.formats import LazyTensors
 
 MODEL_TYPES = ()
+PIECES = "*_units.txt"
 EPS = 1e-12
 """Of ESPnet's layer norms."""
 MOST_TOKENS = 5000
@@ -145,6 +149,11 @@ def build(config: Config) -> Model:
         decoder=_decoder(config) if config.vocab else None,
         heads={CTC: PieceHead(config.width, config.vocab)} if config.vocab else {},
     )
+
+
+def tokenizer(file: Path, config: Config) -> piece_tokenizer.PieceTokenizer | None:
+    """The pieces of `unigram5000_units.txt` or its like; None for a model that only encodes."""
+    return piece_tokenizer.from_list(file, ["<blank>"], ["</s>"], config.vocab) if config.vocab else None
 
 
 # -------------------- published checkpoints

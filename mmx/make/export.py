@@ -62,6 +62,13 @@ def convert_model(source: str | Path, out: str | Path, to: str = "mmx") -> Path:
     with new_folder(out) as folder, tempfile.TemporaryDirectory(prefix="mmx-") as settings:
         _require_room(folder, found)
         copy_tokenizer(family, found, Path(settings))
+        if family.PIECES and found.tokenizer is None and model.decoder is not None:
+            warnings.warn(
+                f"{source}: expected a list of pieces ({family.PIECES}) next to the weights, got none: what is written "
+                "gives no text; put the publisher's there and convert again",
+                MmxWarning,
+                2,
+            )
         weights = _noting_odd_numbers(api.converted(model, family, found), source)
         if to == "hf":
             _write_hf(folder, model, family, config, weights, Path(settings))

@@ -82,7 +82,7 @@ class CTCRecognizer:
 
     def log_probs(self, memory: Seq) -> Tensor:
         """`(B, M, V + 1)` log-probabilities of what a text may hold."""
-        return log_probs(self.model.heads[NAME], memory, self.tok.language_ids[self.language], self.silent)
+        return log_probs(self.model.heads[NAME], memory, self.tok.language_ids.get(self.language), self.silent)
 
     def _decoded(self, job: Job, path: Path, rate: float) -> Decoded:
         out, tag = Decoded(), find_language(self.language).tag

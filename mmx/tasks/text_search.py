@@ -63,7 +63,7 @@ class TextSearch:
     def _ctc(self, memory: Seq) -> CTCPrefix:
         """What the CTC head says of this memory, in the tokens of the search."""
         silent = sorted({*self.tok.control_ids, self.tok.eot})
-        scores_BMV = log_probs(self.model.heads[NAME], memory, self.tok.language_ids[self.language], silent)
+        scores_BMV = log_probs(self.model.heads[NAME], memory, self.tok.language_ids.get(self.language), silent)
         if self.short is not None:
             blank = self.short.ids_S.new_tensor([scores_BMV.shape[-1] - 1])
             scores_BMV = scores_BMV[..., torch.cat([self.short.ids_S, blank])]

@@ -100,7 +100,7 @@ class _Run:
         options = fit(model, options)
         self.model, self.options = model, options
         self.on_progress, self.on_error = on_progress, on_error
-        self.recognize: Recognizer = _kind(model).recognizer(model, options)
+        self.recognize: Recognizer = _kind(model, options).recognizer(model, options)
         self.inputs = chosen_inputs(model, options.modality)
         # A recogniser's windows are as long as it was trained to read at once.
         longest_s = min(model.window(name).seconds for name in self.inputs)
@@ -288,7 +288,9 @@ def fit(model: Model, options: Options) -> Options:
     if NAME not in model.heads:
         model.require_decoder()
     if model.tokenizer is None:
-        raise InputError("expected a model with a tokenizer, got one without: load it with mmx.load")
+        raise InputError(
+            f"expected a model with a tokenizer, got {model.name} without: put its files next to the weights"
+        )
     if not model.recorded:
         raise InputError(f"expected a model with a speech encoder, got {model.name}: {suggestion('transcribe')}")
     if SPEECH in model.recorded and (rate := model.recorded[SPEECH].rate) != SAMPLE_RATE:
@@ -297,7 +299,7 @@ def fit(model: Model, options: Options) -> Options:
         raise InputError(f"expected no vocabulary with {model.name}, which writes any text: give the words as hotwords")
     if options.channels != "mix" and SPEECH not in model.recorded:
         raise InputError(f"expected a model with a speech encoder for channels, got {model.name}: leave them out")
-    return _kind(model).fit(model, options)
+    return _kind(model, options).fit(model, options)
 
 
 def prompter(model: Model, language: str | None, task: Task, to: str | None) -> Prompter:
@@ -313,12 +315,17 @@ def prompter(model: Model, language: str | None, task: Task, to: str | None) -> 
         InputError: what the model cannot do.
     """
     options = fit(model, Options(language=language, task=task, to=to or "en"))
-    return _kind(model).prompter(model, options)
+    return _kind(model, options).prompter(model, options)
 
 
-def _kind(model: Model) -> ModuleType:
-    """The module with the recognizer: the one that a tokenizer whose texts hold more than text names, else ours."""
+def _kind(model: Model, options: Options) -> ModuleType:
+    """The module with the recognizer: the one that a tokenizer whose texts hold more than text names, else ours.
+
+    Where the CTC head has all of the say, the decoder is not asked at all.
+    """
     tok = model.tokenizer
     if isinstance(tok, TaskTokenizer):
         return importlib.import_module(tok.recognizer)
-    return importlib.import_module("mmx.tasks.ctc_recognizer" if model.decoder is None else "mmx.tasks.recognizer")
+    only_ctc = NAME in model.heads and options.ctc_weight == 1 and options.task == "transcribe"
+    by_ctc = model.decoder is None or only_ctc
+    return importlib.import_module("mmx.tasks.ctc_recognizer" if by_ctc else "mmx.tasks.recognizer")

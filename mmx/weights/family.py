@@ -58,6 +58,8 @@ class Family:
         prepare_source: the checkpoint as `KEYS` expects it.
         tokenizer: of a file and the numbers; None for models without one.
         TOKENIZER_OF: the card that lends one.
+        PIECES: pattern of the lists of pieces (`mmx.text.piece_tokenizer`) that publishers put beside weights which are
+            of use without a tokenizer, too.
         TOKEN_IDS: what a `config.json` says for the tokenizer of a checkpoint that came without.
         finish: what else a loaded model needs from its folder.
         hf_config: Hugging Face's `config.json` of the numbers; None where there is no such shape.
@@ -77,6 +79,7 @@ class Family:
     prepare_source: Callable[[str, LazyTensors], LazyTensors] = _as_it_is
     tokenizer: Callable[[Path, Any], Any] | None = None
     TOKENIZER_OF: str = ""
+    PIECES: str = ""
     TOKEN_IDS: Mapping[str, int] = field(default_factory=dict)
     finish: "Callable[[Model, Path], None]" = lambda model, folder: None
     hf_config: Callable[[Any], dict[str, Any]] | None = None

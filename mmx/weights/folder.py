@@ -22,6 +22,7 @@ from torch import Tensor
 from mmx.errors import InputError, OutputError
 from mmx.files import atomic_write
 from mmx.model import Model
+from mmx.text import piece_tokenizer
 from mmx.weights import hub
 from mmx.weights.card import Card
 from mmx.weights.family import Family
@@ -30,6 +31,7 @@ from mmx.weights.formats import write_safetensors
 BESIDE = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
     "sentencepiece.bpe.model", "bytes.json", "characters.json", "generation_config.json", "preprocessor_config.json",
+    piece_tokenizer.FILE, piece_tokenizer.MODEL,
 )  # fmt: skip
 """Files next to the weights that tokenizers and voices read."""
 
@@ -100,7 +102,9 @@ def copy_tokenizer(family: Family, found: hub.Found, folder: Path) -> None:
     for name in ("config.json", *BESIDE):
         if (home / name).is_file():
             shutil.copyfile(home / name, folder / name)
-    if found.tokenizer is not None:
+    if found.tokenizer is not None and family.PIECES:
+        piece_tokenizer.copy(found.tokenizer, folder)
+    elif found.tokenizer is not None:
         name = "tokenizer.json" if found.tokenizer.suffix == ".json" else "sentencepiece.bpe.model"
         name = found.tokenizer.name if found.tokenizer.name in hub.TOKENIZERS else name
         shutil.copyfile(found.tokenizer, folder / name)

@@ -11,6 +11,7 @@ Letters: B rows, T frames, H height, W width, D width of the model.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -25,10 +26,12 @@ from mmx.nn.decoder import DecoderLayer, SinusoidalPositions, TextDecoder
 from mmx.nn.lip_resnet import LipResNet
 from mmx.seq import Seq
 from mmx.state import State
+from mmx.text import piece_tokenizer
 from mmx.weights.convert import Rule
 from mmx.weights.formats import LazyTensors
 
 MODEL_TYPES = ()
+PIECES = "dict*.txt"
 LIPS, SOUND = "lips", "speech"
 RATE, PIXELS, CROP = 25.0, 96, 88
 MEAN, SPREAD = 0.421, 0.165
@@ -209,6 +212,14 @@ def _decoder(c: Config) -> TextDecoder:
         for _ in range(c.decoder_layers)
     ]
     return TextDecoder(c.vocab, layers, SinusoidalPositions(c.ctx, c.decoder_width, 2))
+
+
+def tokenizer(file: Path, config: Config) -> piece_tokenizer.PieceTokenizer | None:
+    """The pieces of `dict.wrd.txt` or, of MuAViC, `dict.LANGUAGE.txt`, behind fairseq's four; None for a model that
+    only encodes."""
+    return (
+        piece_tokenizer.from_list(file, ["<s>", "<pad>", "</s>", "<unk>"], [], config.vocab) if config.vocab else None
+    )
 
 
 # -------------------- published checkpoints

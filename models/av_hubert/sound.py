@@ -5,6 +5,8 @@ The energies are those of python_speech_features (rectangular windows, triangles
 Letters: B rows, N samples, T frames, S samples of a window, F energies.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -24,10 +26,11 @@ EPS = 2.220446049250313e-16
 
 def filterbank() -> Tensor:
     """Triangles `(N_FFT // 2 + 1, F)` between whole bins, even on HTK's mel scale from 0 to 8 kHz."""
-    top = 2595 * torch.log10(torch.tensor(1 + SAMPLE_RATE / 2 / 700, dtype=torch.float64))
-    mels = torch.linspace(0, 1, ENERGIES + 2, dtype=torch.float64) * top
+    exact: Any = {"dtype": torch.float64, "device": "cpu"}  # also of a model that is built without memory
+    top = 2595 * torch.log10(torch.tensor(1 + SAMPLE_RATE / 2 / 700, **exact))
+    mels = torch.linspace(0, 1, ENERGIES + 2, **exact) * top
     edges = ((N_FFT + 1) * 700 * (10 ** (mels / 2595) - 1) / SAMPLE_RATE + 1e-9).floor()
-    bins = torch.arange(N_FFT // 2 + 1, dtype=torch.float64)[:, None]
+    bins = torch.arange(N_FFT // 2 + 1, **exact)[:, None]
     low, peak, high = edges[:-2], edges[1:-1], edges[2:]
     rising = (bins - low) / (peak - low).clamp(min=1)
     falling = (high - bins) / (high - peak).clamp(min=1)
@@ -98,5 +101,5 @@ class StackedFilterbank(nn.Module):
 
     def _energies(self, x_BTS: Tensor) -> Tensor:
         spectrum = torch.view_as_real(torch.fft.rfft(x_BTS, N_FFT)).square().sum(-1) / N_FFT
-        energies = spectrum @ self.filters
+        energies = spectrum @ self.filters.to(spectrum)
         return torch.where(energies == 0, EPS, energies).log()
