@@ -20,6 +20,17 @@ def test_a_bar_is_as_high_as_the_sound_is_loud_and_silence_is_black() -> None:
     assert bars[1, -1].any() and not bars[1, 0].any()  # it stands on the ground
 
 
+def test_speech_is_on_while_somebody_speaks_however_loud_and_through_short_pauses() -> None:
+    loudness_T = np.full(40, QUIETEST_DB)
+    loudness_T[[3, 4, 9, 10]], loudness_T[20:30], loudness_T[36:] = -10.0, -39.0, 0.0
+    assert np.flatnonzero(experiment.speaking(loudness_T) == 0).tolist() == [
+        *range(3, 11),
+        *range(20, 30),
+        *range(36, 40),
+    ]
+    assert set(experiment.speaking(loudness_T)) == {0.0, QUIETEST_DB}
+
+
 def measured(*texts: str, said: tuple[str, ...]) -> Measurement:
     return measure("wer", texts, said, normalize="basic", bootstrap=200)
 

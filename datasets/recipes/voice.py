@@ -1,20 +1,23 @@
-"""Sentences that a voice learns to say, from two Debian packages; `mmx.models.flow_voice.prepare` starts with them.
+"""Sentences that a voice learns to say, from Debian packages; `mmx.models.flow_voice.prepare` starts with them.
 
-| kind | from | licence |
-|---|---|---|
-| definitions and examples, short | `data.*` of `wordnet-base` | WordNet 3.0's, permissive |
-| prose, long sentences | Jane Austen's novels in `r-cran-janeaustenr` | public domain |
+| language | kind | from | licence |
+|---|---|---|---|
+| English | definitions and examples, short | `data.*` of `wordnet-base` | WordNet 3.0's, permissive |
+| English | prose, long sentences | Jane Austen's novels in `r-cran-janeaustenr` | public domain |
+| Spanish, French, Italian, Portuguese | instructions, see `help_texts` | `libreoffice-help-*` | MPL 2.0 |
 
-What a voice is tested on (`tests/data/voice_test.txt`) is in neither.
+What a voice is tested on (`tests/data/voice_test*.txt`) is in none of them.
 """
 
 import random
 import re
 import zlib
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 from mmx.datasets.debian import fetch
+from mmx.datasets.recipes import help_texts
 from mmx.errors import InputError
 from mmx.files import atomic_write
 
@@ -80,23 +83,33 @@ def mixed(kinds: Sequence[tuple[Sequence[str], float]], count: int, seed: int = 
     return out
 
 
-def prepare(out: Path, raw: Path, count: int = 8000) -> Path:
-    """Write a table of `id`, `text` and `src_lang`.
-
-    Args:
-        out: the table.
-        raw: folder for the packages, which are got unless they are there.
-        count: sentences, as far as there are so many.
-
-    Raises:
-        InputError: a package cannot be had.
-    """
-    raw.mkdir(parents=True, exist_ok=True)
+def english(raw: Path, count: int) -> list[str]:
+    """Up to `count` sentences of the two packages, in random order."""
     for package, files in PACKAGES.items():
         fetch(package, [files], raw)
     (novels,) = (raw / "r-cran-janeaustenr").rglob("Rdata.rdb")
     prose = [s for s in usable(austen(novels)) if len(s.split()) >= 12]
     glosses = usable(wordnet(next((raw / "wordnet-base").rglob("data.noun")).parent))
-    kinds = ((glosses, 1 - PROSE_SHARE), (prose, PROSE_SHARE))
-    rows = ["id\ttext\tsrc_lang", *(f"en-{i:06d}\t{s}\ten" for i, s in enumerate(mixed(kinds, count)))]
-    return atomic_write(out, "\n".join(rows) + "\n")
+    return mixed(((glosses, 1 - PROSE_SHARE), (prose, PROSE_SHARE)), count)
+
+
+def prepare(out: Path, raw: Path, count: int = 8000, languages: Sequence[str] = ("en",)) -> Path:
+    """Write a table of `id`, `text` and `src_lang`, in which the languages take turns.
+
+    Args:
+        out: the table.
+        raw: folder for the packages, which are got unless they are there.
+        count: sentences of each language, as far as there are so many.
+        languages: English, and those of `help_texts.PACKAGES`.
+
+    Raises:
+        InputError: a package cannot be had.
+    """
+    raw.mkdir(parents=True, exist_ok=True)
+    pools = {
+        tag: english(raw, count) if tag == "en" else help_texts.varied(help_texts.sentences(tag, raw), count)
+        for tag in languages
+    }
+    turns = zip_longest(*([(f"{tag}-{i:06d}", s, tag) for i, s in enumerate(pool)] for tag, pool in pools.items()))
+    rows = ("\t".join(row) for turn in turns for row in turn if row)
+    return atomic_write(out, "\n".join(["id\ttext\tsrc_lang", *rows]) + "\n")

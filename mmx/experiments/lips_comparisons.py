@@ -5,8 +5,9 @@
 Synthetic talking mouths (`mmx.experiments.talking_mouths`) of 32 words with minimal pairs, and narrow models of the
 family `lips_and_sound`, so that a run takes a minute or two of one core. Each arm gets the same updates of the same
 size from random weights, and is trained with each seed; "lips, longer" gets as much work as mixup, whose update costs
-more. "timing" is the control: in the place of the mouth it sees a bar as high as the sound is loud, 25 times a second.
-What is finished is not run again.
+more. Two are controls, which see a bar in the place of the mouth, 25 times a second: in "timing" it is white while
+somebody speaks, in "loudness" as high as the sound is loud. `--words all` takes all 359 words. What is finished is not
+run again.
 
 700 updates are early: lips alone are still far from their floor then. `--updates` gives more, in folders of their own.
 
@@ -30,6 +31,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 import mmx
@@ -53,6 +55,9 @@ SPLITS = ("train", "valid", "test")
 SIGNIFICANT = 0.05
 FULLER = 1.3
 """Size of a batch of both modalities, in which there are as many clips as in one of either."""
+SPEAKING_DB = -40.0
+"""Sound that is louder is speech, as is what is between less than `PAUSE` pictures apart."""
+PAUSE = 5
 CHANCE_SHARE = 0.9
 """Of the errors of chance that a control has to have."""
 
@@ -100,12 +105,13 @@ class Arm(NamedTuple):
     longer: bool = False
 
 
-TIMING = "timing"
+TIMING, LOUDNESS = "timing", "loudness"
 ARMS: Mapping[str, Arm] = {
     "sound": Arm(("audio",)),
     "lips": Arm(("video",)),
     "shared": Arm(("audio", "video")),
     TIMING: Arm((TIMING,)),
+    LOUDNESS: Arm((LOUDNESS,)),
     "mixup, constant": Arm(("audio", "video"), "constant"),
     "mixup, linear": Arm(("audio", "video"), "linear"),
     "mixup, loss": Arm(("audio", "video"), "loss"),
@@ -135,18 +141,20 @@ COMPARED = (
 
 def prepare(corpus: Path, setting: Setting) -> None:
     """The corpus with a manifest for each choice of media, unless it is there."""
-    if (corpus / f"{SPLITS[-1]}_{TIMING}.tsv").is_file():  # which is written last
+    if (corpus / f"{SPLITS[-1]}_{LOUDNESS}.tsv").is_file():  # which is written last
         return
     talking_mouths.prepare(corpus, setting.clips, words=setting.words, noises=setting.noises)
     for split in SPLITS:
         with (corpus / f"{split}.tsv").open(encoding="utf-8") as file:
             rows = list(csv.DictReader(file, delimiter="\t"))
-        (corpus / TIMING / split).mkdir(parents=True, exist_ok=True)
+        for name in CONTROLS:
+            (corpus / name / split).mkdir(parents=True, exist_ok=True)
         for row in rows:
-            row[TIMING] = f"{TIMING}/{split}/{row['id']}.mkv"
             frames = round(float(row["duration_s"]) * RATE)
-            bars = bars_of(loudness(corpus / row["audio"], RATE)[:frames])
-            talking_mouths.write_pictures(corpus / row[TIMING], bars)
+            loudness_T = loudness(corpus / row["audio"], RATE)[:frames]
+            for name, shown in CONTROLS.items():
+                row[name] = f"{name}/{split}/{row['id']}.mkv"
+                talking_mouths.write_pictures(corpus / row[name], bars_of(shown(loudness_T)))
         for reads in dict.fromkeys(arm.reads for arm in ARMS.values() if not arm.curriculum):
             _write_manifest(corpus / f"{split}_{'_'.join(reads)}.tsv", rows, reads)
 
@@ -154,8 +162,19 @@ def prepare(corpus: Path, setting: Setting) -> None:
 def _write_manifest(path: Path, rows: Sequence[Mapping[str, str]], reads: Sequence[str]) -> None:
     """The rows with some of their media; what stands for the mouth is a video."""
     kept = ["id", *reads, "target_features", "duration_s", "text", "src_lang", "tgt_lang"]
-    header = ["video" if name == TIMING else name for name in kept]
+    header = ["video" if name in CONTROLS else name for name in kept]
     atomic_write(path, "".join("\t".join(cells) + "\n" for cells in [header, *([r[k] for k in kept] for r in rows)]))
+
+
+def speaking(loudness_T: NDArray[Any]) -> NDArray[Any]:
+    """0 dB where somebody speaks, and `QUIETEST_DB` elsewhere."""
+    loud_T = np.pad(loudness_T > SPEAKING_DB, PAUSE)
+    near_T = sliding_window_view(loud_T, PAUSE).any(-1)  # a short pause is closed, and the ends are as they were
+    return np.where(sliding_window_view(near_T, PAUSE).all(-1)[1 : len(loudness_T) + 1], 0.0, QUIETEST_DB)
+
+
+CONTROLS = {TIMING: speaking, LOUDNESS: np.asarray}
+"""What is made of the loudness of a clip, in dB."""
 
 
 def bars_of(loudness_T: NDArray[Any]) -> NDArray[np.uint8]:
@@ -280,9 +299,10 @@ def main(arguments: Sequence[str] | None = None, setting: Setting | None = None)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--updates", type=int, default=Setting().updates, help="of each arm")
+    parser.add_argument("--words", default="some", choices=("some", "all"), help="32 or 359: another OUT for each")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS), help="all by default")
     a = parser.parse_args(arguments)
-    setting = setting or Setting(updates=a.updates)
+    setting = setting or Setting(updates=a.updates, words=SOME if a.words == "some" else WORDS.split())
     prepare(a.out / "corpus", setting)
     runs: dict[str, list[dict[str, Any]]] = {arm: [] for arm in a.arms}
     for seed in map(int, a.seeds.split(",")):
@@ -296,10 +316,10 @@ def main(arguments: Sequence[str] | None = None, setting: Setting | None = None)
     print(f"{len(said)} clips, seeds {a.seeds}; floor of lips {100 * floor:.1f} %, chance {by_chance:.1f} %")
     print("\n".join(table(scores, seconds)))
     print("\n".join(comparisons(scores)))
-    if TIMING in scores:
-        share = mean_of(scores[TIMING]["lips"]).value / by_chance
+    for name in [n for n in CONTROLS if n in scores]:
+        share = mean_of(scores[name]["lips"]).value / by_chance
         verdict = "no more than that" if share >= CHANCE_SHARE else "it leaks"
-        print(f"timing alone has {100 * share:.0f} % of the errors of chance: {verdict}")
+        print(f"{name} alone has {100 * share:.0f} % of the errors of chance: {verdict}")
     return 0
 
 

@@ -1,9 +1,10 @@
 """All that a flow voice is trained on, in one command.
 
     python -m mmx.models.flow_voice.prepare data/voice --hours 4 --vocoder-hours 1
+    python -m mmx.models.flow_voice.prepare data/romance --hours 4 --languages es,fr,it,pt
 
-Gets the sentences (`mmx.datasets.recipes.voice`: two Debian packages), has Kokoro-82M's front and decoder say them in
-its English voices (extra `voices`, and `experiments`, which cuts the network), and writes
+Gets the sentences (`mmx.datasets.recipes.voice`: Debian packages), has Kokoro-82M's front and decoder say them in
+its voices of each language (extra `voices`, and `experiments`, which cuts the network), and writes
 
 | | |
 |---|---|
@@ -30,14 +31,17 @@ from mmx.weights import hub
 from mmx.weights.card import find_card
 
 
-def prepare(out: Path, hours: float, vocoder_hours: float = 0.0, count: int = 8000) -> None:
+def prepare(
+    out: Path, hours: float, vocoder_hours: float = 0.0, count: int = 8000, languages: Sequence[str] = ("en",)
+) -> None:
     """Write all of the above.
 
     Args:
         out: folder.
         hours: of speech, as far as the sentences go.
         vocoder_hours: of speech with sound.
-        count: of sentences.
+        count: of sentences of each language.
+        languages: of the sentences.
 
     Raises:
         InputError: a Debian package or the extra `experiments` is missing.
@@ -45,7 +49,7 @@ def prepare(out: Path, hours: float, vocoder_hours: float = 0.0, count: int = 80
     """
     table = out / "sentences.tsv"
     if not table.is_file():
-        sentences.prepare(table, out / "raw", count)
+        sentences.prepare(table, out / "raw", count, languages)
     lines = [line.split("\t") for line in table.read_text("utf-8").splitlines()]
     rows = [dict(zip(lines[0], line, strict=True)) for line in lines[1:]]
     styles = Styles(hub.SHIPPED / "kokoro" / "voices.safetensors")
@@ -66,9 +70,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("out", type=Path)
     parser.add_argument("--hours", type=float, default=4.0)
     parser.add_argument("--vocoder-hours", type=float, default=0.0)
-    parser.add_argument("--sentences", type=int, default=8000)
+    parser.add_argument("--sentences", type=int, default=8000, help="of each language")
+    parser.add_argument("--languages", default="en", help="with commas: en, es, fr, it, pt")
     given = parser.parse_args(arguments)
-    prepare(given.out, given.hours, given.vocoder_hours, given.sentences)
+    prepare(given.out, given.hours, given.vocoder_hours, given.sentences, given.languages.split(","))
     return 0
 
 
