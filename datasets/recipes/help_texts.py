@@ -28,7 +28,7 @@ NEW, OFTEN = 2, 3
 """How many words of a sentence must have been chosen fewer times than so many."""
 _PARAGRAPH = re.compile(r'<p [^>]*class="(?:paragraph|listitem|tip|note|warning)"[^>]*>(.*?)</p>', re.DOTALL)
 _MARKUP = re.compile(r"<[^>]+>")
-_SENTENCE = re.compile(r"[¿¡]?[A-ZÀ-Þ][^\W\d_A-ZÀ-Þ]*(?:[ ,;:'’—-]+[^\W\d_][^\W\d_A-ZÀ-Þ]*)*[.!?]")
+_SENTENCE = re.compile(r"[¿¡]?[A-ZÀ-Þ][^\W\d_A-ZÀ-Þ]*(?:[ ,;:'’—¿¡-]+[^\W\d_][^\W\d_A-ZÀ-Þ]*)* ?[.!?]")
 """Words with no more than their first letter a capital, and marks between them."""
 _ENGLISH = re.compile(r"\b(?:the|and|of|is|you|this)\b|LibreOffice", re.IGNORECASE)
 """Some pages are not translated; and a name that is spoken otherwise."""

@@ -23,6 +23,7 @@ from mmx.files import atomic_write
 
 PACKAGES = {"wordnet-base": "*/wordnet/data.*", "r-cran-janeaustenr": "*/Rdata.rdb"}
 """Debian packages, and the files that are read of them."""
+LANGUAGES = ("en", *help_texts.PACKAGES)
 WORDS = (4, 36)
 """Fewest and most of a sentence."""
 PROSE_SHARE = 0.35
@@ -93,14 +94,14 @@ def english(raw: Path, count: int) -> list[str]:
     return mixed(((glosses, 1 - PROSE_SHARE), (prose, PROSE_SHARE)), count)
 
 
-def prepare(out: Path, raw: Path, count: int = 8000, languages: Sequence[str] = ("en",)) -> Path:
+def prepare(out: Path, raw: Path, count: int = 8000, languages: Sequence[str] = LANGUAGES) -> Path:
     """Write a table of `id`, `text` and `src_lang`, in which the languages take turns.
 
     Args:
         out: the table.
         raw: folder for the packages, which are got unless they are there.
         count: sentences of each language, as far as there are so many.
-        languages: English, and those of `help_texts.PACKAGES`.
+        languages: of `LANGUAGES`.
 
     Raises:
         InputError: a package cannot be had.

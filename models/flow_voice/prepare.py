@@ -1,6 +1,6 @@
 """All that a flow voice is trained on, in one command.
 
-    python -m mmx.models.flow_voice.prepare data/voice --hours 4 --vocoder-hours 1
+    python -m mmx.models.flow_voice.prepare data/voice --hours 8 --vocoder-hours 1
     python -m mmx.models.flow_voice.prepare data/romance --hours 4 --languages es,fr,it,pt
 
 Gets the sentences (`mmx.datasets.recipes.voice`: Debian packages), has Kokoro-82M's front and decoder say them in
@@ -32,7 +32,11 @@ from mmx.weights.card import find_card
 
 
 def prepare(
-    out: Path, hours: float, vocoder_hours: float = 0.0, count: int = 8000, languages: Sequence[str] = ("en",)
+    out: Path,
+    hours: float,
+    vocoder_hours: float = 0.0,
+    count: int = 8000,
+    languages: Sequence[str] = sentences.LANGUAGES,
 ) -> None:
     """Write all of the above.
 
@@ -68,10 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """See above."""
     parser = argparse.ArgumentParser(prog="python -m mmx.models.flow_voice.prepare")
     parser.add_argument("out", type=Path)
-    parser.add_argument("--hours", type=float, default=4.0)
+    parser.add_argument("--hours", type=float, default=8.0)
     parser.add_argument("--vocoder-hours", type=float, default=0.0)
     parser.add_argument("--sentences", type=int, default=8000, help="of each language")
-    parser.add_argument("--languages", default="en", help="with commas: en, es, fr, it, pt")
+    parser.add_argument("--languages", default=",".join(sentences.LANGUAGES), help="with commas: %(default)s")
     given = parser.parse_args(arguments)
     prepare(given.out, given.hours, given.vocoder_hours, given.sentences, given.languages.split(","))
     return 0
