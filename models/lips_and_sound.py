@@ -3,7 +3,7 @@
 Both become 25 frames a second before they are fused, as in AV-HuBERT (Shi et al. 2022, arXiv 2201.02184): sound as four
 log-mel frames side by side (104 numbers), pictures through convolutions. What is absent, a modality or a frame of it,
 is a frame of zeros there: black pictures, or silence of exact zeros. In training rows lose one of the two (modality
-dropout, section 3.2 there), and some lose the face for a while.
+dropout, section 3.2 there), and some lose the face or the sound for a while.
 
 It streams: the lips see one frame ahead, the fused frames `ahead` more, and all else looks back.
 
@@ -37,8 +37,8 @@ RATE = 25.0
 LIPS, SOUND = "lips", "speech"
 MELS, STACKED = 26, 2
 """Mels of a frame of 10 ms; `Fbank` puts two side by side, and we two of these."""
-LONGEST_GAP = 25
-"""Frames for which a row may lose its face in training."""
+LONGEST_GAP = 50
+"""Frames for which a row may lose its face or its sound in training."""
 LONGEST_SHIFT = 12
 
 
@@ -63,7 +63,7 @@ class Config:
         only_sound: share that lose the lips.
         misled: share whose lips do not fit the sound: they stand still, are up to `LONGEST_SHIFT` frames early or late,
             or are of another row.
-        gaps: share of the rest that lose the face for a while.
+        gaps: share of the rows of which those with both lose the face or the sound, as often, for a while.
     """
 
     vocab: int = byte_tokenizer.LANGUAGES + 1
@@ -319,7 +319,7 @@ class Fusion(nn.Module):
         return concat(before, memory) if before.x.shape[1] else memory
 
     def _kept(self, n_rows: int, n_frames: int) -> dict[str, Tensor]:
-        """`(B, M, 1)` by modality, 0 where it is lost: in training rows lose one, or the face for a while.
+        """`(B, M, 1)` by modality, 0 where it is lost: in training rows lose one, or one for a while.
 
         "misled": `(B,)`, rows that keep both, of which the lips are to be made wrong.
         """
@@ -336,8 +336,10 @@ class Fusion(nn.Module):
             at_M = torch.arange(n_frames, device=device)
             start_B, length_B = torch.randint(0, max(1, n_frames), (n_rows,)), torch.randint(1, LONGEST_GAP, (n_rows,))
             gap_BM = (at_M >= start_B[:, None].to(device)) & (at_M < (start_B + length_B)[:, None].to(device))
-            loses_B = (drawn_B >= 1 - c.gaps) & ~alone_B
-            lips = lips.masked_fill((gap_BM & loses_B[:, None])[..., None], 0)
+            gap_BM &= (drawn_B >= max(both, 1 - c.gaps))[:, None]
+            of_lips_B = (torch.rand(n_rows, device=device) < 0.5)[:, None]
+            lips = lips.masked_fill((gap_BM & of_lips_B)[..., None], 0)
+            sound = sound.masked_fill((gap_BM & ~of_lips_B)[..., None], 0)
         return {LIPS: lips, SOUND: sound, "misled": misled_B}
 
     @staticmethod
