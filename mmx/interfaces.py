@@ -299,6 +299,7 @@ class Speech:
         voice: which one.
         speed: above 1 is faster.
         pitch: semitones above the voice's own.
+        range: how far the logarithm of F0 goes from its mean, relative to the voice's own.
         steps: of a sampler (flow matching); the synth's own number when 0.
         seed: of what is drawn at random: the same seed gives the same sound.
         final: False when more of the same texts follows (a stream).
@@ -311,6 +312,7 @@ class Speech:
     voice: Voice = 0
     speed: float = 1.0
     pitch: float = 0.0
+    range: float = 1.0
     steps: int = 0
     seed: int = 0
     final: bool = True
@@ -362,7 +364,7 @@ class Synth(Protocol):
         """The sound of texts; with a state, what the texts so far allow.
 
         Raises:
-            InputError: the language, the voice, the speed or the pitch is none that it has.
+            InputError: the language, the voice, the speed, the pitch or its range is none that it has.
         """
         ...
 

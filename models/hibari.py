@@ -32,6 +32,8 @@ SPECTRA = ("lh", "theta", "ln", "lr", "phi")
 FRAMES = "/Clip_output_0"
 """Frames of `FRAME_S` of each symbol."""
 FRAME_S = 0.025
+VOICED_HZ = 40.0
+"""F0 above which a frame is voiced."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,9 +87,20 @@ class Hibari(nn.Module):
         inputs = {"ids": np.array([[0, *symbols, 0]]), "speed": np.array([speech.speed], np.float32)}
         *spectra, f0_hz, frames = self.graph((*SPECTRA, "f0", FRAMES), inputs)
         noise = np.random.default_rng(speech.seed)
-        pitch_hz = f0_hz[0] * np.float32(2 ** (speech.pitch / 12))
+        pitch_hz = _moved(f0_hz[0], speech)
         wave = import_extra("hibari.dsp", "voices").synth(*(s[0] for s in spectra), pitch_hz, noise)
         return np.clip(wave, -1, 1).astype(np.float32), frames
+
+
+def _moved(f0_hz: NDArray[np.float32], speech: Speech) -> NDArray[np.float32]:
+    """F0 with the pitch and the range that are asked for; frames without voice, below `VOICED_HZ`, stay so."""
+    voiced = f0_hz > VOICED_HZ
+    if not voiced.any():
+        return f0_hz
+    log = np.log(f0_hz[voiced])
+    moved = f0_hz.copy()
+    moved[voiced] = np.exp(log.mean() + speech.range * (log - log.mean())) * 2 ** (speech.pitch / 12)
+    return moved
 
 
 def from_file(file: Path, config: Config) -> Model:

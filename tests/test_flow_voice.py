@@ -108,7 +108,7 @@ def test_speed_pitch_seed_and_voice_are_heard() -> None:
     wave = voice.speak(plain).wave
     fast = voice.speak(dataclasses.replace(plain, speed=2.0)).wave
     assert 0.4 < int(fast.lengths[0]) / int(wave.lengths[0]) < 0.75
-    for change in ({"pitch": 4.0}, {"seed": 1}, {"voice": "af_one"}, {"steps": 1}):
+    for change in ({"pitch": 4.0}, {"range": 1.5}, {"seed": 1}, {"voice": "af_one"}, {"steps": 1}):
         other = voice.speak(dataclasses.replace(plain, **change)).wave  # type: ignore[arg-type]
         n = min(other.x.shape[1], wave.x.shape[1])
         assert (other.x[:, :n] - wave.x[:, :n]).abs().max() > 1e-4, change
@@ -129,7 +129,7 @@ def test_a_voice_may_be_a_mean_of_others() -> None:
 def test_what_it_cannot_say_is_refused() -> None:
     voice = synth()
     assert voice.voices("en-GB") == ["af_one", "bf_two"]
-    for wrong in ({"speed": 3.0}, {"speed": 0.0}, {"pitch": 13.0}, {"voice": "nobody"}, {"voice": 2}):
+    for wrong in ({"speed": 3.0}, {"speed": 0.0}, {"pitch": 13.0}, {"range": 0.1}, {"voice": "nobody"}, {"voice": 2}):
         with pytest.raises(InputError):
             voice.speak(speech([2], **wrong))
     with pytest.raises(InputError, match="language that these voices speak, en, got 'de'"):

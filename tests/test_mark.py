@@ -1,23 +1,21 @@
 """The mark: found after what happens to recordings, not found where it is not, and the same in blocks as in one."""
 
 import hashlib
-import io
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import soxr
 
 from mmx.errors import InputError
+from mmx.experiments import marking
 from mmx.mark import detector
 from mmx.mark.detector import Detection, detect_blocks
 from mmx.mark.marker import Marker, mark
 from mmx.mark.pattern import PAYLOADS, TILES, TURNS, pattern
 from mmx.media.audio import read_audio
-from mmx.media.write import encoded
 
 SAMPLE = Path(__file__).parents[1] / "demos" / "dashwood.flac"
 RATE = 24_000
@@ -38,25 +36,6 @@ def look(samples: np.ndarray, rate: int = RATE, key: str = "mmx") -> Detection:
     return detect_blocks([soxr.resample(samples, rate, detector.RATE).astype(np.float32)], key)
 
 
-def through(samples: np.ndarray, format: str) -> np.ndarray:
-    return read_audio(b"".join(encoded([samples], RATE, format)), rate=RATE)
-
-
-def opus_24k(samples: np.ndarray) -> np.ndarray:
-    """Through Opus at 24 kbit/s."""
-    import av
-
-    out: Any = av.open(file := io.BytesIO(), "w", format="ogg")
-    stream = out.add_stream("libopus", rate=RATE, layout="mono")
-    stream.bit_rate = 24_000
-    frame = av.AudioFrame.from_ndarray(np.clip(samples, -1, 1)[None], format="fltp", layout="mono")
-    frame.sample_rate = RATE
-    for ready in [*av.AudioResampler("flt", "mono", RATE, 480).resample(frame), None]:
-        out.mux(stream.encode(ready))
-    out.close()
-    return read_audio(file.getvalue(), rate=RATE)
-
-
 def noise(samples: np.ndarray) -> np.ndarray:
     """White noise, 30 dB below the speech."""
     drawn = np.random.default_rng(0).standard_normal(len(samples)).astype(np.float32)
@@ -64,12 +43,7 @@ def noise(samples: np.ndarray) -> np.ndarray:
 
 
 ATTACKS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "none": lambda x: x,
-    "telephone": lambda x: soxr.resample(soxr.resample(x, RATE, 8_000), 8_000, RATE),
-    "44100": lambda x: soxr.resample(soxr.resample(x, RATE, 44_100), 44_100, RATE),
-    "mp3": lambda x: through(x, "mp3"),
-    "opus at 24 kbit/s": opus_24k,
-    "cropped": lambda x: x[31_337 : 31_337 + 7 * RATE],
+    **marking.ATTACKS,
     "quiet": lambda x: 0.05 * x,
     "noise": noise,
 }
@@ -80,6 +54,13 @@ def test_the_mark_and_its_payload_survive(marked: np.ndarray, attack: str) -> No
     got = look(ATTACKS[attack](marked))
     assert got.found and got.false_alarm < 1e-9 and got.probability > 0.999
     assert got.payload == 5
+
+
+def test_the_experiment_counts_what_is_found(speech: np.ndarray, marked: np.ndarray) -> None:
+    (row,) = list(marking.table([mark(speech, RATE), speech], ["MP3 64"]))[1:]
+    assert row.split()[2:5] == ["1", "of", "2"] and row.split()[-2:] == ["50", "1e+00"]
+    assert len(list(marking.excerpts([speech[: 4 * RATE]] * 6))) == 2
+    assert marking.least_rate(268, 268) == pytest.approx(0.99, abs=1e-4)
 
 
 def test_speech_has_no_mark_and_neither_has_another_key(speech: np.ndarray, marked: np.ndarray) -> None:

@@ -101,9 +101,11 @@ def test_events_carry_sound_and_the_words_that_begin_in_it(client: TestClient):
 
 
 def test_what_is_asked_reaches_the_voice(engine: FakeEngine, client: TestClient):
-    assert post(client, "Hola.", voice={"id": "ef_dora"}, speed=1.5, pitch=2, language="es").status_code == 200
+    asked = {"speed": 1.5, "pitch": 2, "range": 1.2, "language": "es"}
+    assert post(client, "Hola.", voice={"id": "ef_dora"}, **asked).status_code == 200
     name, text, options = engine.speaker.asked[-1]
-    assert (name, text, options.speed, options.pitch, options.language) == ("ef_dora", "Hola.", 1.5, 2.0, "es")
+    assert (name, text, options.speed, options.pitch, options.range) == ("ef_dora", "Hola.", 1.5, 2.0, 1.2)
+    assert options.language == "es"
 
 
 @pytest.mark.parametrize(

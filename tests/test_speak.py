@@ -67,6 +67,22 @@ def test_speed_and_pitch_change_what_they_name(hibari: Model) -> None:
     assert higher_hz == pytest.approx(own_hz * 2**0.5, rel=0.05)
 
 
+def test_range_stretches_the_melody_about_its_mean_and_is_refused_where_it_cannot(hibari: Model) -> None:
+    from mmx.experiments.prosody import log_f0
+
+    flat, plain, lively = (hibari.speak("We must leave this place before night falls.", range=r) for r in (0.5, 1, 1.8))
+    assert len(flat.samples) == len(plain.samples) == len(lively.samples)
+    spans, means = [], []
+    for one in (flat, plain, lively):
+        f0 = log_f0(one.samples, one.rate)
+        spans.append(float(np.subtract(*np.percentile(f0, (90, 10)))))
+        means.append(float(np.mean(f0)))
+    assert spans[0] / spans[1] == pytest.approx(0.5, rel=0.15) and spans[2] / spans[1] == pytest.approx(1.8, rel=0.2)
+    assert max(means) - min(means) < 0.2, "octaves"
+    with pytest.raises(InputError, match="range"):
+        hibari.speak("We leave.", range=5.0)
+
+
 def pitch_hz(x: np.ndarray, rate: float = 24_000.0) -> float:
     """The lag at which sound repeats itself, as a frequency."""
     n = len(x)

@@ -104,6 +104,9 @@ class SpeakOptions:
     ] = None  # fmt: skip
     speed: Annotated[float, Option("Speaking rate; above 1 is faster.", least=0.5, most=2.0)] = 1.0
     pitch: Annotated[float, Option("Semitones above the voice's own pitch.", least=-12, most=12)] = 0.0
+    range: Annotated[
+        float, Option("How far the pitch moves, relative to the voice's own; above 1 is livelier.", least=0.5, most=2.0)
+    ] = 1.0
     steps: Annotated[int, Option("Steps of a voice that samples; 0 leaves it to the voice.", least=0, most=256)] = 0
     seed: Annotated[int, Option("Of what is drawn at random: the same seed gives the same sound.", least=0)] = 0
     verify: Annotated[

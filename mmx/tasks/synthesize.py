@@ -55,8 +55,8 @@ def synthesize(model: Model, text: str, options: SpeakOptions, *, blocks: bool =
     if isinstance(voice, str) and voice.isdigit() and voice not in names:
         voice = int(voice)
     how = Speech(
-        texts=(), language=language, voice=voice, speed=options.speed, pitch=options.pitch, steps=options.steps,
-        seed=options.seed,
+        texts=(), language=language, voice=voice, speed=options.speed, pitch=options.pitch, range=options.range,
+        steps=options.steps, seed=options.seed,
     )  # fmt: skip
     at_s, marker = 0.0, Marker(synth.rate)
     for piece in pieces(text, language):
@@ -178,7 +178,7 @@ def _spoken(model: Model, piece: Piece, how: Speech, blocks: bool, marker: Marke
     """One piece: its blocks, marked, with its own words, and the silence behind a paragraph."""
     synth = model.require_synth()
     if synth.reads != "text":
-        if how.pitch:
+        if how.pitch or how.range != 1:
             raise InputError(f"expected the pitch of the voice itself, got another: {model.name} cannot change it")
         named = speak.Voice(find_voice(synth.voices(how.language), how.voice), how.speed)
         one = speak.synthesize(model, piece.said, piece.said, how.language, how.language, named)

@@ -9,7 +9,7 @@ import re
 import tomllib
 import unicodedata
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +25,8 @@ _FRACTION = r"(?:[½⅓⅔¼¾]|(?<![\d/])[1-3]/[2-4]\b(?!/))"
 _PARTS = (5, 6, 7, 8, 9, 10, 12, 16, 20, 32, 64, 100)
 """What people divide by."""
 _ROMAN = {"I": 1, "V": 5, "X": 10}
+_NUMERAL = "(?:X{1,3}(?:IX|IV|VI{0,3}|I{1,3})|X{2,3}|IX|IV|VI{0,3}|I{2,3})"
+"""Up to 39, but for I and X, which are words and names as well."""
 _LONGEST = 15
 """Digits past which a number is read digit by digit."""
 
@@ -45,10 +47,10 @@ def spoken(text: str, language: str) -> list[Spoken]:
     known = find_language(language)
     text = " ".join(text.split())
     check_script(text, known)
-    words, pending, left_out = [], None, set()
+    words, pending, left_out = [], None, dict[str, None]()
     for written, said, joins in _segments(text, known.tag):
         clean, dropped = _speakable(said, known)
-        left_out |= dropped
+        left_out |= dict.fromkeys(map(_named, dropped))
         if joins and pending is not None:
             pending = Spoken(pending.written + written, pending.said + clean)
         else:
@@ -56,7 +58,7 @@ def spoken(text: str, language: str) -> list[Spoken]:
             pending = Spoken(written, clean)
     words += [pending] if pending is not None else []
     if left_out:
-        warnings.warn(f"left out what {known} has no words for: {' '.join(sorted(left_out))}", MmxWarning, 2)
+        warnings.warn(f"left out what {known} has no words for: {', '.join(left_out)}", MmxWarning, 2)
     plain = (Spoken(w.written, " ".join(w.said.split())) for w in words)
     return [w if any(c.isalnum() for c in w.said) else Spoken(w.written, _only_marks(w.said)) for w in plain]
 
@@ -74,10 +76,9 @@ def check_script(text: str, language: Language) -> None:
     scripts = [s for s in map(script_of, text) if s]
     foreign = [c for c in text if script_of(c) and not _reads(language, c)]
     if len(foreign) * 2 > len(scripts):
-        name = unicodedata.name(foreign[0]).split()[0].capitalize()
         raise InputError(
-            f"expected a text in {language}, got {name} letters ({''.join(foreign[:12])}): say the language of the "
-            "text with --language, as in --language es"
+            f"expected a text in {language}, got {_script(foreign[0])} letters ({''.join(foreign[:12])}): "
+            "say the language of the text with --language, as in --language es"
         )
 
 
@@ -86,14 +87,29 @@ def _reads(language: Language, char: str) -> bool:
     return script_of(char) in kana.get(language.script, {language.script})
 
 
-def _speakable(said: str, language: Language) -> tuple[str, set[str]]:
-    """What of a text can be spoken, and what cannot: letters of other scripts and pictures."""
-    kept, dropped = [], set()
+def _script(letter: str) -> str:
+    """The name of a letter's script, for people."""
+    name = unicodedata.name(letter, "unknown").partition(" ")[0]
+    return {"CJK": "Chinese"}.get(name, name.capitalize())
+
+
+def _named(part: str) -> str:
+    """What is left out, with the name of its script if it is of letters."""
+    return f"{part} ({_script(part[0])})" if part[0].isalpha() else part
+
+
+def _speakable(said: str, language: Language) -> tuple[str, list[str]]:
+    """What of a word can be spoken, and the parts that cannot: letters of other scripts and pictures."""
+    kept: list[str] = []
+    dropped: list[str] = []
+    at = -2  # of the last that was dropped
     plain = (c if c == "…" else unicodedata.normalize("NFKC", c) for c in unicodedata.normalize("NFC", said))
-    for c in "".join(plain):
+    for i, c in enumerate("".join(plain)):
         kind = unicodedata.category(c)
         if kind in ("So", "Co", "Cn") or (kind[0] == "L" and not _reads(language, c)):
-            dropped.add(c)
+            same = i == at + 1 and (dropped[-1][0].isalpha(), c.isalpha()) != (True, False)
+            dropped = [*dropped[:-1], dropped[-1] + c] if same and c.isalpha() else [*dropped, c]
+            at = i
         elif c in "*_~|^\\#<>{}=":
             kept.append(" ")
         elif kind[0] not in "C" and kind not in ("Sk", "Me") and c not in "\ufe0f\u20e3`":
@@ -160,21 +176,23 @@ class _Words:
         t, n = self.t, f"(?:{self.num})"
         en, never = self.tag == "en", r"(?!)"
         months, money = "|".join(t["months"]), _alternatives(t["money"])
-        short = "|".join(name[:3] for name in t["months"]) + "|Sept"
+        brief = "|".join(_beginnings(t["months"]))
+        day, year = r"(\d{1,2})(?:st|nd|rd|th|er|º|°)?", r"(?:,? (?:de )?(\d{4})(?!\w))?"
+        ends = r"\.?(?!\w)" if en else r"\."
         scales = rf"(?:\s?({_alternatives(t['scales'])})\b)?"
         made: list[tuple[str, Callable[[re.Match[str]], str]]] = [
             (r"(?:https?://)?[\w.+-]+(?:@[\w-]+|\.[\w-]+)*(?:@|://|www\.)[\w-]+(?:\.[\w-]+)+(?:/[\w./-]*)?|www\.[\w./-]+\w",
              self._address),
             (r"\b(\d{4})-(\d{2})-(\d{2})\b", lambda m: self._date(m[3], m[2], m[1])),
             (r"\b(\d{1,2})[/.](\d{1,2})[/.](\d{4})\b", self._slashed),
-            (rf"\b({months}|{short})\.? (\d{{1,2}})(?:st|nd|rd|th)?(?:,? (\d{{4}}))?\b(?!:\d)" if en else never,
+            (rf"\b({months}|{brief})\.? (\d{{1,2}})(?:st|nd|rd|th)?(?:,? (\d{{4}}))?\b(?!:\d)" if en else never,
              lambda m: self._date(m[2], m[1], m[3])),
-            (rf"(?i)\b(\d{{1,2}})(?:st|nd|rd|th|er|º|°)? (?:(?:of|de) )?({months})(?:,? (?:de )?(\d{{4}}))?\b",
-             lambda m: self._date(m[1], m[2], m[3])),
+            (rf"(?i)\b{day} (?:(?:of|de) )?({months}|(?{'-i' * en}:{brief}){ends}){year}(?!\w)",
+             lambda m: self._date(m[1], m[2], m[3]) + "." * (m[0].endswith(".") and not m.string[m.end() :])),
             (r"\b(\d{1,2}):(\d{2})(?::\d{2})?(?:\s?([ap])(?:\.m\.|m\b))?(?!\d)", self._time),
             (r"\b(\d{1,2})()\s?([ap])(?:\.m\.|m\b)" if en else never, self._time),
             (r"\b(\d{1,3}):(\d)(?![:\d])", lambda m: f"{self.number(m[1])} {t['to']} {self.number(m[2])}"),
-            (r"\b(\d{1,2})\s?h\s?(\d{2})?\b" if self.tag in ("fr", "pt") else never, self._time),
+            (r"\b(\d{1,2})\s?h(?:\s(?=\d\d\b))?(\d{1,2})?\b" if self.tag in ("fr", "pt") else never, self._time),
             (rf"({money})\s?({n}){scales}", lambda m: self._money(m[2], m[1], m[3])),
             (rf"({n}){scales}\s?({money})(?!\w)", lambda m: self._money(m[1], m[3], m[2])),
             (rf"(?<!\w)([-−]?{n})\s?%", lambda m: f"{self.number(m[1])} {t['percent']}"),
@@ -188,7 +206,7 @@ class _Words:
             (rf"\b({n})\s?x\s?({n})\b", lambda m: f"{self.number(m[1])} {t['by']} {self.number(m[2])}"),
             (rf"\b({n})[x×](?!\w)", lambda m: f"{self.number(m[1])} {t['times']}"),
             (rf"(?<![\w.])([-−]?{n}(?: ?{_FRACTION})?|{_FRACTION})\s?({_alternatives(t['units'])})(?!\w)", self._unit),
-            (r"\b(\d+)(?:st|nd|rd|th)\b" if en else r"\b(\d+)(?:er|ère|ème|e|è|[ºª°])(?!\w)",
+            (r"\b(\d+)(?:st|nd|rd|th)\b" if en else r"\b(\d+)(?:er|ère|ème|e|è|\.?[ºª]|°)(?!\w)",
              self._ordinal),
             (rf"(?:\b(\d+) ?)?({_FRACTION})", self._fraction),
             (r"(?<![\d/])(\d{1,2})/(\d{1,3})\b(?!/)", self._over),
@@ -197,8 +215,14 @@ class _Words:
             (r"(?<!\w)#(\d{1,9})\b", lambda m: f"{t['hash']} {self.number(m[1])}"),
             (r"\b(1[1-9]\d\d|20\d\d)\b(?![.,]\d)" if en else never,
              lambda m: self._in_words(int(m[1]), "year")),
+            (r"\d+(?:\.\d+){2,}\b", lambda m: "" if re.fullmatch(self.num, m[0]) else f" {t['dot']} ".join(
+                map(self.number, m[0].split(".")))),
             (rf"(?<![\w.,])[-−](?={n})(?:{n})|{self.num}", self._plain_number),
-            (r"\b([A-Z]\w+) (I{2,3}|I?V|VI{1,3}|IX|XI{1,3}|XI?V|XVI{1,3}|XI?X)\b" if en else never, self._roman),
+            (rf"\b()({_NUMERAL}|I)(?:ers?|re|es?|è|ème)\b(?:(?<=\bIer)|(?= [a-zé]))" if self.tag == "fr" else never,
+             self._century),
+            (rf"\b()({_NUMERAL}|[IX])(?= secolo\b)|\b([Ss]ecolo )({_NUMERAL}|[IX])\b" if self.tag == "it"
+             else rf"\b([Ss](?:iglos?|éculos?) )({_NUMERAL}|[IX])\b", self._century),
+            (rf"\b([A-ZÀ-Ý]\w+) ({_NUMERAL})\b", self._roman),
             (r"(?<![^\W\d_])[A-ZÑ]{2,5}(?![^\W\d_])" if t["letters"] else never, self._initials),
             (rf"(?<!\S)({_alternatives(t['symbols'])})(?!\S)|[&+@×÷=](?=\w)|(?<!\w)[~≈<>±](?=\d)",
              lambda m: f" {t['symbols'].get(m[0], '')} "),
@@ -238,9 +262,8 @@ class _Words:
         names = self.t["months"]
         if (month.isdecimal() and not 1 <= int(month) <= 12) or not 1 <= int(day) <= 31:
             return ""
-        name = names[int(month) - 1] if month.isdecimal() else month
-        if self.tag == "en" and len(name) <= len("Sept"):
-            name = next(n for n in names if n.startswith(name[:3]))
+        brief = month.rstrip(".").lower()
+        name = names[int(month) - 1] if month.isdecimal() else next(n for n in names if n.lower().startswith(brief))
         spelled = "" if not year else self._in_words(int(year), "year" if self.tag == "en" else "cardinal")
         if self.tag == "en":
             return f"{name} {self._in_words(int(day), 'ordinal')}{', ' if year else ''}{spelled}"
@@ -328,12 +351,18 @@ class _Words:
         return f"{self.number(m[1])} {self.number(m[2])}"
 
     def _roman(self, m: re.Match[str]) -> str:
-        """Behind the name of a ruler an ordinal, else a number ("World War II")."""
-        value, numbers = 0, [_ROMAN[c] for c in m[2]]
-        for i, one in enumerate(numbers):
-            value += -one if one < max(numbers[i:]) else one
-        said = self._in_words(value, "ordinal" if m[1] in self.t["rulers"].split() else "cardinal")
-        return f"{m[1]} the {said}" if m[1] in self.t["rulers"].split() else f"{m[1]} {said}"
+        """Behind the name of a ruler an ordinal where people say one, else a number ("World War II", "Louis XIV")."""
+        value, last = _value(m[2]), {"en": 99, "it": 99, "es": 10, "pt": 10}.get(self.tag, 1)
+        if m[1] not in self.t["rulers"].split() or value > last:
+            return f"{m[1]} {self._in_words(value)}"
+        return f"{m[1]} {'the ' * (self.tag == 'en')}{self._in_words(value, 'ordinal')}"
+
+    def _century(self, m: re.Match[str]) -> str:
+        """Its name or nothing, and a numeral: an ordinal in French and Italian."""
+        before, value = next((m[i], _value(m[i + 1])) for i in range(1, len(m.groups()), 2) if m[i + 1])
+        said = self._in_words(value, "ordinal" if self.tag in ("fr", "it") else "cardinal")
+        first = {"Ire": "première", "Ier": "premier", "Iers": "premiers"}.get(m[0], said)
+        return before + first
 
     def _range(self, m: re.Match[str]) -> str:
         if self.tag == "en" and all(re.fullmatch(r"1[1-9]\d\d|20\d\d", x) for x in m.groups()):
@@ -364,6 +393,18 @@ class _Words:
         for mark, word in ((".", self.t["dot"]), ("/", self.t["slash"]), ("@", self.t["at"])):
             text = text.replace(mark, f" {word} ")
         return " ".join(text.replace("-", " ").replace("_", " ").split())
+
+
+def _value(numeral: str) -> int:
+    """Of a Roman numeral."""
+    digits = [_ROMAN[c] for c in numeral]
+    return sum(-one if one < max(digits[i:]) else one for i, one in enumerate(digits))
+
+
+def _beginnings(names: Sequence[str]) -> list[str]:
+    """Of three to five letters, by which names can be told apart, the longer ones first."""
+    cut = [name[:n] for n in (5, 4, 3) for name in names if n < len(name)]
+    return [part for part in cut if sum(name.startswith(part) for name in names) == 1]
 
 
 def _alternatives(words: Mapping[str, Any]) -> str:

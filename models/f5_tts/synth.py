@@ -129,8 +129,9 @@ class InfillSynth(nn.Module):
         """The voice that is asked for. Raises `InputError` for what the synth cannot do."""
         if not SPEEDS[0] <= speech.speed <= SPEEDS[1]:
             raise InputError(f"expected a speed from {SPEEDS[0]} to {SPEEDS[1]}, got {speech.speed}")
-        if speech.pitch:
-            raise InputError(f"expected pitch 0, got {speech.pitch}: this voice has the pitch of its recording")
+        if speech.pitch or speech.range != 1:
+            asked = f"expected pitch 0 and range 1, got {speech.pitch} and {speech.range}"
+            raise InputError(f"{asked}: this voice has the pitch of its recording")
         self.known.language(speech.language)
         return self._voice(speech.voice)
 

@@ -144,6 +144,8 @@ class FlowVoice(nn.Module):
         """Noise, prior and condition side by side, `(B, M, 2 F + D)`, and the words with their times."""
         if not SPEEDS[0] <= speech.speed <= SPEEDS[1]:
             raise InputError(f"expected a speed from {SPEEDS[0]} to {SPEEDS[1]}, got {speech.speed}")
+        if not SPEEDS[0] <= speech.range <= SPEEDS[1]:
+            raise InputError(f"expected a range of pitch from {SPEEDS[0]} to {SPEEDS[1]}, got {speech.range}")
         if abs(speech.pitch) > OCTAVE:
             raise InputError(f"expected a pitch from {-OCTAVE:g} to {OCTAVE:g} semitones, got {speech.pitch}")
         style_1D, accent = self._style(speech)
@@ -168,7 +170,7 @@ class FlowVoice(nn.Module):
             voice_D, accent = table[at], self.accents[at]
         else:
             voice_D, accent = _described(speech.voice, table), self.accents[self.names.index(able[0])]
-        asked = [speech.pitch / OCTAVE, 0.0, math.log2(speech.speed)]
+        asked = [speech.pitch / OCTAVE, math.log2(speech.range), math.log2(speech.speed)]
         language_1 = torch.tensor([self.languages.index(accent)], device=table.device)
         asked_1A = torch.tensor([asked], device=table.device)
         return self.acoustic.describe(voice_D[None], language_1, asked_1A), accent

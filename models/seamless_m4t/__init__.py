@@ -165,7 +165,7 @@ class UnitSynth(nn.Module):
 
     def sound(self, found: Seq, speech: Speech, **options: bool) -> Sound:
         """Units `(B, T)` to a waveform `(B, N)`."""
-        if speech.pitch:
+        if speech.pitch or speech.range != 1:
             raise InputError("expected the pitch of the voice itself, got another: this model cannot change it")
         index = find_voice(self.voices(speech.language), speech.voice)
         voice = torch.full((len(found.x),), index, device=found.x.device)

@@ -217,7 +217,7 @@ def _speech_schema() -> dict[str, Any]:
     choices = {"response_format": list(FORMATS), "stream_format": ["audio", "sse"]}
     fields = {
         **texts, **{n: {"type": "string", "enum": v} for n, v in choices.items()},
-        **{n: {"type": "number"} for n in ("speed", "pitch")},
+        **{n: {"type": "number"} for n in ("speed", "pitch", "range")},
     }  # fmt: skip
     schema = {"type": "object", "required": ["input"], "properties": fields}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}

@@ -41,8 +41,9 @@ RATE = 24_000
 """Of all that is sent: OpenAI's."""
 AHEAD_S = 30.0
 """Speech that may be ahead of a client that reads slowly, whose turn others get meanwhile."""
-FIELDS = ("model", "input", "voice", "instructions", "response_format", "speed", "stream_format", "language", "pitch")
-"""Fields that mean something; `language` and `pitch` are ours."""
+FIELDS = ("model", "input", "voice", "instructions", "response_format", "speed", "stream_format", "language", "pitch",
+          "range")  # fmt: skip
+"""Fields that mean something; `language`, `pitch` and `range` are ours."""
 MOST_BYTES = 12
 """Of a character in JSON: two escapes."""
 
@@ -149,7 +150,7 @@ class SpeechJobs:
                 find_language(language)
         voice = find(self.speaker.voices, _text(fields, "model"), _voice(fields), language)
         options = SpeakOptions(language=language)
-        for name in ("speed", "pitch"):
+        for name in ("speed", "pitch", "range"):
             if fields.get(name) is not None:
                 with blaming(name):
                     options = replace(options, **{name: _number(fields, name)})
