@@ -101,7 +101,7 @@ class Kokoro(nn.Module):
     def speak(self, speech: Speech, state: State | None = None) -> Sound:
         """See `mmx.interfaces.Synth`. Another pitch is made by resampling, which moves the timbre too."""
         if speech.range != 1:
-            raise InputError(f"expected range 1, got {speech.range}: these voices cannot change how far their pitch moves")
+            raise InputError(f"expected range 1, got {speech.range}: the range of these voices is their own")
         names = self.voices(speech.language)
         name = names[find_voice(names, speech.voice)]
         higher = 2 ** (speech.pitch / 12)
