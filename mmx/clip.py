@@ -23,6 +23,8 @@ Medium = Literal["audio", "video", "pose", "features", "text"]
 
 SPEECH = "speech"
 """The modality that voice activity is found in."""
+EXTRACTOR = "MediaPipe Holistic 0.10"
+"""Name and version of what `mmx.media.landmarks` finds points with. A model of poses keeps what it learned from."""
 
 
 @dataclass(frozen=True, slots=True)

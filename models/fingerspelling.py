@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmx.clip import EXTRACTOR
 from mmx.model import Model
 from mmx.nn.adapters import gather_windows, new_wait
 from mmx.nn.ctc import NAME, CTCHead
@@ -39,7 +40,7 @@ SCALE = 10.0
 @dataclass(frozen=True, kw_only=True)
 class Config:
     """Numbers of the model: tokens (letters and languages), width, frames between those that each layer sees, layers of
-    the head, and the share of the rows in training that are not told their language."""
+    the head, the share of the rows in training that are not told their language, and what found the points."""
 
     vocab: int = 200
     width: int = 192
@@ -47,6 +48,7 @@ class Config:
     dropout: float = 0.1
     head_layers: int = 0
     forget: float = 0.2
+    extractor: str = EXTRACTOR
 
 
 class HandFront(nn.Module):
@@ -62,9 +64,12 @@ class HandFront(nn.Module):
 
     medium, rate, shape = "pose", RATE, (2 * POINTS, 3)
     points = tuple(f"{side}_HAND_LANDMARKS" for side in ("LEFT", "RIGHT"))
-    extractor = "MediaPipe Holistic 0.10"
     stride, lookahead = 1, 0
     width = 2 * (POINTS - 1) * 3 + 2 + 4 + 2
+
+    def __init__(self, extractor: str = EXTRACTOR):
+        super().__init__()
+        self.extractor = extractor
 
     def init_state(self, batch: int, capacity: int = 0) -> State:
         """Palms so far, and the last frame's wrists."""
@@ -212,7 +217,7 @@ def build(config: Config) -> Model:
         if c.head_layers
         else CTCHead(c.width, c.vocab, 0, c.vocab, c.forget)
     )
-    return Model(front={"signs": HandFront()}, encoders={"signs": Encoder(config)}, heads={NAME: head})
+    return Model(front={"signs": HandFront(c.extractor)}, encoders={"signs": Encoder(config)}, heads={NAME: head})
 
 
 def tokenizer(file: Path, config: Config) -> TranslationTokenizer:

@@ -19,6 +19,7 @@ from typing import Literal
 
 from torch import nn
 
+from mmx.clip import EXTRACTOR
 from mmx.model import Model
 from mmx.models import fingerspelling
 from mmx.models.gfslt.front import Features, Points
@@ -48,6 +49,7 @@ class Config:
         dropout: in the layers.
         drop: share of the rows in training that lose some of their experts.
         forget: share of the rows in training that are not told their language.
+        extractor: what found the points.
     """
 
     vocab: int = 200
@@ -59,6 +61,7 @@ class Config:
     dropout: float = 0.1
     drop: float = 0.4
     forget: float = 0.2
+    extractor: str = EXTRACTOR
 
     def __post_init__(self) -> None:
         if not self.experts or len(set(self.experts)) != len(self.experts):
@@ -72,9 +75,9 @@ def build(config: Config) -> Model:
     fronts: dict[str, tuple[nn.Module, int]] = {}
     for name in c.experts:
         if name == "spelling":
-            fronts[name] = fingerspelling.HandFront(), fingerspelling.HandFront.width
+            fronts[name] = fingerspelling.HandFront(c.extractor), fingerspelling.HandFront.width
         elif name == "signing":
-            fronts[name] = Points(), Points.shape[0] * Points.shape[1]
+            fronts[name] = Points(c.extractor), Points.shape[0] * Points.shape[1]
         else:
             fronts[name] = Features(c.mouth), c.mouth
     behind = [fingerspelling.ConvBlock(c.width, d, c.dropout) for d in c.joined]

@@ -432,7 +432,7 @@ def test_unseen_alphabets_are_read_by_model_and_neighbour(monkeypatch: pytest.Mo
     model = tiny()
     alphabets = {x: {c: letter(c) for c in "abc"} for x in ("ase", "gsg")}  # the same recordings in both
     monkeypatch.setattr(controls, "named", lambda _, sign: "b")
-    found = controls.read(model, alphabets, ["ase"], ["gsg"])
+    found = controls.read([model], alphabets, ["ase"], ["gsg"])
     assert found.by_model.tolist() == [False, True, False] and found.by_neighbour.all()
     assert str(found) == "| 3 | 33.3 | 100.0 | 0 and 2 | 0.500 |"
     seeds = [controls.Read(np.array(x) > 0, np.array([1, 0] * 20) > 0) for x in ([1, 1] * 20, [1, 0] * 20)]
@@ -441,11 +441,16 @@ def test_unseen_alphabets_are_read_by_model_and_neighbour(monkeypatch: pytest.Mo
 
 
 def test_a_model_that_must_name_a_letter_names_the_one_that_it_scores_highest() -> None:
-    model = tiny()
-    with torch.no_grad():
-        bias = cast(CTCHead, model.heads[NAME]).out.bias
-        bias[-1], bias[model.require_tokenizer().encode("q")] = 90.0, 30.0  # it would write nothing
-    assert controls.named(model, letter("a")) == "q"
+    def sure_of(text: str, score: float) -> Model:
+        model = tiny()
+        with torch.no_grad():
+            bias = cast(CTCHead, model.heads[NAME]).out.bias
+            bias[-1], bias[model.require_tokenizer().encode(text)] = 90.0, score  # it would write nothing
+        return model
+
+    models = [sure_of("q", 30.0), sure_of("x", 13.0), sure_of("x", 13.0)]
+    assert controls.named(models[:1], letter("a")) == "q" and controls.named(models[1:2], letter("a")) == "x"
+    assert controls.named(models, letter("a")) == "x"  # two thirds of the probability, though another is surer
 
 
 def test_shuffled_labels_are_others_in_each_clip(tmp_path: Path) -> None:

@@ -1,15 +1,24 @@
 """Points found in films: what has no person, another extractor, and points at another rate."""
 
+import dataclasses
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
 import pytest
 
+from mmx.api import load
 from mmx.cli import choice
 from mmx.cli.choice import fitting, is_signed
-from mmx.errors import InputError, MediaError
+from mmx.errors import InputError, MediaError, MmxError
+from mmx.media.clips import endings, open_clip
 from mmx.media.frames import points_at_rate
 from mmx.media.landmarks import EXTRACTOR, Landmarks, open_landmarks
+from mmx.model import tensors
+from mmx.models import fingerspelling, gfslt, signing_experts
+from mmx.text import character_tokenizer
+from mmx.weights.folder import write_model
 from mmx.weights.options import LoadOptions
 
 HANDS = ("LEFT_HAND_LANDMARKS", "RIGHT_HAND_LANDMARKS")
@@ -25,7 +34,6 @@ def test_points_that_come_and_go_are_not_mixed_with_nothing() -> None:
 
 def test_a_film_without_a_person_says_so(tmp_path: Path) -> None:
     pytest.importorskip("mediapipe")
-    av = pytest.importorskip("av")
     with av.open(str(tmp_path / "grey.mp4"), "w") as file:
         stream = file.add_stream("mpeg4", rate=10)
         stream.width = stream.height = 64
@@ -47,6 +55,37 @@ def test_points_of_another_extractor_are_refused() -> None:
         Landmarks(HANDS, "RTMPose 1")
     with pytest.raises(InputError, match="groups of points among"):
         Landmarks(["FEET"], EXTRACTOR)
+
+
+def test_a_checkpoint_keeps_what_found_its_points_and_refuses_another(tmp_path: Path) -> None:
+    pytest.importorskip("mediapipe")
+    card = {"name": "x", "summary": "a test", "license": "Apache-2.0", "commercial": True}
+    character_tokenizer.make(["ab"], ["ase"], tmp_path)
+    for folder, extractor in (("ours", EXTRACTOR), ("theirs", "RTMPose 1")):
+        config = fingerspelling.Config(vocab=7, width=8, dilations=(1,), extractor=extractor)
+        held, numbers = tensors(fingerspelling.build(config)).items(), dataclasses.asdict(config)
+        write_model(tmp_path / folder, held, family="fingerspelling", config=numbers, card=card, tokenizer=tmp_path)
+    with av.open(str(tmp_path / "grey.mp4"), "w") as file:
+        stream = file.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 64
+        file.mux(stream.encode(av.VideoFrame.from_ndarray(np.full((64, 64, 3), 90, np.uint8), format="rgb24")))
+        file.mux(stream.encode())
+    said = {"ours": "hands are to be seen", "theirs": "as RTMPose 1 finds them.*install the version"}
+    for folder, match in said.items():
+        model = load(tmp_path / folder, device="cpu", dtype="float32")
+        with pytest.raises(MmxError, match=match), open_clip(str(tmp_path / "grey.mp4"), model.recorded) as reader:
+            list(reader)
+
+
+@pytest.mark.parametrize("reader", ["signs", "signing"])
+def test_models_of_bodies_read_films_too(reader: str) -> None:
+    sizes: dict[str, Any] = {"vocab": 8, "width": 8}
+    if reader == "signs":
+        model = gfslt.build(gfslt.Config(reads="pose", heads=2, hidden=8, layers=(1, 0, 1), **sizes))
+    else:
+        model = signing_experts.build(signing_experts.Config(experts=("signing",), dilations=(1,), **sizes))
+    assert model.recorded[reader].extractor == EXTRACTOR
+    assert {".pose", ".mp4"} <= endings(model.recorded)
 
 
 def test_signing_is_known_by_its_language_or_its_file() -> None:

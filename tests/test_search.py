@@ -6,6 +6,7 @@ Letters: M tokens of the query, N tokens of a document, D width.
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -289,6 +290,25 @@ def test_recordings_are_found_by_example(tmp_path: Path, capsys: pytest.CaptureF
     assert main(["search", str(folder / "2.npy"), *model, "--preview", str(tmp_path / "p.jpg"), *where]) == 2
     assert main(["search", str(folder / "2.npy"), "--model", str(tmp_path / "two"), *where]) == 2
     assert "search with that model" in capsys.readouterr().err
+    # The index knows what made it, and serves recordings that are spoken beside those that are signed.
+    assert main(["search", str(folder / "2.npy"), "--json", *where]) == 0
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == hits
+    talk = transcript(tmp_path / "talks", "talk", "they say abc here")
+    assert main(["index", "add", str(talk), *where]) == 0
+    assert main(["search", "abc", *where]) == 0
+    assert str(talk) in (out := capsys.readouterr().out) and ".npy" not in out
+    assert main(["search", "ba", "--json", *where]) == 0
+    assert [json.loads(line)["by"] for line in capsys.readouterr().out.splitlines()] == ["ctc"] * 4
+    assert main(["search", "abc", *model, "--json", *where]) == 0
+    assert all(json.loads(line)["by"] == "ctc" for line in capsys.readouterr().out.splitlines())
+    shutil.rmtree(tmp_path / "one")
+    (tmp_path / "two").rename(tmp_path / "one")  # trained anew since
+    assert main(["search", "ba", *where]) == 2
+    assert "search with that model" in capsys.readouterr().err
+    alone = ["--index", str(tmp_path / "alone")]
+    assert main(["index", "build", str(tmp_path / "talks"), *alone]) == 0
+    assert main(["search", str(folder / "2.npy"), *alone]) == 2
+    assert "build it with --model" in capsys.readouterr().err
 
 
 def test_a_sheet_shows_the_place_in_a_film(tmp_path: Path) -> None:

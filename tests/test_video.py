@@ -20,9 +20,10 @@ from mmx.media.clips import endings, open_clip
 from mmx.media.frames import at_rate
 from mmx.media.pose import open_numbers
 from mmx.media.video import open_video
+from mmx.tasks.options import Options
 
 RATE = 16_000
-SIZE = (32, 48)
+SIZE, WIDE = (32, 48), (32, 64)
 SOUND, LIPS = Input("audio", RATE), Input("video", 25.0, (*SIZE, 3))
 
 
@@ -186,6 +187,60 @@ def test_a_damaged_film_is_read_as_far_as_it_goes(tmp_path: Path) -> None:
     frames = all_of(reader)
     assert 20 < len(frames) < 32 and "cut off" in " ".join(reader.warnings)
     np.testing.assert_array_equal(frames[:20], np.stack(noise[:20]))
+
+
+@pytest.mark.parametrize("rate", [25.0, 10.0, 60.0])
+def test_decord_reads_what_pyav_does(tmp_path: Path, rate: float) -> None:
+    pytest.importorskip("decord")
+    even = film(tmp_path / "even.mkv", [k / 25 for k in range(30)], size=WIDE, codec="mpeg4")
+    odd = film(tmp_path / "odd.mkv", [0.0, 0.04, 0.2, 0.41], size=WIDE, codec="mpeg4")
+    on_its_side = turned(film(tmp_path / "turned.mp4", [0.0, 0.04, 0.08], size=WIDE, codec="mpeg4"), 90)
+    for path in (even, odd, on_its_side):
+        ours, theirs = (all_of(open_video(path, rate=rate, shape=(40, 40), reader=r)) for r in ("pyav", "decord"))
+        assert ours.shape == theirs.shape
+        assert np.abs(ours.astype(int) - theirs).max() <= 2  # colours there and back
+
+
+def cut_off(path: Path, count: int) -> Path:
+    """The film without its first pictures, as telephones cut: they stay in the file, which says not to show them."""
+    data = bytearray(path.read_bytes())
+    at = data.index(b"elst") + 16
+    data[at : at + 4] = (count * 640).to_bytes(4, "big")  # 16,000 units a second
+    path.write_bytes(data)
+    return path
+
+
+def test_what_decord_reads_wrongly_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("decord")
+    alike = [np.full((*WIDE, 3), 100 + 2 * k, np.uint8) for k in range(30)]  # so that few of them are key frames
+    late = film(tmp_path / "late.mkv", [0.4, 0.44, 0.48], sound=(0.0, 1.0), size=WIDE, codec="mpeg4")
+    cut = cut_off(film(tmp_path / "cut.mp4", [k / 25 for k in range(30)], pictures=alike, size=WIDE, codec="mpeg4"), 16)
+    stream = film(tmp_path / "a.ts", [k / 25 for k in range(30)], size=WIDE, codec="mpeg4")
+    other = film(tmp_path / "other.mp4", [0.0, 0.04], codec="mpeg4")  # 48 wide: it gives rows with their padding
+    said = {late: "3 pictures, 0.4.* got 3, 0.000 to", cut: "cut off", stream: "MPEG-TS", other: "red, green and blue"}
+    for path, match in said.items():
+        with pytest.raises(MediaError, match=f"{match}.*read it with PyAV"):
+            all_of(open_video(path, reader="decord"))
+        assert len(all_of(open_video(path, rate=25.0)))
+    whole = film(tmp_path / "a.mkv", [k / 25 for k in range(30)])
+    with pytest.raises(InputError, match="path of a film for decord"):
+        all_of(open_video(whole.read_bytes(), reader="decord"))
+    with pytest.raises(InputError, match="a reader among pyav, decord"):
+        open_video(whole, reader="opencv")
+
+
+def test_the_reader_of_pictures_is_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, asked = film(tmp_path / "a.mkv", [0.0]), []
+
+    def opening(source: Any, *, reader: str, **_: Any) -> BlockReader:
+        asked.append(reader)
+        return open_video(source)
+
+    monkeypatch.setattr("mmx.media.clips.open_video", opening)
+    for options in (Options(), Options(video_reader="decord")):
+        with open_clip(path, {"lips": LIPS}, video_reader=options.video_reader):
+            pass
+    assert asked == ["pyav", "decord"]
 
 
 # -------------------- poses and features

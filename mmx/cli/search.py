@@ -13,6 +13,7 @@ from mmx.errors import InputError
 
 if TYPE_CHECKING:
     from mmx.search.embed import Embedder
+    from mmx.search.index import Index
     from mmx.search.query import Hit
 
 index = Verbs(help="Make and change an index of recordings, for mmx search.")
@@ -32,7 +33,7 @@ def register(app: typer.Typer) -> None:
     index.command("add", epilog="mmx index add talk.mp4")(add)
     index.command("remove", epilog="mmx index remove talk.mp4   |   mmx index remove talks/")(remove)
     app.add_typer(index, name="index")
-    app.command(epilog='mmx search "good morning"   |   mmx search clip.pose --model MODEL --preview hits.html')(search)
+    app.command(epilog='mmx search "good morning"   |   mmx search clip.pose --preview hits.html')(search)
 
 
 def build(
@@ -81,7 +82,9 @@ def remove(
 def search(
     query: Annotated[str, typer.Argument(help="A text, or a file: an example of what is searched for.")],
     folder: Folder = DEFAULT,
-    model: Annotated[str, typer.Option(help="The model that made the index.")] = "",
+    model: Annotated[
+        str, typer.Option(help="The model that made the index; otherwise what the index says made it.")
+    ] = "",
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="Most answers.")] = 10,
     as_json: Annotated[bool, typer.Option("--json", help="A line of JSON for each answer.")] = False,
     preview: Annotated[
@@ -90,6 +93,8 @@ def search(
     ] = None,
 ) -> None:
     """Find where recordings say a text, or those that are like an example.
+
+    A text is looked for in transcripts, and where none has it, or with --model, by the model that made the index.
 
     Exit codes: 0 where something was found, 3 where nothing was.
     """
@@ -112,26 +117,36 @@ def _hits(query: str, folder: Path, model: str, count: int) -> "list[Hit]":
     from mmx.search import query as ask
     from mmx.search.index import Index
 
-    opened = Index(folder)
-    if Path(query).is_file():
-        if not model:
-            raise InputError("expected --model with an example, got none: name the model that made the index")
-        embedder = _embedder(model)
+    opened, by_example = Index(folder), Path(query).is_file()
+    said = [] if model or by_example else ask.by_words(opened, query, count)
+    if said or not (model or opened.model or by_example):
+        return said
+    embedder = _embedder(model or _maker(opened))
+    if by_example:
         opened.check_model(embedder.mark)
         example = next(iter(embedder(query)), None)
         if example is None:
             raise InputError(f"expected frames in {query}, got none: search with another example")
         return ask.by_example(opened, example[1], count)
-    if model:
-        embedder = _embedder(model)
-        if embedder.shares_space:
-            return ask.by_text(opened, query, embedder, count)
-        if not embedder.reads_text:
-            raise InputError(
-                f"expected a model with a text encoder or a CTC head, got {model}: search with a file instead"
-            )
-        return ask.by_likelihood(opened, query, embedder, count)
-    return ask.by_words(opened, query, count)
+    if embedder.shares_space:
+        return ask.by_text(opened, query, embedder, count)
+    if not embedder.reads_text:
+        raise InputError(
+            f"expected a model with a text encoder or a CTC head, got {embedder.mark.name}: search with a file instead"
+        )
+    return ask.by_likelihood(opened, query, embedder, count)
+
+
+def _maker(opened: "Index") -> str:
+    """What loads the model of an index."""
+    if opened.model is None:
+        raise InputError(
+            f"expected an index with a model's vectors for an example, got transcripts alone in {opened.folder}: "
+            "search with a text, or build it with --model"
+        )
+    if not opened.model.source:
+        raise InputError(f"expected --model, got none: name the model that made the index, {opened.model.name}")
+    return opened.model.source
 
 
 def _add(folder: Path, files: Sequence[str], model: str, speech_model: str) -> None:
@@ -154,10 +169,12 @@ def _add(folder: Path, files: Sequence[str], model: str, speech_model: str) -> N
 
 def _embedder(model: str) -> "Embedder":
     from mmx.api import load
+    from mmx.files import absolute
     from mmx.search.embed import Embedder
 
+    source = str(absolute(model)) if Path(model).exists() else model
     # One device and precision everywhere: vectors of two machines can be compared.
-    return Embedder(load(model, device="cpu", dtype="float32"))
+    return Embedder(load(model, device="cpu", dtype="float32"), source=source)
 
 
 def _transcriber(model: str):

@@ -6,8 +6,9 @@ The languages of one family of alphabets (`FAMILY`) are left out of short traini
 letters a to z of each are read by the model that has not seen it, which is told no language and has to name a letter.
 Beside it, on the same features, the nearest neighbour among the recordings that were trained on, and an exact test of
 the pairs (McNemar 1947). The figures again with the whole family left out; and with labels that are shuffled in each
-clip, from which nothing can be learned: those have to be near chance, 1 in 26. Over all seeds, a letter counts by the
-share of the seeds that name it, and the interval is of letters drawn anew.
+clip, from which nothing can be learned: those have to be near chance, 1 in 26. The models of all seeds also name each
+letter together, by the mean of their probabilities: one reader, and one test. Over all seeds alone, a letter counts by
+the share of the seeds that name it, and the interval is of letters drawn anew.
 
 The models are smaller than the one that ships (width 128, no layers in the head), trained for a tenth as long, and told
 no language in training either.
@@ -17,7 +18,6 @@ There is one recording of a letter, so a language and its signer are one and the
 
 import argparse
 import csv
-import itertools
 import json
 import math
 import string
@@ -28,6 +28,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mmx.api import load
 from mmx.datasets.recipes.fingerspelling import DELAY, RATE, Letter, lexicon_folder, prepare, read_letters
@@ -43,6 +44,7 @@ OTHER_SCRIPTS = ("gss", "jos", "ukl")
 LETTERS = string.ascii_lowercase
 SPLITS = ("train", "valid")
 WIDTH = 128
+SHUFFLED, TOGETHER = "labels shuffled", "all seeds together"
 Alphabets = dict[str, dict[str, Letter]]
 
 
@@ -83,13 +85,17 @@ def signs(letter: Letter) -> Seq:
 
 
 @torch.inference_mode()
-def named(model: Model, letter: Letter) -> str:
-    """The letter a to z that the model, told no language, finds most probable while it is held."""
+def shares(model: Model, letter: Letter) -> Tensor:
+    """How probable the model, told no language, finds each letter a to z while it is held `(26,)`."""
     tok = model.require_tokenizer()
     ids = [i for (i,) in map(tok.encode, LETTERS)]
     scores_BMV = model.heads[NAME](model.memory({"signs": signs(letter)}).masked)
-    shares_MV = scores_BMV[0, letter.start + DELAY : letter.stop + DELAY, ids].softmax(-1)
-    return LETTERS[int(shares_MV.mean(0).argmax())]
+    return scores_BMV[0, letter.start + DELAY : letter.stop + DELAY, ids].softmax(-1).mean(0)
+
+
+def named(models: Sequence[Model], letter: Letter) -> str:
+    """The letter that one model, or several by their mean, find most probable."""
+    return LETTERS[int(torch.stack([shares(model, letter) for model in models]).mean(0).argmax())]
 
 
 @torch.inference_mode()
@@ -98,14 +104,15 @@ def features(model: Model, letter: Letter) -> NDArray[np.float32]:
     return model.front["signs"](signs(letter)).x[0, letter.start : letter.stop].mean(0).numpy()
 
 
-def read(model: Model, alphabets: Alphabets, unseen: Collection[str], seen: Collection[str]) -> Read:
-    """The letters of languages that are not among those trained on."""
-    gallery = [(c, features(model, alphabets[x][c])) for x in seen for c in LETTERS if c in alphabets[x]]
+def read(models: Sequence[Model], alphabets: Alphabets, unseen: Collection[str], seen: Collection[str]) -> Read:
+    """The letters of languages that are not among those trained on, by models together."""
+    front = models[0]  # before any weight: the same of all
+    gallery = [(c, features(front, alphabets[x][c])) for x in seen for c in LETTERS if c in alphabets[x]]
     known, texts = np.stack([f for _, f in gallery]), [c for c, _ in gallery]
     by_model, by_neighbour = [], []
     for c, letter in ((c, alphabets[x][c]) for x in unseen for c in LETTERS if c in alphabets[x]):
-        nearest = np.linalg.norm(known - features(model, letter), axis=1).argmin()
-        by_model.append(named(model, letter) == c)
+        nearest = np.linalg.norm(known - features(front, letter), axis=1).argmin()
+        by_model.append(named(models, letter) == c)
         by_neighbour.append(texts[int(nearest)] == c)
     return Read(np.array(by_model), np.array(by_neighbour))
 
@@ -147,20 +154,17 @@ def run(out: Path, folds: int, updates: int, words: int, seeds: Sequence[int]) -
         prepare(data, words, languages=[x for x in sorted(alphabets) if x not in OTHER_SCRIPTS])
     every = [x for x in alphabets if x not in OTHER_SCRIPTS]
     results: dict[str, list[Read]] = {}
-
-    def add(name: str, unseen: Collection[str], folder: str, seed: int, shuffle: bool = False) -> None:
-        seen = [x for x in every if x not in unseen]
-        model = trained(data, out / f"{folder}-{seed}", seen, updates, seed, shuffle)
-        found = results.setdefault(f"{name}, seed {seed}", [])
-        found.append(read(model, alphabets, unseen, seen))
-        print(folder, ",".join(unseen), found[-1], flush=True)
-
-    for seed, fold in itertools.product(seeds, range(folds)):
-        add("left out, relatives known", FAMILY[fold::folds], f"fold{fold}", seed)
-    for seed in seeds:
-        add("left out with its relatives", FAMILY, "family", seed)
-    for seed in seeds:
-        add("labels shuffled", FAMILY, "shuffled", seed, shuffle=True)
+    arms = [("left out, relatives known", FAMILY[fold::folds], f"fold{fold}") for fold in range(folds)]
+    arms += [("left out with its relatives", FAMILY, "family"), (SHUFFLED, FAMILY, "shuffled")]
+    for name, unseen, folder in arms:
+        seen, models = [x for x in every if x not in unseen], list[Model]()
+        for seed in seeds:
+            models.append(trained(data, out / f"{folder}-{seed}", seen, updates, seed, name == SHUFFLED))
+            found = read(models[-1:], alphabets, unseen, seen)
+            results.setdefault(f"{name}, seed {seed}", []).append(found)
+            print(folder, seed, ",".join(unseen), found, flush=True)
+        if len(seeds) > 1:
+            results.setdefault(f"{name}, {TOGETHER}", []).append(read(models, alphabets, unseen, seen))
     return {name: _pooled(found) for name, found in results.items()}
 
 
@@ -183,7 +187,7 @@ def main() -> None:
     for name, row in found.items():
         print(f"| {name} {row}")
     for name in dict.fromkeys(name.rpartition(",")[0] for name in found):
-        print(f"{name}: {over_seeds([row for key, row in found.items() if key.startswith(name)])}")
+        print(f"{name}: {over_seeds([row for key, row in found.items() if key.startswith(name + ', seed')])}")
     record = {name: {"model": r.by_model.tolist(), "neighbour": r.by_neighbour.tolist()} for name, r in found.items()}
     atomic_write(given.out / "results.json", json.dumps(record))
 

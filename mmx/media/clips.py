@@ -156,6 +156,7 @@ def open_clip(
     partial: bool = False,
     track: int | None = None,
     channels: str = "mix",
+    video_reader: str = "pyav",
 ) -> ClipReader:
     """Open all that a model reads of one recording.
 
@@ -168,6 +169,7 @@ def open_clip(
             is remarked, unless it is the last one. Else it is an error.
         track: see `open_audio`.
         channels: the same.
+        video_reader: see `open_video`.
 
     Raises:
         InputError: an argument that cannot be used.
@@ -182,7 +184,7 @@ def open_clip(
         sources = _sources(source, inputs, stack)
         for name, what in inputs.items():
             try:
-                reader = stack.enter_context(_open(sources.get(name), name, what, track, channels))
+                reader = stack.enter_context(_open(sources.get(name), name, what, track, channels, video_reader))
                 streams[name] = _Stream(what, reader)
             except MediaError as e:
                 if not partial or len(inputs) == 1:
@@ -215,7 +217,9 @@ def _sources(source: Any, inputs: Mapping[str, Input], stack: ExitStack) -> dict
     return dict.fromkeys(inputs, again)
 
 
-def _open(again: Callable[[], Any] | None, name: str, what: Input, track: int | None, channels: str) -> BlockReader:
+def _open(
+    again: Callable[[], Any] | None, name: str, what: Input, track: int | None, channels: str, video_reader: str
+) -> BlockReader:
     if again is None:
         raise MediaError(f"expected {what.medium} for {name}, got none: give its file, too")
     source, rate = again(), what.rate
@@ -223,7 +227,9 @@ def _open(again: Callable[[], Any] | None, name: str, what: Input, track: int | 
     if what.medium == "audio":
         return open_audio(source, rate=int(rate), track=track, channels=channels, block_s=BLOCK_S)
     if what.medium == "video":
-        return open_video(source, rate=rate, shape=what.shape or None)
+        return open_video(source, rate=rate, shape=what.shape or None, reader=video_reader)
     if what.extractor and names_a_film(source):
-        return open_landmarks(source, rate=rate, groups=what.points, extractor=what.extractor)
+        return open_landmarks(
+            source, rate=rate, groups=what.points, extractor=what.extractor, video_reader=video_reader
+        )
     return open_numbers(source, medium=cast(Numbers, what.medium), rate=rate, shape=what.shape, points=what.points)

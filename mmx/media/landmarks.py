@@ -13,14 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from mmx.clip import EXTRACTOR
 from mmx.errors import InputError, MediaError
 from mmx.media.blocks import BlockReader
 from mmx.media.frames import points_at_rate
 from mmx.media.graphs import Graph
 from mmx.media.video import open_video
 
-EXTRACTOR = "MediaPipe Holistic 0.10"
-"""Name and version of what finds the points, as the fronts of models name it."""
 REMEDY = "pip install 'mmx[landmarks]'"
 GROUPS = {
     "POSE_LANDMARKS": ("pose_landmarks", 33),
@@ -100,7 +99,9 @@ class Landmarks:
         self.close()
 
 
-def open_landmarks(source: Any, *, rate: float, groups: Sequence[str], extractor: str = EXTRACTOR) -> BlockReader:
+def open_landmarks(
+    source: Any, *, rate: float, groups: Sequence[str], extractor: str = EXTRACTOR, video_reader: str = "pyav"
+) -> BlockReader:
     """Points of the person in a film, block by block at `rate`; arguments as of `open_video` and `Landmarks`.
 
     A film of fewer frames a second is read as it is and its points interpolated, which is remarked where it is slow.
@@ -111,11 +112,11 @@ def open_landmarks(source: Any, *, rate: float, groups: Sequence[str], extractor
     """
     find = Landmarks(groups, extractor)
     try:
-        video = open_video(source)
+        video = open_video(source, reader=video_reader)
         slow = video.rate < 0.9 * rate
         if not slow and video.rate != rate:
             video.close()
-            video = open_video(source, rate=rate)
+            video = open_video(source, rate=rate, reader=video_reader)
     except BaseException:
         find.close()
         raise

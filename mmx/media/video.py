@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from mmx.errors import InputError, MediaError
+from mmx.media import decord_film
 from mmx.media.blocks import BlockReader
 from mmx.media.container import Container, open_pictures, opened
 from mmx.media.decode import MAX_GAP_S, packets
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
+READERS = ("pyav", "decord")
 BACK_S = 1.0
 """A timestamp that is so much earlier than the one before is a clock that restarted."""
 MOST_PIXELS = 2**27
@@ -37,7 +39,12 @@ MOST_PIXELS = 2**27
 
 
 def open_video(
-    source: Any, *, rate: float | None = None, shape: tuple[int, ...] | None = None, block_s: float = 1.0
+    source: Any,
+    *,
+    rate: float | None = None,
+    shape: tuple[int, ...] | None = None,
+    block_s: float = 1.0,
+    reader: str = "pyav",
 ) -> BlockReader:
     """Open the moving pictures of `source` for reading block by block.
 
@@ -48,6 +55,7 @@ def open_video(
         shape: wanted shape of a frame: `(H, W)` grey, `(H, W, 3)` RGB; RGB in the size of the file when None. A picture
             keeps its proportions: it is scaled to fit, with black bars where its own are others, which is remarked.
         block_s: length of a block in seconds. It changes nothing in the frames.
+        reader: "pyav", or "decord" (`mmx.media.decord_film`) for the paths of films that it reads as they are.
 
     Returns:
         A reader of blocks `(T, H, W)` or `(T, H, W, 3)` of bytes. Pictures are turned upright by the file's metadata.
@@ -61,6 +69,8 @@ def open_video(
         raise InputError(f"expected pictures of shape (H, W) or (H, W, 3), got {shape}")
     if rate is not None and not (math.isfinite(rate) and rate > 0):
         raise InputError(f"expected a rate above 0 frames a second, got {rate}")
+    if reader not in READERS:
+        raise InputError(f"expected a reader among {', '.join(READERS)}, got {reader!r}")
     given = as_array(source)
     if given is not None:
         return _of_array(given, rate or 25.0, shape, block_s)
@@ -70,7 +80,11 @@ def open_video(
     container, name, on_close = opened(source, open_pictures)
     rate = rate or float(_average(container.stream))
     warnings, remarks = list(container.warnings), []
-    runs = _runs(container, Fraction(rate), shape, warnings, remarks)
+    if reader == "decord":
+        pixel = float(container.stream.sample_aspect_ratio or 1)
+        runs = decord_film.runs(source, rate, Picture(shape, remarks, container.label, pixel))
+    else:
+        runs = _runs(container, Fraction(rate), shape, warnings, remarks)
     return BlockReader(
         name,
         _blocks(runs, max(1, round(block_s * rate))),

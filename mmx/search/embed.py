@@ -29,15 +29,16 @@ class Embedder:
     Args:
         model: reads one modality.
         end: "fuse" for the model's memory; "encoders" for what its front end makes, before any weight.
+        source: what `load` took, which an index keeps, so that a search needs not name the model again.
     """
 
-    def __init__(self, model: Model, end: Stage = "fuse"):
+    def __init__(self, model: Model, end: Stage = "fuse", source: str = ""):
         names = list(model.recorded)
         if len(names) != 1:
             raise InputError(f"expected a model that reads one kind of recording, got {names}: choose another --model")
         self.model, self.modality = model, names[0]
         self.end: Stage = end
-        self.mark = ModelMark(model.name, digest(model, end))
+        self.mark = ModelMark(model.name, digest(model, end), source)
 
     @torch.inference_mode()
     def __call__(self, source: Any) -> Iterator[tuple[Entry, Vectors]]:

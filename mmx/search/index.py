@@ -72,10 +72,11 @@ class Vectors(NamedTuple):
 
 @dataclass(frozen=True)
 class ModelMark:
-    """The model whose vectors an index holds: its name, for messages, and the digest of its weights."""
+    """The model whose vectors an index holds: its name, for messages, the digest of its weights, and what loads it."""
 
     name: str
     digest: str
+    source: str = ""
 
 
 @dataclass

@@ -12,6 +12,7 @@ Task = Literal["transcribe", "translate"]
 Channels = Literal["mix", "left", "right", "each"]
 """What is heard of a recording: all channels together, one of them, or two speakers on two channels one by one."""
 
+VideoReader = Literal["pyav", "decord"]
 Modality = Literal["av", "audio", "video"]
 """What is read of a recording: all that the model fuses, or its sound or its pictures alone."""
 
@@ -47,6 +48,10 @@ class Options:
         Channels,
         Option("mix, left or right; each: two speakers on two channels, transcribed one by one and labelled."),
     ] = "mix"
+    video_reader: Annotated[
+        VideoReader,
+        Option("Decodes pictures; decord (extra video) reads fewer films, and is refused those it reads wrongly."),
+    ] = "pyav"
     modality: Annotated[
         Modality | None,
         Option(

@@ -163,7 +163,7 @@ class _Run:
         o, partial = self.options, self.model.fuse is not None
         with reopened(source) as again:
             for file in files:
-                how = {"track": o.track, "channels": file.channel or o.channels}
+                how = {"track": o.track, "channels": file.channel or o.channels, "video_reader": o.video_reader}
                 with open_clip(again(), self.inputs, partial=partial, **how) as reader:
                     file.name, file.total_s = reader.name, reader.duration_s
                     step = InStep(self.inputs if partial else {})

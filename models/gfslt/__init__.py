@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from mmx.clip import EXTRACTOR
 from mmx.errors import CheckpointError
 from mmx.model import Model
 from mmx.models import nllb
@@ -44,6 +45,7 @@ class Config:
         tower: over each picture: ResNet-18, or CLIP's ViT-B/32.
         pixels: of a side of a picture.
         features: numbers of a frame, where features are read.
+        extractor: what found the points, where poses are read.
         mix: of features that two models made, side by side in each frame: the share of the first. None where one did.
         ctx: tokens of a text, and memory frames of a recording.
         width: D.
@@ -61,6 +63,7 @@ class Config:
     tower: Literal["resnet18", "vit"] = "resnet18"
     pixels: int = 224
     features: int = 1024
+    extractor: str = EXTRACTOR
     mix: float | None = None
     ctx: int = 1024
     width: int = 1024
@@ -99,7 +102,7 @@ def _front(c: Config) -> nn.Module:
     if c.reads == "video":
         return Pictures(c.pixels)
     if c.reads == "pose":
-        return Points()
+        return Points(c.extractor)
     return Features(c.features) if c.mix is None else Mixed(c.features, c.mix)
 
 

@@ -6,6 +6,7 @@ Letters: B rows, T frames, H height, W width, J points, C coordinates.
 import torch
 from torch import Tensor, nn
 
+from mmx.clip import EXTRACTOR
 from mmx.seq import Seq
 from mmx.state import State
 
@@ -53,6 +54,10 @@ class Points(nn.Module):
     shoulders = (11, 12)
     farthest = 4.0
     stride, lookahead = 1, 0
+
+    def __init__(self, extractor: str = EXTRACTOR):
+        super().__init__()
+        self.extractor = extractor
 
     def init_state(self, batch: int, capacity: int = 0) -> State:
         """Nothing is remembered."""
