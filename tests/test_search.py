@@ -21,6 +21,7 @@ import torch
 from mmx.cli.app import main
 from mmx.errors import InputError
 from mmx.evaluate import collection, retrieval
+from mmx.experiments import many_spans
 from mmx.media.frame_folder import read_picture
 from mmx.model import Model, tensors
 from mmx.models import fingerspelling, gfslt
@@ -117,6 +118,16 @@ def test_the_nearest_are_those_of_comparing_all(tmp_path: Path) -> None:
     sources = [h.source for h in query.by_example(index, vectors(42), 10, candidate_count=10, few=0)]
     assert "/42.pose" not in sources
     assert query.by_example(index, vectors(1000), 1, candidate_count=10, few=0)[0].source == "/1000.pose"
+
+
+def test_the_experiment_with_many_spans_asks_as_a_search_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert many_spans.run(tmp_path, spans=300, tokens=8, queries=6, compared=6) == (1.0, 1.0, 1.0)
+    assert "found of the exact ten best 100.0 %" in capsys.readouterr().out
+    monkeypatch.setattr(query.by_example, "__defaults__", (12, nearest.FEW))  # fewer candidates than are alike
+    ten, first, same = many_spans.run(tmp_path, spans=300, tokens=8, queries=6, compared=6)
+    assert 0.2 < ten < 1.0 and first == same == 1.0
 
 
 def test_without_the_extra_the_pooled_vectors_are_compared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

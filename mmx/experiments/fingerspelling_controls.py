@@ -188,6 +188,8 @@ def main() -> None:
         print(f"| {name} {row}")
     for name in dict.fromkeys(name.rpartition(",")[0] for name in found):
         print(f"{name}: {over_seeds([row for key, row in found.items() if key.startswith(name + ', seed')])}")
+        if (together := found.get(f"{name}, {TOGETHER}")) is not None:
+            print(f"{name}, {TOGETHER}: {over_seeds([together])}")
     record = {name: {"model": r.by_model.tolist(), "neighbour": r.by_neighbour.tolist()} for name, r in found.items()}
     atomic_write(given.out / "results.json", json.dumps(record))
 
