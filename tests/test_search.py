@@ -123,8 +123,9 @@ def test_the_nearest_are_those_of_comparing_all(tmp_path: Path) -> None:
 def test_the_experiment_with_many_spans_asks_as_a_search_does(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert many_spans.run(tmp_path, spans=300, tokens=8, queries=6, compared=6) == (1.0, 1.0, 1.0)
-    assert "found of the exact ten best 100.0 %" in capsys.readouterr().out
+    ten, first, same = many_spans.run(tmp_path, spans=300, tokens=8, queries=6, compared=6)
+    assert 0.95 < ten <= 1.0 and first == same == 1.0
+    assert f"found of the exact ten best {100 * ten:.1f} %" in capsys.readouterr().out
     monkeypatch.setattr(query.by_example, "__defaults__", (12, nearest.FEW))  # fewer candidates than are alike
     ten, first, same = many_spans.run(tmp_path, spans=300, tokens=8, queries=6, compared=6)
     assert 0.2 < ten < 1.0 and first == same == 1.0

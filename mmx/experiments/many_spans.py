@@ -2,8 +2,8 @@
 
 `python -m mmx.experiments.many_spans OUT [--spans 100000] [--tokens 8] [--queries 50] [--compared 20]`
 
-Synthetic: a span is vectors of 64 numbers, the tokens, each near one of 2,000 words, of which a span has eight; who asks
-has another recording of a span that is in the index, the same words with other noise. The exact answer compares each
+Synthetic: a span is vectors of 64 numbers, the tokens, each near one of 2,000 words, of which a span has eight; who
+asks has another recording of a span that is in the index, the same words with other noise. The exact answer compares each
 span token by token; the index is asked as `mmx search` asks it. Set OMP_NUM_THREADS=1 for figures of one thread.
 
 Letters: N tokens of a span, D width.
@@ -64,9 +64,8 @@ def fill(index: Index, spans: int, tokens: int) -> None:
         for at in range(0, spans, AT_ONCE):
             numbers = range(at, min(spans, at + AT_ONCE))
             entries = [Entry(source=f"/{i}.pose", start_s=0.0, end_s=1.0, modality="signs") for i in numbers]
-            index.update(
-                [(e, recording(words_of(i, tokens), noise)) for e, i in zip(entries, numbers, strict=True)], mark=MARK
-            )
+            made = [recording(words_of(i, tokens), noise) for i in numbers]
+            index.update(list(zip(entries, made, strict=True)), mark=MARK)
 
 
 def run(out: Path, spans: int, tokens: int, queries: int, compared: int) -> tuple[float, float, float]:
@@ -96,8 +95,8 @@ def run(out: Path, spans: int, tokens: int, queries: int, compared: int) -> tupl
         shares.append((len(both) / BEST, here[0] == there[0], same))
     ten, first, same = np.mean(shares, axis=0).tolist()
     print(
-        f"of {compared}, found of the exact ten best {100 * ten:.1f} %, of the best one {100 * first:.1f} %; in the same "
-        f"order {100 * same:.1f} %"
+        f"of {compared}, found of the exact ten best {100 * ten:.1f} %, of the best one {100 * first:.1f} %; "
+        f"in the same order {100 * same:.1f} %"
     )
     return ten, first, same
 
