@@ -3,8 +3,8 @@
 `python -m mmx.experiments.many_spans OUT [--spans 100000] [--tokens 8] [--queries 50] [--compared 20]`
 
 Synthetic: a span is vectors of 64 numbers, the tokens, each near one of 2,000 words, of which a span has eight; who
-asks has another recording of a span that is in the index, the same words with other noise. The exact answer compares each
-span token by token; the index is asked as `mmx search` asks it. Set OMP_NUM_THREADS=1 for figures of one thread.
+asks has another recording of a span that is in the index, the same words with other noise. The exact answer compares
+each span token by token; the index is asked as `mmx search` asks it. Set OMP_NUM_THREADS=1 for figures of one thread.
 
 Letters: N tokens of a span, D width.
 """

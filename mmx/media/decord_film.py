@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,8 +23,9 @@ from mmx.extras import import_extra
 from mmx.media.container import open_pictures, opened
 
 if TYPE_CHECKING:
+    from av.video.frame import VideoFrame
+
     from mmx.media.frames import Run
-    from mmx.media.video import Picture
 
 REMEDY = "read it with PyAV, the default reader"
 REFUSED = {"mpegts": "MPEG-TS, where it loses pictures"}
@@ -60,8 +61,15 @@ def times_of(source: Any) -> tuple[np.ndarray, float]:
         close()
 
 
-def runs(source: str | os.PathLike[str], rate: float, picture: Picture) -> Generator[Run, None, None]:
+def runs(
+    source: str | os.PathLike[str], rate: float, shown: Callable[[VideoFrame], np.ndarray]
+) -> Generator[Run, None, None]:
     """Each picture that counts, for how many frames, as `mmx.media.video` has them.
+
+    Args:
+        source: path of a film.
+        rate: wanted frames a second.
+        shown: makes a frame `(H, W)` or `(H, W, 3)` of a picture.
 
     Raises:
         InputError: decord is not installed, or `source` is no file.
@@ -69,14 +77,17 @@ def runs(source: str | os.PathLike[str], rate: float, picture: Picture) -> Gener
     """
     from av.video.frame import VideoFrame
 
+    def picture(t: int) -> np.ndarray:
+        return shown(VideoFrame.from_ndarray(film[t].asnumpy(), "rgb24"))
+
     starts_T, end_s = times_of(source)
     film = _checked(source, starts_T)
     slots_T = np.floor(starts_T * rate + 0.5).astype(int).clip(0)
     ends_T = np.append(slots_T[1:], max(math.floor(end_s * rate + 0.5), slots_T[-1] if slots_T[-1] else 1))
     if slots_T[0] > 0:
-        yield np.zeros_like(picture.of(VideoFrame.from_ndarray(film[0].asnumpy(), "rgb24"))), int(slots_T[0])
+        yield np.zeros_like(picture(0)), int(slots_T[0])
     for t in np.flatnonzero(ends_T > slots_T):
-        yield picture.of(VideoFrame.from_ndarray(film[int(t)].asnumpy(), "rgb24")), int(ends_T[t] - slots_T[t])
+        yield picture(int(t)), int(ends_T[t] - slots_T[t])
 
 
 def _checked(source: str | os.PathLike[str], starts_T: np.ndarray) -> Any:

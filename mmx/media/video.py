@@ -82,7 +82,7 @@ def open_video(
     warnings, remarks = list(container.warnings), []
     if reader == "decord":
         pixel = float(container.stream.sample_aspect_ratio or 1)
-        runs = decord_film.runs(source, rate, Picture(shape, remarks, container.label, pixel))
+        runs = decord_film.runs(source, rate, Picture(shape, remarks, container.label, pixel).of)
     else:
         runs = _runs(container, Fraction(rate), shape, warnings, remarks)
     return BlockReader(
