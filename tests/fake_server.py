@@ -99,7 +99,7 @@ class FakeEngine:
     languages = {"en": "English", "de": "German"}  # noqa: RUF012
     targets = {"en": "English", "es": "Spanish"}  # noqa: RUF012
     step_s = 1.0
-    frames = None
+    frames = both = None
 
     def __init__(self) -> None:
         self.go = threading.Event()

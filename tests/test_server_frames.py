@@ -200,7 +200,7 @@ def test_who_leaves_while_a_picture_is_looked_at_leaves_nothing_open(
     sight = Sight(speller.inputs["signs"])
     sight.close()
     with pytest.raises(InputError, match="after its end"):
-        sight.points(np.zeros((8, 8, 3), np.uint8))
+        sight.frame(np.zeros((8, 8, 3), np.uint8))
 
 
 def test_a_server_hears_with_a_model_that_also_sees() -> None:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mmx.media.faces import ANCHORS, MOUTH, Face, FaceMesh, FindFaces, size_of
+from mmx.media.faces import ANCHORS, MOUTH, POINTS, Face, FaceMesh, FindFaces, size_of
 from mmx.media.mouth import FILLED, LUMA, MEAN_FACE, OUTSIDE, SMOOTH, alignment, cut, moved
 from mmx.media.video import Picture
 
@@ -40,6 +40,11 @@ class LiveMouth:
         """The mouth in the next pictures, `(T, H, W)` grey bytes; black where there is none."""
         made = [self._crop(picture) for picture in pictures_THW3]
         return np.stack(made) if made else np.zeros((0, *self._shape), np.uint8)
+
+    @property
+    def face(self) -> Face:
+        """Where the face is in the last picture, `(P, 2)` in its pixels; zeros where there is none."""
+        return np.mean(self._places, axis=0) if self._places else np.zeros((len(POINTS), 2), np.float32)
 
     def close(self) -> None:
         """Stop what finds faces."""

@@ -177,7 +177,9 @@ def _add_facts(app: FastAPI, engine: Engine, settings: Settings, metrics: Metric
 
 
 def _pictures(engine: Engine) -> dict[str, Any] | None:
-    """What a page does with a camera in the place of a microphone; None where sound is wanted, or no film is read."""
+    """What a page does with a camera, in the place of a microphone or (`sound`) beside it; None where it needs none."""
+    if engine.both is not None:
+        return {"rate": engine.both.rate, "points": ["FACE"], "detects": engine.detects, "sound": True}
     if engine.frames is None or not engine.frames.what.extractor:
         return None
     return {"rate": engine.frames.rate, "points": list(engine.frames.what.points), "detects": engine.detects}

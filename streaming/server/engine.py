@@ -11,6 +11,7 @@ from mmx.errors import InputError
 from mmx.interfaces import TaskTokenizer
 from mmx.media.audio import Source
 from mmx.model import Model
+from mmx.streaming.server.audio_visual import audio_visual_format
 from mmx.streaming.server.frames import FrameFormat
 from mmx.streaming.server.settings import blaming
 from mmx.streaming.server.voices import NOBODY, Speaker
@@ -40,6 +41,7 @@ class Engine:
 
     Attributes:
         frames: what live clients send in the place of sound; None where they send that.
+        both: what those send who give pictures beside the sound; None where the model reads sound alone.
     """
 
     def __init__(
@@ -57,7 +59,7 @@ class Engine:
         if text_model is not None:
             text_model.require_source_tokenizer()
         self.model, self.text_model = model, text_model
-        self.frames = _frame_format(model)
+        self.frames, self.both = _frame_format(model), audio_visual_format(model)
         self.policy, self.step_s, self.beam_size, self.speaker = policy, step_s, beam_size, speaker
 
     @cached_property

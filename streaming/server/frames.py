@@ -91,52 +91,58 @@ class FrameFormat:
         """
         modality = message.get("modality", self.modality)
         if modality != self.modality:
-            raise _bad("modality", f"{self.modality}, which the model reads", modality)
+            raise bad("modality", f"{self.modality}, which the model reads", modality)
         if "points" in message and self.what.medium != "video":
             return self._points(message, count)
         if "images" in message and (self.what.medium == "video" or sight is not None):
             return self._images(message, count, sight)
         field = "images" if self.what.medium == "video" else "points"
-        raise _bad(field, f"{field}, as the model reads {self.what.medium}", sorted(message.keys() - {"type"}))
+        raise bad(field, f"{field}, as the model reads {self.what.medium}", sorted(message.keys() - {"type"}))
 
     def _points(self, message: Mapping[str, Any], count: int) -> bytes:
-        data = _from_base64(message["points"], "points")
+        data = from_base64(message["points"], "points")
         if not data or len(data) % self.width:
-            raise _bad("points", f"whole frames of {self.width} bytes, float32 of shape {self.what.shape}", len(data))
+            raise bad("points", f"whole frames of {self.width} bytes, float32 of shape {self.what.shape}", len(data))
         start_ms = message.get("start_ms")
         return data if start_ms is None else bytes(self.width * self._gap("start_ms", start_ms, count)) + data
 
     def _images(self, message: Mapping[str, Any], count: int, sight: Sight | None) -> bytes:
-        images, times = message["images"], message.get("times_ms")
-        if not isinstance(images, list) or not 0 < len(images) <= MOST_IMAGES:
-            raise _bad("images", f"a list of 1 to {MOST_IMAGES} pictures in base64", images)
-        if not isinstance(times, list) or len(times) != len(images):
-            raise _bad("times_ms", f"the times of {len(images)} pictures", times)
         out = bytearray()
-        for image, time_ms in zip(images, times, strict=True):
+        for image, time_ms in images_of(message):
             so_far = count + len(out) // self.width
             missing = self._gap("times_ms", time_ms, so_far)
-            if _slot(time_ms, self.rate) < so_far:
+            if slot(time_ms, self.rate) < so_far:
                 continue  # another picture stands there
             shape = self.what.shape if sight is None else ()
-            picture = decoded_picture(_from_base64(image, "images"), shape)
-            frame = (picture if sight is None else sight.points(picture).astype(self.dtype)).tobytes()
+            picture = decoded_picture(from_base64(image, "images"), shape)
+            frame = (picture if sight is None else sight.frame(picture).astype(self.dtype)).tobytes()
             lost = missing >= LOST_S * self.rate
             out += (bytes(self.width) if lost else frame) * missing + frame
         return bytes(out)
 
     def _gap(self, field: str, time_ms: Any, count: int) -> int:
         """Frames between the last that came and a time."""
-        if not isinstance(time_ms, int | float) or isinstance(time_ms, bool) or not math.isfinite(time_ms):
-            raise _bad(field, "milliseconds since the session began", time_ms)
-        missing = _slot(time_ms, self.rate) - count
+        missing = slot(time_ms, self.rate, field) - count
         if missing > MOST_LOST_S * self.rate:
-            raise _bad(field, f"times that skip at most {MOST_LOST_S:g} s, after {count / self.rate:.3f} s", time_ms)
+            raise bad(field, f"times that skip at most {MOST_LOST_S:g} s, after {count / self.rate:.3f} s", time_ms)
         return max(0, missing)
 
 
-def _slot(time_ms: float, rate: float) -> int:
+def slot(time_ms: Any, rate: float, field: str = "times_ms") -> int:
+    """The frame at a time. Raises `ApiError` where it is none."""
+    if not isinstance(time_ms, int | float) or isinstance(time_ms, bool) or not math.isfinite(time_ms):
+        raise bad(field, "milliseconds since the session began", time_ms)
     return frame_at(time_ms / 1000, rate)
+
+
+def images_of(message: Mapping[str, Any], least: int = 1) -> list[tuple[Any, Any]]:
+    """The pictures of a message with their times. Raises `ApiError` where they are none."""
+    images, times = message.get("images", []), message.get("times_ms", [])
+    if not isinstance(images, list) or not least <= len(images) <= MOST_IMAGES:
+        raise bad("images", f"a list of {least} to {MOST_IMAGES} pictures in base64", images)
+    if not isinstance(times, list) or len(times) != len(images):
+        raise bad("times_ms", f"the times of {len(images)} pictures", times)
+    return list(zip(images, times, strict=True))
 
 
 def decoded_picture(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
@@ -158,12 +164,14 @@ def decoded_picture(data: bytes, shape: tuple[int, ...]) -> np.ndarray:
         ) from e  # fmt: skip
 
 
-def _from_base64(text: Any, field: str) -> bytes:
+def from_base64(text: Any, field: str) -> bytes:
+    """The bytes of a field. Raises `ApiError` where it is no base64."""
     try:
         return base64.b64decode(text, validate=True)
     except (TypeError, binascii.Error, ValueError):
-        raise _bad(field, "base64", text) from None
+        raise bad(field, "base64", text) from None
 
 
-def _bad(field: str, expected: str, got: Any) -> ApiError:
+def bad(field: str, expected: str, got: Any) -> ApiError:
+    """What to raise for a field of a message."""
     return ApiError(400, "invalid_value", f"expected {expected} for {field}, got {str(got)[:60]!r}", param=field)

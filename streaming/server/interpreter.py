@@ -24,7 +24,8 @@ class SessionConfig:
         to: language to translate into; None does not.
         source: whether what is said is written, too.
         rate: of the sound that the client sends, in Hz; of frames, where the model reads those.
-        format: of that sound, a key of `mmx.streaming.server.protocol.FORMATS`; `FrameFormat.name` of frames.
+        format: of that sound, a key of `mmx.streaming.server.protocol.FORMATS`; the `name` of `frames.FrameFormat`
+            or `audio_visual.AudioVisualFormat`.
         manual: whether an item ends only where the client commits, not with a sentence or a pause.
         echoed: what else the client set, which is sent back to it and has no effect.
     """

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mmx.streaming.server import g711
+from mmx.streaming.server import audio_visual, g711
 from mmx.streaming.server.engine import Engine
 from mmx.streaming.server.interpreter import SessionConfig
 from mmx.streaming.server.items import SOURCE, Entry
@@ -46,14 +46,19 @@ class Manner:
 
 
 def config_of(query: Mapping[str, str], dialect: str) -> SessionConfig:
-    """What the address of a connection asks for: `language`, `to`, `rate`, `source`."""
+    """What the address of a connection asks for: `language`, `to`, `rate`, `source`, `modality`."""
     try:
         rate = int(query.get("rate", OPENAI_RATE))
     except ValueError:
         raise ApiError(400, "invalid_value", f"expected rate in Hz, got {query['rate']!r}", param="rate") from None
     to = query.get("to") or ("en" if dialect == TRANSLATION else None)
     source = query.get("source", "1").lower() not in ("0", "false")
-    return SessionConfig(_language(query.get("language")), to, source, rate)
+    modality = query.get("modality", "audio")
+    if modality not in ("audio", "av"):
+        raise _bad("modality", "audio or av", modality)
+    return SessionConfig(
+        _language(query.get("language")), to, source, rate, audio_visual.NAME if modality == "av" else "audio/pcm"
+    )
 
 
 def _language(text: str | None) -> str | None:

@@ -23,9 +23,13 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mmx.clip import Clip
+from mmx.clip import SPEECH, Clip
 from mmx.errors import MmxError
 from mmx.media.audio import SAMPLE_RATE as RATE
+from mmx.streaming.client.microphone import Captured
+from mmx.streaming.client.presence import Presence
+from mmx.streaming.server import audio_visual
+from mmx.streaming.server.audio_visual import Frames
 from mmx.streaming.server.engine import Engine, check_languages
 from mmx.streaming.server.guard import closing
 from mmx.streaming.server.interpreter import Interpreter, SessionConfig
@@ -160,11 +164,14 @@ class Session:
         heard: samples at 16 kHz.
         journal: where it is kept, if it is.
         connection: its client; `opening` while that waits for the session to be made.
+        remarks: of what was heard, that end nothing: a modality that is lost, or back.
     """
 
     def __init__(self, context: ServerContext, config: SessionConfig, id: str | None = None):
         check_languages(context.engine, config.language, config.to)
-        self.frames = context.engine.frames
+        self.frames = _frames(context.engine, config)
+        self.presence = Presence(context.engine.model.recorded) if config.format == audio_visual.NAME else None
+        self.remarks: list[str] = []
         self.width = 2 if self.frames is None else self.frames.width
         if self.frames is None:
             with blaming("rate"):
@@ -451,11 +458,21 @@ class Session:
         """What the interpreter is given, and its length in samples at 16 kHz."""
         if self.frames is not None:
             clip = self.frames.clip(sound)
+            if self.presence is not None:
+                self._watch(self.presence, self.frames, sound)
             return clip, round(len(sound) // self.width * RATE / self.frames.rate)
         if self.resampler is None:
             self.resampler = Resampler(int(self.hearing.rate))
         x = self.resampler.push(samples_of(sound), final)
         return x, len(x)
+
+    def _watch(self, presence: Presence, frames: Frames, sound: bytes) -> None:
+        """Say what is lost or back, by a fifth of a second: a turn may have much more at once."""
+        size = max(1, round(frames.rate / 5)) * self.width
+        for at in range(0, len(sound), size):
+            clip = frames.clip(sound[at : at + size])
+            samples = clip.pop(SPEECH).x[0].numpy()
+            self.remarks += presence.told(Captured(samples, 0.0, False, clip))
 
     # -------------------- its log
 
@@ -556,6 +573,18 @@ class Session:
         task = "transcribe" if track == "source" else "translate"
         model = self.context.engine.names[0]
         return Transcript("live", segments, language, 1.0, self.received / self.asked.rate, task, model)
+
+
+def _frames(engine: Engine, config: SessionConfig) -> Frames | None:
+    """What a session takes in the place of sound alone. Raises `ApiError` where the model has no such thing."""
+    if config.format != audio_visual.NAME:
+        return engine.frames
+    if engine.both is None:
+        raise ApiError(
+            400, "invalid_value", f"expected audio for modality of {engine.names[0]}, which reads no lips beside it, "
+            "got av: leave it out", param="modality",
+        )  # fmt: skip
+    return engine.both
 
 
 def _item(record: Record, width: int) -> AudioChunk | Command:

@@ -18,8 +18,8 @@ from typing import Any
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
 from mmx.errors import InputError
+from mmx.streaming.server.audio_visual import Frames
 from mmx.streaming.server.files import api_error_of
-from mmx.streaming.server.frames import FrameFormat
 from mmx.streaming.server.guard import KEY_PROTOCOL, check_key, key_of
 from mmx.streaming.server.interpreter import SessionConfig
 from mmx.streaming.server.models import check_model
@@ -148,6 +148,7 @@ class _Connection:
         self.errors = 0
         self.event_id: str | None = None  # of the message at hand
         self.sight: Sight | None = None  # once pictures come
+        self.troubled = False  # whether the client knows that nothing is found in them here
         # Messages that belong to this connection, not to the session; what a client must do to get one bounds them.
         self.own: deque[dict[str, Any]] = deque()
         kind = "session.resumed" if resumed else "session.created"
@@ -246,7 +247,7 @@ class _Connection:
         if answer is not None and await self.session.kept():
             self._say(answer)
 
-    async def _look(self, message: dict[str, Any], frames: FrameFormat) -> None:
+    async def _look(self, message: dict[str, Any], frames: Frames) -> None:
         """Take pictures: they are decoded, and points found in them, off the event loop. The client learns of these."""
         if self.sight is None:
             self.sight = frames.sight()
@@ -255,8 +256,12 @@ class _Connection:
             return
         if data:
             self.session.accept(data)
-        if self.sight is not None and self.manner.extras:
-            self._say({"type": "input_frames.points", "points": self.sight.shown})
+        if self.sight is None or not message["images"] or not self.manner.extras:
+            return
+        if self.sight.trouble and not self.troubled:
+            self._say({"type": "session.note", "text": self.sight.trouble})
+        self.troubled = bool(self.sight.trouble)
+        self._say({"type": "input_frames.points", "points": self.sight.shown})
 
     def refuse(self, error: ApiError, event_id: str | None = None) -> None:
         """Tell the client that something was not done; `event_id` is the message's that asked for it."""
@@ -275,12 +280,15 @@ class _Connection:
     # -------------------- to the client
 
     async def _send(self) -> None:
-        acknowledged, shown = self.session.received, {}
+        acknowledged, shown, remarks = self.session.received, {}, len(self.session.remarks)
         while True:
             pulse = self.session.pulse
             while self.own:
                 await self._message(self.own.popleft())
             self.taken.set()
+            while self.manner.extras and remarks < len(self.session.remarks):
+                await self._message({"type": "session.note", "text": self.session.remarks[remarks]})
+                remarks += 1
             while self.next < self.session.published:
                 for message in rendered(self.session, self.session.log[self.next], self.manner, self.closing):
                     await self._message(message)

@@ -1,5 +1,6 @@
 // The page: a session that listens, recordings, what is kept of both, and the controls.
 
+import { openBoth } from "./both.js";
 import { openCamera } from "./camera.js";
 import { Files } from "./files.js";
 import { choices, written } from "./formats.js";
@@ -24,7 +25,7 @@ let text = null;         // on the page
 let work = null;         // what listens: { text, live, draft, microphone }
 let opening = null;      // a token while the browser asks for the microphone
 let limits = {};
-let pictures = null;     // what the server reads of a camera, where it reads that in the place of sound
+let pictures = null;     // what the server reads of a camera, in the place of sound or (`sound`) beside it
 let sight = null;
 let lags = [];
 
@@ -90,7 +91,7 @@ async function listen(more = null) {
   if (isOn() || stateNow() === "loading") return;
   untell();
   player.forget();
-  state("busy", pictures ? "Asking for the camera…" : "Asking for the microphone…");
+  state("busy", pictures?.sound ? "Asking for microphone and camera…" : pictures ? "Asking for the camera…" : "Asking for the microphone…");
   controls();
   const token = opening = { early: [], work: null };
   let microphone = null;
@@ -123,11 +124,19 @@ function gone(token, what) {
 
 // A camera as what listens: a picture that comes while the server is behind, or away, is left out, and told.
 function seeing(token) {
-  return openCamera({
-    rate: pictures.rate,
-    wanted: () => token.work?.live.ready && !token.work.live.closing && token.work.live.unheard < BEHIND_S,
-    onPicture: (picture) => { sight.sent(picture); heard(token.work, picture, 0); },
-    onGone: () => gone(token, "camera"),
+  const [rate, wanted] = [pictures.rate, () => token.work?.live.ready && !token.work.live.closing && token.work.live.unheard < BEHIND_S];
+  if (!pictures.sound) {
+    return openCamera({
+      rate, wanted, onPicture: (picture) => { sight.sent(picture); heard(token.work, picture, 0); }, onGone: () => gone(token, "camera"),
+    });
+  }
+  return openBoth({
+    rate,
+    wanted,
+    onMoments: (moments, peak) => (token.work ? heard(token.work, moments, peak) : token.early.push(moments)),
+    onPicture: (picture) => sight.sent(picture),
+    onBlind: (problem) => { sight.hide(); tell(`${plain(problem)} The sound goes on alone.`, { kind: "note" }); },
+    onGone: () => gone(token, "microphone"),
   });
 }
 
@@ -151,7 +160,10 @@ function connect(shown, microphone, { from, pieces, link }) {
   const live = new Live({
     rate: record.rate, wish: { language: record.from, to: record.to }, key: theKey(), from, pieces, link,
     since: () => (shown.complete_ms / 1000) * record.rate, ...(pictures
-      ? { wire: (picture, place) => picture.message(place, record.rate), reach: 0 }
+      ? {
+        wire: (piece, place) => piece.message(place, record.rate), reach: 0,
+        ...(pictures.sound ? { asks: { modality: "av" }, bytes: 1280, most: record.rate } : {}),
+      }
       : { most: limits.frame_kb * 512 || undefined }),
   });
   if (!link) shown.again();
@@ -161,6 +173,7 @@ function connect(shown, microphone, { from, pieces, link }) {
   live.addEventListener("line", ({ detail }) => line(now, detail));
   live.addEventListener("maybe", ({ detail }) => view.maybe(detail));
   live.addEventListener("points", ({ detail }) => sight.draw(detail));
+  live.addEventListener("note", ({ detail }) => noted(detail));
   live.addEventListener("anew", () => { shown.again(); view.maybe({}); });
   live.addEventListener("told", ({ detail }) => { if (!SILENT.includes(detail.code)) tell(plain(detail, { limits })); });
   live.addEventListener("full", () => full(now));
@@ -188,16 +201,23 @@ function line(now, detail) {
 }
 
 function followed(now, name) {
-  if (name === "live") state(now.live.closing ? "busy" : "live", now.live.closing ? "Writing the rest…" : pictures ? "Watching" : "Listening");
+  if (name === "live") state(now.live.closing ? "busy" : "live", now.live.closing ? "Writing the rest…" : pictures?.sound ? "Listening and watching" : pictures ? "Watching" : "Listening");
   if (name === "waiting") waiting(now);
   if (name === "closed") ended(now);
+}
+
+// What is lost of sound and lips, or back: in the picture's line as long as it holds, and once across the page.
+function noted(words) {
+  const shown = words[0].toUpperCase() + words.slice(1);
+  sight?.note(shown);
+  tell(shown, { kind: "note" });
 }
 
 function waiting(now) {
   const kept = clockOf(now.live.unheard);
   if (!now.live.everReady) state("waiting", "Connecting to the server…");
   else if (now.live.closing) state("waiting", "Connection away. The rest is written when it is back; Stop ends now");
-  else if (pictures) state("waiting", "Connection away. What you sign is not seen; trying again…");
+  else if (pictures && !pictures.sound) state("waiting", "Connection away. What you sign is not seen; trying again…");
   else state("waiting", `Connection away. What you say is kept (${kept}); trying again…`);
 }
 
@@ -274,7 +294,7 @@ async function outcome(now, empty) {
   } else {
     state("done", "Done");
     if (empty && live.captured / live.rate > HEARD_S) {
-      tell(pictures ? "Nothing was recognised. See that your hands are in the picture and in the light, and that points are drawn on them."
+      tell(pictures && !pictures.sound ? "Nothing was recognised. See that your hands are in the picture and in the light, and that points are drawn on them."
         : "No speech was recognised. See that the right microphone is chosen and that the line above the buttons moves when you speak.", { kind: "note" });
     }
   }
@@ -490,10 +510,15 @@ async function meet() {
   await recover();
 }
 
-// Of a server whose model reads signing: a camera takes the microphone's place, and the words are others.
+// Of a server whose model reads signing: a camera takes the microphone's place, and the words are others. Of one that reads lips with
+// the sound, it stands beside it.
 function watchInstead(what) {
   pictures = what;
   sight = new Sight(what.points);
+  if (what.sound) {
+    $("hint-act").textContent = "speak to the camera";
+    return;
+  }
   document.body.dataset.input = "camera";
   if (!what.detects) $("from").options[0].remove();
   const words = { "hint-start": "Start camera", "hint-act": "spell with your hand", "clock-of": "seen" };

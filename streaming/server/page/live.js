@@ -26,16 +26,18 @@ const TRACKS = {
 export class Live extends EventTarget {
   // Events: "line" (detail: a line of text), "maybe" (text that may change, by track), "state" (connecting, live,
   // waiting, closed), "anew" (a new session of the server goes on from the place in detail), "full" (no more sound can
-  // be kept), "failed" (detail: a Problem), "told" (an error that ends nothing), "points" (found in the last picture).
+  // be kept), "failed" (detail: a Problem), "told" (an error that ends nothing), "points" (found in the last picture), "note" (words about what is heard and seen).
   //
   // Args: sound `pieces` from place `from` on that are to be heard first; the `link` to a session of the server to go
   // on with; `since`, which says from which place on nothing is written yet; `most` samples in one message; `wire`, what is
-  // sent of samples that have a place in the server's session; seconds of sound that are kept after the server has them (`reach`).
+  // sent of samples that have a place in the server's session; seconds of sound that are kept after the server has them (`reach`);
+  // what a new session asks for besides (`asks`); the `bytes` of a sample.
   constructor({
     rate, wish, key, from = 0, pieces = [], link = null, since = () => from, most = Infinity, wire = (samples) => samples, reach = REACH_S,
+    asks = {}, bytes = 2,
   }) {
     super();
-    Object.assign(this, { rate, wish, key, since, most, wire, reach });
+    Object.assign(this, { rate, wish, key, since, most, wire, reach, asks, bytes });
     this.pieces = [];
     this.first = this.captured = from;
     for (const samples of pieces) this.keep(samples);
@@ -68,7 +70,7 @@ export class Live extends EventTarget {
   connect() {
     this.timer = null;
     const rate = this.rate < 1000 ? {} : { rate: this.rate };  // that of pictures is the model's
-    const query = { extras: 1, ...(this.id ? { session: this.id, after: this.seq } : rate) };
+    const query = { extras: 1, ...(this.id ? { session: this.id, after: this.seq } : { ...rate, ...this.asks }) };
     if (!this.id) for (const [name, value] of Object.entries(this.wish)) if (value) query[name] = value;
     this.told = { ...this.wish };
     const socket = new WebSocket(socketAddress("v1/realtime", query));
@@ -117,6 +119,7 @@ export class Live extends EventTarget {
     else if (message.type === "input_audio_buffer.acknowledged") this.acknowledge(this.base + message.samples);
     else if (message.type === "tentative") this.emit("maybe", message.text);
     else if (message.type === "input_frames.points") this.emit("points", message.points);
+    else if (message.type === "session.note") this.emit("note", message.text);
     else if (message.type === "session.closed") this.closed();
     else if (message.type === "error") this.refused(message.error);
     else if (Object.hasOwn(TRACKS, kind)) this.line(TRACKS[kind], end, message);
@@ -197,7 +200,7 @@ export class Live extends EventTarget {
     if (!samples.length || this.closing || this.over) return;
     this.keep(samples);
     if (this.ready && this.unheard > 20 && Date.now() - this.heardAt > SILENT_MS) this.drop();
-    if ((this.captured - this.acked) * 2 > MOST_KEPT) this.emit("full");
+    if ((this.captured - this.acked) * this.bytes > MOST_KEPT) this.emit("full");
     this.pump();
   }
 

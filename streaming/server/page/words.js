@@ -32,6 +32,8 @@ const WORDS = {
   camera_NotFoundError: () => "No camera was found. Connect one, or open a film instead.",
   camera_NotReadableError: () => "The camera is in use by another program, or switched off. Close that program and try again.",
   camera_insecure: () => "Browsers give the camera only to https pages and to localhost. Open this page by https, or open a film instead.",
+  camera_gone: () => "The camera was taken away.",
+  microphone_rate: () => "This browser does not give the sound at 16 kHz, which lips and sound together need. Use a newer one.",
   insecure: () => "Browsers give the microphone only to https pages and to localhost. Open this page by https, or open a recording instead.",
 };
 
