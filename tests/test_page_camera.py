@@ -10,10 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from fake_server import running
 from page_browser import Open, browse, browser, needs_browser, serving, state, text_of, wait
 from test_fingerspelling import poses, spelling_model
+from test_lips_and_sound import tiny
 
+from mmx.media.live_mouth import LiveMouth
+from mmx.media.mouth import MEAN_FACE
 from mmx.streaming.server.engine import Engine
 
 __all__ = ["browse", "browser"]  # fixtures
@@ -135,3 +139,72 @@ def test_pictures_are_left_out_while_the_server_is_behind(
     ended.set()
     page.click("#mic")
     state(page, "done")
+
+
+# -------------------- lips and sound
+
+
+def babbling() -> Any:
+    """Lips and sound with random weights that writes much: its blank is unlikely, and so are all but a few letters."""
+    model: Any = tiny()
+    with torch.no_grad():
+        bias = model.heads["ctc"].out.bias.fill_(-30.0)
+        bias[model.require_tokenizer().encode("abcd ")] = 0.0
+        bias[-1] = 0.5
+    return model
+
+
+FACE = np.array([*MEAN_FACE, [-14, 158], [14, 158], [0, 154], [0, 162]], np.float32) + np.array([240, 40], np.float32)
+
+
+def test_lips_and_sound_are_read_together_and_a_lost_face_is_told(
+    browse: Open, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    there = threading.Event()
+    there.set()
+    monkeypatch.setattr(
+        "mmx.streaming.server.sight.LiveMouth",
+        lambda shape: LiveMouth(shape, lambda _: [FACE] if there.is_set() else []),
+    )
+    engine: Any = Engine(babbling(), step_s=0.2)
+    app = serving(engine, state_dir=tmp_path)
+    with running(app) as address:
+        page = browse(address, permissions=["camera", "microphone"])
+        state(page, "idle")
+        assert page.inner_text("#mic") == "Start listening" and "speak to the camera" in page.inner_text("#hint")
+        page.click("#mic")
+        state(page, "live")
+        assert page.inner_text("#status") == "Listening and watching"
+        wait(page, lambda: drawn(page) > 100)
+        wait(page, lambda: len(text_of(page)) > 5, lambda: text_of(page))
+        (session,) = app.state.registry.sessions.values()
+        assert session.frames.name == session.asked.format and session.presence is not None
+        there.clear()
+        wait(page, lambda: "No picture for 1 s: goes on with the sound alone" in page.inner_text("#banner-text"))
+        assert "sound alone" in page.inner_text("#seen")
+        wait(page, lambda: drawn(page) == 0)
+        there.set()
+        wait(page, lambda: "The picture is back" in page.inner_text("#banner-text"))
+        kept = b"".join(p.read_bytes() for p in tmp_path.rglob("*") if p.is_file())
+        assert kept and b"JFIF" not in kept
+        page.click("#mic")
+        state(page, "done")
+        assert page.is_hidden("#sight") and not page.faults
+
+
+def test_without_a_camera_the_sound_goes_on_alone(browse: Open) -> None:
+    refuse = """const ask = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+      navigator.mediaDevices.getUserMedia = (what) =>
+        what.video ? Promise.reject(new DOMException("none", "NotFoundError")) : ask(what);"""
+    engine: Any = Engine(babbling(), step_s=0.2)
+    with running(serving(engine)) as address:
+        page = browse(address, permissions=["microphone"], before=lambda page: page.add_init_script(refuse))
+        state(page, "idle")
+        page.click("#mic")
+        state(page, "live")
+        page.wait_for_selector("#banner:not([hidden])")
+        assert "No camera was found" in page.inner_text("#banner-text")
+        wait(page, lambda: len(text_of(page)) > 5, lambda: text_of(page))
+        assert page.is_hidden("#sight")
+        page.click("#mic")
+        state(page, "done")

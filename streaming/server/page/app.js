@@ -206,8 +206,9 @@ function followed(now, name) {
   if (name === "closed") ended(now);
 }
 
-// What is lost of sound and lips, or back: in the picture's line as long as it holds, and once across the page.
+// What is lost of sound and lips, or back: in the picture's line as long as it holds, and once across the page. Who has no camera knows it.
 function noted(words) {
+  if (work?.microphone && !work.microphone.stream) return;
   const shown = words[0].toUpperCase() + words.slice(1);
   sight?.note(shown);
   tell(shown, { kind: "note" });
