@@ -57,7 +57,7 @@ class Solver:
 @pytest.fixture
 def package(monkeypatch: pytest.MonkeyPatch) -> None:
     """The bench at a tiny size, with one voice."""
-    known = [v for v in bench.voices() if v.card.name == "flow-voice-en"]
+    known = [v for v in bench.voices() if v.card.name == "flow-voice"]
     replaced: dict[str, Any] = {
         "import_package": lambda name: SimpleNamespace(DiT=Network, CFM=Solver),
         "_converted": lambda theirs, config: deepcopy(theirs.field).eval(),
@@ -80,9 +80,9 @@ def test_it_measures_both_sides_the_lengths_and_the_voices(tmp_path: Path, capsy
     assert own["difference"] <= 1e-6
     assert {len(own[name]["cpu_s"]) for name in ("f5-tts float32", "mmx float32", "mmx bfloat16")} == {1}
     assert list(found["length"]["cost"]) == [1, 2] and found["length"]["cost"][1] == 1.0
-    assert found["voices"]["flow-voice-en"]["cpu_factor"] > 0
+    assert found["voices"]["flow-voice"]["cpu_factor"] > 0
     shown = capsys.readouterr().out
-    assert "F5-TTS, 2 layers, 4.0 s with the recording, 2 steps" in shown and "flow-voice-en" in shown
+    assert "F5-TTS, 2 layers, 4.0 s with the recording, 2 steps" in shown and "flow-voice" in shown
 
 
 @pytest.mark.usefixtures("package")
@@ -101,7 +101,7 @@ def test_a_voice_whose_weights_are_missing_is_told(
 
     monkeypatch.setattr(bench, "load", load)
     assert bench._voices(1) == {}
-    assert capsys.readouterr().out == "flow-voice-en: left out (expected weights, got none)\n"
+    assert capsys.readouterr().out == "flow-voice: left out (expected weights, got none)\n"
 
 
 def test_sizes_are_known_and_rounds_are_in_turn() -> None:

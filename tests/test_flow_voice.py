@@ -334,10 +334,10 @@ def test_one_command_makes_what_a_voice_is_trained_on(tmp_path: Path, monkeypatc
 
 
 def test_the_latent_of_the_shipped_weights_is_there_to_go_on_with() -> None:
-    latent = prepare.teacher.read_latent(hub.SHIPPED / "flow_voice_en" / "latent.npz")
+    latent = prepare.teacher.read_latent(hub.SHIPPED / "flow_voice" / "latent.npz")
     assert latent is not None and latent.basis.shape == (1024, LATENT)
     assert np.allclose(latent.basis.T.astype(np.float32) @ latent.basis.astype(np.float32), np.eye(LATENT), atol=2e-3)
-    config = find_card("flow-voice-en").config
+    config = find_card("flow-voice").config
     assert (latent.f0_mean, latent.f0_std) == (config["f0_mean"], config["f0_std"])
 
 

@@ -101,9 +101,12 @@ def test_the_card_names_its_voices() -> None:
 # -------------------- voices by name and language
 
 
-def test_a_voice_is_found_by_name_language_or_model() -> None:
+def test_a_voice_is_found_by_name_language_or_model(monkeypatch: pytest.MonkeyPatch) -> None:
     assert choose().languages[0].startswith("en")
-    assert choose("ff_siwis").card.name == choose(language="French").card.name == "kokoro"
+    for here, expected in ((("kokoro", "flow-voice"), "kokoro"), (("flow-voice",), "flow-voice"), ((), "kokoro")):
+        monkeypatch.setattr("mmx.tasks.voices.is_here", lambda card, here=here: card.name in here)
+        found = choose("ff_siwis"), choose("ff_siwis", "fr"), choose(language="French")
+        assert [v.card.name for v in found] == [expected] * 3
     assert choose("kokoro/bm_george", "en-GB").name == "bm_george"
     assert choose(language="en", model="kokoro").name == "af_heart"
 

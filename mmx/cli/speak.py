@@ -83,7 +83,8 @@ def voices(
     found = [v for v in [*known(), *added()] if language is None or speaks(v.languages, language)]
     if not found:
         raise InputError(f"expected a language that a voice speaks, got {language!r}: `mmx voices` lists all")
-    first = {v.name: v.card.name for v in reversed(found)}  # whom a name without its model means
+    here_last = sorted(reversed(found), key=lambda v: is_here(v.card))
+    first = {v.name: v.card.name for v in here_last}  # whom a name without its model means
     typed = [v.name if first[v.name] == v.card.name else f"{v.card.name}/{v.name}" for v in found]
     rows = [
         (name, ", ".join(v.languages), v.card.name, v.card.license, "here" if is_here(v.card) else "not installed",

@@ -1,6 +1,6 @@
 """How often the mark is found in 10 s of speech after what happens to recordings, and how often where there is none.
 
-    python -m mmx.experiments.marking tests/data/voice_test.txt --voices heart,flow-voice-en/af_bella --speech FOLDER
+    python -m mmx.experiments.marking tests/data/voice_test.txt --voices heart,flow-voice/af_bella --speech FOLDER
 
 The text is spoken by each voice and cut into excerpts; each goes through every attack, and the detector looks for the
 mark without knowing what was done. `--speech` names recordings of people, in which no mark is to be found.

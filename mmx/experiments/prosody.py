@@ -1,6 +1,6 @@
 """Whether pitch, its range and speed that are asked for are heard: F0 and length of speech against those without.
 
-    python -m mmx.experiments.prosody tests/data/voice_test.txt --model flow-voice-en --lines 28
+    python -m mmx.experiments.prosody tests/data/voice_test.txt --model flow-voice --lines 28
 
 Line i is spoken by voice i as it is and with each change. F0 is measured on the sound: the frequency of the highest
 peak of the autocorrelation, over that of the window (Boersma 1993). A change of pitch is that of the median, in
@@ -82,7 +82,7 @@ def main() -> None:
     """Print a row for each change."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("text", type=Path)
-    parser.add_argument("--model", default="flow-voice-en")
+    parser.add_argument("--model", default="flow-voice")
     parser.add_argument("--lines", type=int, default=28)
     asked = parser.parse_args()
     model = mmx.load(asked.model)

@@ -1,11 +1,11 @@
 """Our own voices beside their teacher: what is understood, how it sounds, whose voice it is, how long it takes.
 
-    python -m mmx.experiments.voice speak OUT --model flow-voice-en --steps 4 [--texts FILE] [--lines 100]
+    python -m mmx.experiments.voice speak OUT --model flow-voice --steps 4 [--texts FILE] [--lines 100]
     python -m mmx.experiments.voice score OUT [OUT ...] [--texts FILE] [--reference OUT]
-    python -m mmx.experiments.voice copy OUT data/voice/vocoder/valid.tsv [--model flow-voice-en]
-    python -m mmx.experiments.voice time [--model flow-voice-en]
-    python -m mmx.experiments.voice spread [--model flow-voice-en]
-    python -m mmx.experiments.voice energy data/voice/valid.tsv [--model flow-voice-en]
+    python -m mmx.experiments.voice copy OUT data/voice/vocoder/valid.tsv [--model flow-voice]
+    python -m mmx.experiments.voice time [--model flow-voice]
+    python -m mmx.experiments.voice spread [--model flow-voice]
+    python -m mmx.experiments.voice energy data/voice/valid.tsv [--model flow-voice]
 
 `speak` has line i spoken by voice i modulo their number, one WAV file each, and measures the time; `score` has the
 default recognizer write what it hears (word error rate), and rates the sound by DNSMOS (Reddy et al. 2021, arXiv
@@ -184,7 +184,7 @@ def _flow(model: mmx.Model) -> FlowVoice:
     """The synth of a model whose voices are a flow's. Raises `InputError` for another."""
     synth = model.require_synth()
     if not isinstance(synth, FlowVoice):
-        raise InputError(f"expected a model with flow voices, such as flow-voice-en, got {model.name}")
+        raise InputError(f"expected a model with flow voices, such as flow-voice, got {model.name}")
     return synth
 
 
@@ -252,7 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for verb in (apart, same):
         verb.add_argument("data", type=Path, help="manifest of what mmx.models.flow_voice.prepare writes")
     for verb in (talk, watch, noise, apart, same):
-        verb.add_argument("--model", default="flow-voice-en")
+        verb.add_argument("--model", default="flow-voice")
     talk.add_argument("--steps", default="0", help="0 for the model's own number, or prior")
     judge.add_argument("out", type=Path, nargs="+")
     judge.add_argument("--reference", type=Path)

@@ -49,7 +49,7 @@ def added() -> list[KnownVoice]:
 
 
 def choose(voice: str = "", language: str | None = None, model: str = "") -> KnownVoice:
-    """The voice of a name, or the first that speaks a language (English if none is given) and whose weights are here.
+    """The first voice of a name, or that speaks a language (English if none is given), and whose weights are here.
 
     Where a model is named, those of its card alone.
 
@@ -64,12 +64,12 @@ def choose(voice: str = "", language: str | None = None, model: str = "") -> Kno
             hint = nearest(voice, [v.name for v in every])
             raise InputError(f"expected a voice that `mmx voices` lists, got {voice!r}.{hint}")
         if language is None:
-            return named[0]
+            return _first_here(named)
         fitting = [v for v in named if speaks(v.languages, language)]
         if not fitting:
             tags = ", ".join(named[0].languages)
             raise InputError(f"expected a voice for {find_language(language)}, got {voice}, which speaks {tags}")
-        return fitting[0]
+        return _first_here(fitting)
     fitting = [v for v in every if speaks(v.languages, language or "en")]
     if not fitting:
         tags = sorted({t for v in every for t in v.languages})
@@ -77,7 +77,11 @@ def choose(voice: str = "", language: str | None = None, model: str = "") -> Kno
             f"expected a language that a voice speaks ({', '.join(tags)}), got {find_language(language or 'en')}: "
             "give a model that speaks it with --model"
         )
-    return next((v for v in fitting if is_here(v.card)), fitting[0])
+    return _first_here(fitting)
+
+
+def _first_here(found: Sequence[KnownVoice]) -> KnownVoice:
+    return next((v for v in found if is_here(v.card)), found[0])
 
 
 def speaks(languages: Sequence[str], language: str) -> bool:

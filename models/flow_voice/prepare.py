@@ -15,7 +15,7 @@ its voices of each language (extra `voices`, and `experiments`, which cuts the n
 | `vocoder` | with `--vocoder-hours`: what `models/recipes/vocoder.toml` reads, with the generator's sound |
 
 What goes on from shipped weights, or is joined with the shipped vocoder, needs their latent: copy
-`models/weights/flow_voice_en/latent.npz` there first.
+`models/weights/flow_voice/latent.npz` there first.
 """
 
 import argparse
