@@ -83,8 +83,9 @@ def voices(
     found = [v for v in [*known(), *added()] if language is None or speaks(v.languages, language)]
     if not found:
         raise InputError(f"expected a language that a voice speaks, got {language!r}: `mmx voices` lists all")
-    here_last = sorted(reversed(found), key=lambda v: is_here(v.card))
-    first = {v.name: v.card.name for v in here_last}  # whom a name without its model means
+    first: dict[str, str] = {}  # whom a name without its model means
+    for v in sorted(found, key=lambda v: not is_here(v.card)):
+        first.setdefault(v.name, v.card.name)
     typed = [v.name if first[v.name] == v.card.name else f"{v.card.name}/{v.name}" for v in found]
     rows = [
         (name, ", ".join(v.languages), v.card.name, v.card.license, "here" if is_here(v.card) else "not installed",
