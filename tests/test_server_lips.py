@@ -183,6 +183,17 @@ def test_without_what_finds_faces_the_sound_goes_on(monkeypatch: pytest.MonkeyPa
         assert ["got none" in words for words in notes(me)] == [True]
 
 
+def test_a_message_without_pictures_goes_on_with_the_last() -> None:
+    with served(tiny()) as client, live(client, "modality=av") as me:
+        sent(me, np.zeros(640, np.float32), [np.full((12, 12), 200, np.uint8)])
+        me.socket.send_json({"type": "input_frames.append", "audio": base64.b64encode(bytes(3 * 1280)).decode()})
+        while me.samples < 4:
+            me.until("input_audio_buffer.acknowledged")
+        (session,) = client.app.state.registry.sessions.values()  # type: ignore[attr-defined]
+        clip = session.frames.clip(b"".join(bytes(x.pcm) for x in session.inbox))
+        assert clip["lips"].x[0].flatten(1).any(1).tolist() == [True] * 4
+
+
 def test_who_sends_sound_alone_is_heard_and_other_models_take_no_pictures() -> None:
     with served(tiny()) as client, live(client) as me:
         assert me.until("session.created")["session"]["audio"]["input"]["format"]["type"] == "audio/pcm"

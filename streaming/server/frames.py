@@ -64,10 +64,9 @@ class FrameFormat:
         """Bytes of a frame."""
         return math.prod(self.what.shape) * self.dtype.itemsize
 
-    @property
-    def takes_pictures(self) -> bool:
-        """Whether pictures may be sent: the model reads them, or points that are found in them."""
-        return self.what.medium == "video" or bool(self.what.extractor)
+    def has_pictures(self, message: Mapping[str, Any]) -> bool:
+        """Whether a message brings pictures, which the model reads, or points that are found in them."""
+        return "images" in message and (self.what.medium == "video" or bool(self.what.extractor))
 
     def sight(self) -> Sight | None:
         """What finds points in a connection's pictures; None where pictures are read."""

@@ -239,7 +239,7 @@ class _Connection:
         wanted = parsed(text or "")
         self.event_id = event_id_of(wanted)
         frames = self.session.frames
-        if wanted["type"] == "input_frames.append" and "images" in wanted and frames and frames.takes_pictures:
+        if wanted["type"] == "input_frames.append" and frames and frames.has_pictures(wanted):
             await self._look(wanted, frames)
             return
         answer = handle_message(self.session, wanted, self.manner.dialect)
@@ -256,7 +256,7 @@ class _Connection:
             return
         if data:
             self.session.accept(data)
-        if self.sight is None or not message["images"] or not self.manner.extras:
+        if self.sight is None or not message.get("images") or not self.manner.extras:
             return
         if self.sight.trouble and not self.troubled:
             self._say({"type": "session.note", "text": self.sight.trouble})
