@@ -93,7 +93,7 @@ def test_it_keeps_the_contract_of_a_synth() -> None:
 @pytest.mark.parametrize("steps", [0, 1, 2, 4])
 def test_blocks_are_the_whole_to_the_last_bits(steps: int) -> None:
     """Every frame is made once, from what is remembered: for each number of steps, which look further ahead."""
-    voice, said = synth(), speech([5], steps=steps, seed=3)
+    voice, said = synth(), speech([5], steps=steps, seed=3, range=1.5)
     voice.steps = steps
     whole = voice.speak(said).wave.x[0]
     for block_s in (0.03, 0.4):
@@ -114,6 +114,22 @@ def test_speed_pitch_seed_and_voice_are_heard() -> None:
         assert (other.x[:, :n] - wave.x[:, :n]).abs().max() > 1e-4, change
     again = voice.speak(dataclasses.replace(plain, voice="bf_two")).wave
     torch.testing.assert_close(again.x, wave.x)
+
+
+def test_range_stretches_f0_about_its_middle_and_nothing_else() -> None:
+    voice, heard = synth(), []
+    assert voice.vocoder is not None
+    voice.vocoder.register_forward_pre_hook(lambda _, given: heard.append(given[0]))
+    for wide in (1.0, 1.8):
+        voice.speak(speech([5, 2], range=wide))
+    plain, wide = (seq.x for seq in heard)
+    (f0, stretched), n = (x[:, :, LATENT : LATENT + 2] for x in (plain, wide)), heard[0].lengths
+    torch.testing.assert_close(wide[..., :LATENT], plain[..., :LATENT])
+    torch.testing.assert_close(wide[..., LATENT + 2 :], plain[..., LATENT + 2 :])
+    for row in range(2):
+        a, b = f0[row, : n[row]], stretched[row, : n[row]]
+        torch.testing.assert_close(b - b[0, 0], 1.8 * (a - a[0, 0]), atol=1e-4, rtol=0)
+        assert a.min() < ((1.8 * a - b) / 0.8).mean() < a.max(), "the middle is a pitch of the sentence"
 
 
 def test_a_voice_may_be_a_mean_of_others() -> None:

@@ -65,14 +65,16 @@ def change(kind: str, plain: SpokenSegment, other: SpokenSegment) -> float:
     return float(np.subtract(*np.percentile(after, (90, 10))) / np.subtract(*np.percentile(before, (90, 10))))
 
 
-def heard(model: Model, lines: Sequence[str], voices: Sequence[str]) -> dict[tuple[str, float], list[float]]:
+def heard(
+    model: Model, lines: Sequence[str], voices: Sequence[str], kinds: Sequence[str]
+) -> dict[tuple[str, float], list[float]]:
     """What is heard of each change in each line."""
     found: dict[tuple[str, float], list[float]] = {}
     for i, line in enumerate(lines):
         options = SpeakOptions(voice=voices[i % len(voices)], language="en")
         plain = join(synthesize(model, line, options))
-        for kind, values in CHANGES.items():
-            for value in values:
+        for kind in kinds:
+            for value in CHANGES[kind]:
                 other = join(synthesize(model, line, replace(options, **{kind: value})))
                 found.setdefault((kind, value), []).append(change(kind, plain, other))
     return found
@@ -84,11 +86,13 @@ def main() -> None:
     parser.add_argument("text", type=Path)
     parser.add_argument("--model", default="flow-voice")
     parser.add_argument("--lines", type=int, default=28)
+    parser.add_argument("--changes", nargs="+", choices=tuple(CHANGES), default=tuple(CHANGES))
     asked = parser.parse_args()
     model = mmx.load(asked.model)
     lines = [line for line in asked.text.read_text("utf-8").splitlines() if line.strip()][: asked.lines]
+    names = model.require_synth().voices("en")
     print(f"{'asked':<12} {'heard':>7}  {'spread':>6}  {'interval of the mean':>20}")
-    for (kind, value), values in heard(model, lines, model.require_synth().voices("en")).items():
+    for (kind, value), values in heard(model, lines, names, asked.changes).items():
         mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
         half = 1.96 * deviation / math.sqrt(len(values))
         print(f"{kind:<6} {value:>5g} {mean:>7.2f}  {deviation:>6.2f}  {f'{mean - half:.2f} to {mean + half:.2f}':>20}")

@@ -115,10 +115,10 @@ class FlowVoice(nn.Module):
     def speak(self, speech: Speech, state: State | None = None) -> Sound:
         """See `mmx.interfaces.Synth`."""
         at, words = self.prepared(speech)
-        steps = self._steps(speech)
+        steps, middle_B11 = self._steps(speech), _middle(at)
         for i in range(steps):
             at = self.acoustic.step(at, i / steps, 1 / steps)
-        return Sound(self._heard(at, speech, None), words)
+        return Sound(self._heard(at, speech, middle_B11, None), words)
 
     @torch.no_grad()
     def stream(self, speech: Speech, block_s: float) -> Iterator[Sound]:
@@ -126,7 +126,7 @@ class FlowVoice(nn.Module):
         at, words = self.prepared(speech)
         steps, size, n = self._steps(speech), max(1, round(block_s * RATE_HZ)), at.x.shape[1]
         states = [self.acoustic.init_state(1) for _ in range(steps)]
-        vocoder = self._vocoder()
+        vocoder, middle_B11 = self._vocoder(), _middle(at)
         sound_state, begin, told, done = vocoder.init_state(1), 0, 0, 0
         first = size + steps * self.acoustic.lookahead + int(vocoder.lookahead)
         while begin < n or not begin:
@@ -134,7 +134,7 @@ class FlowVoice(nn.Module):
             piece = Seq(at.x[:, begin:end], (at.lengths - begin).clamp(0, end - begin), RATE_HZ, end >= n)
             for i, own in enumerate(states):
                 piece = self.acoustic.step(piece, i / steps, 1 / steps, own)
-            wave, begin = self._heard(piece, speech, sound_state), end
+            wave, begin = self._heard(piece, speech, middle_B11, sound_state), end
             done += int(wave.lengths[0])
             until = len(words[0]) if begin >= n else _begun(words[0], done / self.rate)
             yield Sound(wave, (words[0][told:until],))
@@ -170,7 +170,7 @@ class FlowVoice(nn.Module):
             voice_D, accent = table[at], self.accents[at]
         else:
             voice_D, accent = _described(speech.voice, table), self.accents[self.names.index(able[0])]
-        asked = [speech.pitch / OCTAVE, math.log2(speech.range), math.log2(speech.speed)]
+        asked = [speech.pitch / OCTAVE, 0.0, math.log2(speech.speed)]  # a range is not followed: see `_heard`
         language_1 = torch.tensor([self.languages.index(accent)], device=table.device)
         asked_1A = torch.tensor([asked], device=table.device)
         return self.acoustic.describe(voice_D[None], language_1, asked_1A), accent
@@ -189,10 +189,14 @@ class FlowVoice(nn.Module):
             raise InputError("expected a model with a vocoder, got the acoustic part of one: join both first")
         return self.vocoder
 
-    def _heard(self, at: Seq, speech: Speech, state: State | None) -> Seq:
-        """Waveform of points that have come to the end of their paths."""
+    def _heard(self, at: Seq, speech: Speech, middle_B11: Tensor, state: State | None) -> Seq:
+        """Waveform of points that have come to the end of their paths, their F0 stretched about the middle.
+
+        The vocoder follows F0 exactly; the acoustic model was taught a range of pitch, and does not follow it.
+        """
         x, (mean, deviation) = at.x[..., :SOUND], self.pitch
-        log_hz = x[..., LATENT : LATENT + 2] * deviation + mean
+        f0_BM2 = x[..., LATENT : LATENT + 2]
+        log_hz = torch.lerp(middle_B11.to(f0_BM2).expand_as(f0_BM2), f0_BM2, speech.range) * deviation + mean
         frames = at._replace(x=torch.cat([x[..., :LATENT], log_hz, x[..., LATENT + 2 :]], 2), rate=RATE_HZ)
         wave = self._vocoder()(frames, state)
         return wave._replace(x=wave.masked.clamp(-1, 1))
@@ -207,6 +211,13 @@ def whole_frames(mean_BU: Tensor, mask_BU: Tensor) -> Tensor:
 
 def side_by_side(said: Said, start_BMF: Tensor) -> Seq:
     return said.condition._replace(x=torch.cat([start_BMF, said.prior, said.condition.x], 2), rate=RATE_HZ)
+
+
+def _middle(at: Seq) -> Tensor:
+    """`(B, 1, 1)`: the mean of standardized log F0 where the prior is voiced."""
+    prior_BMF = at.masked[..., SOUND : 2 * SOUND]
+    f0_BM2, voiced_BM2 = prior_BMF[..., LATENT : LATENT + 2], prior_BMF[..., LATENT + 2 :] > 0
+    return ((f0_BM2 * voiced_BM2).sum((1, 2)) / voiced_BM2.sum((1, 2)).clamp(min=1))[:, None, None]
 
 
 def _described(voice: Voice, table_VD: Tensor) -> Tensor:
