@@ -122,13 +122,14 @@ def table(pieces: Sequence[Samples], attacks: Iterable[str] = ATTACKS) -> Iterat
 def main() -> None:
     """Print the table, and what was found in recordings of people."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("text", type=Path, help="lines that are spoken")
+    parser.add_argument("text", type=Path, nargs="+", help="what is spoken")
     parser.add_argument("--voices", default="heart", help="as of mmx speak, with commas")
     parser.add_argument("--speech", type=Path, help="folder of recordings of people")
+    parser.add_argument("--attacks", nargs="+", choices=tuple(ATTACKS), default=tuple(ATTACKS))
     asked = parser.parse_args()
-    text = " ".join(asked.text.read_text("utf-8").split("\n"))
+    text = " ".join(path.read_text("utf-8").replace("\n", " ") for path in asked.text)
     pieces = [piece for voice in asked.voices.split(",") for piece in excerpts(spoken(text, voice))]
-    for row in table(pieces):
+    for row in table(pieces, asked.attacks):
         print(row, flush=True)
     if asked.speech:
         got = [looked(piece) for piece in excerpts(recorded(asked.speech))]
