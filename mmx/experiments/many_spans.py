@@ -1,10 +1,11 @@
 """Search by example in very many spans: how long, in how much memory, and what it misses of comparing all.
 
-`python -m mmx.experiments.many_spans OUT [--spans 100000] [--tokens 8] [--queries 50] [--compared 20]`
+`python -m mmx.experiments.many_spans OUT [--spans 100000] [--sentences 2000] [--tokens 8]`
 
-Synthetic: a span is vectors of 64 numbers, the tokens, each near one of 2,000 words, of which a span has eight; who
-asks has another recording of a span that is in the index, the same words with other noise. The exact answer compares
-each span token by token; the index is asked as `mmx search` asks it. Set OMP_NUM_THREADS=1 for figures of one thread.
+Synthetic: a span is a recording of a sentence of eight words, of 2,000; its tokens are vectors of 64 numbers, each near
+its word's. Who asks has another recording of one of the sentences. With as many sentences as spans none is recorded
+twice, and what comes after the best answer shares but a word or two. The exact answer compares each span token by
+token; the index is asked as `mmx search` asks it. Set OMP_NUM_THREADS=1 for figures of one thread.
 
 Letters: N tokens of a span, D width.
 """
@@ -41,9 +42,9 @@ def recording(words_N: NDArray[np.int64], noise: np.random.Generator) -> Vectors
     return Vectors(pooled_D / np.linalg.norm(pooled_D), tokens_ND)
 
 
-def words_of(span: int, tokens: int) -> NDArray[np.int64]:
-    """What is in a span: eight words in a row, each held equally long."""
-    drawn = np.random.default_rng([1, span]).integers(0, WORDS, min(8, tokens))
+def words_of(sentence: int, tokens: int) -> NDArray[np.int64]:
+    """Eight words in a row, each held equally long."""
+    drawn = np.random.default_rng([1, sentence]).integers(0, WORDS, min(8, tokens))
     return np.resize(np.repeat(drawn, -(-tokens // len(drawn))), tokens)
 
 
@@ -57,25 +58,25 @@ def told(what: str) -> Iterator[None]:
     print(f"{what}: {cpu:.1f} s of CPU time, {wall:.1f} s by the clock, at most {most:.0f} MB so far", flush=True)
 
 
-def fill(index: Index, spans: int, tokens: int) -> None:
+def fill(index: Index, spans: int, sentences: int, tokens: int) -> None:
     """Add the spans."""
     noise = np.random.default_rng(2)
     with writing(index):
         for at in range(0, spans, AT_ONCE):
             numbers = range(at, min(spans, at + AT_ONCE))
             entries = [Entry(source=f"/{i}.pose", start_s=0.0, end_s=1.0, modality="signs") for i in numbers]
-            made = [recording(words_of(i, tokens), noise) for i in numbers]
+            made = [recording(words_of(i % sentences, tokens), noise) for i in numbers]
             index.update(list(zip(entries, made, strict=True)), mark=MARK)
 
 
-def run(out: Path, spans: int, tokens: int, queries: int, compared: int) -> tuple[float, float, float]:
+def run(out: Path, spans: int, sentences: int, tokens: int, queries: int, compared: int) -> tuple[float, float, float]:
     """Print all figures; shares of the exact ten best and of the best one that are found, and of answers whose order is
     the exact one."""
     index, noise = Index.create(out), np.random.default_rng(3)
     if not len(index):
         with told("to make the spans and write them"):
-            fill(index, spans, tokens)
-    asked = [recording(words_of(int(i), tokens), noise) for i in noise.integers(0, spans, queries)]
+            fill(index, spans, sentences, tokens)
+    asked = [recording(words_of(int(i), tokens), noise) for i in noise.integers(0, sentences, queries)]
     with told("the first search, which makes the graph if it is not there"):
         by_example(index, asked[0], BEST, few=0)
     took, answers = [], []
@@ -105,10 +106,10 @@ def main() -> None:
     """See above."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
-    for name, default in (("spans", 100_000), ("tokens", 8), ("queries", 50), ("compared", 20)):
+    for name, default in (("spans", 100_000), ("sentences", 2_000), ("tokens", 8), ("queries", 50), ("compared", 20)):
         parser.add_argument(f"--{name}", type=int, default=default)
     given = parser.parse_args()
-    run(given.out, given.spans, given.tokens, given.queries, given.compared)
+    run(given.out, given.spans, given.sentences, given.tokens, given.queries, given.compared)
 
 
 if __name__ == "__main__":
