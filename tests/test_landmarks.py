@@ -12,6 +12,7 @@ from mmx.api import load
 from mmx.cli import choice
 from mmx.cli.choice import fitting, is_signed
 from mmx.errors import InputError, MediaError, MmxError
+from mmx.media import landmarks
 from mmx.media.clips import endings, open_clip
 from mmx.media.frames import points_at_rate
 from mmx.media.landmarks import EXTRACTOR, Landmarks, open_landmarks
@@ -47,6 +48,31 @@ def test_a_film_without_a_person_says_so(tmp_path: Path) -> None:
     ):
         list(reader)
     assert any("10 pictures a second" in remark for remark in reader.remarks)
+
+
+class TwoPeople:
+    """In place of MediaPipe: the body of one person, then that of another, a hand raised."""
+
+    def __init__(self, *_: Any):
+        self.at = 0
+
+    def __call__(self, x_HWC: np.ndarray) -> dict[str, list[np.ndarray]]:
+        self.at += 1
+        body = np.full((33, 3), 0.2 if self.at < 4 else 0.8, np.float32)
+        body[12, 0] += 0.1  # from shoulder to shoulder
+        return {"pose_landmarks": [body], "right_hand_landmarks": [np.full((21, 3), 0.5, np.float32)]}
+
+    def close(self) -> None: ...
+
+
+def test_of_two_people_one_at_a_time_is_read_and_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(landmarks, "Graph", TwoPeople)
+    monkeypatch.setattr(landmarks, "require_extractor", lambda _: None)
+    film = np.zeros((6, 48, 64, 3), np.uint8)
+    with open_landmarks(film, rate=25.0, groups=HANDS) as reader:
+        points_TJC = np.concatenate(list(reader))
+    assert points_TJC.shape == (6, 42, 3) and points_TJC[:, 21:].all() and not points_TJC[:, :21].any()
+    assert reader.remarks == ["the person who is followed changed 1 times: several people? One at a time is read"]
 
 
 def test_points_of_another_extractor_are_refused() -> None:
