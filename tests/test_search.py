@@ -69,7 +69,9 @@ def cico(query_MD: np.ndarray, document_ND: np.ndarray, tau: float) -> float:
     return float(np.mean([soft(r) for r in E]) + np.mean([soft(list(r)) for r in back])) / 2
 
 
-def test_similarity_is_that_of_the_paper() -> None:
+@pytest.mark.parametrize("cells", [1, 30, 2**16])
+def test_similarity_is_that_of_the_paper(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mmx.search.similarity.CELLS", cells)
     q, documents = vectors(0).tokens, [vectors(s).tokens for s in range(1, 6)]
     expected = [cico(q.astype(np.float64), d.astype(np.float64), 0.07) for d in documents]
     np.testing.assert_allclose(late_interaction(np.asarray(q), documents), expected, atol=1e-5)

@@ -12,6 +12,7 @@ Contrastive Learning". Theirs also counts padding in the softmax; here there is 
 Letters: M tokens of the query, N tokens of all documents, K documents, D width.
 """
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,6 +21,8 @@ from numpy.typing import NDArray
 from mmx.nn.similarity import TAU
 
 Array = NDArray[np.float32]
+CELLS = 2**16
+"""Cosines at a time, so that they stay in a CPU's cache."""
 
 
 def unit(x: NDArray[np.floating]) -> Array:
@@ -32,9 +35,18 @@ def late_interaction(query_MD: Array, documents: Sequence[NDArray[np.floating]],
     """Similarities `(K,)` in [-1, 1] of one query and K documents `(N_k, D)`, none of them empty."""
     if not documents:
         return np.zeros(0, np.float32)
+    query_MD = unit(query_MD)
+    ends_K = np.cumsum([len(d) for d in documents])
+    part_K = ends_K * len(query_MD) // CELLS
+    edges = [0, *(np.flatnonzero(np.diff(part_K)) + 1).tolist(), len(documents)]
+    return np.concatenate([_compared(query_MD, documents[a:b], tau) for a, b in itertools.pairwise(edges)])
+
+
+def _compared(query_MD: Array, documents: Sequence[NDArray[np.floating]], tau: float) -> Array:
+    """See above; of a query whose rows have the length 1."""
     lengths_K = np.array([len(d) for d in documents])
     starts_K = np.concatenate([[0], lengths_K.cumsum()[:-1]])
-    E_MN = unit(query_MD) @ unit(np.concatenate([np.asarray(d, np.float32) for d in documents])).T
+    E_MN = query_MD @ unit(np.concatenate([np.asarray(d, np.float32) for d in documents])).T
     weight_MN = np.exp((E_MN - 1) / tau)  # at most 1: no cosine overflows
     weighted_MN = weight_MN * E_MN
     forth_MK = np.add.reduceat(weighted_MN, starts_K, 1) / np.add.reduceat(weight_MN, starts_K, 1)
