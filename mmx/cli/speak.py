@@ -96,7 +96,8 @@ def voices(
     show_table(titles, rows, whole=titles)
 
 
-SAMPLES = {"en": "Good morning.", "es": "Buenos días.", "fr": "Bonjour.", "it": "Buongiorno.", "pt": "Bom dia."}
+SAMPLES = {"en": "Good morning.", "es": "Buenos días.", "fr": "Bonjour.", "it": "Buongiorno.", "pt": "Bom dia.",
+           "ja": "おはようございます。"}  # fmt: skip
 
 
 def _text(given: str) -> str:

@@ -18,6 +18,9 @@ import soxr
 import mmx
 from mmx.evaluate.metrics import measure
 from mmx.model import Model
+from mmx.text.languages import has_spaces
+from mmx.text.phonemes import phonemes
+from mmx.text.phonemes.symbols import PUNCTUATION
 from mmx.text.spoken import spoken as spoken_words
 
 SENTENCES = Path(__file__).with_suffix(".toml")
@@ -30,7 +33,8 @@ class Trip:
     Attributes:
         language: of the sentences.
         voice: that spoke them.
-        wer: word error rate of all sentences, in percent.
+        wer: word error rate of all sentences, in percent; of a language without spaces, the error rate of phonemes, as
+            its writers may choose between characters that are read alike.
         rtf: seconds of synthesis for each second of speech.
         heard: what was recognized of each sentence.
     """
@@ -54,8 +58,17 @@ def round_trip(synth: Model, recognizer: Model, language: str, voice: str, sente
         wave = soxr.resample(spoken.samples, spoken.rate, 16_000)
         heard.append(recognizer.transcribe(wave, language=language.partition("-")[0]).text)
     in_words = [" ".join(w.said for w in spoken_words(text, language)) for text in heard]  # "7" is "sept"
+    if not has_spaces(sentences[0]):
+        said, got = ([_read(text, language) for text in texts] for texts in (sentences, in_words))
+        errors = measure("cer", got, said, normalize="none", bootstrap=0).value
+        return Trip(language, voice, errors, took_s / spoken_s, tuple(heard))
     wer = measure("wer", in_words, sentences, language=language.partition("-")[0], normalize="basic", bootstrap=0)
     return Trip(language, voice, wer.value, took_s / spoken_s, tuple(heard))
+
+
+def _read(text: str, language: str) -> str:
+    """The phonemes of a text, without pauses and marks."""
+    return "".join(c for _, symbols in phonemes(text, language) for c in symbols if c not in PUNCTUATION + " ")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
