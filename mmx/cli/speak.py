@@ -97,7 +97,7 @@ def voices(
 
 
 SAMPLES = {"en": "Good morning.", "es": "Buenos días.", "fr": "Bonjour.", "it": "Buongiorno.", "pt": "Bom dia.",
-           "ja": "おはようございます。"}  # fmt: skip
+           "ja": "おはようございます。", "zh": "早上好。"}  # fmt: skip
 
 
 def _text(given: str) -> str:

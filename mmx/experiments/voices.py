@@ -67,8 +67,8 @@ def round_trip(synth: Model, recognizer: Model, language: str, voice: str, sente
 
 
 def _read(text: str, language: str) -> str:
-    """The phonemes of a text, without pauses and marks."""
-    return "".join(c for _, symbols in phonemes(text, language) for c in symbols if c not in PUNCTUATION + " ")
+    """The phonemes of a text, without pauses, marks and tones."""
+    return "".join(c for _, symbols in phonemes(text, language) for c in symbols if c not in PUNCTUATION + " →↗↘↓")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -24,6 +24,8 @@ _BEFORE_NUMBERS = frozenset(("no.", "nos.", "fig.", "p.", "pp.", "ch.", "vol.", 
 _FRACTION = r"(?:[½⅓⅔¼¾]|(?<![\d/])[1-3]/[2-4]\b(?!/))"
 _PARTS = (5, 6, 7, 8, 9, 10, 12, 16, 20, 32, 64, 100)
 """What people divide by."""
+_POINTED = ("en", "ja", "zh")
+"""Languages that write a point before decimals."""
 _ROMAN = {"I": 1, "V": 5, "X": 10}
 _NUMERAL = "(?:X{1,3}(?:IX|IV|VI{0,3}|I{1,3})|X{2,3}|IX|IV|VI{0,3}|I{2,3})"
 """Up to 39, but for I and X, which are words and names as well."""
@@ -158,8 +160,11 @@ def _tables() -> Mapping[str, Mapping[str, Any]]:
 
 @cache
 def _rules(tag: str) -> tuple[Rule, ...]:
-    digits: Rule = (re.compile(r"\d+(?:[.,]\d+)*"), lambda m: _Words(tag, {}).number(m[0]))
-    return _Words(tag, _tables()[tag]).rules() if tag in _tables() else (digits,)
+    if tag in _tables():
+        return _Words(tag, _tables()[tag]).rules()
+    words = _Words(tag, {"decimal": "点"} if tag in _POINTED else {})
+    year: Rule = (re.compile(r"(?<!\d)\d{4}(?=年)" if tag == "zh" else r"(?!)"), lambda m: words._digits(m[0]))
+    return year, (re.compile(r"\d+(?:[.,]\d+)*"), lambda m: words.number(m[0]))
 
 
 class _Words:
@@ -167,7 +172,9 @@ class _Words:
 
     def __init__(self, tag: str, table: Mapping[str, Any]):
         self.tag, self.t = tag, table
-        point, group = (".", ",") if tag == "en" else (",", r"[. \u00a0\u202f]" if tag == "fr" else r"[.\u00a0\u202f]")
+        point, group = (
+            (".", ",") if tag in _POINTED else (",", r"[. \u00a0\u202f]" if tag == "fr" else r"[.\u00a0\u202f]")
+        )
         self.point, self.group = point, re.compile(group)
         self.num = rf"\d{{1,3}}(?:{group}\d{{3}})+(?:{re.escape(point)}\d+)?|\d+(?:{re.escape(point)}\d+)?"
 
@@ -238,7 +245,8 @@ class _Words:
             words = self._digits(whole)
         else:
             words = self._in_words(int(whole), kind)
-        return f"{sign}{words} {self.t.get('decimal', '')} {self._digits(part)}" if part else sign + words
+        space = " " * (self.tag != "zh")
+        return f"{sign}{words}{space}{self.t.get('decimal', '')}{space}{self._digits(part)}" if part else sign + words
 
     def _plain_number(self, m: re.Match[str]) -> str:
         """A number, apart from the letters that it touches ("3D")."""
@@ -249,11 +257,11 @@ class _Words:
         try:
             words = import_extra("num2words", "voices").num2words(value, lang=_NUMBERS.get(self.tag, self.tag), to=kind)
         except NotImplementedError:
-            return str(value)
+            return _hanzi(value) if self.tag == "zh" else str(value)
         return words.replace(",", "").replace("-", " " if self.tag == "en" else "-")
 
     def _digits(self, text: str) -> str:
-        return " ".join(self._in_words(int(c)) for c in text if c.isdecimal())
+        return (" " * (self.tag != "zh")).join(self._in_words(int(c)) for c in text if c.isdecimal())
 
     def _decade(self, m: re.Match[str]) -> str:
         return re.sub(r"ys$", "ies", self._in_words(int(m[1]), "year") + "s")
@@ -393,6 +401,17 @@ class _Words:
         for mark, word in ((".", self.t["dot"]), ("/", self.t["slash"]), ("@", self.t["at"])):
             text = text.replace(mark, f" {word} ")
         return " ".join(text.replace("-", " ").replace("_", " ").split())
+
+
+def _hanzi(value: int) -> str:
+    """A number in Chinese, which num2words lacks."""
+    for base, name in ((10**8, "亿"), (10**4, "万")):
+        if value >= base:
+            head, rest = divmod(value, base)
+            return _hanzi(head) + name + "零" * (0 < rest < base // 10) + (_hanzi(rest) if rest else "")
+    places = zip(str(value), ("千", "百", "十", "")[-len(str(value)) :], strict=True)
+    said = re.sub("零+", "零", "".join("零一二三四五六七八九"[int(d)] + unit * (d != "0") for d, unit in places))
+    return re.sub("^一十", "十", said.rstrip("零")) or "零"
 
 
 def _value(numeral: str) -> int:

@@ -16,7 +16,8 @@ from mmx.text.languages import find_language
 Rows = list[tuple[str, str]]
 """The words of a text, in order, each with the symbols of its phonemes and of the marks around it."""
 
-_HOMES = {"en": "english", "es": "romance", "fr": "romance", "it": "romance", "pt": "romance", "ja": "japanese"}
+_HOMES = {"en": "english", "es": "romance", "fr": "romance", "it": "romance", "pt": "romance", "ja": "japanese",
+          "zh": "chinese"}  # fmt: skip
 """The module of each language, by tag; each has `make(tag) -> Callable[[str], Rows]`."""
 LANGUAGES = tuple(_HOMES)
 _making = threading.Lock()
