@@ -72,8 +72,11 @@ def fill(index: Index, spans: int, sentences: int, tokens: int) -> None:
 def run(out: Path, spans: int, sentences: int, tokens: int, queries: int, compared: int) -> tuple[float, float, float]:
     """Print all figures; shares of the exact ten best and of the best one that are found, and of answers whose order is
     the exact one."""
-    index, noise = Index.create(out), np.random.default_rng(3)
-    if not len(index):
+    noise = np.random.default_rng(3)
+    with told("to open the index"):
+        index = Index.create(out)
+        is_new = not len(index)
+    if is_new:
         with told("to make the spans and write them"):
             fill(index, spans, sentences, tokens)
     asked = [recording(words_of(int(i), tokens), noise) for i in noise.integers(0, sentences, queries)]
