@@ -32,7 +32,7 @@ VERBS: list[tuple[str, type, set[str]]] = [
     ("transcribe", OutputOptions, set()),
     ("translate", LoadOptions, set()),
     ("translate", Options, {"task"}),
-    ("translate", SpeakOptions, {"language", "steps", "seed", "verify"}),
+    ("translate", SpeakOptions, {"language", "range", "steps", "seed", "verify"}),
     ("translate", DubOptions, set()),
     ("translate", OutputOptions, set()),
     ("live", LoadOptions, set()),
