@@ -28,6 +28,7 @@ ALLOWED = {
     "mmx/tasks/result.py": "the JSON of openai-whisper, which results are read from",
     "mmx/weights/hub.py": "an example of a path",
     "streaming/server/models.py": "names of models in OpenAI's API",
+    "mmx/text/phonemes/japanese.py": "a package that is called like a voice",
     "streaming/emma": "heads that were trained for one model",
 }
 

@@ -29,8 +29,8 @@ def make(tag: str, region: str) -> Callable[[str], list[tuple[str, str]]]:
             said = "".join(next(iter(sounds(text))))
         except ValueError:  # a character whose reading is not known
             return ""
-        for ours, kokoros in _SPELLED.items():
-            said = said.replace(ours, kokoros)
+        for sound, symbol in _SPELLED.items():
+            said = said.replace(sound, symbol)
         return "".join(c for c in said if c in SYMBOLS)
 
     return lambda text: [(part, "".join(map(word, cut(part))).strip()) for part in text.split()]
