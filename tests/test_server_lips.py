@@ -52,10 +52,16 @@ def _finds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mmx.streaming.server.sight.LiveMouth", lambda shape: LiveMouth(shape, found))
 
 
-def picture(mouth_HW: np.ndarray) -> str:
-    """A person's picture around a mouth, as PNG in base64; black for a black one."""
+def around(mouth_HW: np.ndarray) -> np.ndarray:
+    """A person's picture around a mouth; black for a black one."""
     grey_HW = np.full((SIDE, SIDE), 128 if mouth_HW.any() else 0, np.uint8)
     grey_HW[72:168, 72:168] = np.kron(mouth_HW, np.ones((96 // len(mouth_HW),) * 2, np.uint8))
+    return grey_HW
+
+
+def picture(mouth_HW: np.ndarray) -> str:
+    """It as PNG in base64."""
+    grey_HW = around(mouth_HW)
     codec: Any = av.CodecContext.create("png", "w")
     codec.width, codec.height, codec.pix_fmt, codec.time_base = SIDE, SIDE, "gray", Fraction(1)
     frame = av.VideoFrame.from_ndarray(grey_HW, "gray")
@@ -110,8 +116,9 @@ def test_a_session_writes_what_a_stream_of_the_mouths_writes_and_outlives_its_se
         back.last, back.samples = me.last, 20
         sent(back, sound_N[20 * 640 :], mouths[20:])
         back.close()
+    seen = LiveMouth((48, 48), found).crops(np.stack([around(mouth) for mouth in mouths])[..., None].repeat(3, -1))
     stream = Stream(model, language="en", step_s=0.2)
-    stream.push({name: seq._replace(final=False) for name, seq in _clip(model, sound_N, mouths).items()}, final=True)
+    stream.push({name: seq._replace(final=False) for name, seq in _clip(model, sound_N, seen).items()}, final=True)
     assert (me.text + back.text).strip() == stream.text and len(stream.text) > 8
 
 
