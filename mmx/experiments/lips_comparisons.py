@@ -170,7 +170,8 @@ def speaking(loudness_T: NDArray[Any]) -> NDArray[Any]:
     """0 dB where somebody speaks, and `QUIETEST_DB` elsewhere."""
     loud_T = np.pad(loudness_T > SPEAKING_DB, PAUSE)
     near_T = sliding_window_view(loud_T, PAUSE).any(-1)  # a short pause is closed, and the ends are as they were
-    return np.where(sliding_window_view(near_T, PAUSE).all(-1)[1 : len(loudness_T) + 1], 0.0, QUIETEST_DB)
+    closed_T = np.asarray(sliding_window_view(near_T, PAUSE).all(-1))
+    return np.where(closed_T[1 : len(loudness_T) + 1], 0.0, QUIETEST_DB)
 
 
 CONTROLS = {TIMING: speaking, LOUDNESS: np.asarray}
