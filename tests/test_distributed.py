@@ -178,6 +178,7 @@ def test_two_processes_train_for_any_objective_as_one(
         assert two[update] == pytest.approx(one[update], rel=1e-4), update
 
 
+@pytest.mark.long
 def test_an_error_is_said_by_one_process(launched: Launched) -> None:
     assert launched.done.returncode != 0 and len(launched.done.stdout.splitlines()) == 2 + len(OBJECTIVES)
     assert launched.done.stderr.count("mmx: expected a manifest") == 1, launched.done.stderr[-3000:]

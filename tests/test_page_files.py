@@ -190,6 +190,7 @@ def test_a_server_that_is_away_for_a_moment_loses_no_recording(browse: Open, add
     assert WHOLE in text_of(page)
 
 
+@pytest.mark.long
 def test_a_server_that_stays_away_is_told_and_can_be_asked_again(browse: Open, address: str):
     page = browse(address)
     state(page, "idle")

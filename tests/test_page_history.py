@@ -4,6 +4,7 @@ import io
 import itertools
 from typing import Any
 
+import pytest
 import soundfile
 from fake_server import running
 from page_browser import (
@@ -68,6 +69,7 @@ def test_a_session_is_opened_renamed_saved_and_deleted(browse: Open, address: st
     page.wait_for_selector("#history-none:not([hidden])")
 
 
+@pytest.mark.long
 def test_a_new_session_keeps_the_one_before(browse: Open, address: str):
     page = browse(address)
     spoken(page)

@@ -588,7 +588,7 @@ TEXT = (ROOT / "demos" / "dashwood.txt").read_text("utf-8").replace("mister", "m
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", ["alignatt", "local-agreement"])
+@pytest.mark.parametrize("policy", ["alignatt", pytest.param("local-agreement", marks=pytest.mark.long)])
 def test_word_error_rate_and_lag_of_the_shipped_recording(real: mmx.Model, wave: np.ndarray, policy: str):
     stream = Stream(real, policy=policy)
     pause = np.zeros(8 * RATE, np.float32)
