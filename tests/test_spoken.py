@@ -102,8 +102,8 @@ def test_languages_without_rules_have_their_digits_in_words() -> None:
 
 
 def test_chinese_and_japanese_numbers_are_in_words() -> None:
-    assert spoken("2024年5月13日，3.14，1,005元，20300，0", "zh")[0].said == (
-        "二零二四年五月十三日,三点一四,一千零五元,二万零三百,零"
+    assert spoken("2024年5月13日，3.14，1,005元，20300，0，10，10010", "zh")[0].said == (
+        "二零二四年五月十三日,三点一四,一千零五元,二万零三百,零,十,一万零一十"
     )
     assert " ".join(w.said for w in spoken("7時に3.5", "ja")) == "七時に三 点 五"
 

@@ -404,14 +404,19 @@ class _Words:
 
 
 def _hanzi(value: int) -> str:
-    """A number in Chinese, which num2words lacks."""
+    """A number in Chinese, which num2words lacks; "one ten" is "ten" at its beginning."""
+    return re.sub("^一十", "十", _places(value)) or "零"
+
+
+def _places(value: int) -> str:
+    """A number in Chinese with each of its digits, nothing for 0."""
     for base, name in ((10**8, "亿"), (10**4, "万")):
         if value >= base:
             head, rest = divmod(value, base)
-            return _hanzi(head) + name + "零" * (0 < rest < base // 10) + (_hanzi(rest) if rest else "")
+            return _places(head) + name + "零" * (0 < rest < base // 10) + _places(rest)
     places = zip(str(value), ("千", "百", "十", "")[-len(str(value)) :], strict=True)
-    said = re.sub("零+", "零", "".join("零一二三四五六七八九"[int(d)] + unit * (d != "0") for d, unit in places))
-    return re.sub("^一十", "十", said.rstrip("零")) or "零"
+    said = "".join("零一二三四五六七八九"[int(d)] + unit * (d != "0") for d, unit in places)
+    return re.sub("零+", "零", said).rstrip("零")
 
 
 def _value(numeral: str) -> int:

@@ -6,7 +6,8 @@ zeros, points that are all 0, or nothing at all while another modality goes on. 
 empty chair no lost picture.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 
 import torch
 
@@ -18,6 +19,8 @@ from mmx.streaming.client.microphone import Captured
 
 LOST_S = 1.0
 """Seconds without anything after which it is said; a pause or a cut is shorter."""
+PART_S = 0.2
+"""Seconds that are judged at a time: who falls behind gets much at once, in which a modality may be lost and back."""
 LOOK_S = 12.0
 """Seconds in which an offset of sound and picture is looked for."""
 WORDS = {"audio": "sound", "video": "picture", "pose": "body"}
@@ -39,7 +42,11 @@ class Presence:
 
     def told(self, heard: Captured) -> list[str]:
         """What is to be said of the next of it."""
-        out = self._in_step(heard)
+        return [*self._in_step(heard), *(told for part in _parts(heard) for told in self._changes(part))]
+
+    def _changes(self, heard: Captured) -> list[str]:
+        """Which modality is lost or back, of a moment."""
+        out = []
         for name in self._words:
             if _there(name, heard):
                 self._missing_s[name] = 0.0
@@ -70,6 +77,19 @@ class Presence:
     def _rest(self) -> str:
         rest = [word for name, word in self._words.items() if name not in self._lost]
         return f"goes on with the {' and the '.join(rest)} alone" if rest else "nothing is left to go by"
+
+
+def _parts(heard: Captured) -> Iterator[Captured]:
+    """It in moments of about `PART_S`, none of nothing; no more of them than there are frames of any modality."""
+    frames = {name: int(seq.lengths[0]) for name, seq in heard.others.items()}
+    n = min([math.ceil(heard.duration_s / PART_S), *(t for t in (*frames.values(), len(heard.samples)) if t)])
+    for i in range(n):
+        others = {}
+        for name, seq in heard.others.items():
+            x = seq.x[:, i * frames[name] // n : (i + 1) * frames[name] // n]
+            others[name] = seq._replace(x=x, lengths=torch.tensor([x.shape[1]]))
+        samples = heard.samples[i * len(heard.samples) // n : (i + 1) * len(heard.samples) // n]
+        yield Captured(samples, heard.start_s, heard.final, others)
 
 
 def _there(name: str, heard: Captured) -> bool:

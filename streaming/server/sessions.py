@@ -459,20 +459,13 @@ class Session:
         if self.frames is not None:
             clip = self.frames.clip(sound)
             if self.presence is not None:
-                self._watch(self.presence, self.frames, sound)
+                others = {name: seq for name, seq in clip.items() if name != SPEECH}
+                self.remarks += self.presence.told(Captured(clip[SPEECH].x[0].numpy(), 0.0, False, others))
             return clip, round(len(sound) // self.width * RATE / self.frames.rate)
         if self.resampler is None:
             self.resampler = Resampler(int(self.hearing.rate))
         x = self.resampler.push(samples_of(sound), final)
         return x, len(x)
-
-    def _watch(self, presence: Presence, frames: Frames, sound: bytes) -> None:
-        """Say what is lost or back, by a fifth of a second: a turn may have much more at once."""
-        size = max(1, round(frames.rate / 5)) * self.width
-        for at in range(0, len(sound), size):
-            clip = frames.clip(sound[at : at + size])
-            samples = clip.pop(SPEECH).x[0].numpy()
-            self.remarks += presence.told(Captured(samples, 0.0, False, clip))
 
     # -------------------- its log
 
