@@ -28,9 +28,10 @@ from mmx.train.checkpoints import latest_checkpoint
 from mmx.train.loop import TrainOptions, train
 from mmx.train.manifest import read_manifest
 from mmx.train.objectives.adversarial import FOOLED, MATCHED, TOLD, AdversarialLoss, detached, matching
-from mmx.train.objectives.spectral import SpectralLoss, mel_losses, spectral_losses
+from mmx.train.objectives.spectral import SpectralLoss, mel_losses, periodicity, periodicity_losses, spectral_losses
 
-TINY = VocoderConfig(latent=6, width=16, blocks=2, hidden=24, kernel=5, ahead=2)
+TINY = VocoderConfig(latent=6, width=16, blocks=2, hidden=24, kernel=5, ahead=2, voices=0)
+KNOWING = replace(TINY, voices=3)
 SAMPLES = 2 * HOP
 
 
@@ -47,13 +48,15 @@ def tiny(config: VocoderConfig = TINY, seed: int = 0) -> Vocoder:
 
 
 def latents(lengths: Sequence[int], seed: int = 0, config: VocoderConfig = TINY) -> Seq:
-    """Random frames, voiced half of the time, with an F0 that glides."""
+    """Random frames, voiced half of the time, with an F0 that glides, of one voice after the other."""
     g = torch.Generator().manual_seed(seed)
     n_rows, n_frames = len(lengths), max(lengths)
     x = torch.randn(n_rows, n_frames, config.latent, generator=g)
     log_hz = 5.0 + 0.3 * torch.randn(n_rows, n_frames, 2, generator=g)
     voiced = torch.randn(n_rows, n_frames, 2, generator=g)
-    return Seq(torch.cat([x, log_hz, voiced], 2), torch.tensor(list(lengths)), 40.0)
+    shares = torch.eye(config.voices)[torch.arange(n_rows) % config.voices] if config.voices else x.new_zeros(n_rows, 0)
+    x = torch.cat([x, log_hz, voiced, shares[:, None].expand(-1, n_frames, -1)], 2)
+    return Seq(x, torch.tensor(list(lengths)), 40.0)
 
 
 def in_blocks(vocoder: Vocoder, seq: Seq, size: int) -> list[Tensor]:
@@ -76,6 +79,17 @@ def test_it_is_a_block():
         broken = tiny()
         broken.room -= 1  # the F0 of one frame is forgotten
         verify_contract(broken, latents, tolerance=2e-5)
+
+
+def test_it_is_a_block_that_is_told_the_voice():
+    """Of which the shares are heard, and nothing else of what is told."""
+    vocoder = tiny(KNOWING)
+    verify_contract(vocoder, lambda lengths, seed=0: latents(lengths, seed, KNOWING), tolerance=2e-5)
+    one = latents([20], config=KNOWING)
+    other = one._replace(x=one.x.clone())
+    other.x[..., -3:] = torch.tensor([0.0, 1.0, 0.0])
+    with torch.no_grad():
+        assert float((vocoder(one).x - vocoder(other).x).abs().max()) > 1e-4
 
 
 def test_it_looks_as_far_ahead_as_it_says():
@@ -206,6 +220,26 @@ def test_the_spectral_loss_ignores_phase_and_hears_pitch_and_level():
     noise = 0.1 * torch.randn(1, RATE, generator=torch.Generator().manual_seed(0))
     assert float(mel_losses(2 * noise, noise, RATE)) == pytest.approx(math.log(2), abs=0.01)
     assert float(spectral_losses(2 * noise, noise)) == pytest.approx(math.log(2) + 1, abs=0.05)
+
+
+def test_the_loss_of_periodicity_hears_noise_and_forgives_a_harmonic_beside_its_place():
+    """To the spectral loss harmonics that are 1 % beside their place are three quarters as bad as noise is."""
+    time, phases = torch.arange(RATE)[None] / RATE, torch.Generator().manual_seed(0)
+
+    def pitched(hz: float) -> Tensor:
+        """Harmonics up to 10 kHz with phases at random."""
+        order = torch.arange(1, int(10_000 / hz) + 1)[:, None]
+        turned = 2 * math.pi * (order * hz * time + torch.rand(len(order), 1, generator=phases))
+        return 0.02 * turned.sin().sum(0, keepdim=True)
+
+    voice, near, noise = pitched(150), pitched(151.5), torch.randn(1, RATE, generator=phases) * pitched(150).std()
+    alike, _ = periodicity(voice, RATE)
+    period = round((1 / 150) * RATE / 1024 * 256) - round(0.002 * RATE / 1024 * 256)
+    assert float(alike[..., period].min()) > 0.75 > 0.45 > float(periodicity(noise, RATE)[0][..., period].mean())
+    assert float(periodicity_losses(voice, voice, RATE)) == 0
+    heard, forgiven = (float(periodicity_losses(x, voice, RATE)) for x in (noise, near))
+    assert forgiven < 0.35 * heard
+    assert float(spectral_losses(near, voice)) > 0.7 * float(spectral_losses(noise, voice))
 
 
 def test_it_learns_the_sound_that_goes_with_a_latent():

@@ -37,7 +37,7 @@ from mmx.weights.formats import open_checkpoint, write_safetensors
 TINY = AcousticConfig(
     voices=2, languages=2, text_width=16, text_blocks=1, width=24, frame_blocks=1, flow_blocks=2, kernel=5, ahead=1
 )
-SMALL_VOCODER = VocoderConfig(latent=LATENT, width=16, blocks=2, hidden=24, kernel=5, ahead=2)
+SMALL_VOCODER = VocoderConfig(latent=LATENT, width=16, blocks=2, hidden=24, kernel=5, ahead=2, voices=0)
 WORDS = ("good", "morning", "to", "you", "all", "today")
 
 
@@ -114,6 +114,21 @@ def test_speed_pitch_seed_and_voice_are_heard() -> None:
         assert (other.x[:, :n] - wave.x[:, :n]).abs().max() > 1e-4, change
     again = voice.speak(dataclasses.replace(plain, voice="bf_two")).wave
     torch.testing.assert_close(again.x, wave.x)
+
+
+def test_the_vocoder_is_told_the_voice() -> None:
+    """All of one that has a name, as much of each as a described voice is the mean of; in blocks too."""
+    voice, heard = synth(tiny(dataclasses.replace(SMALL_VOCODER, voices=2))), []
+    assert voice.vocoder is not None
+    voice.vocoder.register_forward_pre_hook(lambda _, given: heard.append(given[0].x[..., LATENT + 4 :]))
+    one, two = voice.acoustic.voice.weight.detach()
+    for given, shares in (("af_one", [1, 0]), ("bf_two", [0, 1]), ({VOICE: 0.25 * one + 0.75 * two}, [0.25, 0.75])):
+        said = speech([3], voice=given)
+        whole = voice.speak(said).wave.x[0]
+        torch.testing.assert_close(heard[-1], torch.tensor(shares).float().expand_as(heard[-1]), atol=1e-3, rtol=0)
+        parts = [part.wave for part in voice.stream(said, 0.4)]
+        got = torch.cat([part.x[0, : int(part.lengths[0])] for part in parts])
+        torch.testing.assert_close(got, whole, atol=1e-4, rtol=0)
 
 
 def test_range_stretches_f0_about_its_middle_and_nothing_else() -> None:
@@ -347,6 +362,23 @@ def test_one_command_makes_what_a_voice_is_trained_on(tmp_path: Path, monkeypatc
     latent = (tmp_path / "latent.npz").read_bytes()
     assert prepare.main([str(tmp_path), "--hours", "0.01"]) == 0
     assert (tmp_path / "latent.npz").read_bytes() == latent, "what was found before is kept"
+
+
+def test_pairs_hold_which_voice_it_is(tmp_path: Path) -> None:
+    """Beside the latent, F0 in Hz and voicing, as the vocoder reads them."""
+    f0_hz = np.concatenate([np.linspace(100, 180, 40), np.full(20, 7.0), np.linspace(150, 90, 40)]).astype(np.float32)
+    hidden = np.random.default_rng(0).standard_normal((50, 1024)).astype(np.float32)
+    take = prepare.teacher.Take("one", "text", [0, 5, 0], np.array([50]), f0_hz, hidden, 1, 0, (0.0, 0.0, 0.0))
+    for folder in ("features", "audio"):
+        (tmp_path / folder).mkdir()
+    latent = prepare.teacher.Latent.of(hidden, f0_hz)
+    row = prepare.pairs.write_pair(take, np.zeros(50 * 600, np.float32), f0_hz, latent, tmp_path, 3).split("\t")
+    features = np.load(tmp_path / row[4])
+    assert features.shape == (50, SOUND + 3)
+    assert (features[:, SOUND:] == [0, 1, 0]).all()
+    hz, voiced = np.exp(features[:, LATENT : LATENT + 2]).reshape(-1), features[:, LATENT + 2 : SOUND].reshape(-1) > 0
+    assert (voiced == (f0_hz > 40)).all()
+    np.testing.assert_allclose(hz[voiced], f0_hz[voiced], rtol=1e-5)  # half floats would be 0.2 % out of tune
 
 
 def test_the_latent_of_the_shipped_weights_is_there_to_go_on_with() -> None:

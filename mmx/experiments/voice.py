@@ -43,7 +43,7 @@ from mmx.evaluate.streaming import word_errors
 from mmx.interfaces import Speech
 from mmx.models.flow_voice.frames import RATE_HZ
 from mmx.models.flow_voice.synth import FlowVoice
-from mmx.models.flow_voice.vocoder import RATE
+from mmx.models.flow_voice.vocoder import RATE, Vocoder
 from mmx.seq import pad
 from mmx.tasks.synthesize import SpeakOptions
 from mmx.train.manifest import Example, read_manifest
@@ -75,7 +75,7 @@ def speak(out: Path, model: mmx.Model, lines: Sequence[str], steps: str) -> dict
     return found
 
 
-def copy(out: Path, vocoder: torch.nn.Module | None, rows: Sequence[Example]) -> None:
+def copy(out: Path, vocoder: Vocoder | None, rows: Sequence[Example]) -> None:
     """Write the sound of latents, one WAV file each: the vocoder's, or without one what is in the data."""
     out.mkdir(parents=True, exist_ok=True)
     (out / TIMES).write_text("{}")
@@ -85,16 +85,19 @@ def copy(out: Path, vocoder: torch.nn.Module | None, rows: Sequence[Example]) ->
         else:
             features_MF = torch.from_numpy(np.load(row.media["features"]).astype(np.float32))
             with torch.inference_mode():
-                wave = vocoder(pad([features_MF], RATE_HZ)).x[0].numpy()
+                wave = vocoder(pad([features_MF[:, : vocoder.shape[0]]], RATE_HZ)).x[0].numpy()
         soundfile.write(out / f"{i}.wav", wave.clip(-1, 1), RATE)
 
 
-def _vocoder(name: str) -> torch.nn.Module | None:
+def _vocoder(name: str) -> Vocoder | None:
     """That of a voice, or a model of the family `copy_synthesis`; none for the teacher."""
     if name == TEACHER:
         return None
     model = mmx.load(name, dtype="float32")
-    return model.encoders["latent"] if "latent" in model.encoders else _flow(model).vocoder
+    found = model.encoders["latent"] if "latent" in model.encoders else _flow(model).vocoder
+    if not isinstance(found, Vocoder):
+        raise InputError(f"expected a model with a vocoder of flow voices, got {name}")
+    return found
 
 
 def timed(model: mmx.Model, lines: Sequence[str], repeats: int = 5) -> dict[str, float]:

@@ -8,7 +8,7 @@ a bare `vocoder.Vocoder`. OUT is a model folder in float16.
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 import torch
@@ -45,8 +45,8 @@ def join(acoustic: Path, vocoder: Path, out: Path, numbers: VocoderConfig) -> Pa
         raise InputError(
             f"expected weights of the same model in {acoustic} and {vocoder}, got {odd[:5]} that do not fit"
         )
-    fields = {"name": out.name, "summary": card.summary, "license": card.license, "commercial": card.commercial}
-    write_model(out, parts.items(), family=card.family, config=asdict(config), card=fields, dtype=torch.float16)
+    shown = {"name": out.name, "summary": card.summary, "license": card.license, "commercial": card.commercial}
+    write_model(out, parts.items(), family=card.family, config=asdict(config), card=shown, dtype=torch.float16)
     return out
 
 
@@ -57,14 +57,22 @@ def _of_vocoder(file: Path) -> Iterator[tuple[str, Tensor]]:
     return ((name.removeprefix(prefix), found[name]) for name in found if name.startswith(prefix))
 
 
+def _numbers(vocoder: Path) -> VocoderConfig:
+    """Those in the card beside a file, of a voice or of a training; else the usual ones."""
+    card = vocoder.parent / "card.toml"
+    given = read_card(card).config if card.is_file() else {}
+    given = given.get("vocoder", given)
+    return VocoderConfig(**{f.name: given[f.name] for f in fields(VocoderConfig) if f.name in given})
+
+
 @prints_errors
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`ACOUSTIC VOCODER OUT [NUMBERS]`, the last as JSON: numbers of the vocoder's `VocoderConfig`."""
+    """`ACOUSTIC VOCODER OUT [NUMBERS]`, the last a `VocoderConfig` as JSON, where no card beside the vocoder has it."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if len(given) not in (3, 4):
         print("usage: python -m mmx.models.flow_voice.join ACOUSTIC VOCODER OUT [NUMBERS]", file=sys.stderr)
         return 2
-    numbers = VocoderConfig(**json.loads(given[3])) if len(given) == 4 else VocoderConfig()
+    numbers = VocoderConfig(**json.loads(given[3])) if len(given) == 4 else _numbers(Path(given[1]))
     print(join(Path(given[0]), Path(given[1]), Path(given[2]), numbers))
     return 0
 

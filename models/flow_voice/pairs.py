@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mmx.files import atomic_write
 from mmx.media.write import write_audio
 from mmx.models.flow_voice.frames import FRAME_S, with_pitch
-from mmx.models.flow_voice.teacher import F0, GENERATOR, HIDDEN, Latent, Take, Teacher, changed, cut, takes
+from mmx.models.flow_voice.teacher import ACCENTS, F0, GENERATOR, HIDDEN, Latent, Take, Teacher, changed, cut, takes
 from mmx.models.flow_voice.vocoder import FRAMES, HOP, RATE
 
 MOVED, OCTAVES = 0.2, 0.25
@@ -43,13 +43,18 @@ class Generator:
         return wave.reshape(-1)[: len(f0_hz) * HOP]
 
 
-def write_pair(take: Take, wave: NDArray[np.float32], f0_hz: NDArray[np.float32], latent: Latent, out: Path) -> str:
-    """The files of a sentence; its row of the manifest."""
+def write_pair(
+    take: Take, wave: NDArray[np.float32], f0_hz: NDArray[np.float32], latent: Latent, out: Path, voices: int
+) -> str:
+    """The files of a sentence by one of so many voices; its row of the manifest."""
     features, audio = f"features/{take.name}.npy", f"audio/{take.name}.wav"
     # Standardized by 0 and 1: the vocoder reads the logarithm of Hz itself.
-    np.save(out / features, with_pitch(latent(take.hidden), f0_hz, 0.0, 1.0).astype(np.float32))
+    sound_MF = with_pitch(latent(take.hidden), f0_hz, 0.0, 1.0)
+    shares_MV = np.tile(np.arange(voices) == take.voice, (len(sound_MF), 1))
+    np.save(out / features, np.concatenate([sound_MF, shares_MV], 1).astype(np.float32))
     write_audio(out / audio, [wave.clip(-1, 1)], float(RATE))
-    return "\t".join((take.name, "en", "en", take.text, features, audio, "kokoro"))
+    language = list(ACCENTS.values())[take.language].partition("-")[0]
+    return "\t".join((take.name, language, language, take.text, features, audio, "kokoro"))
 
 
 def prepare(
@@ -64,7 +69,7 @@ def prepare(
         move = rng.uniform(-OCTAVES, OCTAVES) if rng.random() < MOVED else 0.0
         f0_hz = changed(take.f0_hz[None], move, 0.0)[0]
         style = teacher.style(teacher.names[take.voice], len(take.symbols) - 2)
-        row = write_pair(take, generator.sound(take, f0_hz, style), f0_hz, latent, out)
+        row = write_pair(take, generator.sound(take, f0_hz, style), f0_hz, latent, out, len(teacher.names))
         lines["valid" if n % VALID_EVERY == 0 else "train"].append(row)
         n, total_s = n + 1, total_s + len(f0_hz) / FRAMES * FRAME_S
         if total_s >= hours * 3600:

@@ -19,6 +19,7 @@ What goes on from shipped weights, or is joined with the shipped vocoder, needs 
 """
 
 import argparse
+import random
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -64,7 +65,8 @@ def prepare(
         if latent is None:
             raise InputError(f"expected sentences of {teacher.SYMBOLS[0]} symbols or more in {table}, got none")
         if vocoder_hours:
-            pairs.prepare(said, pairs.Generator(network), rows, latent, out / "vocoder", vocoder_hours)
+            mixed = random.Random(0).sample(rows, len(rows))  # a part of them has all languages
+            pairs.prepare(said, pairs.Generator(network), mixed, latent, out / "vocoder", vocoder_hours)
 
 
 @prints_errors

@@ -45,6 +45,20 @@ class Taught(NamedTuple):
     symbols: Seq
 
 
+class Whole(NamedTuple):
+    """What the blocks of a sentence have in common.
+
+    Attributes:
+        middle: `(B, 1, 1)` standardized log F0 about which the range of pitch is stretched.
+        range: of pitch, a factor.
+        shares: `(V,)`, how much of each voice is heard, in sum 1; of none where the vocoder knows no voices.
+    """
+
+    middle: Tensor
+    range: float
+    shares: Tensor
+
+
 class FlowVoice(nn.Module):
     """An `mmx.interfaces.Synth` of many voices.
 
@@ -115,10 +129,10 @@ class FlowVoice(nn.Module):
     def speak(self, speech: Speech, state: State | None = None) -> Sound:
         """See `mmx.interfaces.Synth`."""
         at, words = self.prepared(speech)
-        steps, middle_B11 = self._steps(speech), _middle(at)
+        steps, whole = self._steps(speech), self._whole(at, speech)
         for i in range(steps):
             at = self.acoustic.step(at, i / steps, 1 / steps)
-        return Sound(self._heard(at, speech, middle_B11, None), words)
+        return Sound(self._heard(at, whole, None), words)
 
     @torch.no_grad()
     def stream(self, speech: Speech, block_s: float) -> Iterator[Sound]:
@@ -126,7 +140,7 @@ class FlowVoice(nn.Module):
         at, words = self.prepared(speech)
         steps, size, n = self._steps(speech), max(1, round(block_s * RATE_HZ)), at.x.shape[1]
         states = [self.acoustic.init_state(1) for _ in range(steps)]
-        vocoder, middle_B11 = self._vocoder(), _middle(at)
+        vocoder, whole = self._vocoder(), self._whole(at, speech)
         sound_state, begin, told, done = vocoder.init_state(1), 0, 0, 0
         first = size + steps * self.acoustic.lookahead + int(vocoder.lookahead)
         while begin < n or not begin:
@@ -134,7 +148,7 @@ class FlowVoice(nn.Module):
             piece = Seq(at.x[:, begin:end], (at.lengths - begin).clamp(0, end - begin), RATE_HZ, end >= n)
             for i, own in enumerate(states):
                 piece = self.acoustic.step(piece, i / steps, 1 / steps, own)
-            wave, begin = self._heard(piece, speech, middle_B11, sound_state), end
+            wave, begin = self._heard(piece, whole, sound_state), end
             done += int(wave.lengths[0])
             until = len(words[0]) if begin >= n else _begun(words[0], done / self.rate)
             yield Sound(wave, (words[0][told:until],))
@@ -164,16 +178,19 @@ class FlowVoice(nn.Module):
 
     def _style(self, speech: Speech) -> tuple[Tensor, str]:
         """`(1, D)` of the voice as it is asked to speak, and its accent."""
-        able, table = self.voices(speech.language), self.acoustic.voice.weight
+        voice_D, accent = self._voice(speech)
+        asked = [speech.pitch / OCTAVE, 0.0, math.log2(speech.speed)]  # a range is not followed: see `_heard`
+        language_1 = torch.tensor([self.languages.index(accent)], device=voice_D.device)
+        asked_1A = torch.tensor([asked], device=voice_D.device)
+        return self.acoustic.describe(voice_D[None], language_1, asked_1A), accent
+
+    def _voice(self, speech: Speech) -> tuple[Tensor, str]:
+        """`(D,)` of the voice that is asked for, and its accent."""
+        able, table_VD = self.voices(speech.language), self.acoustic.voice.weight
         if isinstance(speech.voice, int | str):
             at = self.names.index(able[find_voice(able, speech.voice)])
-            voice_D, accent = table[at], self.accents[at]
-        else:
-            voice_D, accent = _described(speech.voice, table), self.accents[self.names.index(able[0])]
-        asked = [speech.pitch / OCTAVE, 0.0, math.log2(speech.speed)]  # a range is not followed: see `_heard`
-        language_1 = torch.tensor([self.languages.index(accent)], device=table.device)
-        asked_1A = torch.tensor([asked], device=table.device)
-        return self.acoustic.describe(voice_D[None], language_1, asked_1A), accent
+            return table_VD[at], self.accents[at]
+        return _described(speech.voice, table_VD), self.accents[self.names.index(able[0])]
 
     def _noise(self, said: Said, seed: int) -> Tensor:
         """`(B, M, F)`: the same of each row, whatever rows are beside it."""
@@ -189,16 +206,23 @@ class FlowVoice(nn.Module):
             raise InputError("expected a model with a vocoder, got the acoustic part of one: join both first")
         return self.vocoder
 
-    def _heard(self, at: Seq, speech: Speech, middle_B11: Tensor, state: State | None) -> Seq:
+    def _whole(self, at: Seq, speech: Speech) -> "Whole":
+        """What every block of a sentence is made with."""
+        table_VD = self.acoustic.voice.weight
+        shares_V = _shares(self._voice(speech)[0], table_VD) if self._vocoder().config.voices else table_VD[:0, 0]
+        return Whole(_middle(at), speech.range, shares_V)
+
+    def _heard(self, at: Seq, whole: "Whole", state: State | None) -> Seq:
         """Waveform of points that have come to the end of their paths, their F0 stretched about the middle.
 
         The vocoder follows F0 exactly; the acoustic model was taught a range of pitch, and does not follow it.
         """
         x, (mean, deviation) = at.x[..., :SOUND], self.pitch
         f0_BM2 = x[..., LATENT : LATENT + 2]
-        log_hz = torch.lerp(middle_B11.to(f0_BM2).expand_as(f0_BM2), f0_BM2, speech.range) * deviation + mean
-        frames = at._replace(x=torch.cat([x[..., :LATENT], log_hz, x[..., LATENT + 2 :]], 2), rate=RATE_HZ)
-        wave = self._vocoder()(frames, state)
+        log_hz = torch.lerp(whole.middle.to(f0_BM2).expand_as(f0_BM2), f0_BM2, whole.range) * deviation + mean
+        shares_BMV = whole.shares.to(x).expand(*x.shape[:2], -1)
+        frames_BMF = torch.cat([x[..., :LATENT], log_hz, x[..., LATENT + 2 :], shares_BMV], 2)
+        wave = self._vocoder()(at._replace(x=frames_BMF, rate=RATE_HZ), state)
         return wave._replace(x=wave.masked.clamp(-1, 1))
 
 
@@ -226,6 +250,15 @@ def _described(voice: Voice, table_VD: Tensor) -> Tensor:
     if found is None or found.shape != table_VD.shape[1:]:
         raise InputError(f"expected a voice described by a tensor {VOICE!r} of {table_VD.shape[1]} numbers")
     return found.to(table_VD)
+
+
+def _shares(voice_D: Tensor, table_VD: Tensor) -> Tensor:
+    """`(V,)`: of which voices a voice is the mean, by least squares; of one of the table it is that one alone."""
+    known_DV, wanted_D = table_VD.cpu().double().T, voice_D.cpu().double()  # not every device has float64
+    sum_1 = torch.ones(1, dtype=torch.float64)
+    rows_DV = torch.cat([known_DV, sum_1.expand(1, known_DV.shape[1])])
+    found_V = torch.linalg.lstsq(rows_DV, torch.cat([wanted_D, sum_1])[:, None]).solution[:, 0].clamp(min=0)
+    return (found_V / found_V.sum().clamp(min=1e-6)).to(table_VD)
 
 
 def _begun(words: Sequence[Word], now_s: float) -> int:

@@ -58,14 +58,16 @@ class VocoderConfig:
         hidden: width inside a block.
         kernel: frames (80 Hz) that a block sees.
         ahead: how many of them lie ahead.
+        voices: how many are known, 0 for none; a frame says how much of each it is.
     """
 
     latent: int = 128
     width: int = 256
     blocks: int = 6
-    hidden: int = 768
+    hidden: int = 928
     kernel: int = 7
     ahead: int = 3
+    voices: int = 37
 
     def __post_init__(self) -> None:
         if not 0 <= self.ahead < self.kernel:
@@ -131,7 +133,7 @@ class Vocoder(nn.Module):
     """A latent to a waveform; an `mmx.interfaces.Block` whose input has, of each 40 Hz frame, these channels:
 
     `latent` numbers of about unit variance, then natural logarithms of F0 in Hz of its two 80 Hz frames (interpolated
-    where there is none), then their voicing, voiced above 0.
+    where there is none), then their voicing, voiced above 0, then the shares of `voices`, in sum 1.
 
     Attributes:
         lookahead: latent frames past the current one that the sound of a frame depends on.
@@ -147,11 +149,11 @@ class Vocoder(nn.Module):
     def __init__(self, config: VocoderConfig):
         super().__init__()
         c = self.config = config
-        self.enter = nn.Linear(c.latent + 2 * FRAMES, FRAMES * c.width)
+        self.shape = (c.latent + 2 * FRAMES + c.voices,)
+        self.enter = nn.Linear(*self.shape, FRAMES * c.width)
         self.blocks = nn.ModuleList(ConvNeXt(c.width, c.hidden, c.kernel, c.ahead) for _ in range(c.blocks))
         self.norm = nn.LayerNorm(c.width)
         self.head = nn.Linear(c.width, 5 * BINS)
-        self.shape = (c.latent + 2 * FRAMES,)
         self.lookahead = math.ceil((c.blocks * c.ahead + AHEAD) / FRAMES)
         self.room = BACK + c.blocks * c.ahead  # frames whose F0 waits
         random = np.random.default_rng(0)
@@ -177,8 +179,10 @@ class Vocoder(nn.Module):
         }
 
     def forward(self, seq: Seq, state: State | None = None) -> Seq:
-        """`(B, M, latent + 4)` at 40 Hz to `(B, 600 M, )` at 24 kHz, less what waits for its look-ahead."""
+        """`(B, M, latent + 4 + voices)` at 40 Hz to `(B, 600 M, )` at 24 kHz, less what waits for its look-ahead."""
         state_now = self.init_state(len(seq.x)) if state is None else state
+        if self.training:  # else the noise of a window would be the same in each update
+            state_now["frames"] = torch.randint(NOISE_FRAMES, (len(seq.x),), device=seq.x.device)
         seq = seq._replace(x=seq.masked)
         spectra = self.spectra(seq, None if state is None else subtree(state_now, "blocks"))
         source_BJF = self.source(self.pitch(seq), spectra, state_now)
@@ -210,7 +214,7 @@ class Vocoder(nn.Module):
         """`(B, J, 2)`: F0 in Hz, and 1 where voiced; zeros beyond the rows."""
         at = self.config.latent
         hz_BJ = seq.x[..., at : at + FRAMES].flatten(1).float().exp().clamp(LOWEST_HZ, RATE / 4)
-        voiced_BJ = (seq.x[..., at + FRAMES :].flatten(1) > 0).float()
+        voiced_BJ = (seq.x[..., at + FRAMES : at + 2 * FRAMES].flatten(1) > 0).float()
         pitch = Seq(torch.stack([hz_BJ, voiced_BJ], 2), seq.lengths * FRAMES, None, seq.final)
         return pitch._replace(x=pitch.masked)
 
@@ -240,7 +244,7 @@ class Vocoder(nn.Module):
         at_BJ = (at_B[:, None] + torch.arange(spectra.x.shape[1], device=at_B.device)) % NOISE_FRAMES
         white_BJF = torch.complex(self.noise[0][at_BJ], self.noise[1][at_BJ])
         spectrum_BJF = (
-            torch.polar(magnitude(loud), math.pi * phase.tanh()) * source_BJF
+            torch.polar(magnitude(loud), math.pi * phase) * source_BJF
             + magnitude(noise) * white_BJF
             + torch.polar(magnitude(free), free_phase)
         )

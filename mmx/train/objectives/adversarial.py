@@ -9,7 +9,7 @@ vocoder learns from what they say. So both take one step at once, from the same 
 Letters: B rows, N samples, R points that are judged.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +20,7 @@ from mmx.model import Model
 from mmx.nn.discriminators import NAME as HEAD
 from mmx.nn.discriminators import Judged
 from mmx.train.batch import Batch
-from mmx.train.objectives.spectral import MEL, NAME, SpectralLoss, mel_losses, spectral_losses
-from mmx.train.objectives.weigh import mean_of_each
+from mmx.train.objectives.spectral import NAME, SpectralLoss
 
 FOOLED, MATCHED, TOLD = "adversarial", "matching", "discriminators"
 
@@ -37,14 +36,16 @@ class AdversarialLoss(SpectralLoss):
         spectral: weight of the other spectral term. Convergence wants noise too faint, as no noise is like another.
         adversarial: weight of what the discriminators say, a mean over them.
         matching: weight of the distance of what they see, relative to what is seen, a mean over layers.
+        periodic: weight of the term of periodicity.
     """
 
     def __init__(
         self, rate: int = 24_000, seconds: float = 0.6, edge_s: float = 0.05, mel: float = 1.0,
         spectral: float = 0.3, adversarial: float = 0.3, matching: float = 1.0,
+        periodic: float = 0.0,
     ):  # fmt: skip
-        super().__init__(rate, seconds, edge_s, mel)
-        self.parts = {MEL: mel, NAME: spectral, FOOLED: adversarial, MATCHED: matching, TOLD: 1.0}
+        super().__init__(rate, seconds, edge_s, mel, periodic)
+        self.parts |= {NAME: spectral, FOOLED: adversarial, MATCHED: matching, TOLD: 1.0}
 
     def needs(self, model: Model) -> Needs:
         """Those of the spectral losses; and of the model discriminators."""
@@ -55,23 +56,13 @@ class AdversarialLoss(SpectralLoss):
             )
         return super().needs(model)
 
-    def count(self, batch: Batch) -> dict[str, int]:
-        """Rows, for each."""
-        return dict.fromkeys(self.parts, len(batch.tasks))
-
-    def weights(self, counts: Mapping[str, int]) -> dict[str, float]:
-        """Of means."""
-        return {name: self.parts[name] * w for name, w in mean_of_each(counts).items()}
-
     def __call__(self, model: Model, batch: Batch) -> Losses:
-        """Reports the same: first of mel bands, as what the discriminators say means something else in each update."""
+        """Reports the same: first of spectra, as what the discriminators say means something else in each update."""
         made_BN, wanted_BN = self.waves(model, batch)
         discriminators = model.heads[HEAD]
         real, fake = discriminators(wanted_BN), discriminators(made_BN.detach())
         fooled = detached(discriminators, made_BN)
-        rows = {
-            MEL: mel_losses(made_BN, wanted_BN, self.rate),
-            NAME: spectral_losses(made_BN, wanted_BN),
+        rows = self.compared(made_BN, wanted_BN) | {
             FOOLED: _mean([_near(j.score, 1.0) for j in fooled]),
             MATCHED: matching(fooled, real),
             TOLD: _mean([_near(j.score, 1.0) for j in real]) + _mean([_near(j.score, 0.0) for j in fake]),
