@@ -171,6 +171,19 @@ def test_unvoiced_frames_have_no_pulses():
     assert np.abs(np.corrcoef(frames[2:-2]) - np.eye(len(frames) - 4)).max() < 0.5
 
 
+def test_noise_begins_anywhere_in_training():
+    """In use it is the same each time, and a stream in training goes on where it was."""
+    vocoder, seq = tiny(), latents([20])
+    with torch.no_grad():
+        vocoder.head.weight.zero_()  # what is made depends on no latent, of which training has its own noise
+        assert torch.equal(vocoder(seq).x, vocoder(seq).x)
+        begun = in_blocks(vocoder, seq, 10)
+        vocoder.train()
+        assert float((vocoder(seq).x - vocoder(seq).x).abs().max()) > 1e-3
+        for one, other in zip(begun, in_blocks(vocoder, seq, 10), strict=True):
+            assert torch.equal(one, other)
+
+
 def test_refusals():
     """Blocks that see less ahead than the window of a frame needs, or more than their kernel."""
     for wrong in ({"kernel": 3, "ahead": 3}, {"blocks": 1, "ahead": 1}):

@@ -85,7 +85,7 @@ def copy(out: Path, vocoder: Vocoder | None, rows: Sequence[Example]) -> None:
         else:
             features_MF = torch.from_numpy(np.load(row.media["features"]).astype(np.float32))
             with torch.inference_mode():
-                wave = vocoder(pad([features_MF[:, : vocoder.shape[0]]], RATE_HZ)).x[0].numpy()
+                wave = vocoder(pad([features_MF], RATE_HZ)).x[0].numpy()
         soundfile.write(out / f"{i}.wav", wave.clip(-1, 1), RATE)
 
 

@@ -181,7 +181,7 @@ class Vocoder(nn.Module):
     def forward(self, seq: Seq, state: State | None = None) -> Seq:
         """`(B, M, latent + 4 + voices)` at 40 Hz to `(B, 600 M, )` at 24 kHz, less what waits for its look-ahead."""
         state_now = self.init_state(len(seq.x)) if state is None else state
-        if self.training:  # else the noise of a window would be the same in each update
+        if self.training and state is None:  # else the noise of a window would be the same in each update
             state_now["frames"] = torch.randint(NOISE_FRAMES, (len(seq.x),), device=seq.x.device)
         seq = seq._replace(x=seq.masked)
         spectra = self.spectra(seq, None if state is None else subtree(state_now, "blocks"))

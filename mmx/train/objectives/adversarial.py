@@ -41,8 +41,7 @@ class AdversarialLoss(SpectralLoss):
 
     def __init__(
         self, rate: int = 24_000, seconds: float = 0.6, edge_s: float = 0.05, mel: float = 1.0,
-        spectral: float = 0.3, adversarial: float = 0.3, matching: float = 1.0,
-        periodic: float = 0.0,
+        spectral: float = 0.3, adversarial: float = 0.3, matching: float = 1.0, periodic: float = 0.0,
     ):  # fmt: skip
         super().__init__(rate, seconds, edge_s, mel, periodic)
         self.parts |= {NAME: spectral, FOOLED: adversarial, MATCHED: matching, TOLD: 1.0}
